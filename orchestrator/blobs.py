@@ -1,0 +1,156 @@
+"""The bytes behind a snapshot: measured once when it is taken, and checked again when they are read to be sent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from orchestrator.errors import Conflict, InvalidRepository
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_SNAPSHOT_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 20
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"  # source: the Git LFS specification
+_LFS_POINTER_MAX_BYTES = 1024
+_BIGGEST = 5
+
+
+def digest_of(chunks: Iterable[bytes]) -> tuple[str, int]:
+    """The SHA-256 (hex) and the size in bytes of a stream."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def is_lfs_pointer(start: bytes, size: int) -> bool:
+    """Whether a blob of this size that starts so stands for a file that Git LFS has not fetched."""
+    return size <= _LFS_POINTER_MAX_BYTES and start.startswith(LFS_POINTER)
+
+
+def path_text(path: bytes) -> str:
+    """A path of git's as text.
+
+    Raises:
+        InvalidRepository: when it is not UTF-8 or contains a line break; a snapshot cannot name it then.
+    """
+    try:
+        text = path.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRepository(f"The file name {path!r} is not UTF-8.", "Rename the file.") from error
+    if "\n" in text:
+        raise InvalidRepository(f"The file name {text!r} contains a line break.", "Rename the file.")
+    return text
+
+
+def check_size(files: Iterable[tuple[int, bytes]]) -> None:
+    """Refuse a snapshot that is too big; `files` are sizes in bytes with paths.
+
+    Raises:
+        InvalidRepository: naming the biggest files.
+    """
+    ordered = sorted(files, reverse=True)
+    total = sum(size for size, _ in ordered)
+    if total > MAX_SNAPSHOT_BYTES:
+        biggest = ", ".join(f"{path.decode(errors='replace')} ({_readable(size)})" for size, path in ordered[:_BIGGEST])
+        raise InvalidRepository(
+            f"The files of the repository hold {_readable(total)}, more than the {_readable(MAX_SNAPSHOT_BYTES)} "
+            f"that a snapshot may hold. The biggest: {biggest}.",
+            "Take them out of git (git rm --cached), upload them once, and mount them.",
+        )
+
+
+def _readable(size: int) -> str:
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def file_chunks(path: bytes, size: int) -> Iterator[bytes]:
+    """The bytes of a regular file of about `size` bytes.
+
+    A link is not followed, and a FIFO in the file's place reads as empty and does not block.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # One byte more than there should be: a small file is one read, as one that comes short at its end is the last.
+        asked, missing = min(size + 1, CHUNK_BYTES), size
+        while chunk := os.read(descriptor, asked):
+            yield chunk
+            missing -= len(chunk)
+            if missing <= 0 and len(chunk) < asked:
+                return
+    finally:
+        os.close(descriptor)
+
+
+def link_chunks(path: bytes) -> Iterator[bytes]:
+    """The text of a symbolic link.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    yield os.readlink(path)
+
+
+class _Checked(io.RawIOBase):
+    """Gives out a blob; its last chunk only when the whole is what was measured."""
+
+    def __init__(self, chunks: Iterator[bytes], digest: str, size: int, name: str) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._digest = digest
+        self._missing = size
+        self._name = name
+        self._found = hashlib.sha256()
+        self._ahead = memoryview(b"")
+        self._whole = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        if not self._ahead and not self._whole:
+            self._ahead = memoryview(self._next())
+        room = memoryview(buffer).cast("B")
+        count = min(len(room), len(self._ahead))
+        room[:count] = self._ahead[:count]
+        self._ahead = self._ahead[count:]
+        return count
+
+    def _next(self) -> bytes:
+        try:
+            chunk = next(self._chunks, b"")
+            self._missing -= len(chunk)
+            self._found.update(chunk)
+            if chunk and self._missing > 0:
+                return chunk
+            self._whole = not self._missing and not next(self._chunks, b"") and self._found.hexdigest() == self._digest
+        except OSError as error:
+            raise changed(self._name) from error
+        if not self._whole:
+            raise changed(self._name)
+        return chunk
+
+
+def changed(name: str) -> Conflict:
+    """The error for a file that did not hold still."""
+    return Conflict(f"{name!r} changed while it was being captured.", "Cast again.")
+
+
+def checked_reader(chunks: Iterator[bytes], digest: str, size: int, name: str) -> BinaryIO:
+    """A reader of a blob that must have this digest and size.
+
+    Reading raises `Conflict` in place of the last chunk when the blob is another one by now; `name` is for its message.
+    """
+    return io.BufferedReader(_Checked(chunks, digest, size, name), CHUNK_BYTES)

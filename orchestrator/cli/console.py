@@ -1,0 +1,164 @@
+"""The console of a followed run: `✨ Building… done`, the run's own output raw, `🎉 Run 2 complete`.
+
+On a terminal the state that goes on now has a spinner; elsewhere the same lines come plainly and in order. With
+`verbose` every state is said as it begins, with all that was logged in it below.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Protocol
+
+from orchestrator.cli import show
+from orchestrator.client import Followed
+from orchestrator.records import EventRecord, RunSummary
+from orchestrator.states import FINAL, State
+
+_TITLES = {
+    State.MACHINE_REQUESTED: "Machine_Requested",
+    State.BUILDING: "Building",
+    State.MOUNTING: "Mounting",
+    State.SAVING: "Saving",
+    State.PUSHING: "Pushing",
+}
+_WAITING = {
+    State.MACHINE_REQUESTED: "Run created -- waiting for a machine.",
+    State.BUILDING: "Machine acquired -- commencing run",
+    State.SAVING: "Scanning for modified or new files from the run",
+    State.PUSHING: "Recording the outputs",
+}
+_SIGNS = {
+    State.COMPLETE: "🎉",
+    State.FAILED: "💥",
+    State.BUILD_FAILED: "💥",
+    State.MOUNT_FAILED: "💥",
+    State.STOPPED: "✋",
+    State.KILLED: "💀",
+    State.INTERRUPTED: "✋",
+}
+_NEEDS_A_LOOK = frozenset({State.BUILD_FAILED, State.MOUNT_FAILED})
+DETACHED = (
+    "✨ Your run is still running remotely.",
+    "✨ Use 'spell stop {number}' to save outputs and stop your run.",
+    "✨ Use 'spell kill {number}' to terminate your run. All outputs will be lost.",
+    "✨ Use 'spell logs {number}' to view logs again",
+)
+
+
+class Spinner(Protocol):
+    """What moves on a terminal while a state goes on."""
+
+    def show(self, text: str) -> None:
+        """Show this text beside the moving sign."""
+
+    def clear(self) -> None:
+        """Leave no trace on the line."""
+
+
+class _NoSpinner:
+    def show(self, text: str) -> None:
+        """Elsewhere than on a terminal nothing moves."""
+
+    def clear(self) -> None:
+        """There is nothing to clear."""
+
+
+class Console:
+    """Shows a run that is followed.
+
+    Args:
+        verbose: all states and all that was logged in them.
+        status_to_stderr: the run's own output alone on stdout, byte for byte.
+    """
+
+    def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
+        self._verbose, self._to_stderr = verbose, status_to_stderr
+        stream = sys.stderr if status_to_stderr else sys.stdout
+        self._spinner: Spinner = _NoSpinner()
+        if stream.isatty() and not verbose and show.speaks_utf8():
+            self._spinner = importlib.import_module("orchestrator.cli.spinner").TerminalSpinner(stream)
+        self._state: State | None = None
+        self._at_line_start = True
+
+    def follow(self, items: Iterable[Followed]) -> RunSummary:
+        """Show everything until the run has ended. Returns how it ended."""
+        try:
+            for item in items:
+                if item.event:
+                    self._event(item.event)
+                elif item.kind == "build":
+                    self._build(item.data)
+                elif item.kind == "log":
+                    self.raw(item.data)
+                elif item.run:
+                    return item.run
+        finally:
+            self._spinner.clear()
+        raise AssertionError("a stream ends with its end")
+
+    def raw(self, data: bytes) -> None:
+        """The run's own output, untouched."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        self._at_line_start = data.endswith(b"\n")
+
+    def end(self, run: RunSummary) -> None:
+        """Say how the run ended."""
+        final = State(run.state)
+        sign = _SIGNS[final]
+        if final == State.COMPLETE:
+            self._say(f"{sign} Total run time: {show.duration(run.duration_s or 0)}")
+            self._say(f"{sign} Run {run.number} complete")
+            return
+        took = f" ({show.duration(run.duration_s)})" if run.duration_s else ""
+        self._say(f"{sign} Run {run.number} {final.replace('_', ' ')}: {run.message}{took}")
+        if final in _NEEDS_A_LOOK:
+            self._say(f"ℹ️  Use 'spell logs {run.number} --verbose' to examine cause of error.")
+
+    def _event(self, event: EventRecord) -> None:
+        if event.kind == "notice":
+            self._say(f"💫 {event.text}")
+        elif event.kind == "wish":
+            self._say(f"💫 Run is {event.state}")
+        else:
+            self._enter(State(event.state))
+
+    def _enter(self, state: State) -> None:
+        left, self._state = self._state, state
+        self._spinner.clear()
+        if self._verbose:
+            if state not in FINAL:
+                self._say(f"✨ Run is {state}")
+            return
+        went_on = state not in FINAL or state == State.COMPLETE or left in (State.SAVING, State.PUSHING)
+        if left in _TITLES and went_on:
+            self._say(f"✨ {_TITLES[left]}… done")
+        if state == State.RUNNING:
+            self._say("✨ Run is running")
+        elif state in _TITLES:
+            self._spinner.show(f"{_TITLES[state]}… {_WAITING.get(state, '')}")
+
+    def _build(self, data: bytes) -> None:
+        if self._verbose:
+            self.raw(data)
+            return
+        lines = data.decode("utf-8", "replace").strip().splitlines()
+        if lines and self._state:
+            self._spinner.show(f"{_TITLES.get(self._state, 'Building')}… {lines[-1]}")
+
+    def _say(self, text: str) -> None:
+        self._spinner.clear()
+        if not self._at_line_start and not self._to_stderr:
+            sys.stdout.write("\n")
+            self._at_line_start = True
+        show.say(text, err=self._to_stderr)
+
+
+def exit_code(run: RunSummary) -> int:
+    """What the shell gets for a run that was waited for: its command's code; 128 + N for signal N; else 1."""
+    if run.exit_code or run.state in (State.COMPLETE, State.STOPPED):
+        return run.exit_code if run.exit_code is not None else 128 + (run.signal or 0)
+    return 1 if run.signal is None else 128 + run.signal

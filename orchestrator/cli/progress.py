@@ -1,0 +1,37 @@
+"""The progress bar of a long copy. Loaded only for one: rich takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+
+class Bar:
+    """A bar on stderr, for `total` bytes."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task(title, total=total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+    def wrap(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same chunks, counted."""
+        for chunk in chunks:
+            yield chunk
+            self._progress.advance(self._task, len(chunk))

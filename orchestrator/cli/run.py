@@ -1,0 +1,271 @@
+"""`spell run`: from what is typed to a spec, cast, and followed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator import snapshot
+from orchestrator.cli import show
+from orchestrator.cli.console import DETACHED, Console, exit_code
+from orchestrator.client import Client, connect
+from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.home import Home, default_home
+from orchestrator.records import CastRecord
+from orchestrator.snapshot import Snapshot
+from orchestrator.spec import RequirementFile, RunSpec, parse_mount
+
+_NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
+_SHOWN_UNTRACKED = 10
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="COMMAND is one quoted string for the shell, or words that are joined by spaces. Options may stand before or "
+    "after it; put -- before a command that has options of its own: spell run -- python train.py --epochs 3",
+)
+@click.argument("command", nargs=-1)
+@click.option("-t", "--machine-type", metavar="NAME", help="What to run on; see spell machine-types. [default: cpu]")
+@click.option("-m", "--mount", metavar="RES[:PATH]", multiple=True, help="Mount a resource, read-only: runs/2/data.txt")
+@click.option("--pip", metavar="PKG[==V]", multiple=True, help="A pip package.")
+@click.option("--pip-req", metavar="FILE", multiple=True, help="A file of pip requirements.")
+@click.option("--python", metavar="VERSION", help="The wanted Python, such as 3.12. [default: the server's]")
+@click.option(
+    "--framework", metavar="NAME[==V]", multiple=True, help="A named set of packages: pytorch, transformers, …"
+)
+@click.option("-e", "--env", metavar="K=V", multiple=True, help="An environment variable.")
+@click.option("--github-url", metavar="URL", help="Take the code from this git URL instead.")
+@click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]")
+@click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository.")
+@click.option("-d", "--description", metavar="TEXT", help="[default: the message of the commit]")
+@click.option("--name", metavar="NAME", help="A name to call the run by, in mounts too.")
+@click.option("--label", metavar="LABEL", multiple=True, help="A label to find it by.")
+@click.option("--param", metavar="N=V", multiple=True, help="Fill :N: in the command.")
+@click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
+@click.option("--timeout", type=float, metavar="MINUTES", help="Stop the run after this running time.")
+@click.option(
+    "--ignore", metavar="PATTERN", multiple=True, help="Outputs not to keep, as in .gitignore; also .spellignore"
+)
+@click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores.")
+@click.option("--executor", metavar="NAME", help="Which executor runs it.")
+@click.option("-f", "--force", is_flag=True, help="Ask nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all states and what was logged in them.")
+@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: when cast with -b, else when it has ended.")
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
+)
+@click.pass_context
+def run(ctx: click.Context, /, **typed: Any) -> None:
+    """Cast a run: put `spell run` in front of any command."""
+    asked = Asked(**typed)
+    spec, code = build_spec(asked)
+    with connect() as client:
+        cast = client.cast(spec, code)
+        ctx.exit(_announce(client, cast, asked))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was typed; the fields are the options."""
+
+    command: tuple[str, ...]
+    machine_type: str | None
+    mount: tuple[str, ...]
+    pip: tuple[str, ...]
+    pip_req: tuple[str, ...]
+    python: str | None
+    framework: tuple[str, ...]
+    env: tuple[str, ...]
+    github_url: str | None
+    github_ref: str | None
+    commit_ref: str | None
+    description: str | None
+    name: str | None
+    label: tuple[str, ...]
+    param: tuple[str, ...]
+    background: bool
+    timeout: float | None
+    ignore: tuple[str, ...]
+    include_untracked: bool
+    executor: str | None
+    force: bool
+    verbose: bool
+    json_: bool
+    file: Path | None
+
+
+def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
+    """The spec of what was typed, with the job file's share, and the code that goes with it.
+
+    Raises:
+        SpellError: for whatever is wrong with it.
+    """
+    job = importlib.import_module("orchestrator.jobfile").load(asked.file) if asked.file else _NoJob
+    command = " ".join(asked.command) or job.command
+    if not command:
+        raise UsageError("There is no command to run.", "Try: spell run -h")
+    timeout_min = asked.timeout if asked.timeout is not None else job.timeout_min
+    files = [_requirement_file(Path(name)) for name in asked.pip_req]
+    files += [_requirement_file(job.folder / name) for name in job.pip_req]
+    spec = RunSpec(
+        command=command,
+        machine_type=asked.machine_type or job.machine_type or "cpu",
+        executor=asked.executor or job.executor,
+        mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
+        pip=(*job.pip, *asked.pip),
+        requirements=tuple(files),
+        python=asked.python or job.python,
+        frameworks=asked.framework or job.framework,
+        env={**job.env, **_pairs(asked.env, "--env")},
+        description=asked.description or job.description,
+        name=asked.name or job.name,
+        labels=(*job.labels, *asked.label),
+        params={**job.params, **_pairs(asked.param, "--param")},
+        timeout_s=None if timeout_min is None else timeout_min * 60,
+        ignore=(*job.ignore, *asked.ignore),
+    )
+    url = asked.github_url or job.github_url
+    code = _capture(asked, url, asked.github_ref or job.github_ref)
+    if code is None:
+        return spec, None
+    description = spec.description or code.subject
+    ignore = (*_spellignore(code), *spec.ignore)
+    return replace(spec, code=code.code, description=description, ignore=ignore), code
+
+
+class _NoJob:
+    """The job file that is not there: it says nothing."""
+
+    command = machine_type = executor = python = description = name = github_url = github_ref = ""
+    mounts = pip = pip_req = labels = ignore = ()
+    framework = timeout_min = None
+    env: Mapping[str, str] = {}
+    params: Mapping[str, str] = {}
+    folder = Path()
+
+
+def _announce(client: Client, cast: CastRecord, asked: Asked) -> int:
+    quiet = asked.json_
+    for warning in cast.warnings:
+        _warn(warning)
+    if not quiet:
+        show.say(f"💫 Casting spell #{cast.number}…")
+    if asked.background:
+        if quiet:
+            show.as_json(client.run(str(cast.number)))
+        else:
+            show.say(f"View logs with `spell logs {cast.number}`")
+        return 0
+    if quiet:
+        done = client.wait(str(cast.number))
+        show.as_json(client.run(str(cast.number)))
+        return exit_code(done)
+    show.say("✨ Stop viewing logs with ^C")
+    console = Console(verbose=asked.verbose)
+    try:
+        ended = console.follow(client.follow(str(cast.number)))
+    except KeyboardInterrupt:
+        click.echo()
+        for line in DETACHED:
+            show.say(line.format(number=cast.number))
+        return 130
+    console.end(ended)
+    return exit_code(ended)
+
+
+def _capture(asked: Asked, url: str, ref: str) -> Snapshot | None:
+    cwd = Path.cwd()
+    if url:
+        if asked.commit_ref:
+            raise InvalidConfig("--commit-ref is of the local repository.", "With --github-url use --github-ref.")
+        return _told(snapshot.of_url(url, ref, _cache_dir()))
+    if ref:
+        raise InvalidConfig("--github-ref needs --github-url.")
+    if snapshot.find_root(cwd) is None:
+        _go_on_without_repository(asked.force)
+        return None
+    if asked.commit_ref:
+        return _told(snapshot.of_commit(cwd, asked.commit_ref))
+    include = asked.include_untracked or _configured_untracked()
+    code = snapshot.of_working_tree(cwd, include_untracked=include)
+    if code.untracked:
+        _go_on_without_untracked(code.untracked, asked.force)
+    if code.code.dirty:
+        show.say("✨ Preparing uncommitted changes…", err=asked.json_)
+    return _told(code)
+
+
+def _told(code: Snapshot) -> Snapshot:
+    for warning in code.warnings:
+        _warn(warning)
+    return code
+
+
+def _go_on_without_repository(force: bool) -> None:
+    if sys.stdin.isatty() and sys.stdout.isatty() and not force:
+        click.confirm(f"{_NO_REPOSITORY} Continue anyway?", default=True, abort=True)
+    else:
+        _warn(_NO_REPOSITORY)
+
+
+def _go_on_without_untracked(files: Sequence[str], force: bool) -> None:
+    listed = "\n".join(f"  {name}" for name in files[:_SHOWN_UNTRACKED])
+    more = len(files) - _SHOWN_UNTRACKED
+    listed += f"\n  … and {more} more" if more > 0 else ""
+    text = f"There are some untracked files. They won't be available on this run.\n{listed}"
+    if sys.stdin.isatty() and sys.stdout.isatty() and not force:
+        click.echo(show.plain(text))
+        click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
+    else:
+        _warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
+
+
+def _warn(text: str) -> None:
+    click.echo(f"{click.style('WARNING:', fg='yellow')} {show.plain(text)}", err=True)
+
+
+def _configured_untracked() -> bool:
+    path = Home(default_home()).config
+    if not path.exists():
+        return False
+    try:
+        return bool(tomllib.loads(path.read_text("utf-8")).get("include_untracked", False))
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell" / "git"
+
+
+def _spellignore(code: Snapshot) -> tuple[str, ...]:
+    entry = next((entry for entry in code.manifest.entries if entry.path == ".spellignore"), None)
+    if entry is None:
+        return ()
+    with code.open_blob(entry.digest) as file:
+        return tuple(file.read().decode("utf-8", "replace").splitlines())
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def _requirement_file(path: Path) -> RequirementFile:
+    try:
+        return RequirementFile(path.name, path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from error

@@ -1,0 +1,254 @@
+"""Looking at runs and ending them: logs, ps, info, stop, kill, wait, metrics."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import click
+
+from orchestrator.cli import show
+from orchestrator.cli.console import DETACHED, Console, exit_code
+from orchestrator.client import Client, connect
+from orchestrator.errors import SpellError, UsageError
+from orchestrator.records import RunRecord, RunSummary
+from orchestrator.states import ACTIVE, State
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_COMMAND_WIDTH = 40
+_ALL = 10_000
+_EVENTS_ONLY = "0.{offset}.0"
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@click.option("-v", "--verbose", is_flag=True, help="All states, and what was logged in them.")
+@click.pass_context
+def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, verbose: bool) -> None:
+    """Show what RUN says. Its own output goes to stdout byte for byte, everything else to stderr."""
+    with connect() as client:
+        found = client.run(run)
+        number = str(found.number)
+        console = Console(verbose=verbose, status_to_stderr=True)
+        over = found.state not in ACTIVE
+        if verbose and over and lines is None:
+            console.end(console.follow(client.follow(number)))
+            return
+        if lines is not None or not follow:
+            chunks, offset = client.log(number, lines)
+            for chunk in chunks:
+                console.raw(chunk)
+        if follow:
+            position = _EVENTS_ONLY.format(offset=offset) if lines is not None else ""
+            ctx.exit(_follow(client, console, number, position))
+        elif over:
+            console.end(found)
+
+
+def _follow(client: Client, console: Console, number: str, position: str) -> int:
+    try:
+        ended = console.follow(client.follow(number, position))
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        for line in DETACHED:
+            show.say(line.format(number=number), err=True)
+        return 130
+    console.end(ended)
+    return 0
+
+
+@click.command(context_settings=_HELP)
+@click.option("-n", "limit", type=click.IntRange(1, _ALL), default=50, show_default=True, help="At most N runs.")
+@click.option("-a", "--all", "all_", is_flag=True, help="All runs.")
+@click.option("-s", "--state", multiple=True, help="Only runs in this state: running, failed, active, …")
+@click.option("-l", "--label", multiple=True, help="Only runs with this label; several: any of them.")
+@click.option("--name", default="", help="Only runs of this name.")
+@click.option("-v", "--verbose", is_flag=True, help="More columns.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def ps(
+    limit: int, all_: bool, state: Sequence[str], label: Sequence[str], name: str, verbose: bool, json_: bool
+) -> None:
+    """List runs, newest last."""
+    states = _states(state)
+    with connect() as client:
+        found = client.runs(states=states, labels=label, name=name, limit=_ALL if all_ else limit)
+        while all_ and len(found) % _ALL == 0 and found:
+            page = client.runs(states=states, labels=label, name=name, limit=_ALL, before=found[0].number)
+            found = page + found
+            if len(page) < _ALL:
+                break
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say("There are no such runs." if states or label or name else "There are no runs yet. Try: spell run …")
+    else:
+        _table(found, verbose)
+
+
+def _states(texts: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for text in texts:
+        name = text.lower().replace("-", "_").replace(" ", "_")
+        name = {"queued": State.MACHINE_REQUESTED.value}.get(name, name)
+        if name == "active":
+            found += sorted(ACTIVE)
+        elif name in list(State):
+            found.append(name)
+        else:
+            raise UsageError(f"There is no state {text!r}.", f"There are: active, {', '.join(State)}.")
+    return found
+
+
+def _table(found: Sequence[RunSummary], verbose: bool) -> None:
+    headers = ["ID", "NAME", "REPOSITORY", "COMMAND", "STATUS", "CREATED"]
+    headers += ["COMMIT", "MACHINE", "DURATION", "DESCRIPTION", "LABELS"] if verbose else []
+    rows = []
+    for run in found:
+        row = [
+            str(run.number),
+            run.name or "-",
+            run.repository or "-",
+            show.cut(run.command, _COMMAND_WIDTH),
+            show.state(run.state, run.exit_code, run.signal, run.wish),
+            show.ago(run.created_at),
+        ]
+        if verbose:
+            commit = run.commit[:8] + ("*" if run.dirty else "")
+            took = "-" if run.duration_s is None else show.duration(round(run.duration_s, 1))
+            row += [commit or "-", run.machine_type, took, show.cut(run.description, _COMMAND_WIDTH) or "-"]
+            row.append(", ".join(run.labels) or "-")
+        rows.append(row)
+    show.table(headers, rows)
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def info(run: str, json_: bool) -> None:
+    """Show all about RUN: a number, a name, latest or latest~1."""
+    with connect() as client:
+        found = client.run(run)
+    if json_:
+        show.as_json(found)
+        return
+    facts = _facts(found)
+    width = max(len(key) for key, _ in facts)
+    for key, value in facts:
+        show.say(f"{key.ljust(width)}  {value}")
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    spec, code = run.spec, run.spec["code"] or {}
+    took = "" if run.duration_s is None else show.duration(run.duration_s)
+    outputs = f"{run.outputs_count} files, {show.size(run.outputs_bytes)}" if run.outputs_count else ""
+    facts = [
+        ("Run", str(run.number)),
+        ("Name", run.name),
+        ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
+        ("Reason", run.message),
+        ("Command", run.command),
+        ("Description", run.description),
+        ("Repository", run.repository),
+        ("Git Commit", run.commit + (" [Uncommitted]" if run.dirty else "")),
+        ("Git URL", str(code.get("url", ""))),
+        ("Machine Type", run.machine_type),
+        ("Executor", run.executor),
+        ("GPUs", ", ".join(map(str, run.gpus))),
+        ("Created", show.clock(run.created_at)),
+        ("Start Time", "" if run.started_at is None else show.clock(run.started_at)),
+        ("End Time", "" if run.ended_at is None else show.clock(run.ended_at)),
+        ("Duration", took),
+        ("CPU Time", "" if run.cpu_time_s is None else show.duration(round(run.cpu_time_s, 3))),
+        ("Peak Memory", show.size(run.max_rss_bytes) if run.max_rss_bytes else ""),
+        ("Time Limit", "" if spec["timeout_s"] is None else show.duration(spec["timeout_s"])),
+        ("Labels", ", ".join(run.labels)),
+        ("Mounts", ", ".join(f"{item['resource']} at {item['path']}" for item in run.mounts)),
+        ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
+        ("Environment Vars", ", ".join(spec["env"])),
+        ("Python", run.python),
+        ("Pip Packages", ", ".join(spec["pip"])),
+        ("Installed", ", ".join(run.packages)),
+        ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
+        ("Outputs", outputs),
+    ]
+    return [(key, value) for key, value in facts if value]
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, required=True)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.pass_context
+def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
+    """End each RUN and keep its outputs."""
+    words = "Stopping run {number}. Use 'spell logs -f {number}' to view logs while the job finishes."
+    ctx.exit(_each(run, lambda client, reference: client.stop(reference), words, quiet))
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, required=True)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.pass_context
+def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
+    """End each RUN at once. Its outputs are lost."""
+    ctx.exit(_each(run, lambda client, reference: client.kill(reference), "Killing run {number}.", quiet))
+
+
+def _each(references: Sequence[str], act: Callable[[Client, str], str], words: str, quiet: bool) -> int:
+    """Do it to every run, whatever happens to one of them. Returns the exit code."""
+    failed = 0
+    with connect() as client:
+        for reference in references:
+            try:
+                number = client.run(reference).number
+                act(client, str(number))
+            except SpellError as error:
+                if len(references) == 1:
+                    raise
+                failed = error.exit_code
+                click.echo(f"ERROR: {error.message}", err=True)
+            else:
+                if not quiet:
+                    show.say(words.format(number=number))
+    return failed
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, required=True)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long (exit code 1).")
+@click.pass_context
+def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
+    """Wait until each RUN has ended. Exits as the first of them that was not complete."""
+    code = 0
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with connect() as client:
+        for reference in run:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                ended = client.wait(reference, left)
+            except TimeoutError as error:
+                raise SpellError(str(error)) from None
+            show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")
+            code = code or exit_code(ended)
+    ctx.exit(code)
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run")
+@click.argument("name", default="")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def metrics(run: str, name: str, json_: bool) -> None:
+    """List what RUN sent with send_metric: all of it, or the values of NAME."""
+    with connect() as client:
+        found = client.metrics(run, name)
+    if json_:
+        show.as_json(found)
+    elif not found:
+        sys.stderr.write("This run sent no such metrics.\n")
+    else:
+        show.table(
+            ["METRIC", "STEP", "VALUE", "TIME"],
+            [[item.name, str(item.step), f"{item.value:g}", show.clock(item.at)] for item in found],
+        )

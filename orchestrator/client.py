@@ -1,0 +1,347 @@
+"""The Python API: the same verbs over HTTP, typed. What works against the server of this home works against any other.
+
+with connect() as client:
+    number = client.cast(RunSpec(command="true")).number
+    for event in client.follow(str(number)):
+        ...
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self
+
+import httpx
+
+from orchestrator import __version__
+from orchestrator.errors import ServerUnavailable, SnapshotMissing, SpellError, from_wire
+from orchestrator.home import Home, default_home
+from orchestrator.launch import ensure_server
+from orchestrator.manifest import Manifest
+from orchestrator.records import (
+    API_VERSION,
+    ArtifactRecord,
+    CastRecord,
+    EventRecord,
+    FileRecord,
+    MachineRecord,
+    MetricRecord,
+    RunRecord,
+    RunSummary,
+    SampleRecord,
+    ServerRecord,
+)
+from orchestrator.records import from_wire as record
+from orchestrator.spec import RunSpec, to_wire
+
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_SILENCE_S = 45.0  # the server says "still here" every 15 s
+_RETRY_S = 0.1
+_GIVE_UP_S = 60.0
+_CHUNK_BYTES = 1 << 20
+
+
+class CapturedCode(Protocol):
+    """What `snapshot` makes: a manifest, and how to read its blobs."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """The content of one blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One thing that a followed run did: an event, bytes of one of its logs, or its end.
+
+    Attributes:
+        kind: `state`, `build`, `log` or `end`.
+        event: with `state`.
+        data: with `build` and `log`: bytes as they were written.
+        run: with `end`.
+        position: give this to `follow` to go on from here.
+    """
+
+    kind: str
+    position: str
+    event: EventRecord | None = None
+    data: bytes = b""
+    run: RunSummary | None = None
+
+
+class Client:
+    """Speaks to one server. Also a context manager.
+
+    Args:
+        home: the home whose server is meant.
+        start: whether a server may be started when none answers.
+    """
+
+    def __init__(self, home: Home, *, start: bool = True) -> None:
+        self._home, self._start = home, start
+        transport = httpx.HTTPTransport(uds=str(home.socket), verify=False, trust_env=False)
+        self._http = httpx.Client(
+            transport=transport,
+            base_url="http://spell",
+            timeout=_TIMEOUT,
+            trust_env=False,
+            headers={"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def cast(self, spec: RunSpec, code: CapturedCode | None = None) -> CastRecord:
+        """Cast a run. The code is sent only as far as the server lacks it.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        body = to_wire(spec)
+        try:
+            return record(CastRecord, self._call("POST", "/runs", json=body))
+        except SnapshotMissing:
+            if code is None or spec.code is None:
+                raise
+        self._send(code, spec.code.diff)
+        return record(CastRecord, self._call("POST", "/runs", json=body))
+
+    def _send(self, code: CapturedCode, diff: str) -> None:
+        manifest = code.manifest.to_json()
+        missing = self._call("POST", "/trees", content=manifest)
+        for digest in [*missing, *([diff] if diff else [])]:
+            with code.open_blob(digest) as blob:
+                self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(_CHUNK_BYTES), b""))
+        if missing:
+            self._call("POST", "/trees", content=manifest)
+
+    def runs(
+        self,
+        *,
+        states: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        name: str = "",
+        limit: int = 50,
+        before: int = 0,
+    ) -> list[RunSummary]:
+        """Runs that match all filters, the newest `limit` of them, newest last."""
+        query = {"state": list(states), "label": list(labels), "name": name, "limit": limit, "before": before}
+        return [record(RunSummary, item) for item in self._call("GET", "/runs", params=query)]
+
+    def run(self, reference: str) -> RunRecord:
+        """All about one run, by number, name, `latest` or `latest~1`."""
+        return record(RunRecord, self._call("GET", f"/runs/{_quote(reference)}"))
+
+    def stop(self, reference: str) -> str:
+        """End a run; its outputs are kept. Returns its state after that."""
+        return str(self._call("POST", f"/runs/{_quote(reference)}/stop")["state"])
+
+    def kill(self, reference: str) -> str:
+        """End a run at once; its outputs are lost. Returns its state after that."""
+        return str(self._call("POST", f"/runs/{_quote(reference)}/kill")["state"])
+
+    def events(self, reference: str) -> list[EventRecord]:
+        """What happened to a run, in order."""
+        return [record(EventRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/events")]
+
+    def artifacts(self, reference: str) -> list[ArtifactRecord]:
+        """The manifest of a run's outputs."""
+        return [record(ArtifactRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/artifacts")]
+
+    def metrics(self, reference: str, name: str = "") -> list[MetricRecord]:
+        """The metrics that a run sent; of one name, or all."""
+        found = self._call("GET", f"/runs/{_quote(reference)}/metrics", params={"name": name})
+        return [record(MetricRecord, item) for item in found]
+
+    def samples(self, reference: str) -> list[SampleRecord]:
+        """What a run used of the machine."""
+        return [record(SampleRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/samples")]
+
+    def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
+        """Wait until a run has ended.
+
+        Raises:
+            TimeoutError: when `timeout_s` passed before.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for item in self.follow(reference, "0.9223372036854775807.9223372036854775807", deadline):
+            if item.run:
+                return item.run
+        raise AssertionError("a stream ends with its end")
+
+    # -- logs ---------------------------------------------------------------------------------------------------
+
+    def log(self, reference: str, lines: int | None = None) -> tuple[Iterator[bytes], int]:
+        """The run's own output up to now (or its last `lines` lines), and the offset in bytes where that ends."""
+        query = {} if lines is None else {"lines": lines}
+        response = self._stream("GET", f"/runs/{_quote(reference)}/log", params=query)
+        return _drain(response), int(response.headers["Spell-Log-End"])
+
+    def follow(self, reference: str, position: str = "", deadline: float | None = None) -> Iterator[Followed]:
+        """Everything that a run does, in order, from a position on, until it has ended.
+
+        A lost connection, or a server that restarts, is waited for; nothing is missed and nothing told twice.
+
+        Args:
+            deadline: a value of `time.monotonic()` after which TimeoutError is raised.
+
+        Raises:
+            ServerUnavailable: when no server answered for a minute.
+            TimeoutError: see `deadline`.
+        """
+        number = reference if reference.isdecimal() else str(self.run(reference).number)
+        gone_since: float | None = None
+        while True:
+            try:
+                for item in self._follow_once(number, position, deadline):
+                    position, gone_since = item.position, None
+                    yield item
+                    if item.kind == "end":
+                        return
+            except (httpx.TransportError, ServerUnavailable) as error:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise TimeoutError(f"Run {number} has not ended in time.") from None
+                gone_since = gone_since or now
+                if now - gone_since > _GIVE_UP_S:
+                    raise ServerUnavailable(
+                        "The server is gone; the run may still go on.", f"Look again with: spell logs -f {number}"
+                    ) from error
+                time.sleep(_RETRY_S)
+
+    def _follow_once(self, number: str, position: str, deadline: float | None) -> Iterator[Followed]:
+        read_s = _SILENCE_S if deadline is None else max(0.001, min(_SILENCE_S, deadline - time.monotonic()))
+        timeout = httpx.Timeout(60.0, connect=5.0, read=read_s)
+        response = self._stream("GET", f"/runs/{number}/follow", params={"after": position}, timeout=timeout)
+        with contextlib.closing(response):
+            fields: dict[bytes, bytes] = {}
+            for line in _lines(response.iter_raw(_CHUNK_BYTES)):
+                if line:
+                    name, _, value = line.partition(b": ")
+                    fields[name] = value
+                elif b"event" in fields:
+                    yield _followed(fields)
+                    fields = {}
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    def ls(self, resource: str = "") -> list[FileRecord]:
+        """A folder's entries, or the file itself; the top of the tree for ""."""
+        return [record(FileRecord, item) for item in self._call("GET", f"/resources/{_quote_path(resource)}")]
+
+    def download(self, resource: str) -> tuple[str, int, Iterator[bytes]]:
+        """A file or folder: `file` (its bytes follow) or `folder` (a tar stream), the size in bytes, the chunks."""
+        response = self._stream("GET", f"/files/{_quote_path(resource)}")
+        return response.headers["Spell-Kind"], int(response.headers["Spell-Total-Bytes"]), _drain(response)
+
+    def blob(self, digest: str) -> bytes:
+        """The content of a blob, such as the diff of a run's code."""
+        return b"".join(_drain(self._stream("GET", f"/blobs/{digest}")))
+
+    # -- machine and server -------------------------------------------------------------------------------------
+
+    def machine_types(self) -> list[MachineRecord]:
+        """All machine types."""
+        return [record(MachineRecord, item) for item in self._call("GET", "/machine-types")]
+
+    def server(self) -> ServerRecord:
+        """Which server answers."""
+        return record(ServerRecord, self._call("GET", "/server"))
+
+    def stop_server(self) -> None:
+        """Ask the server to end; active runs go on."""
+        self._call("POST", "/server/stop")
+
+    # -- transport ----------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        with contextlib.closing(self._stream(method, path, **options)) as response:
+            body = response.read()
+        return json.loads(body) if body else None
+
+    def _stream(self, method: str, path: str, **options: Any) -> httpx.Response:
+        timeout = options.pop("timeout", _TIMEOUT)
+        request = self._http.build_request(method, path, timeout=timeout, **options)
+        try:
+            response = self._http.send(request, stream=True)
+        except httpx.ConnectError:
+            if not self._start:
+                raise ServerUnavailable(
+                    f"No server serves {self._home.root}.", "Start it: spell server start"
+                ) from None
+            ensure_server(self._home)
+            response = self._http.send(self._http.build_request(method, path, timeout=timeout, **options), stream=True)
+        if response.is_error:
+            with contextlib.closing(response):
+                raise _error(response)
+        return response
+
+
+def connect(home: Home | None = None, *, start: bool = True) -> Client:
+    """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
+    return Client(home or Home(default_home()), start=start)
+
+
+def _error(response: httpx.Response) -> SpellError:
+    try:
+        body: object = json.loads(response.read())
+    except ValueError:
+        body = None
+    if isinstance(body, Mapping) and "detail" in body:  # FastAPI's own refusals
+        detail = body["detail"]
+        words = (
+            "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in detail) if isinstance(detail, list) else detail
+        )
+        return SpellError(str(words))
+    return from_wire(body, response.status_code)
+
+
+def _drain(response: httpx.Response) -> Iterator[bytes]:
+    with contextlib.closing(response):
+        yield from response.iter_raw(_CHUNK_BYTES)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+
+
+def _followed(fields: Mapping[bytes, bytes]) -> Followed:
+    kind, position, data = fields[b"event"].decode(), fields[b"id"].decode(), fields[b"data"]
+    if kind == "state":
+        return Followed(kind, position, event=record(EventRecord, json.loads(data)))
+    if kind == "end":
+        return Followed(kind, position, run=record(RunSummary, json.loads(data)))
+    return Followed(kind, position, data=base64.b64decode(data))
+
+
+def _quote(text: str) -> str:
+    return _quote_path(text).replace("/", "%2F")
+
+
+def _quote_path(text: str) -> str:
+    return "".join(char if char.isalnum() or char in "-._~/" else _percent(char) for char in text)
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,230 @@
+"""One build of one environment: beside its place, then renamed into it.
+
+.building-KEY-XXXX/
+  cwd/        where uv runs; the empty project in it hides those around the home
+    asked/    the requirement lines and files
+  local/N/    copies of local projects, which are built in them
+  uv.json     the uv process of this moment
+  venv/       becomes the environment
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.environments.bytecode import adopt
+from orchestrator.environments.find_links import FindLinks
+from orchestrator.environments.installed import Distribution, distributions, python_of
+from orchestrator.environments.key import NOT_CONTENT, is_own_python
+from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
+from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
+from orchestrator.environments.settings import UvSettings, link_mode
+from orchestrator.environments.uv import BuildLog, IndexAway, Uv, end_recorded
+from orchestrator.errors import BuildFailed
+
+BUILDING = ".building-"
+REMOVED = ".removed-"
+_RECORD = "uv.json"
+_LINES_FILE = "pip.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one build needs to know.
+
+    Attributes:
+        environments: the folder of all environments.
+        key: of the new one.
+        asked: what it shall hold.
+        settings: the user's, for uv.
+        log: the build log.
+        cancelled: asked all the time.
+    """
+
+    environments: Path
+    key: str
+    asked: Asked
+    settings: UvSettings
+    log: BuildLog
+    cancelled: Callable[[], bool] = field(repr=False)
+
+
+def build(plan: Plan) -> None:
+    """Build an environment and publish it; the caller holds the lock of its key.
+
+    Raises:
+        BuildFailed, DiskFull, BuildCancelled: and nothing of it is left.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.environments))
+    try:
+        _Build(plan, folder).publish()
+    finally:
+        discard(folder)
+
+
+def discard(folder: Path) -> None:
+    """Remove a build, and end the uv that a killed server may have left at work in it."""
+    end_recorded(folder / _RECORD)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def key_of_leftover(name: str) -> str:
+    """The key in the name of a folder that a build has left behind; "" for any other name."""
+    for prefix in (BUILDING, REMOVED):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).rpartition("-")[0]
+    return ""
+
+
+class _Build:
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._venv = folder / "venv"
+        self._cwd = folder / "cwd"
+        self._asked = self._cwd / "asked"
+        self._asked.mkdir(parents=True, mode=0o700)
+        (self._cwd / "pyproject.toml").write_text("[tool.uv]\n")  # uv looks no further up for a project's settings
+        env = dict(plan.settings.env)
+        if mode := link_mode(plan.settings, plan.environments):
+            env["UV_LINK_MODE"] = mode
+        env["PATH"] = _search_path(plan.asked.python, env)
+        self._uv = Uv(self._cwd, env, plan.log, plan.cancelled, folder / _RECORD)
+        self._find_links = FindLinks(plan.environments, plan.settings.find_links)
+
+    def publish(self) -> None:
+        say = self._plan.log.say
+        for note in self._plan.settings.notes:
+            say(note)
+        self._create()
+        if not self._plan.asked.bare:
+            self._install()
+        packages = distributions(self._venv)
+        compiled = adopt(self._venv, packages, self._donors())
+        describe(self._venv, self._plan.key, self._plan.asked, packages, compiled)
+        os.rename(self._venv, self._plan.environments / self._plan.key)
+        sync_folder(self._plan.environments)
+        self._find_links.note(_names(packages))
+
+    def _create(self) -> None:
+        python = self._plan.asked.python
+        self._plan.log.say(f"Making an environment for Python {python or '.'.join(map(str, sys.version_info[:3]))}")
+        wanted = str(getattr(sys, "_base_executable", "") or sys.executable) if is_own_python(python) else python
+        try:
+            self._uv.run("venv", "--relocatable", "--no-project", "--python", wanted, str(self._venv))
+        except IndexAway as error:
+            raise BuildFailed(
+                f"Python {python} is not installed here and could not be downloaded: {error.message}",
+                "Install it, or ask for another version.",
+            ) from error
+        # Tools that clean up caches and repositories must not take an environment for either.
+        for name in ("CACHEDIR.TAG", ".gitignore"):
+            (self._venv / name).unlink(missing_ok=True)
+
+    def _install(self) -> None:
+        files, arguments = self._write_asked()
+        self._plan.log.say("Installing " + ", ".join(_titles(self._plan.asked)))
+        command = ["pip", "install", "--python", str(self._venv / "bin" / "python"), *self._plan.settings.args]
+        command += [*self._find_links.refresh_arguments(), *files]
+        command += ["--", *arguments] if arguments else []
+        try:
+            self._uv.run(*command)
+        except IndexAway:
+            self._plan.log.say("The index does not answer. Trying with what is in uv's cache")
+            try:
+                self._uv.run(*command[:2], "--offline", *command[2:])
+                return
+            except BuildFailed:
+                pass
+            raise
+
+    def _write_asked(self) -> tuple[list[str], list[str]]:
+        """Write requirements for uv; returns options that name the files, and requirements that are arguments."""
+        asked = self._plan.asked
+        arguments: list[str] = []
+        names = _file_names(asked)
+        files = [AskedFile(_LINES_FILE, asked.lines), *asked.files]
+        options = []
+        for name, file in zip([_LINES_FILE, *names], files, strict=True):
+            path = self._asked / name
+            path.parent.mkdir(exist_ok=True)
+            texts = [self._text(line, name, names, arguments) for line in file.lines]
+            path.write_text("".join(f"{text}\n" for text in texts if text))
+            if any(texts) and not file.constraints_only:
+                options += ["--requirements", f"asked/{name}"]
+        return options, arguments
+
+    def _text(self, line: Line, file: str, names: list[str], arguments: list[str]) -> str:
+        if isinstance(line, Reference):
+            return f"{line.option} {os.path.relpath(names[line.file], os.path.dirname(file))}"
+        if isinstance(line, str):
+            return line
+        if not line.path.is_dir():
+            return _local_requirement(line, line.path)
+        # uv takes a folder in a file from its cache, however it has changed, but builds one in an argument anew. It is
+        # built in a copy, as building writes into it.
+        copy = self._folder / "local" / str(len(arguments)) / line.path.name
+        shutil.copytree(line.path, copy, symlinks=True, ignore=_not_content)
+        arguments.append(_local_requirement(line, copy))
+        return ""
+
+    def _donors(self) -> list[Path]:
+        """Compiled environments of the same Python, the newest first."""
+        mine = python_of(self._venv)
+        found = []
+        for path in published_folders(self._plan.environments):
+            other = open_environment(path.name, path)
+            if other is not None and other.compiled and python_of(path) == mine:
+                found.append(path)
+        return found
+
+
+def _not_content(folder: str, names: list[str]) -> list[str]:
+    """What of a local project is not copied. The repository is: versions are made from it."""
+    return [name for name in names if NOT_CONTENT.match(name) and name not in (".git", ".hg", ".svn")]
+
+
+def _local_requirement(line: Local, path: Path) -> str:
+    return f"{line.name} @ {path.as_uri()}{line.tail}" if line.name else f"{path.as_uri()}{line.tail}"
+
+
+def _names(packages: list[Distribution]) -> list[str]:
+    return [package.folder.partition("-")[0] for package in packages]
+
+
+def _file_names(asked: Asked) -> list[str]:
+    """A name for each requirements file: its own, in a folder of its own where two have the same."""
+    names: list[str] = []
+    for index, file in enumerate(asked.files):
+        names.append(f"{index}/{file.name}" if file.name in (*names, _LINES_FILE) else file.name)
+    return names
+
+
+def _titles(asked: Asked) -> list[str]:
+    lines = [line.path.name if isinstance(line, Local) else line for line in asked.lines]
+    return [*lines, *(file.name for file in asked.files)]
+
+
+def _search_path(python: str, env: Mapping[str, str]) -> str:
+    """The PATH on which uv looks for a Python; pyenv's versions are in front when one of them is meant.
+
+    pyenv puts a `python3.12` on the PATH that works only after `pyenv global 3.12`.
+    """
+    path = env.get("PATH", os.defpath)
+    if is_own_python(python) or not re.match(r"\d+(\.\d+)*\Z", python):
+        return path
+    root = Path(env.get("PYENV_ROOT") or Path(env.get("HOME") or Path.home(), ".pyenv"))
+    wanted = python.split(".")
+    found = []
+    for version in root.glob("versions/*"):
+        parts = version.name.split(".")
+        if parts[: len(wanted)] == wanted and all(part.isdigit() for part in parts):
+            found.append(([int(part) for part in parts], version / "bin"))
+    return os.pathsep.join([*(str(folder) for _, folder in sorted(found, reverse=True)), path])

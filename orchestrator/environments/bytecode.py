@@ -1,0 +1,216 @@
+"""Byte code of environments: taken from another environment that has it, else compiled when a run no longer waits.
+
+Compiling torch and transformers takes far longer than linking them, and importing them without byte code takes two to
+three times as long. So a new environment gets, before it is published, the byte code of those of its packages that an
+older environment has (another set of packages, mostly the same ones), by hard links; and the rest is compiled in the
+background by the environment's own Python, at low priority.
+
+The byte code carries no time stamp ("unchecked hash", PEP 552): environments never change, and so it stays valid in
+copies and links. Only new files are made; those that uv's cache shares with the environment are never touched.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.environments.installed import Distribution, site_folder
+from orchestrator.environments.uv import end_group
+
+MARKER = ".compiled"
+_CACHE = "__pycache__"
+_NICE = "19"
+
+
+def adopt(environment: Path, wanted: Iterable[Distribution], donors: Iterable[Path]) -> bool:
+    """Link the byte code that compiled environments of the same Python have for the same files.
+
+    Args:
+        environment: the new one, not published yet.
+        wanted: its packages.
+        donors: compiled environments of the same Python.
+    Returns:
+        whether nothing is left to compile.
+    """
+    missing = {package.folder: package for package in wanted if package.modules}
+    site = site_folder(environment)
+    for donor in donors:
+        if not missing:
+            break
+        with suppress(OSError):  # a donor may be removed at any time
+            donor_site = site_folder(donor)
+            here = {entry.name for entry in os.scandir(donor_site)} & missing.keys()
+            for folder in here:
+                if _adopt_package(missing[folder], donor_site, site):
+                    del missing[folder]
+    return not missing
+
+
+def _adopt_package(package: Distribution, donor: Path, site: Path) -> bool:
+    modules: dict[str, list[str]] = {}
+    for module in package.modules:
+        folder, _, name = module.rpartition("/")
+        modules.setdefault(folder, []).append(name)
+    try:
+        adopted = [_adopt_folder(donor / folder, site / folder, names) for folder, names in modules.items()]
+    except OSError:  # another file system, or too many links to one file: it will be compiled
+        return False
+    return all(adopted)
+
+
+def _adopt_folder(donor: Path, folder: Path, names: list[str]) -> bool:
+    compiled: dict[str, str] = {}
+    with suppress(FileNotFoundError):
+        for name in os.listdir(donor / _CACHE):
+            compiled[name.rsplit(".", 2)[0]] = name
+    same = True
+    source_folder, target_folder = os.path.join(donor, _CACHE), os.path.join(folder, _CACHE)
+    os.makedirs(target_folder, exist_ok=True)
+    for name in names:
+        if not _same_content(os.path.join(donor, name), os.path.join(folder, name)):
+            same = False
+        elif found := compiled.get(name[:-3]):
+            with suppress(FileExistsError):
+                os.link(os.path.join(source_folder, found), os.path.join(target_folder, found))
+    return same
+
+
+def _same_content(one: str, other: str) -> bool:
+    """Whether two files are one file of uv's cache, or equal byte by byte: never by their name or by what is said."""
+    first, second = os.stat(one), os.stat(other)
+    if first.st_ino == second.st_ino and first.st_dev == second.st_dev:
+        return True
+    return first.st_size == second.st_size and filecmp.cmp(one, other, shallow=False)
+
+
+def uncompiled(environment: Path) -> list[str]:
+    """The Python files of an environment that have no byte code, the largest first."""
+    found: list[tuple[int, str]] = []
+    for folder, _, names in os.walk(site_folder(environment)):
+        sources = [name for name in names if name.endswith(".py")]
+        if sources:
+            try:
+                compiled = {name.rsplit(".", 2)[0] for name in os.listdir(os.path.join(folder, _CACHE))}
+            except FileNotFoundError:
+                compiled = set()
+            paths = (os.path.join(folder, name) for name in sources if name[:-3] not in compiled)
+            found += [(os.stat(path).st_size, path) for path in paths]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+class Compiler:
+    """One background thread that compiles what `pending` names, until nothing is left; then it waits to be woken.
+
+    Args:
+        pending: the published environments without byte code, the one to do first in front.
+    """
+
+    def __init__(self, pending: Callable[[], list[Path]]) -> None:
+        self._pending = pending
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin with what is pending."""
+        self._closed.clear()
+        self._wake.set()
+        self._thread = threading.Thread(target=self._loop, name="compile-environments", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look again at what is pending."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop; what is half done is done at the next start."""
+        self._closed.set()
+        self._wake.set()
+        with self._lock:
+            for process in self._processes:
+                end_group(process)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            self._thread = None
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closed.is_set():
+                return
+            self.compile_pending()
+
+    def compile_pending(self) -> None:
+        """Compile until nothing is pending."""
+        given_up: set[Path] = set()
+        with self._turn:
+            while todo := [path for path in self._pending() if path not in given_up]:
+                if not self._compile(todo[0]):
+                    given_up.add(todo[0])
+                if self._closed.is_set():
+                    return
+
+    def _compile(self, environment: Path) -> bool:
+        try:
+            files = uncompiled(environment)
+            workers = max(1, min(os.cpu_count() or 1, len(files) // 20 + 1))
+            for index in range(workers if files else 0):
+                self._start(environment, files[index::workers])
+            codes = [process.wait() for process in self._processes]
+        except OSError:  # removed meanwhile, or the disk is full: a run imports without it, only slower
+            return False
+        finally:
+            with self._lock:
+                self._processes.clear()
+        # 1: some files are no valid Python for this version, as happens in many packages.
+        if self._closed.is_set() or any(code not in (0, 1) for code in codes):
+            return False
+        return _finish(environment)
+
+    def _start(self, environment: Path, files: list[str]) -> None:
+        nice = [shutil.which("nice") or "", "-n", _NICE]
+        command = [str(environment / "bin" / "python"), "-I", "-S", "-m", "compileall", "-qq", "-i", "-"]
+        command += ["--invalidation-mode", "unchecked-hash"]
+        with self._lock:
+            if self._closed.is_set():
+                return
+            process = subprocess.Popen(
+                [*nice, *command] if nice[0] else command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=dict(_clean_environment()),
+                cwd="/",
+                start_new_session=True,
+            )
+            self._processes.append(process)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(os.fsencode("\n".join(files) + "\n"))
+
+
+def _clean_environment() -> Iterator[tuple[str, str]]:
+    """The server's variables without those of its own Python: `PYTHONDONTWRITEBYTECODE` would undo the whole thing."""
+    for name, value in os.environ.items():
+        if not name.startswith("PYTHON"):
+            yield name, value
+
+
+def _finish(environment: Path) -> bool:
+    """Mark an environment as compiled, once all of it is safe on the disk: the mark also says that it was synced."""
+    os.sync()
+    try:
+        (environment / MARKER).touch()
+    except OSError:
+        return False
+    return True

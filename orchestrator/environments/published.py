@@ -1,0 +1,121 @@
+"""A published environment on the disk: what is written into it, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.environments.bytecode import MARKER
+from orchestrator.environments.installed import Distribution, python_of
+from orchestrator.environments.request import Asked, Local, Reference, redacted
+
+DESCRIPTION = "spell-environment.json"
+_FORMAT = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Python packages, ready to be used; shared between runs and never changed.
+
+    Attributes:
+        key: what identifies it, from the content of what was asked.
+        path: its root; `bin/python` is there, and scripts work wherever it is mounted.
+        packages: what was resolved, as `pip freeze` writes it, sorted.
+        python: the full version of its Python.
+        compiled: whether its byte code is there.
+    """
+
+    key: str
+    path: Path
+    packages: tuple[str, ...]
+    python: str
+    compiled: bool
+
+
+def describe(environment: Path, key: str, asked: Asked, packages: list[Distribution], compiled: bool) -> None:
+    """Write the description of a new environment into it, and make it durable."""
+    version, kind = python_of(environment)
+    content = {
+        "format": _FORMAT,
+        "key": key,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "boot": boot_id(),
+        "request": _request(asked),
+        "python": version,
+        "implementation": kind,
+        "packages": [package.frozen for package in packages],
+        "size_bytes": sum(package.size_bytes for package in packages),
+        "compiled": compiled,
+    }
+    with (environment / DESCRIPTION).open("w") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(environment)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_description(environment: Path) -> dict[str, Any] | None:
+    """The description of a published environment, or None where there is none that this version understands."""
+    try:
+        content: dict[str, Any] = json.loads((environment / DESCRIPTION).read_bytes())
+        return content if content["format"] == _FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_environment(key: str, path: Path) -> Environment | None:
+    """A published environment that is whole: described, and with a Python that still exists."""
+    content = read_description(path)
+    if content is None or not (path / "bin" / "python").exists():
+        return None
+    compiled = bool(content["compiled"]) or (path / MARKER).exists()
+    return Environment(key, path, tuple(content["packages"]), str(content["python"]), compiled)
+
+
+def published_folders(environments: Path) -> Iterator[Path]:
+    """All published environments, whole or not, the newest first."""
+    found = []
+    with os.scandir(environments) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                found.append((entry.stat().st_ctime_ns, entry.path))
+    yield from (Path(path) for _, path in sorted(found, reverse=True))
+
+
+def boot_id() -> str:
+    """Identifies the time since the machine was started; "" where the system does not tell."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _request(asked: Asked) -> Mapping[str, object]:
+    return {
+        "python": asked.python,
+        "requirements": [_text(line) for line in asked.lines],
+        "files": {file.name: [_text(line) for line in file.lines] for file in asked.files},
+    }
+
+
+def _text(line: str | Local | Reference) -> str:
+    if isinstance(line, Reference):
+        return f"{line.option} file {line.file + 1}"
+    if isinstance(line, Local):
+        return f"{line.name} @ {line.path}{line.tail}" if line.name else f"{line.path}{line.tail}"
+    return redacted(line)

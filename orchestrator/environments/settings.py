@@ -1,0 +1,274 @@
+"""The user's pip and uv settings, as what uv is started with.
+
+uv reads its own files and `UV_…` variables, and nothing of pip's. What a person has told pip (index, extra index,
+find-links, constraints, certificates, proxies) is said to uv in its words: https://docs.astral.sh/uv/pip/compatibility/
+A setting that the person gave to uv too is uv's. URLs go by variables, not arguments, so that `ps` shows no password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from orchestrator.environments.pip_conf import pip_settings
+from orchestrator.environments.request import expand_variables, redacted
+
+# A setting of pip, and where a person would have given the same to uv: variables, keys of uv.toml.
+_UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "index-url": (("UV_DEFAULT_INDEX", "UV_INDEX_URL"), ("index-url", "default-index")),
+    "extra-index-url": (("UV_INDEX", "UV_EXTRA_INDEX_URL"), ("extra-index-url", "index")),
+    "find-links": (("UV_FIND_LINKS",), ("find-links",)),
+    "no-index": (("UV_NO_INDEX",), ("no-index",)),
+    "constraint": (("UV_CONSTRAINT",), ("constraint-dependencies",)),
+    "pre": (("UV_PRERELEASE",), ("prerelease",)),
+    "no-binary": (("UV_NO_BINARY", "UV_NO_BINARY_PACKAGE"), ("no-binary", "no-binary-package")),
+    "only-binary": (("UV_NO_BUILD", "UV_NO_BUILD_PACKAGE"), ("only-binary", "no-build", "no-build-package")),
+    "trusted-host": (("UV_INSECURE_HOST",), ("allow-insecure-host",)),
+    "timeout": (("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT", "HTTP_TIMEOUT"), ()),
+    "index-strategy": (("UV_INDEX_STRATEGY",), ("index-strategy",)),
+    "link-mode": (("UV_LINK_MODE",), ("link-mode",)),
+}
+# The server's own Python and project are not the run's; byte code is ours to make; colours are for terminals.
+_DROPPED = frozenset(
+    {
+        *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP"),
+        *("__PYVENV_LAUNCHER__", "UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"),
+        *("UV_SYSTEM_PYTHON", "UV_PYTHON", "UV_COMPILE_BYTECODE", "UV_VENV_CLEAR", "FORCE_COLOR", "CLICOLOR_FORCE"),
+    }
+)
+# Variables of uv that decide which packages are chosen: part of the key.
+_CHOOSING = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
+    *("UV_RESOLUTION", "UV_PRERELEASE", "UV_FORK_STRATEGY", "UV_EXCLUDE_NEWER", "UV_NO_BINARY"),
+    *("UV_NO_BINARY_PACKAGE", "UV_NO_BUILD", "UV_NO_BUILD_PACKAGE", "UV_TORCH_BACKEND", "UV_NO_SOURCES"),
+    *("UV_REQUIRE_HASHES", "UV_NO_BUILD_ISOLATION", "UV_VENV_SEED"),
+)
+_FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
+_PATHS = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PACKAGES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
+_TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
+
+
+@dataclass(frozen=True, slots=True)
+class UvSettings:
+    """How uv is started for one user.
+
+    Attributes:
+        env: its whole environment; hidden, as it holds secrets.
+        args: arguments of `uv pip install`.
+        content: what decides which packages are chosen, for the key; may hold credentials.
+        notes: what a person should read in the build log.
+        find_links: the local folders among the places to find packages.
+    """
+
+    env: dict[str, str] = field(repr=False)
+    args: tuple[str, ...]
+    content: tuple[str, ...] = field(repr=False)
+    notes: tuple[str, ...]
+    find_links: tuple[Path, ...]
+
+
+def uv_settings(env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> UvSettings:
+    """Settings for uv from the user's own for pip and uv.
+
+    Args:
+        env: the user's environment variables.
+        folder: where relative paths in them start from.
+        options: what requirement files say, in pip's names; wins over everything.
+    """
+    translator = _Translator(env, folder, options)
+    translator.translate()
+    return UvSettings(
+        translator.env,
+        tuple(translator.args),
+        tuple(translator.content()),
+        tuple(redacted(note) for note in translator.notes),
+        tuple(translator.find_links),
+    )
+
+
+class _Translator:
+    def __init__(self, env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> None:
+        self._folder = folder
+        self._pip, self.notes = pip_settings(env)
+        self._options = {name: [expand_variables(value, env) for value in values] for name, values in options.items()}
+        self.env = {name: value for name, value in env.items() if name not in _DROPPED}
+        self.args: list[str] = []
+        self.find_links: list[Path] = []
+        self._constraints: list[Path] = []
+        for name in _PATHS:
+            if self.env.get(name):
+                self.env[name] = str(self._absolute(self.env[name]))
+        self._uv_keys, self._uv_texts = _uv_files(self.env)
+
+    def translate(self) -> None:
+        self.env |= {"UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+        self._indexes()
+        self._links()
+        self._constraint_files()
+        self._choices()
+        self._connection()
+
+    def content(self) -> list[str]:
+        found = [f"{name}={self.env[name]}" for name in _CHOOSING if self.env.get(name)]
+        found += [argument for argument in self.args if argument not in map(str, self._constraints)]
+        found += [f"{place.name} {_listing(place)}" for place in self.find_links]
+        listed = [Path(path) for name in _FILE_LISTS for path in self.env.get(name, "").split()]
+        texts = [path.read_bytes() if path.is_file() else b"" for path in (*self._constraints, *listed)]
+        return found + [hashlib.sha256(text).hexdigest() for text in (*texts, *self._uv_texts)]
+
+    def _absolute(self, path: str) -> Path:
+        return Path(os.path.normpath(self._folder / Path(path).expanduser()))
+
+    def _given_to_uv(self, name: str) -> bool:
+        variables, keys = _UV_NAMES[name]
+        return any(self.env.get(variable) for variable in variables) or any(key in self._uv_keys for key in keys)
+
+    def _of_pip(self, name: str) -> str:
+        """A setting of pip, unless the person told uv as well."""
+        return "" if self._given_to_uv(name) else self._pip.get(name, "")
+
+    def _list(self, name: str) -> list[str]:
+        return list(dict.fromkeys((*self._options.get(name, ()), *self._of_pip(name).split())))
+
+    def _flag(self, name: str) -> bool:
+        return name in self._options or self._of_pip(name).lower() in _TRUE
+
+    def _indexes(self) -> None:
+        extra_known = self._given_to_uv("extra-index-url") or self._given_to_uv("index-url")
+        index = (self._options.get("index-url") or [self._of_pip("index-url")])[-1]
+        if index:
+            self.env["UV_DEFAULT_INDEX"] = self._url(index)
+        extras = [url for url in map(self._url, self._list("extra-index-url")) if self._is_there(url)]
+        if extras:
+            self.env["UV_INDEX"] = " ".join([*extras, *self.env.get("UV_INDEX", "").split()])
+        # pip takes the best version of all indexes; uv by itself takes the first index that has the package.
+        if extras and not extra_known and not self._given_to_uv("index-strategy"):
+            self.env["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+        if self._flag("no-index"):
+            self.args.append("--no-index")
+
+    def _url(self, place: str) -> str:
+        return place if "://" in place else self._absolute(place).as_uri()
+
+    def _is_there(self, url: str) -> bool:
+        """pip only warns of a local index or folder that is not there; uv would give up."""
+        if not url.startswith("file:") or Path(_path_of(url)).exists():
+            return True
+        self.notes.append(f"{url} is left out: there is no such folder.")
+        return False
+
+    def _links(self) -> None:
+        own = [place for place in self.env.get("UV_FIND_LINKS", "").split(",") if place.strip()]
+        wanted = [url for url in map(self._url, self._list("find-links")) if self._is_there(url)]
+        places = [_path_of(url) if Path(_path_of(url)).is_dir() else url for url in wanted]
+        places += [str(self._absolute(place)) if "://" not in place else place for place in own]
+        if places:
+            self.env["UV_FIND_LINKS"] = ",".join(places)
+        self.find_links = [Path(_path_of(place)) for place in places if Path(_path_of(place)).is_dir()]
+
+    def _constraint_files(self) -> None:
+        for place in self._list("constraint"):
+            path = place if "://" in place else str(self._absolute(place))
+            self._constraints += [] if "://" in path else [Path(path)]
+            self.args += ["--constraint", path]
+        for name in _FILE_LISTS:
+            if self.env.get(name):
+                places = self.env[name].split()
+                self.env[name] = " ".join(str(self._absolute(p)) if "://" not in p else p for p in places)
+
+    def _choices(self) -> None:
+        if self._flag("pre"):
+            self.env["UV_PRERELEASE"] = "allow"
+        for name in ("no-binary", "only-binary"):
+            for package in self._of_pip(name).replace(",", " ").split():
+                self.args += [f"--{name}", package]
+
+    def _connection(self) -> None:
+        hosts = [*self._list("trusted-host"), *self.env.get("UV_INSECURE_HOST", "").split()]
+        if hosts:
+            self.env["UV_INSECURE_HOST"] = " ".join(hosts)
+        certificates = self._pip.get("cert") or self.env.get("SSL_CERT_FILE") or self.env.get("REQUESTS_CA_BUNDLE")
+        if certificates:
+            path = self._absolute(certificates)
+            self.env["SSL_CERT_DIR" if path.is_dir() else "SSL_CERT_FILE"] = str(path)
+        if client := self._pip.get("client-cert"):
+            self.env["SSL_CLIENT_CERT"] = str(self._absolute(client))
+        if proxy := self._pip.get("proxy"):
+            url = proxy if "://" in proxy else f"http://{proxy}"
+            self.env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), url)
+        if self._of_pip("timeout").isdigit():
+            self.env["UV_HTTP_TIMEOUT"] = self._of_pip("timeout")
+
+
+def _path_of(place: str) -> str:
+    return unquote(urlsplit(place).path) if place.startswith("file:") else place
+
+
+def packages_in(folder: Path) -> dict[str, str]:
+    """The wheels and source packages in a folder, each with its size and time; none where it cannot be read."""
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_PACKAGES) and entry.is_file():
+                    info = entry.stat()
+                    found[entry.name] = f"{info.st_size} {info.st_mtime_ns}"
+    except OSError:
+        return {}
+    return found
+
+
+def _listing(folder: Path) -> str:
+    """Which packages a folder holds. By size and time: hashing gigabytes of wheels is too slow for every run."""
+    found = sorted(f"{name} {version}" for name, version in packages_in(folder).items())
+    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()
+
+
+def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
+    """The keys that uv's own configuration files set, and their contents."""
+    keys: set[str] = set()
+    texts = []
+    for path in _uv_places(env):
+        try:
+            texts.append(path.read_bytes())
+            table: dict[str, Any] = tomllib.loads(texts[-1].decode())
+        except (OSError, ValueError):
+            continue  # not there; or wrong, which uv itself will say best
+        keys |= set(table) | set(table.get("pip", {}))
+        if any(isinstance(index, dict) and index.get("default") for index in table.get("index", ())):
+            keys.add("default-index")
+    return keys, texts
+
+
+def _uv_places(env: Mapping[str, str]) -> list[Path]:
+    if env.get("UV_CONFIG_FILE"):
+        return [Path(env["UV_CONFIG_FILE"])]
+    if env.get("UV_NO_CONFIG", "").lower() in _TRUE:
+        return []
+    home = Path(env.get("HOME") or Path.home())
+    folders = [Path(folder) for folder in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep) if folder]
+    places = [Path(env.get("XDG_CONFIG_HOME") or home / ".config"), *folders, Path("/etc")]
+    return [folder / "uv" / "uv.toml" for folder in places]
+
+
+def link_mode(settings: UvSettings, environments: Path) -> str:
+    """How packages get from uv's cache into an environment; "" leaves it to the user's own setting or to uv.
+
+    Hard links where both are on one disk; told beforehand where they are not, so that uv need not try and warn.
+    """
+    keys, _ = _uv_files(settings.env)
+    if settings.env.get("UV_LINK_MODE") or "link-mode" in keys or sys.platform == "darwin":
+        return ""
+    home = Path(settings.env.get("HOME") or Path.home())
+    cache = Path(settings.env.get("UV_CACHE_DIR") or Path(settings.env.get("XDG_CACHE_HOME") or home / ".cache", "uv"))
+    while not cache.exists() and cache != cache.parent:
+        cache = cache.parent
+    return "hardlink" if cache.stat().st_dev == environments.stat().st_dev else "copy"

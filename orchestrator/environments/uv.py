@@ -1,0 +1,255 @@
+"""Runs uv: its output to the build log while it comes, its end as an error in one sentence, its death on request."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, ClassVar
+
+import psutil
+from uv import find_uv_bin
+
+from orchestrator.environments.request import redacted
+from orchestrator.errors import BuildFailed, DiskFull, SpellError
+
+_POLL_S = 0.05  # how late a wish to cancel may be seen
+_GRACE_S = 1.0
+_KEPT_LINES = 400
+_NOISE = re.compile(
+    r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
+)
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b")
+# The index could not be asked, as against: it answered that there is no such package.
+_AWAY = re.compile(
+    r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
+    r"|Network is unreachable|server error \(5\d\d"
+)
+_BOX = re.compile(r"^[\s×│├╰─▶▸]+")
+_CAUSE = re.compile(r"\s*(cause:|Caused by:|[├╰]─▶)\s*")
+
+
+class BuildCancelled(SpellError):
+    """The build of an environment was stopped because nobody wants it any more."""
+
+    code: ClassVar[str] = "cancelled"
+    http_status: ClassVar[int] = 409
+
+
+class IndexAway(BuildFailed):
+    """The package index could not be reached."""
+
+
+def uv_executable() -> str:
+    """The uv that was installed with spell, else the one on the PATH.
+
+    Raises:
+        BuildFailed: when there is none.
+    """
+    try:
+        return find_uv_bin()
+    except FileNotFoundError:
+        found = shutil.which("uv")
+    if found is None:
+        raise BuildFailed("uv, which builds environments, is not installed.", "Install it: pip install uv")
+    return found
+
+
+class BuildLog:
+    """The build log of one run: lines appended while they come, without passwords.
+
+    Args:
+        path: the file; it is made where it is not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("ab", buffering=0)
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def say(self, line: str) -> None:
+        """Append one line."""
+        clean = redacted(line.rstrip("\r\n"))
+        self.lines.append(clean)
+        self._file.write(clean.encode(errors="replace") + b"\n")
+
+    def close(self) -> None:
+        """No more lines."""
+        self._file.close()
+
+
+class Uv:
+    """uv, started again and again for one build.
+
+    Args:
+        folder: the working directory of uv; it keeps out the projects around the home.
+        env: the whole environment of uv.
+        log: where its output goes.
+        cancelled: asked every `_POLL_S` seconds.
+        record: where the process is noted while it lives, so that a later server can end it if this one is killed.
+    """
+
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], log: BuildLog, cancelled: Callable[[], bool], record: Path
+    ) -> None:
+        self._executable = uv_executable()
+        self._folder = folder
+        self._env = dict(env)
+        self._log = log
+        self._cancelled = cancelled
+        self._record = record
+
+    def run(self, *args: str) -> None:
+        """Run `uv ARGS` to its end.
+
+        Raises:
+            BuildFailed: uv failed; `IndexAway` where it could not reach the package index.
+            DiskFull: there was no space.
+            BuildCancelled: as asked; uv and its children are gone.
+        """
+        output: deque[str] = deque(maxlen=_KEPT_LINES)
+        process = subprocess.Popen(
+            [self._executable, *args],
+            cwd=self._folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _note(process.pid, self._record)
+            self._follow(process, output)
+            code = process.wait()
+        finally:
+            end_group(process)
+            self._record.unlink(missing_ok=True)
+        if code != 0:
+            raise failure(output, code)
+
+    def _follow(self, process: subprocess.Popen[bytes], output: deque[str]) -> None:
+        assert process.stdout is not None
+        buffer = b""
+        with process.stdout as pipe, selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while True:
+                if self._cancelled():
+                    raise BuildCancelled("The build of the environment was cancelled.")
+                ready = selector.select(_POLL_S)
+                chunk = os.read(pipe.fileno(), 1 << 16) if ready else b""
+                buffer = self._take(buffer + chunk, output)
+                # A process that a build left behind may hold the pipe open for ever.
+                if not chunk and (ready or process.poll() is not None):
+                    break
+        self._take(buffer + b"\n", output)
+
+    def _take(self, data: bytes, output: deque[str]) -> bytes:
+        *lines, rest = data.split(b"\n")
+        for raw in lines:
+            line = raw.decode(errors="replace").rstrip("\r").replace("asked/", "")
+            if not _NOISE.match(line):
+                output.append(line)
+                self._log.say(line)
+        return rest
+
+
+def _note(pid: int, record: Path) -> None:
+    with suppress(psutil.Error):
+        record.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all it started: asked first, killed after a second."""
+    for sign, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+            break
+    with suppress(ProcessLookupError, PermissionError):  # what the leader's end did not end
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_recorded(record: Path) -> None:
+    """End the uv that a killed server left behind, where the record still names it and no other process."""
+    try:
+        noted = json.loads(record.read_text())
+        process = psutil.Process(int(noted["pid"]))
+        if abs(process.create_time() - float(noted["started"])) > 1:
+            return
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(_GRACE_S)
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return
+
+
+def failure(output: Iterable[str], code: int) -> SpellError:
+    """The error that uv's output tells of."""
+    lines = list(output)
+    text = "\n".join(lines)
+    if _DISK_FULL.search(text):
+        return disk_full()
+    message = explain(lines) or f"uv ended with exit code {code}."
+    hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
+    if _AWAY.search(text):
+        return IndexAway(
+            f"The package index could not be reached: {message}",
+            "Check the network and the index; an environment that was built before needs neither.",
+        )
+    return BuildFailed(message, redacted(hints[-1]) if hints else "The build log has the whole output.")
+
+
+def disk_full() -> DiskFull:
+    """The error for a disk that filled up during a build."""
+    return DiskFull(
+        "The disk became full while the environment was built.",
+        "Make room where the home and uv's cache are (`uv cache dir` names it), then cast the run again.",
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the system refused to write for want of room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def explain(lines: Sequence[str]) -> str:
+    """uv's error as one sentence: what went wrong, and the last and most telling of its causes; "" if it says none."""
+    start = max((i for i, line in enumerate(lines) if re.match(r"\s*(error:|×)", line)), default=None)
+    if start is None:
+        return redacted(lines[-1].strip()) if lines else ""
+    parts: list[str] = []
+    captured = ""
+    in_capture = False
+    for line in lines[start:]:
+        text = _BOX.sub("", line).strip()
+        if text.startswith("hint:"):
+            break
+        if text in ("[stderr]", "[stdout]"):
+            in_capture = True
+        elif in_capture and text:
+            captured = text
+        elif not parts or _CAUSE.match(line):
+            parts.append(re.sub(r"^(error|cause|Caused by):\s*", "", text))
+        elif text:
+            parts[-1] += f" {text}"
+    return redacted(_sentence(parts, captured))
+
+
+def _sentence(parts: list[str], captured: str) -> str:
+    headline, causes = parts[0].rstrip(":."), parts[1:]
+    detail = captured or (causes[-1] if causes else "")
+    if headline.startswith("Request failed") and len(causes) > 1:
+        headline = causes[0]
+    if headline.startswith("No solution found") and detail:
+        return detail
+    text = f"{headline}: {detail}" if detail and detail != headline else headline
+    return text if text.endswith((".", "!", "?")) else f"{text}."

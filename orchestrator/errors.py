@@ -1,0 +1,181 @@
+"""Every error that spell raises on purpose, with its words, cure, exit code and HTTP status.
+
+    SpellError
+    ├── UsageError              wrong use of a command
+    ├── InvalidConfig           a spec, job file, mount, parameter or configuration that says something impossible
+    │   └── ImpossibleRequest   more of a resource than this machine will ever have
+    ├── InvalidCommit           a commit or ref that cannot be resolved
+    ├── InvalidRepository       a repository from which no code can be taken
+    ├── NotFound                no such run, file or machine type
+    ├── Conflict                the thing exists, but not in the state that this needs
+    │   ├── SnapshotMissing     the server lacks blobs of the code
+    │   └── StaleFence          a late message of a worker that has lost its run
+    ├── ServerUnavailable       no server answers and none could be started
+    ├── VersionMismatch         client and server do not speak the same version
+    ├── HomeUnusable            the home cannot be read or written
+    └── PhaseFailed             a phase of a run's life failed; carries the end reason
+        ├── BuildFailed, MountFailed, CodeFailed, ExecutorFailed, SaveFailed
+        └── DiskFull
+
+One table (`BY_CODE`) turns what travels over the wire back into these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpellError(Exception):
+    """Base of all errors of spell.
+
+    Args:
+        message: what is wrong, in one sentence for the person at the terminal.
+        cure: what to do about it; may be empty.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cure = cure
+
+    def to_wire(self) -> dict[str, dict[str, str]]:
+        """The body of an HTTP answer that carries this error."""
+        return {"error": {"code": self.code, "message": self.message, "cure": self.cure}}
+
+
+class UsageError(SpellError):
+    """The command was called in a way it does not allow."""
+
+    code, exit_code, http_status = "usage", 2, 422
+
+
+class InvalidConfig(SpellError):
+    """A spec, job file, mount, parameter or configuration says something impossible."""
+
+    code, exit_code, http_status = "invalid_config", 3, 422
+
+
+class ImpossibleRequest(InvalidConfig):
+    """The run asks for more of a resource than this machine will ever have."""
+
+    code, exit_code, http_status = "impossible_request", 3, 422
+
+
+class InvalidCommit(SpellError):
+    """A commit or ref cannot be resolved."""
+
+    code, exit_code, http_status = "invalid_commit", 5, 422
+
+
+class InvalidRepository(SpellError):
+    """A repository without commits, unreadable, or git itself is missing."""
+
+    code, exit_code, http_status = "invalid_repository", 6, 422
+
+
+class NotFound(SpellError):
+    """No such run, resource, file or machine type."""
+
+    code, exit_code, http_status = "not_found", 1, 404
+
+
+class Conflict(SpellError):
+    """The thing exists, but its state does not allow this."""
+
+    code, exit_code, http_status = "conflict", 1, 409
+
+
+class SnapshotMissing(Conflict):
+    """The server does not have (all of) the snapshot that a spec names; send it, then ask again."""
+
+    code = "snapshot_missing"
+
+
+class StaleFence(Conflict):
+    """A message of a worker whose run was taken from it; it must stop working on that run."""
+
+    code = "stale_fence"
+
+
+class ServerUnavailable(SpellError):
+    """No server answers at the home's socket."""
+
+    code, exit_code, http_status = "server_unavailable", 1, 503
+
+
+class VersionMismatch(SpellError):
+    """Client and server do not speak the same version of the API."""
+
+    code, exit_code, http_status = "version_mismatch", 1, 426
+
+
+class HomeUnusable(SpellError):
+    """The home cannot be read or written, or was made by a newer version."""
+
+    code, exit_code, http_status = "home_unusable", 1, 500
+
+
+class PhaseFailed(SpellError):
+    """A phase of a run's life failed. `reason` names the end reason in `states.ENDS`."""
+
+    code, exit_code, http_status = "phase_failed", 1, 500
+    reason: ClassVar[str] = "executor_failed"
+
+
+class BuildFailed(PhaseFailed):
+    """The environment could not be built; the build log tells which step failed."""
+
+    code, reason = "build_failed", "build_failed"
+
+
+class MountFailed(PhaseFailed):
+    """A resource could not be mounted."""
+
+    code, reason = "mount_failed", "mount_failed"
+
+
+class CodeFailed(PhaseFailed):
+    """The code could not be unpacked, or does not hash to what was sent."""
+
+    code, reason = "code_failed", "code_failed"
+
+
+class ExecutorFailed(PhaseFailed):
+    """The executor could not start or hold the run."""
+
+    code, reason = "executor_failed", "executor_failed"
+
+
+class SaveFailed(PhaseFailed):
+    """Outputs could not be moved to the run's folder."""
+
+    code, reason = "save_failed", "save_failed"
+
+
+class DiskFull(PhaseFailed):
+    """The disk of the home is full."""
+
+    code, reason, http_status = "disk_full", "disk_full", 507
+
+
+def _tree(root: type[SpellError]) -> dict[str, type[SpellError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+BY_CODE: dict[str, type[SpellError]] = _tree(SpellError)
+
+
+def from_wire(body: object, status: int) -> SpellError:
+    """The error that an HTTP answer carries; an unknown code becomes a plain `SpellError` with the same words."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return SpellError(f"The server answered with HTTP status {status}.")
+    kind = BY_CODE.get(str(error.get("code")), SpellError)
+    return kind(str(error.get("message", "")), str(error.get("cure", "")))

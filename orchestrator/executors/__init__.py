@@ -1,0 +1,1 @@
+"""What runs a command: few verbs, one contract (`base.Executor`), one test for all of them."""

@@ -1,0 +1,115 @@
+"""The scripted executor: for tests of everything above executors. It runs nothing; the command says what happens.
+
+    exit N        ends at once with exit code N
+    signal N      ends at once, by signal N
+    hang          goes on until it is stopped (exit code 143) or killed (signal 9)
+    refuse        cannot be started (`executor_failed`)
+    lose          its supervisor is lost
+
+Keeps its truth in the attempt's folder, as every executor must, so that it can be recovered by another server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
+from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.records import MachineType
+from orchestrator.spec import RunSpec
+
+_VERSION = 1
+_LOOK_S = 0.005
+
+
+class FakeExecutor(Executor):
+    """Plays what the command says."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def refuse(self, spec: RunSpec) -> None:
+        if any(mount.path.startswith("/") for mount in spec.mounts):
+            raise InvalidConfig("The fake executor cannot mount at an absolute path.")
+
+    def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
+        return ("The fake executor runs nothing.",)
+
+    def prepare(self, launch: Launch) -> None:
+        pass
+
+    def start(self, launch: Launch) -> Handle:
+        verb, _, number = launch.command.partition(" ")
+        if verb == "refuse":
+            raise ExecutorFailed("it was told to refuse")
+        if not _claim(launch.folder, {"verb": verb}):
+            raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
+        launch.log.touch()
+        now = time.time()
+        if verb in ("exit", "signal"):
+            code, signal = (int(number), None) if verb == "exit" else (None, int(number))
+            self._publish(launch.folder, Verdict(code, signal, started_at=now, ended_at=now))
+        elif verb == "lose":
+            self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="it was told to be lost"))
+        return Handle(self.name, _VERSION, launch.folder, {"verb": verb})
+
+    def recover(self, folder: Path) -> Handle | None:
+        if _claim(folder, {"verb": "abandoned"}):
+            return None
+        claim = json.loads((folder / "claim.json").read_text())
+        return None if claim["verb"] == "abandoned" else Handle(self.name, _VERSION, folder, claim)
+
+    def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while not (verdict := _verdict(handle.folder)):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._changed.wait(_LOOK_S)  # another instance may have stopped it
+        return verdict
+
+    def stop(self, handle: Handle, *, kill: bool) -> None:
+        if _verdict(handle.folder) is None:
+            now = time.time()
+            code, signal = (None, 9) if kill else (143, None)
+            self._publish(handle.folder, Verdict(code, signal, started_at=now, ended_at=now))
+
+    def usage(self, handle: Handle) -> Usage | None:
+        return Usage(0.0, 0, 1) if _verdict(handle.folder) is None else None
+
+    def destroy(self, handle: Handle) -> None:
+        self.stop(handle, kill=True)
+
+    def _publish(self, folder: Path, verdict: Verdict) -> None:
+        fields = {name: getattr(verdict, name) for name in Verdict.__slots__}
+        beside = folder / f"verdict-{threading.get_ident()}.tmp"
+        beside.write_text(json.dumps(fields))
+        with self._changed:
+            beside.rename(folder / "verdict.json")
+            self._changed.notify_all()
+
+
+def _claim(folder: Path, words: dict[str, str]) -> bool:
+    beside = folder / f"claim-{os.getpid()}-{threading.get_ident()}.tmp"
+    beside.write_text(json.dumps(words))
+    try:
+        os.link(beside, folder / "claim.json")
+    except FileExistsError:
+        return False
+    finally:
+        beside.unlink()
+    return True
+
+
+def _verdict(folder: Path) -> Verdict | None:
+    try:
+        return Verdict(**json.loads((folder / "verdict.json").read_text()))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,300 @@
+"""The process executor: the embedded default. Each run is a process tree under a supervisor of its own.
+
+Where the kernel lets us (root, or user namespaces), a run has private mount and process namespaces: mounts are read-only
+bind mounts, and no descendant survives. Elsewhere mounts are links to files without write bits, and descendants are
+found by their parents; `isolation` tells which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import orchestrator
+from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig, MountFailed, PhaseFailed
+from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.supervisor import identity
+from orchestrator.executors.supervisor import main as supervisor
+from orchestrator.records import MachineType
+from orchestrator.spec import RunSpec
+
+_PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
+_BOOT = (
+    f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
+    "from orchestrator.executors.supervisor.main import main, probe; "
+    "sys.exit(main(sys.argv[1]) if sys.argv[1:] else probe())"
+)
+# The interpreter itself, not a version manager's or a virtual environment's way to it: that costs up to 0.1 s.
+_PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
+_MARK = "SPELL_RUN_MARK"
+_LOST_POLL_S = 0.1
+
+
+class ProcessExecutor(Executor):
+    """Runs commands as processes of the server's own user.
+
+    Args:
+        namespaces: False never uses private namespaces, not even where the kernel would let us.
+    """
+
+    name = "process"
+
+    def __init__(self, *, namespaces: bool = True) -> None:
+        self._allowed = namespaces
+
+    @functools.cached_property
+    def isolation(self) -> str:
+        """`namespaces` or `none`."""
+        if not self._allowed or sys.platform != "linux":
+            return "none"
+        return "namespaces" if subprocess.run(_PYTHON, check=False, capture_output=True).returncode == 0 else "none"
+
+    def refuse(self, spec: RunSpec) -> None:
+        for mount in spec.mounts:
+            if mount.path.startswith("/"):
+                raise InvalidConfig(
+                    f"The process executor cannot mount at the absolute path {mount.path!r}.",
+                    "Give a path relative to the working directory, or use --executor docker.",
+                )
+
+    def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
+        if machine_type.memory_bytes:
+            what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
+            return (f"{what}, but cannot hold a run to it.",)
+        return ()
+
+    def prepare(self, launch: Launch) -> None:
+        for bind in launch.binds:
+            target = _inside(launch.code, bind.target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if self.isolation == "none":
+                    _link(bind.source, target)
+                elif bind.source.is_dir():
+                    target.mkdir(exist_ok=True)
+                else:
+                    target.touch()
+            except OSError as error:
+                raise MountFailed(f"{bind.target!r} cannot be placed: {error.strerror}") from error
+
+    def start(self, launch: Launch) -> Handle:
+        self._write_request(launch)
+        with (launch.folder / "supervisor.log").open("ab") as errors:
+            process = subprocess.Popen(
+                [*_PYTHON, str(launch.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+                cwd="/",
+                env={},
+            )
+        assert process.stdout is not None
+        with process.stdout:
+            line = process.stdout.readline()
+        words = json.loads(line) if line else {}
+        (launch.folder / "request.json").unlink(missing_ok=True)  # it holds the environment's values
+        if "started_at" in words:
+            return self._handle(launch.folder)
+        process.wait()
+        if "error" in words:
+            raise _phase_error(words["error"])
+        if process.returncode == 0:
+            raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
+        if (launch.folder / "claim.json").exists():
+            return self._handle(launch.folder)  # killed after its claim: `wait` says so
+        raise ExecutorFailed(f"the supervisor did not start: {_last_line(launch.folder / 'supervisor.log')}")
+
+    def recover(self, folder: Path) -> Handle | None:
+        if supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
+            return None
+        handle = self._handle(folder)
+        return None if handle.data.get("abandoned") else handle
+
+    def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
+        if not _wait_gone(handle, timeout_s):
+            return None
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            os.waitpid(int(handle.data["pid"]), os.WNOHANG)  # ours, unless spelld was restarted
+        return _read_verdict(handle)
+
+    def stop(self, handle: Handle, *, kill: bool) -> None:
+        number = signal.SIGUSR1 if kill else signal.SIGTERM
+        if sys.platform != "linux":
+            if _alive(handle):
+                os.kill(int(handle.data["pid"]), number)
+            return
+        with _pidfd(handle) as pidfd:
+            if pidfd is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
+
+    def usage(self, handle: Handle) -> Usage | None:
+        if not _alive(handle):
+            return None
+        cpu_time_s, memory_bytes, count = 0.0, 0, 0
+        for pid in identity.descendants(int(handle.data["pid"])):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                with process.oneshot():
+                    times = process.cpu_times()
+                    cpu_time_s += times.user + times.system + times.children_user + times.children_system
+                    memory_bytes += process.memory_info().rss
+                    count += 1
+        return Usage(cpu_time_s, memory_bytes, count)
+
+    def destroy(self, handle: Handle) -> None:
+        self.stop(handle, kill=True)
+        if handle.data["boot_id"] != identity.boot_id():
+            return
+        _wait_gone(handle, None)
+        if not (handle.folder / "verdict.json").exists():
+            _kill_marked(str(handle.folder))  # supervisor and keeper were both killed: nobody swept up behind them
+
+    def _handle(self, folder: Path) -> Handle:
+        owner = json.loads((folder / "claim.json").read_bytes())
+        return Handle(self.name, int(owner.pop("version")), folder, owner)
+
+    def _write_request(self, launch: Launch) -> None:
+        binds = []
+        if self.isolation == "namespaces":
+            binds += [(str(path), str(path), True) for path in launch.protected]
+            binds += [(str(path), str(path), False) for path in launch.writable]
+            if launch.environment_writable:
+                binds.append((str(launch.environment), str(launch.environment), False))
+            binds += [(str(bind.source), str(_inside(launch.code, bind.target)), True) for bind in launch.binds]
+        shell = shutil.which("bash") or "/bin/sh"
+        request = {
+            "version": supervisor.VERSION,
+            "argv": [shell, "-c", launch.command],
+            "cwd": str(launch.code / launch.subdir),
+            "env": {**launch.env, _MARK: str(launch.folder)},
+            "log": str(launch.log),
+            "isolation": self.isolation,
+            "binds": binds,
+            "timeout_s": launch.timeout_s,
+            "grace_s": launch.grace_s,
+        }
+        path = launch.folder / "request.json"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(request, file)
+
+
+def _inside(code: Path, target: str) -> Path:
+    """`target` below the code's root, when no link of the code leads elsewhere on the way."""
+    path = code / target
+    if not path.parent.resolve().is_relative_to(code.resolve()):
+        raise MountFailed(f"{target!r} leads out of the work dir through a link of the code")
+    if path.is_symlink():
+        raise MountFailed(f"{target!r} is a link in the code")
+    return path
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    target.symlink_to(source)
+
+
+def _phase_error(words: dict[str, Any]) -> PhaseFailed:
+    kind = MountFailed if words["reason"] == "mount_failed" else ExecutorFailed
+    return kind(str(words["detail"]))
+
+
+def _alive(handle: Handle) -> bool:
+    pid = int(handle.data["pid"])
+    return handle.data["boot_id"] == identity.boot_id() and handle.data["start_time"] == identity.start_time(pid)
+
+
+@contextlib.contextmanager
+def _pidfd(handle: Handle) -> Any:
+    """A file descriptor of the very process that the handle means; None when it is gone."""
+    try:
+        pidfd = os.pidfd_open(int(handle.data["pid"]))
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield pidfd if _alive(handle) else None  # checked after opening: from here on it cannot be another process
+    finally:
+        os.close(pidfd)
+
+
+def _wait_gone(handle: Handle, timeout_s: float | None) -> bool:
+    """Wait until the supervisor has ended. False when `timeout_s` passed before."""
+    if sys.platform != "linux":
+        with contextlib.suppress(psutil.Error):
+            if _alive(handle):
+                try:
+                    psutil.Process(int(handle.data["pid"])).wait(timeout_s)
+                except psutil.TimeoutExpired:
+                    return False
+        return True
+    with _pidfd(handle) as pidfd:
+        if pidfd is None:
+            return True
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def _read_verdict(handle: Handle) -> Verdict:
+    try:
+        words = json.loads((handle.folder / "verdict.json").read_bytes())
+    except FileNotFoundError:
+        if handle.data["boot_id"] != identity.boot_id():
+            return Verdict(reason="machine_restarted")
+        return Verdict(reason="supervisor_lost", detail=f"process {handle.data['pid']} is gone")
+    error = words["error"] or {}
+    reason = str(error.get("reason", ""))
+    for flag in ("disk_full", "out_of_memory", "timed_out"):
+        if words[flag]:
+            reason = flag
+    return Verdict(
+        exit_code=words["exit_code"],
+        signal=words["signal"],
+        reason=reason,
+        detail=str(error.get("detail", "")),
+        started_at=words["started_at"],
+        ended_at=words["ended_at"],
+        duration_s=words["duration_s"],
+        cpu_time_s=words["cpu_time_s"],
+        max_rss_bytes=words["max_rss_bytes"],
+    )
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill every process whose environment says that it belongs to this attempt, until none is left."""
+    while True:
+        found = [process for process in psutil.process_iter() if _is_marked(process, mark)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=_LOST_POLL_S)
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == mark
+    except psutil.Error:
+        return False
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,176 @@
+"""The parent of the command: starts it, reaps every orphan, and sees to it that nothing of the run outlives it.
+
+In a process namespace the keeper is its init, and the kernel ends everything with it. Elsewhere it is a subreaper: it
+adopts every descendant (setsid, nohup, double fork alike) and kills them until none is left.
+
+    SIGTERM   stop: TERM to all, the grace time, KILL
+    SIGUSR1   kill: KILL to all at once; also sent by the kernel when the supervisor dies
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from orchestrator.executors.supervisor import identity, isolation
+
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+_KILL_ROUND_S = 0.01
+
+
+class Keeper:
+    """Runs one command to its end. `run` never returns."""
+
+    def __init__(self, request: dict[str, Any], result_fd: int, report_fd: int) -> None:
+        self.request = request
+        self.result_fd = result_fd
+        self.report_fd = report_fd
+        self.started_at = 0.0
+        self.in_namespace = request["isolation"] == "namespaces"
+        self.command_pid = 0
+        self.command_over = False
+        self.stop_deadline: float | None = None
+        self.timed_out = False
+
+    def run(self, go_fd: int) -> None:
+        """Wait for the word on `go_fd`, run the command, write its result, exit when nothing of the run is left."""
+        isolation.die_with_parent(signal.SIGKILL if self.in_namespace else signal.SIGUSR1)
+        if not os.read(go_fd, 1):
+            os._exit(1)  # the supervisor died before it said go
+        if self.in_namespace:
+            isolation.mount_proc()
+        else:
+            isolation.adopt_orphans()
+        started = time.monotonic()
+        self.command_pid = self._start()
+        if self.command_pid:
+            self.started_at = time.time()
+            self._report_start()
+            self._watch(started)
+        os._exit(0)
+
+    def _start(self) -> int:
+        """Fork the command. Returns its pid, or 0 after the failure to start it was told."""
+        read_fd, write_fd = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._become_command()
+            except OSError as error:
+                os.write(write_fd, f"{error.strerror}: {error.filename}".encode())
+            os._exit(127)
+        os.close(write_fd)
+        problem = b"".join(iter(lambda: os.read(read_fd, 4096), b"")).decode()
+        os.close(read_fd)
+        if problem:
+            self._say({"error": {"reason": "executor_failed", "detail": problem}})
+            return 0
+        return pid
+
+    def _become_command(self) -> None:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(self.request["cwd"])
+        log = os.open(self.request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.umask(0o022)
+        argv = self.request["argv"]
+        os.execve(argv[0], argv, self.request["env"])
+
+    def _watch(self, started: float) -> None:
+        limit_s = self.request["timeout_s"]
+        limit = started + limit_s if limit_s is not None else None
+        while True:
+            self._reap()
+            if self.command_over and (self.stop_deadline is None or not self._children_left()):
+                break
+            now = time.monotonic()
+            if limit is not None and now >= limit and self.stop_deadline is None:
+                self.timed_out = True
+                self._stop(now)
+            if self.stop_deadline is not None and now >= self.stop_deadline:
+                break
+            wake = self.stop_deadline if self.stop_deadline is not None else limit
+            self._handle(
+                signal.sigwaitinfo(SIGNALS) if wake is None else signal.sigtimedwait(SIGNALS, max(0.0, wake - now))
+            )
+        self._kill_all()
+
+    def _handle(self, info: signal.struct_siginfo | None) -> None:
+        if info is None:
+            return
+        if info.si_signo == signal.SIGTERM and self.stop_deadline is None:
+            self._stop(time.monotonic())
+        elif info.si_signo == signal.SIGUSR1:
+            self.stop_deadline = 0.0
+
+    def _stop(self, now: float) -> None:
+        self.stop_deadline = now + self.request["grace_s"]
+        self._signal_all(signal.SIGTERM)
+        self._signal_all(signal.SIGCONT)  # a stopped process sees TERM only when it goes on
+
+    def _signal_all(self, number: int) -> None:
+        if self.in_namespace:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, number)
+            return
+        for pid in identity.descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _children_left(self) -> bool:
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.command_pid:
+                self._tell_end(status, usage.ru_maxrss)
+
+    def _tell_end(self, status: int, max_rss_kib: int) -> None:
+        self.command_over = True
+        signalled = os.WIFSIGNALED(status)
+        self._say(
+            {
+                "exit_code": None if signalled else os.WEXITSTATUS(status),
+                "signal": os.WTERMSIG(status) if signalled else None,
+                "timed_out": self.timed_out,
+                "started_at": self.started_at,
+                "max_rss_bytes": max_rss_kib * 1024,
+            }
+        )
+
+    def _kill_all(self) -> None:
+        """KILL until nobody is left: a process may fork while the list is read."""
+        while True:
+            self._signal_all(signal.SIGKILL)
+            self._reap()
+            if not self._children_left():
+                return
+            signal.sigtimedwait({signal.SIGCHLD}, _KILL_ROUND_S)
+
+    def _report_start(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # spelld may be gone; that changes nothing for the run
+            os.write(self.report_fd, (json.dumps({"started_at": self.started_at}) + "\n").encode())
+        os.close(self.report_fd)
+
+    def _say(self, words: dict[str, Any]) -> None:
+        os.write(self.result_fd, (json.dumps(words) + "\n").encode())

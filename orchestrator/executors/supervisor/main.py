@@ -1,0 +1,196 @@
+"""The supervisor of one attempt of a run: `python -I -S -c … ATTEMPT_FOLDER`.
+
+Files in the attempt's folder:
+
+    request.json   what to do, written by spelld before it starts us (readable by the owner only: it holds the environment)
+    claim.json     who does it. Made by link(2), so exactly one process ever wins: this supervisor, or a spelld that came
+                   back and takes the attempt as never started. Whoever loses touches nothing.
+    verdict.json   how it ended; durable before the supervisor exits, and so before anybody is told
+
+The first line on standard output tells spelld that the command has started, or why not. Then nobody needs to listen.
+SIGTERM stops the run, SIGUSR1 kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.executors.supervisor import identity, isolation, keeper
+
+VERSION = 1
+_VERDICT_BYTES = 4096
+_ALMOST_FULL_BYTES = 1 << 20
+
+
+def claim(folder: Path, owner: dict[str, Any]) -> bool:
+    """Take the attempt, once and for all. False when somebody took it before."""
+    own = folder / f"claim-{os.getpid()}-{time.monotonic_ns()}.tmp"
+    _write_durably(own, owner)
+    try:
+        os.link(own, folder / "claim.json")
+    except FileExistsError:
+        return False
+    finally:
+        own.unlink()
+    _sync_folder(folder)
+    return True
+
+
+def myself() -> dict[str, Any]:
+    """This process, as a claim names it."""
+    pid = os.getpid()
+    return {"version": VERSION, "pid": pid, "boot_id": identity.boot_id(), "start_time": identity.start_time(pid)}
+
+
+def main(folder_name: str) -> int:
+    """Supervise the attempt in this folder to its end. Returns the exit status of the supervisor itself."""
+    folder = Path(folder_name)
+    request = json.loads((folder / "request.json").read_bytes())
+    signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
+    if not claim(folder, myself()):
+        return 0
+    _reserve(folder)
+    before = _oom_kills()
+    verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
+    verdict |= {"max_rss_bytes": 0, "started_at": time.time()}
+    started = time.monotonic()
+    try:
+        verdict |= _supervise(request)
+    except OSError as error:
+        reason = "mount_failed" if isinstance(error, _MountError) else "executor_failed"
+        verdict["error"] = {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    verdict["duration_s"] = time.monotonic() - started
+    verdict["ended_at"] = verdict["started_at"] + verdict["duration_s"]
+    verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
+    killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
+    verdict["out_of_memory"] = killed and _oom_kills() > before
+    verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(folder)
+    _publish(folder, request, verdict)
+    if verdict["error"]:
+        _report({"error": verdict["error"]})
+    return 0
+
+
+class _MountError(OSError):
+    """A bind mount was refused."""
+
+
+def _supervise(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
+    if request["isolation"] == "namespaces":
+        isolation.enter_namespaces()
+        try:
+            isolation.bind_all(request["binds"])
+        except OSError as error:
+            raise _MountError(error.errno, error.strerror, error.filename) from error
+    result_read, result_write = os.pipe()
+    go_read, go_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(result_read)
+        os.close(go_write)
+        _be_keeper(request, result_write, go_read)
+    os.close(result_write)
+    os.close(go_read)
+    os.write(go_write, b"g")
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        signalled = signal.sigwaitinfo(keeper.SIGNALS).si_signo
+        if signalled != signal.SIGCHLD:
+            os.kill(pid, signalled)
+    words = b"".join(iter(lambda: os.read(result_read, 65536), b"")).splitlines()
+    # a keeper that ended without a word was killed, and the command with it
+    return json.loads(words[-1]) if words else {"signal": int(signal.SIGKILL)}
+
+
+def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int) -> None:
+    try:
+        keeper.Keeper(request, result_fd, report_fd=sys.stdout.fileno()).run(go_fd)
+    except OSError as error:
+        words = {"error": {"reason": "executor_failed", "detail": f"{error.strerror}: {error.filename}"}}
+        os.write(result_fd, (json.dumps(words) + "\n").encode())
+    finally:
+        os._exit(1)
+
+
+def _reserve(folder: Path) -> None:
+    """Set disk space aside for the verdict, so that it can be written when the run has filled the disk."""
+    fd = os.open(folder / "verdict.tmp", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        if sys.platform == "linux":
+            os.posix_fallocate(fd, 0, _VERDICT_BYTES)
+        else:
+            os.write(fd, b" " * _VERDICT_BYTES)
+    finally:
+        os.close(fd)
+
+
+def _publish(folder: Path, request: dict[str, Any], verdict: dict[str, Any]) -> None:
+    """Make log and verdict durable, in this order, then show the verdict."""
+    with contextlib.suppress(OSError):  # no log was opened when the command could not be started
+        log = os.open(request["log"], os.O_RDONLY)
+        os.fsync(log)
+        os.close(log)
+    text = json.dumps(verdict).encode()
+    fd = os.open(folder / "verdict.tmp", os.O_WRONLY)
+    os.write(fd, text.ljust(_VERDICT_BYTES))
+    os.fsync(fd)
+    os.close(fd)
+    os.rename(folder / "verdict.tmp", folder / "verdict.json")
+    _sync_folder(folder)
+
+
+def _report(words: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+        os.write(sys.stdout.fileno(), (json.dumps(words) + "\n").encode())
+
+
+def _write_durably(path: Path, value: dict[str, Any]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(fd, json.dumps(value).encode())
+    os.fsync(fd)
+    os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has ended for want of memory since boot; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _almost_full(folder: Path) -> bool:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ALMOST_FULL_BYTES
+
+
+def probe() -> int:
+    """Exit status 0 when the kernel lets us have private namespaces with a `/proc` of their own."""
+    try:
+        isolation.enter_namespaces()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                isolation.mount_proc()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except OSError:
+        return 1

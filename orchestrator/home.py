@@ -1,0 +1,131 @@
+"""The only code that knows where files live.
+
+$SPELL_HOME                     default ~/.spell
+  config.toml                   the person's configuration
+  runs/2/data.txt               outputs, and only outputs: the resource path is the file path
+  uploads/NAME/…
+  store/                        everything else
+    spell.db                    runs, events, mounts, artifacts, metrics, samples
+    spelld.sock, .lock, .log    the server
+    records/2/                  log, build log, metrics, and one folder for each attempt
+    blobs/ab/cdef…              content of snapshots
+    trees/TREE.json             manifests of snapshots
+    environments/KEY/           Python environments
+    work/2/                     the work dir of a run that is not sealed yet
+    runtime/                    what is importable in every run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from orchestrator.errors import HomeUnusable
+
+_MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
+
+
+def default_home() -> Path:
+    """`$SPELL_HOME`, else `~/.spell`."""
+    return Path(os.environ.get("SPELL_HOME") or Path.home() / ".spell").absolute()
+
+
+class Home:
+    """The paths of one home. Makes nothing by itself, except in `create` and the `…_dir` functions that say so."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.toml"
+        self.runs = root / "runs"
+        self.uploads = root / "uploads"
+        self.store = root / "store"
+        self.database = self.store / "spell.db"
+        self.lock = self.store / "spelld.lock"
+        self.server_log = self.store / "spelld.log"
+        self.records = self.store / "records"
+        self.blobs = self.store / "blobs"
+        self.trees = self.store / "trees"
+        self.environments = self.store / "environments"
+        self.work = self.store / "work"
+        self.runtime = self.store / "runtime"
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens. A home whose path is too long for a socket has it in a private temporary folder."""
+        path = self.store / "spelld.sock"
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+            return path
+        key = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"spell-{os.getuid()}-{key}" / "spelld.sock"
+
+    def create(self) -> None:
+        """Make the folders of the home, readable by its owner only.
+
+        Raises:
+            HomeUnusable: when that is not possible.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.store.mkdir(mode=0o700, exist_ok=True)
+            for folder in (
+                self.runs,
+                self.uploads,
+                self.records,
+                self.blobs,
+                self.trees,
+                self.environments,
+                self.work,
+                self.runtime,
+            ):
+                folder.mkdir(exist_ok=True)
+            self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            owner = self.socket.parent.stat().st_uid
+        except OSError as error:
+            raise HomeUnusable(
+                f"The home {self.root} cannot be used: {error.strerror or error}.",
+                "Choose another one with SPELL_HOME=…, or mend its permissions.",
+            ) from error
+        if owner != os.getuid():
+            raise HomeUnusable(f"{self.socket.parent} belongs to somebody else.", "Choose another SPELL_HOME.")
+
+    def run_dir(self, number: int) -> Path:
+        """`runs/N`: the sealed outputs of a run."""
+        return self.runs / str(number)
+
+    def record_dir(self, number: int) -> Path:
+        """What is kept about a run beside its outputs."""
+        return self.records / str(number)
+
+    def log(self, number: int) -> Path:
+        """The run's own output, byte for byte."""
+        return self.record_dir(number) / "log"
+
+    def build_log(self, number: int) -> Path:
+        """What was said while its environment was built."""
+        return self.record_dir(number) / "build.log"
+
+    def metrics(self, number: int) -> Path:
+        """What `orchestrator.runtime.send_metric` appends, one JSON object a line."""
+        return self.record_dir(number) / "metrics.jsonl"
+
+    def attempt_dir(self, number: int, attempt: int) -> Path:
+        """Request, claim and verdict of one attempt; shared by server and supervisor."""
+        return self.record_dir(number) / f"attempt-{attempt}"
+
+    def work_dir(self, number: int) -> Path:
+        """Where a run works until its outputs are sealed; `code` below it is the run's root."""
+        return self.work / str(number)
+
+    def blob(self, digest: str) -> Path:
+        """A file's content, by its SHA-256."""
+        return self.blobs / digest[:2] / digest[2:]
+
+    def tree(self, tree: str) -> Path:
+        """The manifest of a snapshot."""
+        return self.trees / f"{tree}.json"
+
+    def environment(self, key: str) -> Path:
+        """A published environment."""
+        return self.environments / key

@@ -1,0 +1,318 @@
+"""The life of one run, from the moment a machine is found for it to its final state; one thread for each active run.
+
+    build   its code unpacked, its environment ready
+    mount   mount points made ready
+    start   the executor starts the command
+    attend  wait for the verdict
+    save    outputs moved to runs/N
+    push    artifacts recorded
+    end     verdict → end reason → final state
+
+Every step can be interrupted by a killed server. `resume` goes on where the run's state and the attempt's folder say it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import outputs, runenv, telemetry
+from orchestrator.config import Config
+from orchestrator.environments import BuildCancelled, Environment, EnvironmentRequest, Environments
+from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, SpellError, StaleFence
+from orchestrator.executors.base import Bind, Executor, Handle, Launch, Usage, Verdict
+from orchestrator.home import Home
+from orchestrator.manifest import Manifest
+from orchestrator.spec import RunSpec
+from orchestrator.states import State, Wish
+from orchestrator.store import ClaimedRun, Store
+from orchestrator.store.blobs import BlobStore
+from orchestrator.wire import read_spec
+
+_log = logging.getLogger(__name__)
+_FULL_DISK_RETRY_S = 0.5
+_NO_CODE = Manifest(())
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every life needs: the store, the home, and the tools. `closing` is set when the server ends."""
+
+    store: Store
+    home: Home
+    config: Config
+    blobs: BlobStore
+    environments: Environments
+    executors: Mapping[str, Executor]
+    hasher: telemetry.Hasher
+    server_env: Mapping[str, str]
+    closing: threading.Event
+
+
+class Life:
+    """Leads one claimed run to its end.
+
+    Args:
+        workshop: the tools.
+        run: the run, claimed or taken over.
+        on_free: called when the run no longer occupies its machine.
+    """
+
+    def __init__(self, workshop: Workshop, run: ClaimedRun, on_free: Callable[[], None]) -> None:
+        self.shop, self.run, self._on_free = workshop, run, on_free
+        self.spec: RunSpec = read_spec(run.spec)
+        self.executor = workshop.executors[run.executor]
+        self.handle: Handle | None = None
+        self._wished = threading.Event()
+        self._keep_work = False
+
+    # -- asked from other threads -------------------------------------------------------------------------------
+
+    def wished(self) -> None:
+        """A wish to stop or kill was recorded for this run: act on it."""
+        self._wished.set()
+        if self.handle:
+            self.executor.stop(self.handle, kill=self._wish() == Wish.KILL)
+
+    def usage(self) -> Usage | None:
+        """What the run uses now; None when its command is not running."""
+        return self.executor.usage(self.handle) if self.handle else None
+
+    # -- the thread of this run ---------------------------------------------------------------------------------
+
+    def conduct(self) -> None:
+        """Lead the run from its claim to its end."""
+        self._safely(self._begin)
+
+    def resume(self) -> None:
+        """Lead a run of a dead server to its end, from where it is."""
+        self._safely(self._resume)
+
+    def _safely(self, steps: Callable[[], None]) -> None:
+        try:
+            steps()
+        except StaleFence:
+            return  # somebody else leads it now
+        except BuildCancelled:
+            self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
+        except PhaseFailed as error:
+            self._end(error.reason, error.message)
+        except SpellError as error:
+            self._end("internal_error", error.message)
+        except Exception as error:  # whatever it was: no run stays active for ever
+            _log.exception("run %d", self.run.number)
+            self._end("internal_error", f"{type(error).__name__}: {error}")
+        finally:
+            self._on_free()
+            if not self._keep_work and not self.shop.closing.is_set():
+                outputs.remove_tree(self.shop.home.work_dir(self.run.number))
+
+    def _begin(self) -> None:
+        environment = self._build()
+        launch = self._launch(environment)
+        if self.spec.mounts:
+            self._move(State.MOUNTING)
+        self.executor.prepare(launch)
+        self._stop_if_wished()
+        self._attend(self.executor.start(launch))
+
+    def _resume(self) -> None:
+        number = self.run.number
+        handle = self.executor.recover(self.shop.home.attempt_dir(number, self.run.attempt))
+        if handle:
+            self._attend(handle)
+        elif self.run.state in (State.BUILDING, State.MOUNTING):
+            self._move(State.MACHINE_REQUESTED, gpus="[]")  # nothing of it was started: it waits for its turn again
+        else:
+            self._end("supervisor_lost", "its records are gone")
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> Environment:
+        home, number = self.shop.home, self.run.number
+        work = home.work_dir(number)
+        outputs.remove_tree(work)  # of an attempt that was cut off
+        (work / "code").mkdir(parents=True)
+        home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
+        code = self.spec.code
+        try:
+            if code:
+                self.shop.blobs.unpack(self._manifest(), work / "code", self._mtime_ns)
+                (work / "code" / code.subdir).mkdir(parents=True, exist_ok=True)
+            home.metrics(number).touch()
+            environment = self._environment()
+        except OSError as error:
+            raise _phase(error) from error
+        self.shop.store.update(
+            number,
+            self.run.fence,
+            environment=environment.key,
+            python=environment.python,
+            packages=json.dumps(environment.packages),
+        )
+        self._stop_if_wished()
+        return environment
+
+    def _environment(self) -> Environment:
+        config, spec = self.shop.config, self.spec
+        frameworks = config.default_frameworks if spec.frameworks is None else spec.frameworks
+        lines = [line for name in frameworks for line in config.framework(name)]
+        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
+        log = self.shop.home.build_log(self.run.number)
+        return self.shop.environments.ensure(request, log, self._wished.is_set)
+
+    def _launch(self, environment: Environment) -> Launch:
+        home, number, spec = self.shop.home, self.run.number, self.spec
+        code = home.work_dir(number) / "code"
+        subdir = spec.code.subdir if spec.code else ""
+        env = runenv.compose(
+            home,
+            number,
+            code=code,
+            environment=environment.path,
+            gpus=self.run.gpus,
+            asked=spec.env,
+            inherited=self.shop.server_env,
+        )
+        return Launch(
+            number=number,
+            attempt=self.run.attempt,
+            command=spec.filled_command,
+            code=code,
+            subdir=subdir,
+            env=env,
+            binds=tuple(Bind(home.root / mount.resource, _target(subdir, mount.path)) for mount in spec.mounts),
+            environment=environment.path,
+            environment_writable=not environment.compiled,
+            log=home.log(number),
+            folder=home.attempt_dir(number, self.run.attempt),
+            protected=(home.runs, home.uploads, home.store),
+            writable=(code, home.record_dir(number)),
+            gpus=self.run.gpus,
+            timeout_s=spec.timeout_s,
+            grace_s=self.shop.config.grace_s,
+        )
+
+    def _attend(self, handle: Handle) -> None:
+        self.handle = handle
+        if self.run.state not in (State.RUNNING, State.SAVING, State.PUSHING):
+            self._move(State.RUNNING)
+        if self._wish():
+            self.wished()  # it came while the command was being started
+        verdict = self.executor.wait(handle)
+        assert verdict is not None  # waited without a limit
+        self.executor.destroy(handle)
+        self.handle = None
+        telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number)
+        self._finish(verdict)
+
+    def _finish(self, verdict: Verdict) -> None:
+        facts = {
+            "exit_code": verdict.exit_code,
+            "signal": verdict.signal,
+            "duration_s": max(0.0, verdict.duration_s),
+            "cpu_time_s": verdict.cpu_time_s,
+            "max_rss_bytes": verdict.max_rss_bytes,
+            "started_at": verdict.started_at or None,
+        }
+        reason = self.run.reason or decide(verdict, self._wish())
+        if reason in ("kill_requested", "mount_failed", "executor_failed"):
+            self._end(reason, verdict.detail, **facts)
+            return
+        if self.run.state not in (State.SAVING, State.PUSHING):
+            telemetry.last_sample(self.shop.store, self.run.number, verdict)
+            self._move(State.SAVING, reason=reason, gpus="[]", **facts)
+        self._on_free()
+        self._save()
+        if self._wish() == Wish.KILL:
+            outputs.remove_tree(self.shop.home.run_dir(self.run.number))
+            self.shop.store.set_artifacts(self.run.number, [])
+            reason = "kill_requested"
+        self._end(reason, verdict.detail, **facts)
+        self.shop.hasher.wake()
+
+    def _save(self) -> None:
+        home, number = self.shop.home, self.run.number
+        code = self.spec.code
+        subdir = code.subdir if code else ""
+        workspace = outputs.Workspace(
+            code=home.work_dir(number) / "code",
+            manifest=self._manifest(),
+            mtime_ns=self._mtime_ns,
+            mounted=frozenset(_target(subdir, mount.path) for mount in self.spec.mounts),
+            ignore=(*self.shop.config.ignore, *self.spec.ignore),
+        )
+        try:
+            found = outputs.save(number, workspace, home.work_dir(number) / "outputs", home.run_dir(number))
+        except PhaseFailed:
+            self._keep_work = True  # the files are still there: nothing is lost
+            raise
+        if self.run.state != State.PUSHING:
+            self._move(State.PUSHING)
+        self.shop.store.set_artifacts(number, found)
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    @property
+    def _mtime_ns(self) -> int:
+        return int(self.run.created_at) * 1_000_000_000
+
+    def _manifest(self) -> Manifest:
+        return self.shop.blobs.tree(self.spec.code.tree) if self.spec.code else _NO_CODE
+
+    def _wish(self) -> Wish | None:
+        return self.shop.store.claimed(self.run.number).wish
+
+    def _stop_if_wished(self) -> None:
+        if self._wish():
+            raise BuildCancelled("stopped before its command was started")
+
+    def _move(self, to: State, **columns: Any) -> None:
+        self._firmly(lambda: self.shop.store.move(self.run.number, self.run.fence, to, **columns))
+
+    def _end(self, reason: str, detail: str = "", **columns: Any) -> None:
+        try:
+            self._firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
+        except StaleFence:
+            _log.info("run %d was ended by somebody else", self.run.number)
+
+    def _firmly(self, write: Callable[[], None]) -> None:
+        """Write to the store, however long the disk stays full."""
+        while True:
+            try:
+                write()
+            except DiskFull:
+                _log.warning("run %d waits for space on the disk", self.run.number)
+                if self.shop.closing.wait(_FULL_DISK_RETRY_S):
+                    raise StaleFence("the server ends") from None
+            else:
+                return
+
+
+def decide(verdict: Verdict, wish: Wish | None) -> str:
+    """The end reason of a run whose command has ended, in `states.ENDS`."""
+    if wish == Wish.KILL:
+        return "kill_requested"
+    if verdict.reason and not (verdict.reason == "disk_full" and wish):
+        return verdict.reason
+    if wish == Wish.STOP:
+        return "stop_requested"
+    if verdict.signal is not None:
+        return "signalled"
+    return "exited_nonzero" if verdict.exit_code else "exited_zero"
+
+
+def _target(subdir: str, path: str) -> str:
+    if path.startswith("/"):
+        return path
+    return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))
+
+
+def _phase(error: OSError) -> PhaseFailed:
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return DiskFull(f"{error.filename}: {error.strerror}")
+    return BuildFailed(f"{error.filename}: {error.strerror}")

@@ -1,0 +1,90 @@
+"""The list of files of a snapshot: what both sides agree on, and what a tree's hash is made of.
+
+Format: one entry per file, sorted by path (code points). The tree is the SHA-256 over, for each entry,
+`MODE SP DIGEST SP SIZE SP PATH NUL` in UTF-8. Modes are git's: 100644, 100755 (executable), 120000 (symbolic link).
+A digest is the SHA-256 of the file's bytes as they lie in the working tree; of a link, of the text it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.errors import InvalidConfig
+from orchestrator.spec import relative_parts
+
+FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One file of a snapshot: relative POSIX path, git mode, SHA-256 hex digest, size in bytes."""
+
+    path: str
+    mode: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All files of a snapshot, sorted by path."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def tree(self) -> str:
+        """The tree hash, 64 hex digits; see the module's docstring for its format."""
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            digest.update(f"{entry.mode} {entry.digest} {entry.size} {entry.path}\0".encode())
+        return digest.hexdigest()
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The digests of all its blobs."""
+        return frozenset(entry.digest for entry in self.entries)
+
+    def to_json(self) -> str:
+        """As JSON: a list of `[path, mode, digest, size]`."""
+        return json.dumps([[e.path, e.mode, e.digest, e.size] for e in self.entries], separators=(",", ":"))
+
+
+def make(entries: Iterable[Entry]) -> Manifest:
+    """A manifest of these entries, sorted and checked.
+
+    Raises:
+        InvalidConfig: when a path climbs out, is named twice or lies below a file or link, or a field is malformed.
+    """
+    ordered = tuple(sorted(entries))
+    files = {entry.path for entry in ordered}
+    if len(files) != len(ordered):
+        raise InvalidConfig("A snapshot names the same path twice.")
+    for entry in ordered:
+        parts = relative_parts(entry.path, "A path of the snapshot")
+        if "/".join(parts) != entry.path:
+            raise InvalidConfig(f"A path of the snapshot is not in its plain form: {entry.path!r}.")
+        if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+            raise InvalidConfig(f"A path of the snapshot lies below a file: {entry.path!r}.")
+        if entry.mode not in (FILE, EXECUTABLE, LINK) or entry.size < 0:
+            raise InvalidConfig(f"An entry of the snapshot is malformed: {entry.path!r}.")
+        if len(entry.digest) != 64 or not _HEX.issuperset(entry.digest):
+            raise InvalidConfig(f"A digest of the snapshot is malformed: {entry.path!r}.")
+    return Manifest(ordered)
+
+
+def from_json(text: str | bytes) -> Manifest:
+    """Read what `Manifest.to_json` wrote; nothing in it is trusted.
+
+    Raises:
+        InvalidConfig: when it is not a well-formed manifest.
+    """
+    try:
+        rows = json.loads(text)
+        entries = [Entry(str(path), str(mode), str(digest), int(size)) for path, mode, digest, size in rows]
+    except (ValueError, TypeError) as error:
+        raise InvalidConfig(f"The manifest of the snapshot cannot be read: {error}") from error
+    return make(entries)

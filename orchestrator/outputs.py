@@ -1,0 +1,230 @@
+"""What a run leaves behind: its new or modified files become `runs/N/…` by rename, and are sealed.
+
+Unchanged code, mounted inputs and ignored files are not outputs. Every file of the code was unpacked with one known
+modification time; a file that still has it and its size is unchanged, any other one is compared by content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from orchestrator.errors import DiskFull, SaveFailed
+from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest
+from orchestrator.records import ArtifactRecord
+
+ALWAYS_IGNORED = ("__pycache__/", ".git/")
+_CHUNK_BYTES = 1 << 20
+_NOT_KEPT = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A run's work dir, and what was in it before the run.
+
+    Attributes:
+        code: the root.
+        manifest: the code that was unpacked there.
+        mtime_ns: the modification time that every file of the code got.
+        mounted: relative paths of mount points.
+        ignore: gitignore patterns of what is not kept.
+    """
+
+    code: Path
+    manifest: Manifest
+    mtime_ns: int
+    mounted: frozenset[str]
+    ignore: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    files: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[ArtifactRecord]:
+    """Move the outputs of a run to `target`, whole: it appears with all of them, or not yet at all. May be done again.
+
+    Args:
+        run: the run's number.
+        workspace: where it worked.
+        staging: a folder on the same disk, where the outputs are gathered first.
+        target: `runs/N`.
+
+    Raises:
+        SaveFailed, DiskFull: when a file cannot be moved.
+    """
+    notes: list[ArtifactRecord] = []
+    try:
+        if not target.exists():
+            notes = _gather(run, workspace, staging)
+            os.rename(staging, target)
+        kept = list(_seal(run, target))
+    except OSError as error:
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SaveFailed
+        raise kind(f"{error.filename}: {error.strerror}") from error
+    return kept + notes
+
+
+def _gather(run: int, workspace: Workspace, staging: Path) -> list[ArtifactRecord]:
+    found = _scan(workspace)
+    staging.mkdir(exist_ok=True)
+    staged = {path.relative_to(staging).as_posix() for path in staging.rglob("*")}  # of a save that was interrupted
+    kept = staged | set(found.files)
+    for path in found.links:
+        if _leads_to(workspace.code, path) in kept | _folders(kept):
+            kept.add(path)
+        else:
+            found.notes.append((path, f"a link that leads out of the outputs: {os.readlink(workspace.code / path)}"))
+    made: set[str] = set()
+    for path in sorted(kept - staged):
+        folder = path.rpartition("/")[0]
+        if folder not in made:
+            (staging / folder).mkdir(parents=True, exist_ok=True)
+            made.add(folder)
+        _move(workspace.code / path, staging / path)
+    return [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
+
+
+def _scan(workspace: Workspace) -> _Found:
+    before = {entry.path: entry for entry in workspace.manifest.entries}
+    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
+    found = _Found()
+    for path, status in _walk(workspace.code, "", workspace.mounted, ignored, found.notes):
+        entry = before.get(path)
+        if entry and _is_unchanged(workspace, path, status, entry):
+            continue
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            found.files.append(path)
+        elif kind == stat.S_IFLNK:
+            found.links.append(path)
+        else:
+            found.notes.append((path, f"{_NOT_KEPT.get(kind, 'not a file')}, not a file"))
+    return found
+
+
+def _walk(
+    root: Path, below: str, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
+) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        with contextlib.suppress(OSError):
+            os.chmod(root / below, 0o755)  # the command may have taken our own right to look inside
+        entries = sorted(os.scandir(root / below), key=lambda item: item.name)
+    except OSError as error:
+        notes.append((below, f"cannot be read: {error.strerror}"))
+        return
+    for entry in entries:
+        path = f"{below}/{entry.name}" if below else entry.name
+        is_dir = entry.is_dir(follow_symlinks=False)
+        if path in mounted or ignored.match_file(path + "/" if is_dir else path):
+            continue
+        if is_dir:
+            yield from _walk(root, path, mounted, ignored, notes)
+        else:
+            yield path, entry.stat(follow_symlinks=False)
+
+
+def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry: Entry) -> bool:
+    if stat.S_ISLNK(status.st_mode):
+        target = os.fsencode(os.readlink(workspace.code / path))
+        return entry.mode == LINK and hashlib.sha256(target).hexdigest() == entry.digest
+    if not stat.S_ISREG(status.st_mode) or entry.mode == LINK or status.st_size != entry.size:
+        return False
+    if bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
+        return False
+    return status.st_mtime_ns == workspace.mtime_ns or sha256(workspace.code / path) == entry.digest
+
+
+def _leads_to(root: Path, path: str) -> str | None:
+    """Where a link below `root` leads, relative to `root`; None when that is outside."""
+    target = os.readlink(root / path)
+    if target.startswith("/"):
+        return None
+    place = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return None if place.startswith("..") else place
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path[:position] for path in paths for position, char in enumerate(path) if char == "/"}
+
+
+def _move(source: Path, target: Path) -> None:
+    status = source.lstat()
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        # Another name of this file may lie anywhere; the artifact must not change through it.
+        shutil.copy2(source, target, follow_symlinks=False)
+    else:
+        os.rename(source, target)
+
+
+def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
+    """Take the write bits off everything below `target`, and list the files."""
+    for folder, folders, files in os.walk(target, topdown=False):
+        for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+            path = Path(folder, name)
+            status = path.lstat()
+            mode = LINK
+            if stat.S_ISREG(status.st_mode):
+                executable = bool(status.st_mode & stat.S_IXUSR)
+                path.chmod(0o555 if executable else 0o444)
+                mode = EXECUTABLE if executable else "100644"
+            shown = printable(path.relative_to(target).as_posix())
+            yield ArtifactRecord(run, shown, status.st_size, mode, None, "")
+        os.chmod(folder, 0o555)
+
+
+def printable(path: str) -> str:
+    """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes; of a link, of the text it holds."""
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+    hashing = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hashing.update(chunk)
+    return hashing.hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that a run left, whatever modes it gave its files. No error when it is not there."""
+
+    def unlock(function: object, name: str, _error: object) -> None:
+        parent = os.path.dirname(name)
+        for place in (parent, name):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(place):
+                    os.chmod(place, 0o700)
+        with contextlib.suppress(OSError):
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+
+    if path.exists():
+        shutil.rmtree(path, onerror=unlock)
+
+
+def check_patterns(patterns: Sequence[str]) -> None:
+    """Raise ValueError when one of the gitignore patterns cannot be read."""
+    GitIgnoreSpec.from_lines(patterns)

@@ -1,0 +1,180 @@
+"""What the API answers: frozen records, the same on both sides of the wire.
+
+`--json` prints these, one field per attribute, in this order; a field may be added, none is renamed or removed.
+Times are seconds since the epoch (UTC); sizes are bytes; an unknown value is null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+API_VERSION = 1
+
+T = TypeVar("T")
+
+
+def from_wire(kind: type[T], body: Mapping[str, Any]) -> T:
+    """The record of this kind in a JSON object; fields that only a newer server knows are left out."""
+    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in body.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """A named request for resources.
+
+    Attributes:
+        cpus: cores, may be a fraction.
+        memory_bytes: None when none is reserved.
+        gpus: how many.
+    """
+
+    name: str
+    cpus: float
+    memory_bytes: int | None = None
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A line of `spell ps`."""
+
+    number: int
+    name: str
+    state: str
+    wish: str | None
+    command: str
+    description: str
+    labels: list[str]
+    machine_type: str
+    executor: str
+    repository: str
+    commit: str
+    dirty: bool
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    duration_s: float | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord(RunSummary):
+    """All that is known of one run, except what has a list of its own (events, artifacts, metrics, samples)."""
+
+    spec: dict[str, Any] = field(repr=False)
+    mounts: list[dict[str, str]]
+    mounted_by: list[int]
+    attempt: int
+    gpus: list[int]
+    environment: str | None
+    python: str
+    packages: list[str]
+    cpu_time_s: float | None
+    max_rss_bytes: int | None
+    outputs_count: int
+    outputs_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One thing that happened to a run. `kind` is `state`, `wish` or `notice`."""
+
+    id: int
+    run: int
+    at: float
+    kind: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRecord:
+    """One output of a run.
+
+    Attributes:
+        path: relative to `runs/N`.
+        sha256: None until it has been computed in the background.
+        note: why it was not kept; "" for what was.
+    """
+
+    run: int
+    path: str
+    size: int
+    mode: str
+    sha256: str | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """One value that a run sent."""
+
+    run: int
+    name: str
+    step: int
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What a run used at one moment: CPU seconds since its start, bytes, and one entry per GPU that it has."""
+
+    run: int
+    at: float
+    cpu_time_s: float
+    memory_bytes: int
+    processes: int
+    gpus: list[dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A line of `spell ls`. `link` is where a symbolic link leads, else ""."""
+
+    path: str
+    size: int
+    modified_at: float
+    is_dir: bool
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRecord:
+    """A machine type, what of it fits into this machine, and what is free of it now."""
+
+    name: str
+    cpus: float
+    memory_bytes: int | None
+    gpus: int
+    possible: bool
+    free_now: int
+
+
+@dataclass(frozen=True, slots=True)
+class CastRecord:
+    """The answer to casting a run: its number, and what to tell the person."""
+
+    number: int
+    machine_type: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """Which server answers."""
+
+    version: str
+    api: int
+    pid: int
+    home: str
+    started_at: float
+    executors: list[str]
+    active_runs: int

@@ -1,0 +1,156 @@
+"""Resources: what lies under `runs/` and `uploads/`, named by path. Nothing outside the home can be reached by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.home import Home
+from orchestrator.outputs import printable
+from orchestrator.records import FileRecord
+from orchestrator.spec import relative_parts
+from orchestrator.states import KEEPS_OUTPUTS, State
+from orchestrator.store import Store
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Resources:
+    """Finds, lists and reads resources of one home."""
+
+    def __init__(self, home: Home, store: Store) -> None:
+        self._home, self._store = home, store
+
+    def canonical(self, resource: str) -> str:
+        """The resource with its run by number: `runs/latest/x`, `runs/jokes/x` → `runs/7/x`.
+
+        Raises:
+            InvalidConfig: when it is no clean relative path.
+            NotFound: when there is no such run.
+        """
+        parts = relative_parts(resource, "The resource")
+        if parts[0] not in ("runs", "uploads"):
+            raise NotFound(f"{resource!r} is not a valid resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
+        if parts[0] == "runs" and len(parts) > 1:
+            return "/".join(("runs", str(self._store.find(parts[1])), *parts[2:]))
+        return "/".join(parts)
+
+    def mountable(self, resource: str) -> str:
+        """The canonical form of a resource that can be mounted now.
+
+        A run's outputs can be mounted when it has ended in a state that keeps them: complete, failed, stopped or
+        interrupted.
+
+        Raises:
+            NotFound, Conflict: when it cannot.
+        """
+        canonical = self.canonical(resource)
+        parts = canonical.split("/")
+        if parts[0] == "runs":
+            run = self._store.claimed(int(parts[1]))
+            if run.state not in KEEPS_OUTPUTS:
+                what = "kept no outputs" if run.state in (State.KILLED, State.BUILD_FAILED, State.MOUNT_FAILED) else ""
+                raise Conflict(
+                    f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {run.state}'}.",
+                    "" if what else f"Wait for it: spell wait {run.number}",
+                )
+        try:
+            self.path(canonical)
+        except NotFound as error:
+            hint = f"See what is there: spell ls {'/'.join(parts[:2])}"
+            raise NotFound(f"Cannot mount resource {resource!r}: not a valid resource.", hint) from error
+        return canonical
+
+    def path(self, canonical: str) -> Path:
+        """The file or folder of a canonical resource.
+
+        Raises:
+            NotFound: when it is not there, or a link leads out of its run or upload.
+        """
+        parts = relative_parts(canonical, "The resource")
+        root = self._home.root.joinpath(*parts[:2]).resolve()
+        path = self._home.root.joinpath(*parts)
+        if not path.exists() or not path.resolve().is_relative_to(root):
+            raise NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {parts[0]}")
+        return path
+
+    def list(self, resource: str) -> list[FileRecord]:
+        """A folder's entries by name, or the file itself; the runs and uploads for "".
+
+        Raises:
+            NotFound: when it is not there.
+        """
+        if resource.strip("/") in ("", "."):
+            return [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
+        path = self.path(self.canonical(resource))
+        if not path.is_dir():
+            return [_file_record(path, path.name)]
+        names = [name for name in os.listdir(path) if path != self._home.runs or name.isdecimal()]
+        names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+        return [_file_record(path / name, name) for name in names]
+
+    def archive(self, path: Path) -> Iterator[bytes]:
+        """A folder as a tar stream (pax format). Its files may be written to where they are unpacked."""
+        for name in sorted(path.rglob("*")):
+            status = name.lstat()
+            info = tarfile.TarInfo(name.relative_to(path).as_posix())
+            info.mtime, info.mode = int(status.st_mtime), stat.S_IMODE(status.st_mode) | stat.S_IWUSR
+            if name.is_symlink():
+                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name)
+            elif name.is_dir():
+                info.type = tarfile.DIRTYPE
+            else:
+                info.size = status.st_size
+            yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+            if info.size:
+                yield from read_chunks(name)
+                yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
+        yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, a mebibyte at a time."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def tail(path: Path, lines: int | None, end: int) -> Iterator[bytes]:
+    """A log's bytes up to offset `end`, or only the last `lines` lines of them."""
+    if not end:
+        return
+    with path.open("rb") as file:
+        left = end - file.seek(0 if lines is None else _start_of_last(file, lines, end))
+        while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
+    """Where the last `lines` lines before offset `end` begin; the file is read backwards, a block at a time."""
+    if lines == 0:
+        return end
+    position = end - 1  # a newline at the very end does not begin a line
+    missing = lines
+    while position > 0:
+        size = min(_CHUNK_BYTES, position)
+        position -= size
+        file.seek(position)
+        block = file.read(size)
+        found = size
+        while (found := block.rfind(b"\n", 0, found)) >= 0:
+            missing -= 1
+            if missing == 0:
+                return position + found + 1
+    return 0
+
+
+def _file_record(path: Path, name: str) -> FileRecord:
+    status = path.lstat()
+    link = os.readlink(path) if path.is_symlink() else ""
+    return FileRecord(printable(name), status.st_size, status.st_mtime, path.is_dir(), link)

@@ -1,0 +1,96 @@
+"""The environment variables that a run sees: a clean set, so that a run depends on its spec and not on whose shell
+started the server. Nothing of a parent run is in it."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from orchestrator.home import Home
+
+PASSED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_*",
+    "TZ",
+    "TMPDIR",
+    "*_proxy",
+    "*_PROXY",
+    "SSL_CERT_*",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "HF_HOME",
+    "HF_ENDPOINT",
+)
+"""Variables of the server that every run sees; `pass_env` of the configuration adds to them."""
+
+_SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def passed(server_env: Mapping[str, str], more: Iterable[str]) -> dict[str, str]:
+    """The variables of the server's own environment that its runs may see."""
+    patterns = [*PASSED, *more]
+    return {
+        name: value
+        for name, value in server_env.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and not name.startswith("SPELL_")
+    }
+
+
+def compose(
+    home: Home,
+    number: int,
+    *,
+    code: Path,
+    environment: Path,
+    gpus: tuple[int, ...],
+    asked: Mapping[str, str],
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """All variables of one run; what the spec asked for wins, except over what spell itself needs.
+
+    Args:
+        code: the root of the code.
+        environment: the root of the Python environment.
+        gpus: indices of its GPUs.
+        asked: the spec's variables.
+        inherited: see `passed`.
+    """
+    own_bin = str(Path(sys.executable).parent)  # so that a run can say `spell run`
+    path = os.environ.get("PATH") or _SAFE_PATH
+    env = {
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
+        **inherited,
+        **asked,
+    }
+    env["PATH"] = ":".join([f"{environment}/bin", asked.get("PATH", path), own_bin])
+    env["PYTHONPATH"] = ":".join(filter(None, [str(code), asked.get("PYTHONPATH", ""), str(home.runtime)]))
+    env["VIRTUAL_ENV"] = str(environment)
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
+    env["SPELL_HOME"] = str(home.root)
+    env["SPELL_RUN"] = str(number)
+    env["SPELL_METRICS"] = str(home.metrics(number))
+    env["SPELL_CHECKPOINT_DIR"] = str(code / "checkpoints")
+    return env
+
+
+def install_runtime(home: Home) -> None:
+    """Put `orchestrator.runtime`, and nothing else of ours, where every run can import it."""
+    package = Path(__file__).parent
+    target = home.runtime / "orchestrator"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("__init__.py", "runtime.py"):
+        text = (package / name).read_bytes()
+        beside = target / f".{name}.{os.getpid()}"
+        beside.write_bytes(text)
+        beside.rename(target / name)

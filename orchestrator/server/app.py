@@ -1,0 +1,140 @@
+"""The application: everything of a server put together. The only place that names concrete executors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import orchestrator
+from orchestrator import config as configuration
+from orchestrator import machine, runenv
+from orchestrator.environments import Environments
+from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
+from orchestrator.executors.base import Executor
+from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
+from orchestrator.lifecycle import Workshop
+from orchestrator.outputs import remove_tree
+from orchestrator.records import API_VERSION
+from orchestrator.scheduler import Scheduler
+from orchestrator.server.follow import Hub
+from orchestrator.server.routes import router
+from orchestrator.service import Service
+from orchestrator.states import FINAL
+from orchestrator.store import Store
+from orchestrator.store.blobs import BlobStore
+from orchestrator.store.database import Database
+from orchestrator.telemetry import Hasher, Sampler
+
+_log = logging.getLogger(__name__)
+
+
+def executors() -> dict[str, Executor]:
+    """Every executor that there is, by name."""
+    return {ProcessExecutor.name: ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never")}
+
+
+def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor] | None = None) -> FastAPI:
+    """The application for one home, which must exist and be locked by the caller.
+
+    Args:
+        stop: called when a client asks the server to end.
+        found: the executors; None for all that there are.
+
+    Raises:
+        InvalidConfig, HomeUnusable: when configuration or store cannot be used.
+    """
+    config = configuration.load(home.config)
+    hub = Hub()
+    store = Store(Database(home.database), hub.changed)
+    shop = Workshop(
+        store=store,
+        home=home,
+        config=config,
+        blobs=BlobStore(home),
+        environments=Environments(home),
+        executors=found if found is not None else executors(),
+        hasher=Hasher(store, home),
+        server_env=runenv.passed(os.environ, config.pass_env),
+        closing=threading.Event(),
+    )
+    default = config.executor or ProcessExecutor.name
+    if default not in shop.executors:
+        raise InvalidConfig(f"{home.config}: executor: there is no executor {default!r}.")
+    scheduler = Scheduler(shop, machine.detect())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        _sweep(shop)
+        runenv.install_runtime(home)
+        shop.environments.start()
+        scheduler.start()
+        sampler = Sampler(store, home, config.sample_interval_s, scheduler.running)
+        yield
+        scheduler.close()
+        sampler.close()
+        shop.hasher.close()
+        shop.environments.close()
+
+    app = FastAPI(
+        title="spell",
+        version=orchestrator.__version__,
+        lifespan=lifespan,
+        middleware=[Middleware(_CheckVersion)],
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = Service(shop, scheduler, default)
+    app.state.hub = hub
+    app.state.stop = stop
+    app.include_router(router)
+    app.add_exception_handler(SpellError, _answer_error)
+    app.add_exception_handler(Exception, _answer_crash)
+    return app
+
+
+def _sweep(shop: Workshop) -> None:
+    """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
+    shop.blobs.sweep()
+    for path in shop.home.work.iterdir():
+        run = shop.store.record(int(path.name))
+        if run.state in FINAL and run.reason not in ("save_failed", "disk_full"):
+            remove_tree(path)
+
+
+async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SpellError)
+    return JSONResponse(error.to_wire(), status_code=error.http_status)
+
+
+async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
+    _log.error("a request failed", exc_info=error)
+    words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+    return JSONResponse(words.to_wire(), status_code=500)
+
+
+class _CheckVersion:
+    """Refuses clients that speak another version of the API."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            spoken = dict(scope["headers"]).get(b"spell-api")
+            if spoken is not None and spoken != str(API_VERSION).encode():
+                error = VersionMismatch(
+                    f"This server speaks version {API_VERSION} of the API, the client {spoken.decode('latin-1')}.",
+                    "Install the same spell on both sides; restart an old server with: spell server stop",
+                )
+                await JSONResponse(error.to_wire(), status_code=error.http_status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,162 @@
+"""Following a run: its events and its log, in the order in which they happened, as server-sent events.
+
+    event: state   data: an EventRecord (states, wishes, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
+    event: build   data: base64 of the next bytes of the build log      id: likewise
+    event: log     data: base64 of the next bytes of the run's output   id: likewise
+    event: end     data: the RunSummary; the stream is over
+
+A client that lost its connection sends the last id it saw as `Last-Event-ID` (or `?after=`) and misses nothing. All bytes
+of the log come before the event that tells of the next state. Format of the stream: HTML standard, section 9.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.home import Home
+from orchestrator.spec import to_wire
+from orchestrator.states import FINAL, State
+from orchestrator.store import Store
+
+_CHUNK_BYTES = 256 << 10
+_POLL_S = 0.02
+_KEEP_ALIVE_S = 15.0
+_BUILDING = frozenset({State.MACHINE_REQUESTED, State.BUILDING, State.MOUNTING})
+
+
+class Hub:
+    """Wakes the followers of a run when something of it was committed. Threads call `changed`, one loop listens."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: dict[int, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+
+    def changed(self, number: int) -> None:
+        """Something of this run was committed."""
+        with self._lock:
+            listeners = list(self._listeners.get(number, ()))
+        for loop, event in listeners:
+            loop.call_soon_threadsafe(event.set)
+
+    def listen(self, number: int) -> asyncio.Event:
+        """An event that is set at every change of this run, until `forget`."""
+        event = asyncio.Event()
+        with self._lock:
+            self._listeners.setdefault(number, set()).add((asyncio.get_running_loop(), event))
+        return event
+
+    def forget(self, number: int, event: asyncio.Event) -> None:
+        """Listen no more."""
+        with self._lock:
+            left = {item for item in self._listeners.get(number, ()) if item[1] is not event}
+            if left:
+                self._listeners[number] = left
+            else:
+                self._listeners.pop(number, None)
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a follower has come: id of the last event, bytes of the log, bytes of the build log."""
+
+    event: int = 0
+    log: int = 0
+    build: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Position:
+        """Read an id. Raises ValueError when it is none of ours."""
+        if not text:
+            return Position()
+        event, log, build = (int(part) for part in text.split("."))
+        if min(event, log, build) < 0:
+            raise ValueError(text)
+        return Position(event, log, build)
+
+    def __str__(self) -> str:
+        return f"{self.event}.{self.log}.{self.build}"
+
+
+class Follower:
+    """One client that follows one run."""
+
+    def __init__(self, hub: Hub, store: Store, home: Home, number: int, position: Position) -> None:
+        self._hub, self._store, self._home, self._number = hub, store, home, number
+        self._at = position
+        self._state = State.MACHINE_REQUESTED
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The whole stream, until the run has ended and all was sent."""
+        changed = self._hub.listen(self._number)
+        changed.set()
+        silent_s = 0.0
+        try:
+            while True:
+                sent = False
+                for frame in self._news(changed):
+                    yield frame
+                    await asyncio.sleep(0)  # other followers have their turn between chunks
+                    sent = True
+                if self._state in FINAL:
+                    yield self._end()
+                    return
+                if sent:
+                    silent_s = 0.0
+                elif silent_s > _KEEP_ALIVE_S:
+                    yield b": still here\n\n"
+                    silent_s = 0.0
+                silent_s += await _wait(changed, _POLL_S)
+        finally:
+            self._hub.forget(self._number, changed)
+
+    def _news(self, changed: asyncio.Event) -> Iterator[bytes]:
+        """What is new since the last time. The store is asked only after a change; files are looked at each time."""
+        if changed.is_set():
+            changed.clear()
+            for event in self._store.events(self._number):
+                if event.id > self._at.event:
+                    yield from self._files()  # all that was said before this event
+                    self._at.event = event.id
+                    yield self._frame("state", json.dumps(to_wire(event)).encode())
+                if event.kind == "state":
+                    self._state = State(event.state)
+        yield from self._files()
+
+    def _files(self) -> Iterator[bytes]:
+        kind = "build" if self._state in _BUILDING else "log"
+        path = (self._home.build_log if kind == "build" else self._home.log)(self._number)
+        while chunk := _read(path, getattr(self._at, kind)):
+            setattr(self._at, kind, getattr(self._at, kind) + len(chunk))
+            yield self._frame(kind, base64.b64encode(chunk))
+
+    def _end(self) -> bytes:
+        summary = self._store.summaries(limit=1, before=self._number + 1)[-1]
+        return self._frame("end", json.dumps(to_wire(summary)).encode())
+
+    def _frame(self, kind: str, data: bytes) -> bytes:
+        return b"event: %b\nid: %b\ndata: %b\n\n" % (kind.encode(), str(self._at).encode(), data)
+
+
+async def _wait(changed: asyncio.Event, limit_s: float) -> float:
+    try:
+        await asyncio.wait_for(changed.wait(), limit_s)
+    except TimeoutError:
+        return limit_s
+    return 0.0
+
+
+def _read(path: Path, offset: int) -> bytes:
+    try:
+        if path.stat().st_size <= offset:
+            return b""
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_CHUNK_BYTES)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,91 @@
+"""`spelld`: one server for one home, on a Unix socket in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import uvicorn
+
+import orchestrator
+from orchestrator.errors import Conflict, SpellError
+from orchestrator.home import Home, default_home
+from orchestrator.server.app import make_app
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", type=click.Path(path_type=Path), help="The home to serve [default: $SPELL_HOME or ~/.spell].")
+@click.version_option(orchestrator.__version__)
+def main(home: Path | None) -> None:
+    """Serve one home until told to end. `spell` starts this by itself when it needs it."""
+    place = Home((home or default_home()).absolute())
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
+    try:
+        place.create()
+        with _alone(place), _listen(place) as listening:
+            _serve(place, listening)
+    except SpellError as error:
+        click.echo(f"ERROR: {error.message} {error.cure}".strip(), err=True)
+        sys.exit(error.exit_code)
+
+
+def _serve(home: Home, listening: socket.socket) -> None:
+    server: uvicorn.Server
+
+    def stop() -> None:
+        server.should_exit = True
+
+    app = make_app(home, stop)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
+    )
+    # A handler that only asks: what is being written is finished first.
+    server.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Hold the home's lock; the kernel lets go of it when we die, however that is."""
+    with home.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise Conflict(f"A server (process {lock.read().strip()}) serves {home.root} already.") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _listen(home: Home) -> Iterator[socket.socket]:
+    """The home's socket, for its owner only. What a dead server left there is replaced: the lock is ours."""
+    path = home.socket
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        previous = os.umask(0o077)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(previous)
+        listening.listen(128)
+        try:
+            yield listening
+        finally:
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    main()

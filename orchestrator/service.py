@@ -1,0 +1,140 @@
+"""The verbs, each once: what the API's routes call, and nothing else does the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+
+import orchestrator
+from orchestrator import machine, telemetry
+from orchestrator.environments import check_requirement
+from orchestrator.errors import ImpossibleRequest, InvalidConfig, SnapshotMissing
+from orchestrator.lifecycle import Workshop
+from orchestrator.outputs import check_patterns
+from orchestrator.records import (
+    API_VERSION,
+    CastRecord,
+    MachineRecord,
+    MachineType,
+    MetricRecord,
+    RunRecord,
+    ServerRecord,
+)
+from orchestrator.resources import Resources
+from orchestrator.scheduler import Scheduler
+from orchestrator.spec import Mount, RunSpec
+from orchestrator.states import State, Wish
+from orchestrator.store import NewRun
+
+
+class Service:
+    """What a person can do with one home.
+
+    Args:
+        workshop: store, home and tools.
+        scheduler: told of new runs and wishes.
+        default_executor: the name of the executor for specs that name none.
+    """
+
+    def __init__(self, workshop: Workshop, scheduler: Scheduler, default_executor: str) -> None:
+        self.shop, self.scheduler = workshop, scheduler
+        self.store, self.home = workshop.store, workshop.home
+        self.resources = Resources(workshop.home, workshop.store)
+        self._default_executor = default_executor
+        self._types = workshop.config.types()
+        self._started_at = time.time()
+
+    def cast(self, spec: RunSpec) -> CastRecord:
+        """Record a run, and queue it. What can be known to be wrong with it is refused now, before there is a run.
+
+        Raises:
+            InvalidConfig: an unknown machine type or executor, or something that the executor cannot do.
+            ImpossibleRequest: more than this machine has.
+            NotFound, Conflict: a mount that is not there.
+            SnapshotMissing: the code has not been sent.
+        """
+        wanted = self._machine_type(spec.machine_type)
+        name = spec.executor or self._default_executor
+        executor = self.shop.executors.get(name)
+        if executor is None:
+            there = ", ".join(sorted(self.shop.executors))
+            raise InvalidConfig(f"There is no executor {name!r}.", f"There are: {there}.")
+        self._check(spec)
+        mounts = tuple(Mount(self.resources.mountable(mount.resource), mount.path) for mount in spec.mounts)
+        spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
+        executor.refuse(spec)
+        if spec.code and (not self.home.tree(spec.code.tree).exists() or self._lacks_diff(spec.code.diff)):
+            raise SnapshotMissing(f"The server does not have snapshot {spec.code.tree[:12]}.")
+        number = self.store.add(NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus))
+        self.scheduler.wake()
+        return CastRecord(number, wanted.name, list(executor.warnings(spec, wanted)))
+
+    def _lacks_diff(self, digest: str) -> bool:
+        return bool(digest) and not self.home.blob(digest).exists()
+
+    def _machine_type(self, name: str) -> MachineType:
+        wanted = self._types.get(name.lower())
+        if wanted is None:
+            there = ", ".join(self._types)
+            raise InvalidConfig(f"There is no machine type {name!r}.", f"There are: {there}.")
+        lack = machine.lacks(self.scheduler.capacity, wanted)
+        if lack:
+            raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
+        return wanted
+
+    def _check(self, spec: RunSpec) -> None:
+        for line in spec.pip:
+            check_requirement(line)
+        for framework in spec.frameworks or ():
+            self.shop.config.framework(framework)
+        try:
+            check_patterns(spec.ignore)
+        except ValueError as error:
+            raise InvalidConfig(f"A pattern of --ignore cannot be read: {error}") from error
+
+    def wish(self, reference: str, wish: Wish) -> State:
+        """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.wish`."""
+        number = self.store.find(reference)
+        state = self.store.wish(number, wish)
+        self.scheduler.wished(number)
+        return state
+
+    def record(self, reference: str) -> RunRecord:
+        """All about the run that a person means. The values of its environment variables are hidden."""
+        record = self.store.record(self.store.find(reference))
+        env = dict.fromkeys(record.spec.get("env", {}), "***")
+        return dataclasses.replace(record, spec=record.spec | {"env": env})
+
+    def metrics(self, reference: str, name: str = "") -> list[MetricRecord]:
+        """The metrics of a run, up to this moment."""
+        number = self.store.find(reference)
+        telemetry.ingest_metrics(self.store, self.home, number)
+        return self.store.metrics(number, name)
+
+    def machines(self) -> list[MachineRecord]:
+        """All machine types, and how many more runs of each would start at once."""
+        free, found = self.scheduler.free(), []
+        for wanted in self._types.values():
+            possible = not machine.lacks(self.scheduler.capacity, wanted)
+            fits = [free.cpus // wanted.cpus]
+            fits += [free.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []
+            fits += [len(free.gpus) // wanted.gpus] if wanted.gpus else []
+            found.append(
+                MachineRecord(
+                    wanted.name, wanted.cpus, wanted.memory_bytes, wanted.gpus, possible, max(0, int(min(fits)))
+                )
+            )
+        return found
+
+    def server(self) -> ServerRecord:
+        """Which server this is."""
+        return ServerRecord(
+            version=orchestrator.__version__,
+            api=API_VERSION,
+            pid=os.getpid(),
+            home=str(self.home.root),
+            started_at=self._started_at,
+            executors=sorted(self.shop.executors),
+            active_runs=len(self.store.active()),
+        )

@@ -1,0 +1,258 @@
+"""What a person asks for: `RunSpec` and its parts, frozen and checked.
+
+Plain dataclasses, so that the command line can make one without loading pydantic; the server and the job-file reader
+give the same classes to pydantic, which checks types and refuses unknown fields. What a field may say is checked here,
+in `__post_init__`, and so holds for both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import InvalidConfig
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
+_LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
+_PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
+_PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_RESERVED_NAMES = frozenset({"latest"})
+MAX_COMMAND_CHARS = 100_000
+
+
+def _reject(what: str, cure: str = "") -> None:
+    raise InvalidConfig(what, cure)
+
+
+def check_digest(digest: str) -> str:
+    """`digest`, when it is a SHA-256 of 64 hex digits; it becomes a part of a path.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _DIGEST.match(digest):
+        _reject("A digest must be a SHA-256 of 64 hex digits.")
+    return digest
+
+
+def relative_parts(path: str, what: str) -> tuple[str, ...]:
+    """The parts of a clean relative path.
+
+    Raises:
+        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
+    """
+    if "\0" in path or "\n" in path:
+        _reject(f"{what} {path!r} contains a character that paths cannot have.")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if not parts or path.startswith("/"):
+        _reject(f"{what} {path!r} must be a relative path.")
+    if ".." in parts:
+        _reject(f"{what} {path!r} must not contain '..'.")
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A resource to be mounted read-only.
+
+    Attributes:
+        resource: `runs/2/data.txt`, `uploads/cifar`, …; always inside the home.
+        path: where it appears: relative to the caller's directory, or absolute (for executors that can).
+    """
+
+    resource: str
+    path: str
+
+    def __post_init__(self) -> None:
+        parts = relative_parts(self.resource, "The mounted resource")
+        if len(parts) < 2:
+            _reject(
+                f"Cannot mount resource {self.resource!r}: not a valid resource.",
+                "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
+            )
+        if self.path.startswith("/"):
+            if ".." in self.path.split("/") or self.path.strip("/") == "":
+                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
+        else:
+            relative_parts(self.path, "The mount path")
+
+
+def parse_mount(text: str) -> Mount:
+    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
+
+    Raises:
+        InvalidConfig: for anything else.
+    """
+    resource, colon, path = text.partition(":")
+    if not resource or ":" in path or (colon and not path):
+        _reject(f"Incorrect formatting of mount {text!r}, it must be <resource_path>[:<mount_path>]")
+    return Mount(resource, path or resource.rstrip("/").rpartition("/")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementFile:
+    """A requirements file, by value: its base name (for messages) and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The snapshot that a run sees, and where it came from.
+
+    Attributes:
+        tree: SHA-256 of the manifest (64 hex digits); see `manifest.Manifest.tree`.
+        subdir: the caller's directory, relative to the root of the code; "" for the root.
+        repository: base name of the repository.
+        commit: the commit it stands on.
+        dirty: whether it differs from that commit.
+        diff: SHA-256 of the blob that holds the difference to that commit as a git patch; empty when clean.
+        url, ref: set when the code came from a git URL.
+    """
+
+    tree: str
+    subdir: str = ""
+    repository: str = ""
+    commit: str = ""
+    dirty: bool = False
+    diff: str = ""
+    url: str = ""
+    ref: str = ""
+
+    def __post_init__(self) -> None:
+        check_digest(self.tree)
+        if self.diff:
+            check_digest(self.diff)
+        if self.subdir:
+            relative_parts(self.subdir, "The code's subdir")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything that is asked for one run.
+
+    Attributes:
+        command: given to a shell.
+        machine_type: the name of a request for resources, see `[machine_types]` in the configuration.
+        executor: which executor; "" leaves it to the configuration.
+        mounts: resources of earlier runs, read-only.
+        pip, requirements: requirement lines and requirement files (by value).
+        python: the wanted version ("3.12"); "" for the server's own.
+        frameworks: named sets of pip packages; None for the configuration's default.
+        env: environment variables; hidden in `repr`.
+        code: the snapshot; None for a run without code.
+        params: fill `:NAME:` in the command.
+        timeout_s: stop the run after this many seconds of running time; None for never.
+        ignore: gitignore patterns of outputs that are not kept.
+    """
+
+    command: str
+    machine_type: str = "cpu"
+    executor: str = ""
+    mounts: tuple[Mount, ...] = ()
+    pip: tuple[str, ...] = ()
+    requirements: tuple[RequirementFile, ...] = ()
+    python: str = ""
+    frameworks: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    code: Code | None = None
+    description: str = ""
+    name: str = ""
+    labels: tuple[str, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.command.strip() or "\0" in self.command:
+            _reject("The command is empty or contains a NUL character.")
+        if len(self.command) > MAX_COMMAND_CHARS:
+            _reject(f"The command is longer than {MAX_COMMAND_CHARS} characters.", "Put it into a script.")
+        if self.python and not _PYTHON.match(self.python):
+            _reject(f"Python version {self.python!r} is not like '3.12'.")
+        if self.name:
+            check_run_name(self.name)
+        for label in self.labels:
+            if not _LABEL.match(label):
+                _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
+        if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
+            _reject("The time limit must be a positive number of minutes.")
+        _check_env(self.env)
+        _check_requirements(self.pip)
+        _check_mount_paths(self.mounts)
+        self._check_params()
+
+    def _check_params(self) -> None:
+        for name in self.params:
+            if not _PARAM_NAME.match(name):
+                _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
+        if self.params:
+            wanted = set(_PLACEHOLDER.findall(self.command))
+            for name in sorted(set(self.params) - wanted):
+                _reject(f"The command has no ':{name}:' for parameter {name!r}.")
+            for name in sorted(wanted - set(self.params)):
+                _reject(f"The command's ':{name}:' has no value.", f"Give it with --param {name}=VALUE.")
+
+    @property
+    def filled_command(self) -> str:
+        """The command with every `:NAME:` replaced by its parameter."""
+        return _PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
+
+
+def check_run_name(name: str) -> str:
+    """`name`, when a run may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _RUN_NAME.match(name) or name in _RESERVED_NAMES:
+        _reject(
+            f"Run name {name!r} is not allowed.",
+            "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
+        )
+    return name
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not _ENV_NAME.match(name):
+            _reject(f"Environment variable name {name!r} is not allowed.", "Write it as NAME=VALUE.")
+        if name.startswith("SPELL_"):
+            _reject(f"Environment variable {name!r} is set by spell itself.")
+        if "\0" in value:
+            _reject(f"The value of environment variable {name!r} contains a NUL character.")
+
+
+def _check_requirements(lines: tuple[str, ...]) -> None:
+    for line in lines:
+        if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
+            _reject(f"{line!r} is not a pip requirement.", "Write it as NAME or NAME==VERSION.")
+
+
+def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
+    seen: list[str] = []
+    for mount in mounts:
+        path = "/".join(part for part in mount.path.split("/") if part not in ("", "."))
+        path = "/" + path if mount.path.startswith("/") else path
+        for other in seen:
+            if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
+                _reject(f"Two mounts want the same place: {mount.path!r}.", "Give one of them a path: RESOURCE:PATH.")
+        seen.append(path)
+
+
+def to_wire(value: Any) -> Any:
+    """A spec or record (or a tuple or mapping of them) as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_wire(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_wire(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_wire(item) for item in value]
+    return value

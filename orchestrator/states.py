@@ -1,0 +1,109 @@
+"""States of a run, the legal moves between them, and which end reason leads to which final state.
+
+Pure tables; `store.Store.move` is the one function that writes a state, and it obeys these.
+The names are those that a person sees (`Machine_Requested`, `Building`, …), in lower case.
+A wish to stop or kill is not a state but a column of the run (`Wish`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a run is in its life."""
+
+    MACHINE_REQUESTED = "machine_requested"
+    BUILDING = "building"
+    MOUNTING = "mounting"
+    RUNNING = "running"
+    SAVING = "saving"
+    PUSHING = "pushing"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    BUILD_FAILED = "build_failed"
+    MOUNT_FAILED = "mount_failed"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    INTERRUPTED = "interrupted"
+
+
+class Wish(StrEnum):
+    """What a person asked of a run that is still alive. `KILL` may replace `STOP`, never the other way."""
+
+    STOP = "stop"
+    KILL = "kill"
+
+
+FINAL = frozenset(
+    {
+        State.COMPLETE,
+        State.FAILED,
+        State.BUILD_FAILED,
+        State.MOUNT_FAILED,
+        State.STOPPED,
+        State.KILLED,
+        State.INTERRUPTED,
+    }
+)
+ACTIVE = frozenset(State) - FINAL
+OCCUPYING = frozenset({State.BUILDING, State.MOUNTING, State.RUNNING})
+"""States in which a run holds its cores, memory and GPUs."""
+
+_ENDS_EARLY = frozenset({State.FAILED, State.KILLED, State.STOPPED, State.INTERRUPTED})
+MOVES: dict[State, frozenset[State]] = {
+    State.MACHINE_REQUESTED: frozenset({State.BUILDING}) | _ENDS_EARLY,
+    # back to the queue: the server died before anything of the run was started
+    State.BUILDING: frozenset(
+        {State.MACHINE_REQUESTED, State.MOUNTING, State.RUNNING, State.BUILD_FAILED, State.MOUNT_FAILED}
+    )
+    | _ENDS_EARLY,
+    State.MOUNTING: frozenset({State.MACHINE_REQUESTED, State.RUNNING, State.MOUNT_FAILED}) | _ENDS_EARLY,
+    State.RUNNING: frozenset({State.SAVING, State.MOUNT_FAILED}) | _ENDS_EARLY,
+    State.SAVING: frozenset({State.PUSHING}) | _ENDS_EARLY,
+    State.PUSHING: FINAL,
+} | {final: frozenset() for final in FINAL}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What an end reason means.
+
+    Attributes:
+        state: the final state it leads to.
+        retryable: whether the same run may succeed when tried again unchanged.
+        text: the words for a person; `{code}`, `{signal}` and `{detail}` are filled in.
+    """
+
+    state: State
+    retryable: bool
+    text: str
+
+
+ENDS: dict[str, End] = {
+    "exited_zero": End(State.COMPLETE, False, "the command ended with exit code 0"),
+    "exited_nonzero": End(State.FAILED, True, "the command ended with exit code {code}"),
+    "signalled": End(State.FAILED, True, "the command was ended by signal {signal}"),
+    "out_of_memory": End(State.FAILED, False, "the command ran out of memory"),
+    "timed_out": End(State.STOPPED, False, "the run reached its time limit and was stopped"),
+    "stop_requested": End(State.STOPPED, False, "stopped on request; its outputs are kept"),
+    "kill_requested": End(State.KILLED, False, "killed on request; its outputs are lost"),
+    "build_failed": End(State.BUILD_FAILED, False, "the environment could not be built: {detail}"),
+    "code_failed": End(State.FAILED, False, "the code could not be unpacked: {detail}"),
+    "mount_failed": End(State.MOUNT_FAILED, False, "a mount failed: {detail}"),
+    "executor_failed": End(State.FAILED, True, "the executor could not run it: {detail}"),
+    "disk_full": End(State.FAILED, False, "the disk is full: {detail}"),
+    "save_failed": End(State.FAILED, False, "its outputs could not be saved: {detail}"),
+    "supervisor_lost": End(State.FAILED, True, "its supervisor died without a verdict: {detail}"),
+    "machine_restarted": End(State.INTERRUPTED, True, "the machine restarted while it ran"),
+    "internal_error": End(State.FAILED, True, "spelld met an error of its own: {detail}"),
+}
+
+KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.INTERRUPTED})
+"""Final states whose outputs are kept, and so can be mounted."""
+
+
+def may_move(current: State, to: State) -> bool:
+    """Whether a run in `current` may go to `to`."""
+    return to in MOVES[current]

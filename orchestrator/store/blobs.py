@@ -1,0 +1,139 @@
+"""Content-addressed files: the snapshots of the code, each blob once, and their manifests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator import manifest as manifests
+from orchestrator.errors import CodeFailed, DiskFull, InvalidConfig, SnapshotMissing
+from orchestrator.home import Home
+from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest
+
+_CHUNK_BYTES = 1 << 20
+
+
+class BlobStore:
+    """Blobs and trees of one home. Files appear whole: written beside, then renamed."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of the digests that are not here."""
+        return sorted(digest for digest in digests if not self._home.blob(digest).exists())
+
+    def put(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keep a blob.
+
+        Raises:
+            InvalidConfig: when the content does not hash to `digest`.
+            DiskFull: when there is no space.
+        """
+        hashing = hashlib.sha256()
+        target = self._home.blob(digest)
+        beside = self._home.blobs / f"incoming-{uuid.uuid4().hex}"
+        try:
+            with beside.open("wb") as file:
+                for chunk in chunks:
+                    hashing.update(chunk)
+                    file.write(chunk)
+            if hashing.hexdigest() != digest:
+                raise InvalidConfig("A file of the snapshot changed while it was sent.", "Cast again.")
+            target.parent.mkdir(exist_ok=True)
+            beside.rename(target)
+        except OSError as error:
+            raise _disk_error(error, "the code could not be stored") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def put_tree(self, manifest: Manifest) -> list[str]:
+        """Keep a manifest when all its blobs are here; else the digests of those that are missing."""
+        missing = self.missing(manifest.digests)
+        if not missing:
+            path = self._home.tree(manifest.tree)
+            beside = path.with_name(f"incoming-{uuid.uuid4().hex}")
+            try:
+                beside.write_text(manifest.to_json())
+                beside.rename(path)
+            except OSError as error:
+                raise _disk_error(error, "the code could not be stored") from error
+        return missing
+
+    def tree(self, tree: str) -> Manifest:
+        """The manifest of a snapshot.
+
+        Raises:
+            SnapshotMissing: when it is not here.
+        """
+        try:
+            found = manifests.from_json(self._home.tree(tree).read_bytes())
+        except FileNotFoundError:
+            raise SnapshotMissing(f"The server does not have snapshot {tree[:12]}.") from None
+        if found.tree != tree:
+            raise CodeFailed(f"the manifest of snapshot {tree[:12]} is damaged")
+        return found
+
+    def unpack(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
+        """Write the snapshot below `root`, which must be empty; every file gets this modification time.
+
+        Raises:
+            CodeFailed: when a blob is missing or does not hash to its digest.
+            DiskFull: when there is no space.
+        """
+        made: set[str] = set()
+        for entry in manifest.entries:
+            folder, _, _ = entry.path.rpartition("/")
+            if folder not in made:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                made.add(folder)
+            try:
+                self._unpack(entry, root / entry.path)
+                os.utime(root / entry.path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+            except FileNotFoundError as error:
+                raise CodeFailed(f"the content of {entry.path!r} is missing from the store") from error
+            except OSError as error:
+                raise _disk_error(error, f"{entry.path!r} could not be written") from error
+
+    def _unpack(self, entry: Entry, path: Path) -> None:
+        source = self._home.blob(entry.digest)
+        if entry.mode == LINK:
+            target = source.read_bytes()
+            digest = hashlib.sha256(target).hexdigest()
+            os.symlink(target, os.fsencode(path))
+        else:
+            hashing = hashlib.sha256()
+            with source.open("rb") as blob, path.open("xb") as file:
+                while chunk := blob.read(_CHUNK_BYTES):
+                    hashing.update(chunk)
+                    file.write(chunk)
+            digest = hashing.hexdigest()
+            path.chmod(0o755 if entry.mode == EXECUTABLE else 0o644)
+        if digest != entry.digest:
+            raise CodeFailed(f"the content of {entry.path!r} is damaged in the store")
+
+    def read(self, digest: str) -> bytes:
+        """A whole blob; for small ones, such as a diff."""
+        return self._home.blob(digest).read_bytes()
+
+    def sweep(self) -> None:
+        """Remove what a killed server left half written."""
+        for folder in (self._home.blobs, self._home.trees):
+            for path in folder.glob("incoming-*"):
+                path.unlink(missing_ok=True)
+
+
+def free_bytes(path: Path) -> int:
+    """Free space on the disk that holds `path`."""
+    return shutil.disk_usage(path).free
+
+
+def _disk_error(error: OSError, what: str) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(what)
+    return CodeFailed(f"{what}: {error.strerror}")

@@ -1,0 +1,112 @@
+"""Opening the SQLite file: write-ahead log, one writer at a time, migrations, and the errors it can throw."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.errors import DiskFull, HomeUnusable
+from orchestrator.store import tables
+
+_BUSY_TIMEOUT_S = 30
+_BALLAST_BYTES = 8 << 20
+
+
+class Database:
+    """One SQLite file, for many threads and processes.
+
+    Raises:
+        HomeUnusable: when it cannot be opened, is damaged, or was made by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._write_lock = threading.Lock()
+        try:
+            self._migrate()
+        except (sqlite3.Error, DBAPIError) as error:
+            raise HomeUnusable(f"The store {path} cannot be opened: {error}.", "Is it a file of spell?") from error
+        self._reader = self._engine("BEGIN", pool_size=8)
+        self._writer = self._engine("BEGIN IMMEDIATE", pool_size=1)
+        self._ballast = path.with_suffix(".ballast")
+        self._restore_ballast()
+
+    def _engine(self, begin: str, pool_size: int) -> Engine:
+        engine = create_engine(
+            f"sqlite:///{self._path}",
+            pool_size=pool_size,
+            max_overflow=32,
+            connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+
+        @event.listens_for(engine, "connect")
+        def _configure(connection: sqlite3.Connection, _record: object) -> None:
+            connection.isolation_level = None  # we say BEGIN ourselves
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA journal_size_limit=67108864")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view of the store."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: all of it is durable when the block ends, or none of it.
+
+        Raises:
+            DiskFull: when there is no space for it.
+        """
+        with self._write_lock:
+            try:
+                with self._writer.begin() as connection:
+                    yield connection
+            except DBAPIError as error:
+                if "full" not in str(error.orig):
+                    raise
+                # What was set aside for this moment lets the next transaction say that the disk is full.
+                self._ballast.unlink(missing_ok=True)
+                raise DiskFull("the store could not be written") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def _restore_ballast(self) -> None:
+        with contextlib.suppress(OSError):
+            if not self._ballast.exists():
+                self._ballast.write_bytes(b"\0" * _BALLAST_BYTES)
+
+    def _migrate(self) -> None:
+        version = self._version()
+        if version == tables.HEAD:
+            return
+        importlib.import_module("orchestrator.store.migrate").upgrade(
+            self._path, version
+        )  # loads slowly, seldom needed
+
+    def _version(self) -> str | None:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)
+        try:
+            known = connection.execute("SELECT name FROM sqlite_master WHERE name='alembic_version'").fetchone()
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
+        finally:
+            connection.close()
+        return str(row[0]) if row else None

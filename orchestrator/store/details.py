@@ -1,0 +1,100 @@
+"""What belongs to a run but is read apart from it: artifacts, metrics, samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
+
+from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
+from orchestrator.spec import to_wire
+from orchestrator.store.database import Database
+from orchestrator.store.tables import artifacts, metrics, runs, samples
+
+
+class DetailStore:
+    """Artifacts, metrics and samples."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def set_artifacts(self, number: int, found: Sequence[ArtifactRecord]) -> None:
+        """Record the outputs of a run; replaces what was recorded before (a save that was done again)."""
+        kept = [item for item in found if not item.note]
+        with self._db.write() as connection:
+            connection.execute(delete(artifacts).where(artifacts.c.run == number))
+            if found:
+                connection.execute(insert(artifacts), [to_wire(item) for item in found])
+            connection.execute(
+                update(runs)
+                .where(runs.c.number == number)
+                .values(outputs_count=len(kept), outputs_bytes=sum(item.size for item in kept))
+            )
+
+    def artifacts(self, number: int) -> list[ArtifactRecord]:
+        """The outputs of a run, by path; those that were not kept too, with their note."""
+        query = select(artifacts).where(artifacts.c.run == number).order_by(artifacts.c.path)
+        with self._db.read() as connection:
+            return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
+
+    def unhashed(self, limit: int) -> list[ArtifactRecord]:
+        """Kept outputs whose hash is not known yet."""
+        query = select(artifacts).where(artifacts.c.sha256.is_(None), artifacts.c.note == "").limit(limit)
+        with self._db.read() as connection:
+            return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
+
+    def set_hashes(self, found: Sequence[tuple[int, str, str]]) -> None:
+        """Record `(run, path, sha256)`."""
+        with self._db.write() as connection:
+            for number, path, sha256 in found:
+                connection.execute(
+                    update(artifacts).where(artifacts.c.run == number, artifacts.c.path == path).values(sha256=sha256)
+                )
+
+    def metrics_offset(self, number: int) -> int:
+        """How many bytes of the run's metrics file are in the store."""
+        with self._db.read() as connection:
+            return connection.scalar(select(runs.c.metrics_offset).where(runs.c.number == number)) or 0
+
+    def add_metrics(self, number: int, found: Sequence[MetricRecord], offset: int, new_offset: int) -> None:
+        """Record what lies in the metrics file between two offsets; nothing when somebody else did before."""
+        with self._db.write() as connection:
+            won = connection.execute(
+                update(runs)
+                .where(runs.c.number == number, runs.c.metrics_offset == offset)
+                .values(metrics_offset=new_offset)
+            ).rowcount
+            if won and found:
+                connection.execute(insert(metrics), [to_wire(item) for item in found])
+
+    def last_steps(self, number: int) -> dict[str, int]:
+        """The last step of each metric of a run."""
+        query = select(metrics.c.name, metrics.c.step).where(metrics.c.run == number).order_by(metrics.c.id)
+        with self._db.read() as connection:
+            return {row.name: row.step for row in connection.execute(query)}
+
+    def metrics(self, number: int, name: str = "") -> list[MetricRecord]:
+        """The metrics of a run, in the order in which they were sent."""
+        query = select(metrics).where(metrics.c.run == number).order_by(metrics.c.id)
+        if name:
+            query = query.where(metrics.c.name == name)
+        with self._db.read() as connection:
+            rows = connection.execute(query)
+            return [MetricRecord(row.run, row.name, row.step, row.value, row.at) for row in rows]
+
+    def add_sample(self, sample: SampleRecord) -> None:
+        """Record what a run used at one moment."""
+        values = to_wire(sample) | {"gpus": json.dumps(sample.gpus)}
+        with self._db.write() as connection:
+            connection.execute(insert(samples).values(**values))
+
+    def samples(self, number: int) -> list[SampleRecord]:
+        """What a run used, in order of time."""
+        query = select(samples).where(samples.c.run == number).order_by(samples.c.id)
+        with self._db.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            SampleRecord(row.run, row.at, row.cpu_time_s, row.memory_bytes, row.processes, json.loads(row.gpus))
+            for row in rows
+        ]

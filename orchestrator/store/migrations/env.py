@@ -1,0 +1,9 @@
+"""Alembic's environment: the connection comes from `store.migrate`."""
+
+from alembic import context
+
+from orchestrator.store import tables
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=tables.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,373 @@
+"""The one place that reads and writes runs.
+
+`move` is the only function that writes a state: a guarded UPDATE and its event row in one transaction. Whoever works on
+a run holds its fence, a number that grows each time the run is claimed or taken over; a write with an older one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
+
+from orchestrator.errors import Conflict, NotFound, StaleFence
+from orchestrator.records import EventRecord, RunRecord, RunSummary
+from orchestrator.spec import RunSpec, to_wire
+from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, OCCUPYING, State, Wish
+from orchestrator.store.database import Database
+from orchestrator.store.details import DetailStore
+from orchestrator.store.tables import events, labels, mounts, runs
+
+MAX_PAGE = 10_000
+_SUMMARY = [
+    runs.c[name]
+    for name in (
+        "number name state wish command description machine_type executor repository commit dirty created_at "
+        "started_at ended_at duration_s exit_code signal reason message"
+    ).split()
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What is recorded when a run is cast."""
+
+    spec: RunSpec
+    executor: str
+    cpus: float
+    memory_bytes: int | None
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run as its worker and the scheduler see it."""
+
+    number: int
+    state: State
+    wish: Wish | None
+    fence: int
+    attempt: int
+    spec: Mapping[str, Any]
+    executor: str
+    cpus: float
+    memory_bytes: int
+    gpus_wanted: int
+    gpus: tuple[int, ...]
+    created_at: float
+    reason: str
+
+
+class Store(DetailStore):
+    """All that is recorded in one home.
+
+    Args:
+        database: the opened file.
+        on_change: called with a run's number after every committed change that a follower may want to see.
+    """
+
+    def __init__(self, database: Database, on_change: Callable[[int], None] = lambda _number: None) -> None:
+        super().__init__(database)
+        self.on_change = on_change
+
+    # -- casting ------------------------------------------------------------------------------------------------
+
+    def add(self, new: NewRun) -> int:
+        """Record a run in state `machine_requested`. Returns its number."""
+        spec, now = new.spec, time.time()
+        code = spec.code
+        with self._db.write() as connection:
+            number = connection.execute(
+                insert(runs).values(
+                    name=spec.name,
+                    state=State.MACHINE_REQUESTED,
+                    spec=json.dumps(to_wire(spec)),
+                    command=spec.filled_command,
+                    description=spec.description,
+                    executor=new.executor,
+                    machine_type=spec.machine_type,
+                    cpus=new.cpus,
+                    memory_bytes=new.memory_bytes,
+                    gpus_wanted=new.gpus,
+                    repository=code.repository if code else "",
+                    commit=code.commit if code else "",
+                    dirty=bool(code and code.dirty),
+                    created_at=now,
+                )
+            ).inserted_primary_key[0]  # type: ignore[index]
+            for position, mount in enumerate(spec.mounts):
+                source = mount.resource.split("/")
+                connection.execute(
+                    insert(mounts).values(
+                        run=number,
+                        position=position,
+                        resource=mount.resource,
+                        path=mount.path,
+                        source_run=int(source[1]) if source[0] == "runs" else None,
+                    )
+                )
+            for label in sorted(set(spec.labels)):
+                connection.execute(insert(labels).values(run=number, label=label))
+            _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")
+        self.on_change(number)
+        return int(number)
+
+    # -- moving -------------------------------------------------------------------------------------------------
+
+    def move(self, number: int, fence: int, to: State, text: str = "", **columns: Any) -> None:
+        """Write a run's state, with the event that tells of it.
+
+        Args:
+            number, fence: the run, and the fence under which the caller works on it.
+            to: the new state.
+            text: said to followers.
+            columns: other columns that change in the same moment.
+
+        Raises:
+            StaleFence: when the run is somebody else's by now, or already final.
+            Conflict: when the move is not legal.
+        """
+        now = time.time()
+        sources = [state for state in State if to in MOVES[state]]
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(runs)
+                .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(sources))
+                .values(state=to, **columns)
+            ).rowcount
+            if not changed:
+                raise _why_not(connection, number, fence, to)
+            _add_event(connection, number, now, "state", to, text)
+        self.on_change(number)
+
+    def end(self, number: int, fence: int, reason: str, detail: str = "", **columns: Any) -> None:
+        """Move a run to the final state of an end reason, with its words. Raises as `move`."""
+        end = ENDS[reason]
+        code, signal = columns.get("exit_code"), columns.get("signal")
+        message = end.text.format(code=code, signal=signal, detail=detail)
+        columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message, "gpus": "[]"}
+        self.move(number, fence, end.state, message, **columns)
+
+    def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
+        """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(runs)
+                .where(runs.c.number == number, runs.c.state == State.MACHINE_REQUESTED, runs.c.wish.is_(None))
+                .values(
+                    state=State.BUILDING,
+                    fence=runs.c.fence + 1,
+                    attempt=runs.c.attempt + 1,
+                    gpus=json.dumps(list(gpus)),
+                )
+            ).rowcount
+            if not changed:
+                return None
+            _add_event(connection, number, time.time(), "state", State.BUILDING, "")
+            row = connection.execute(select(runs).where(runs.c.number == number)).one()
+        self.on_change(number)
+        return _claimed(row)
+
+    def take_over(self, number: int) -> ClaimedRun | None:
+        """Take an active run from whoever worked on it (a spelld that died). None when it is final."""
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(runs).where(runs.c.number == number, runs.c.state.in_(ACTIVE)).values(fence=runs.c.fence + 1)
+            ).rowcount
+            row = connection.execute(select(runs).where(runs.c.number == number)).one()
+        return _claimed(row) if changed else None
+
+    def wish(self, number: int, wish: Wish) -> State:
+        """Record a wish to stop or kill. A run that is still queued ends at once.
+
+        Returns:
+            The state of the run after this.
+
+        Raises:
+            NotFound: when there is no such run.
+            Conflict: when the run has already ended.
+        """
+        with self._db.write() as connection:
+            row = connection.execute(select(runs.c.state, runs.c.fence).where(runs.c.number == number)).one_or_none()
+            if row is None:
+                raise NotFound(f"There is no run {number}.")
+            if row.state in FINAL:
+                raise Conflict(f"Run {number} is already finished: {row.state}.")
+            replaceable = runs.c.wish.is_(None) if wish == Wish.STOP else runs.c.wish.is_distinct_from(Wish.KILL)
+            changed = connection.execute(
+                update(runs).where(runs.c.number == number, replaceable).values(wish=wish)
+            ).rowcount
+            if changed:
+                shown = "stopping" if wish == Wish.STOP else "killing"
+                _add_event(connection, number, time.time(), "wish", shown, "")
+        if row.state == State.MACHINE_REQUESTED:
+            # nothing was started, so nothing can be kept
+            self.end(number, row.fence, "kill_requested", duration_s=0.0)
+            return State.KILLED
+        self.on_change(number)
+        return State(row.state)
+
+    def update(self, number: int, fence: int, **columns: Any) -> None:
+        """Write other columns than the state. Raises `StaleFence` as `move` does."""
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(runs).where(runs.c.number == number, runs.c.fence == fence).values(**columns)
+            ).rowcount
+            if not changed:
+                raise StaleFence(f"Run {number} is worked on by somebody else.")
+
+    def notice(self, number: int, text: str) -> None:
+        """Tell the followers of a run something."""
+        with self._db.write() as connection:
+            _add_event(connection, number, time.time(), "notice", "", text)
+        self.on_change(number)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def claimed(self, number: int) -> ClaimedRun:
+        """The run as its worker sees it now.
+
+        Raises:
+            NotFound: when there is no such run.
+        """
+        with self._db.read() as connection:
+            row = connection.execute(select(runs).where(runs.c.number == number)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no run {number}.")
+        return _claimed(row)
+
+    def queued(self, limit: int = 100) -> list[ClaimedRun]:
+        """Runs that wait for a machine, oldest first."""
+        return self._claimed_in([State.MACHINE_REQUESTED], limit)
+
+    def occupying(self) -> list[ClaimedRun]:
+        """Runs that hold cores, memory or GPUs now."""
+        return self._claimed_in(OCCUPYING, None)
+
+    def active(self) -> list[ClaimedRun]:
+        """All runs that have not ended, oldest first."""
+        return self._claimed_in(ACTIVE, None)
+
+    def _claimed_in(self, states: Iterable[State], limit: int | None) -> list[ClaimedRun]:
+        query = select(runs).where(runs.c.state.in_(list(states))).order_by(runs.c.number).limit(limit)
+        with self._db.read() as connection:
+            return [_claimed(row) for row in connection.execute(query)]
+
+    def find(self, reference: str) -> int:
+        """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
+
+        A name that several runs bear means the newest of them.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        number: int | None = None
+        with self._db.read() as connection:
+            if reference.isdecimal() and len(reference) < 19:
+                number = connection.scalar(select(runs.c.number).where(runs.c.number == int(reference)))
+            elif reference == "latest" or reference.startswith("latest~"):
+                back = reference[len("latest~") :] or "0"
+                if back.isdecimal() and len(back) < 10:
+                    newest = select(runs.c.number).order_by(runs.c.number.desc())
+                    number = connection.scalar(newest.offset(int(back)).limit(1))
+            else:
+                number = connection.scalar(select(func.max(runs.c.number)).where(runs.c.name == reference))
+        if number is None:
+            raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
+        return number
+
+    def summaries(
+        self, *, states: Sequence[str] = (), label: Sequence[str] = (), name: str = "", limit: int = 50, before: int = 0
+    ) -> list[RunSummary]:
+        """Runs that match every filter given (any of several labels), the newest `limit` of them, newest last.
+
+        Args:
+            before: only runs with smaller numbers (for paging); 0 for no bound.
+        """
+        query = select(*_SUMMARY)
+        if states:
+            query = query.where(runs.c.state.in_(states))
+        if label:
+            query = query.where(runs.c.number.in_(select(labels.c.run).where(labels.c.label.in_(label))))
+        if name:
+            query = query.where(runs.c.name == name)
+        if before:
+            query = query.where(runs.c.number < before)
+        query = query.order_by(runs.c.number.desc()).limit(min(limit, MAX_PAGE))
+        with self._db.read() as connection:
+            rows = connection.execute(query).all()
+            words = _labels_of(connection, [row.number for row in rows])
+        return [RunSummary(**row._mapping, labels=words.get(row.number, [])) for row in reversed(rows)]
+
+    def record(self, number: int) -> RunRecord:
+        """All about one run.
+
+        Raises:
+            NotFound: when there is no such run.
+        """
+        with self._db.read() as connection:
+            row = connection.execute(select(runs).where(runs.c.number == number)).one_or_none()
+            if row is None:
+                raise NotFound(f"There is no run {number}.", "See them with: spell ps")
+            mounted = connection.execute(
+                select(mounts.c.resource, mounts.c.path).where(mounts.c.run == number).order_by(mounts.c.position)
+            ).all()
+            users = connection.scalars(
+                select(mounts.c.run).where(mounts.c.source_run == number).distinct().order_by(mounts.c.run)
+            ).all()
+            words = _labels_of(connection, [number]).get(number, [])
+        fields = dict(row._mapping)
+        for key in ("fence", "cpus", "memory_bytes", "gpus_wanted", "metrics_offset"):
+            del fields[key]
+        for key in ("spec", "gpus", "packages"):
+            fields[key] = json.loads(fields[key])
+        return RunRecord(**fields, labels=words, mounts=[dict(m._mapping) for m in mounted], mounted_by=list(users))
+
+    def events(self, number: int, after: int = 0) -> list[EventRecord]:
+        """What happened to a run, in order, from event id `after` on (exclusive)."""
+        query = select(events).where(and_(events.c.run == number, events.c.id > after)).order_by(events.c.id)
+        with self._db.read() as connection:
+            return [EventRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def _add_event(connection: Connection, number: int, at: float, kind: str, state: str, text: str) -> None:
+    connection.execute(insert(events).values(run=number, at=at, kind=kind, state=state, text=text))
+
+
+def _why_not(connection: Connection, number: int, fence: int, to: State) -> Conflict:
+    row = connection.execute(select(runs.c.state, runs.c.fence).where(runs.c.number == number)).one_or_none()
+    if row is None or row.fence != fence or row.state in FINAL:
+        return StaleFence(f"Run {number} is not this worker's any more.")
+    return Conflict(f"Run {number} cannot go from {row.state} to {to}.")
+
+
+def _labels_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    if numbers:
+        low, high = min(numbers), max(numbers)  # a range, not a list: a list of numbers may be longer than SQLite takes
+        query = select(labels).where(labels.c.run.between(low, high)).order_by(labels.c.label)
+        for row in connection.execute(query):
+            found.setdefault(row.run, []).append(row.label)
+    return found
+
+
+def _claimed(row: Row[Any]) -> ClaimedRun:
+    return ClaimedRun(
+        number=row.number,
+        state=State(row.state),
+        wish=Wish(row.wish) if row.wish else None,
+        fence=row.fence,
+        attempt=row.attempt,
+        spec=json.loads(row.spec),
+        executor=row.executor,
+        cpus=row.cpus,
+        memory_bytes=row.memory_bytes or 0,
+        gpus_wanted=row.gpus_wanted,
+        gpus=tuple(json.loads(row.gpus)),
+        created_at=row.created_at,
+        reason=row.reason or "",
+    )

@@ -1,0 +1,151 @@
+"""What is gathered beside a run: its metrics, samples of what it uses, and the hashes of its artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from orchestrator import outputs
+from orchestrator.executors.base import Usage, Verdict
+from orchestrator.home import Home
+from orchestrator.machine import gpu_samples
+from orchestrator.records import MetricRecord, SampleRecord
+from orchestrator.store import Store
+
+_log = logging.getLogger(__name__)
+_METRICS_AT_ONCE_BYTES = 4 << 20
+_HASHES_AT_ONCE = 200
+_ERROR_PAUSE_S = 5.0
+
+
+def ingest_metrics(store: Store, home: Home, number: int) -> None:
+    """Take new lines of a run's metrics file into the store. A malformed line is passed over."""
+    path = home.metrics(number)
+    offset = store.metrics_offset(number)
+    while path.exists():
+        with path.open("rb") as file:
+            file.seek(offset)
+            block = file.read(_METRICS_AT_ONCE_BYTES)
+        whole = block[: block.rfind(b"\n") + 1]
+        if not whole:
+            return
+        steps = store.last_steps(number)
+        found = [record for line in whole.splitlines() if (record := _metric(number, line, steps))]
+        store.add_metrics(number, found, offset, offset + len(whole))
+        offset += len(whole)
+
+
+def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | None:
+    try:
+        words = json.loads(line)
+        name, value, at = str(words["name"]), float(words["value"]), float(words["at"])
+        step = steps.get(name, -1) + 1 if words["step"] is None else int(words["step"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not math.isfinite(value):
+        return None  # SQLite and JSON have no word for it
+    steps[name] = step
+    return MetricRecord(number, name, step, value, at)
+
+
+def sample(store: Store, number: int, gpus: tuple[int, ...], usage: Usage) -> None:
+    """Record what a run uses now."""
+    record = SampleRecord(number, time.time(), usage.cpu_time_s, usage.memory_bytes, usage.processes, gpu_samples(gpus))
+    store.add_sample(record)
+
+
+def last_sample(store: Store, number: int, verdict: Verdict) -> None:
+    """Record what a run has used in all, so that even the shortest has a sample."""
+    store.add_sample(
+        SampleRecord(number, verdict.ended_at or time.time(), verdict.cpu_time_s, verdict.max_rss_bytes, 0, [])
+    )
+
+
+class Hasher:
+    """Computes the hashes of artifacts in the background: no run waits for them."""
+
+    def __init__(self, store: Store, home: Home) -> None:
+        self._store, self._home = store, home
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
+        self._thread.start()
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be new artifacts."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop after the file that is being read."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closing.is_set():
+                return
+            try:
+                while self._hash_some() and not self._closing.is_set():
+                    pass
+            except Exception:  # a full disk, say: later is early enough
+                _log.exception("artifacts could not be hashed")
+                self._closing.wait(_ERROR_PAUSE_S)
+                self._wake.set()
+
+    def _hash_some(self) -> bool:
+        todo = self._store.unhashed(_HASHES_AT_ONCE)
+        found = []
+        for item in todo:
+            digest = ""
+            with contextlib.suppress(OSError):  # removed by hand: its hash stays empty
+                digest = outputs.sha256(self._home.run_dir(item.run) / item.path)
+            found.append((item.run, item.path, digest))
+            if self._closing.is_set():
+                break
+        if found:
+            self._store.set_hashes(found)
+        return bool(todo)
+
+
+class Sampler:
+    """Every few seconds: one sample of each running run, and its new metrics.
+
+    Args:
+        running: answers `(number, gpus, usage)` of the runs that run now; usage is asked of their executor.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        home: Home,
+        interval_s: float,
+        running: Callable[[], list[tuple[int, tuple[int, ...], Callable[[], Usage | None]]]],
+    ) -> None:
+        self._store, self._home, self._interval_s, self._running = store, home, interval_s, running
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop at once."""
+        self._closing.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._closing.wait(self._interval_s):
+            for number, gpus, ask in self._running():
+                try:
+                    ingest_metrics(self._store, self._home, number)
+                    usage = ask()
+                    if usage:
+                        sample(self._store, number, gpus, usage)
+                except Exception:
+                    _log.exception("run %d could not be sampled", number)

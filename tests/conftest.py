@@ -1,0 +1,195 @@
+"""The parts that tests share: a home with a real server in it, a real repository, the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from orchestrator.client import Client
+from orchestrator.home import Home
+from orchestrator.records import RunRecord
+from orchestrator.spec import RunSpec
+from orchestrator.states import FINAL
+
+T = TypeVar("T")
+BIN = Path(sys.executable).parent
+DEADLINE_S = 30.0
+FAST_POLL_S = 0.01
+
+
+def wait_for(condition: Callable[[], T], what: str, limit_s: float = DEADLINE_S) -> T:
+    """The first true value of `condition`; fails when there is none within the limit."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {limit_s} s: {what}")
+        time.sleep(FAST_POLL_S)
+    return value
+
+
+@dataclass
+class Done:
+    """What a command of `spell` did."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Its standard output, read as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def number(self) -> int:
+        """The number of the run that it cast."""
+        found = re.search(r"Casting spell #(\d+)", self.out)
+        assert found, f"nothing was cast: {self}"
+        return int(found[1])
+
+
+class Spell:
+    """A home, its server and the command line, as a person has them."""
+
+    def __init__(self, root: Path, cwd: Path, env: dict[str, str]) -> None:
+        self.home, self.cwd, self.env = Home(root), cwd, {**env, "SPELL_HOME": str(root)}
+        self._client: Client | None = None
+
+    def __call__(self, *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any) -> Done:
+        """Run `spell WORDS…` to its end, without a terminal."""
+        done = subprocess.run(
+            [str(BIN / "spell"), *words],
+            cwd=cwd or self.cwd,
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=options.pop("timeout", 120),
+            check=False,
+            **options,
+        )
+        return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def popen(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start `spell WORDS…`."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
+        return subprocess.Popen([str(BIN / "spell"), *words], cwd=self.cwd, env=self.env, **options)
+
+    @property
+    def client(self) -> Client:
+        """The Python API. It starts the server when none runs."""
+        if self._client is None:
+            self._client = Client(self.home)
+        return self._client
+
+    def cast(self, command: str, **fields: Any) -> int:
+        """Cast a run through the API, without code. Returns its number."""
+        return self.client.cast(RunSpec(command=command, **fields)).number
+
+    def ended(self, number: int, limit_s: float = DEADLINE_S) -> RunRecord:
+        """The run, when it has ended."""
+
+        def final() -> RunRecord | None:
+            run = self.client.run(str(number))
+            return run if run.state in FINAL else None
+
+        return wait_for(final, f"the end of run {number}", limit_s)
+
+    def run(self, command: str, **fields: Any) -> RunRecord:
+        """Cast a run and wait for its end."""
+        return self.ended(self.cast(command, **fields))
+
+    def reaches(self, number: int, *states: str) -> None:
+        """Wait until the run is in one of these states."""
+        wait_for(lambda: self.client.run(str(number)).state in states, f"run {number} in {states}")
+
+    def log(self, number: int) -> bytes:
+        """What the run has said."""
+        path = self.home.log(number)
+        return path.read_bytes() if path.exists() else b""
+
+    def says(self, number: int, text: bytes) -> None:
+        """Wait until the run has said this."""
+        wait_for(lambda: text in self.log(number), f"{text!r} in the log of run {number}")
+
+    @property
+    def server_pid(self) -> int:
+        """The process that holds the home's lock, by what it wrote there."""
+        return int(self.home.lock.read_text())
+
+    def kill_server(self) -> None:
+        """`kill -9` the server, and wait until it is gone. The next request starts another one."""
+        server = psutil.Process(self.server_pid)
+        server.send_signal(signal.SIGKILL)
+        server.wait(DEADLINE_S)
+
+    def end(self) -> None:
+        """End every run and the server."""
+        if not self.home.socket.exists():
+            return
+        for run in self.client.runs(states=[], limit=10_000):
+            if run.state not in FINAL:
+                self.client.kill(str(run.number))
+        for run in self.client.runs(limit=10_000):
+            self.ended(run.number)
+        server = psutil.Process(self.server_pid)
+        self.client.stop_server()
+        self.client.close()
+        server.wait(DEADLINE_S)
+
+
+def git(repo: Path, *words: str) -> str:
+    """Run git in a repository."""
+    done = subprocess.run(["git", *words], cwd=repo, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A git repository with one commit of one script."""
+    path = tmp_path / "project"
+    path.mkdir()
+    git(path, "init", "-q", "-b", "main")
+    git(path, "config", "user.email", "person@example.org")
+    git(path, "config", "user.name", "A Person")
+    (path / "hello.py").write_text("print('hello')\n")
+    git(path, "add", ".")
+    git(path, "commit", "-q", "-m", "Say hello")
+    return path
+
+
+@pytest.fixture
+def make_spell(tmp_path: Path) -> Iterator[Callable[..., Spell]]:
+    """Makes homes with `Spell`; `config` is the text of their config.toml, other words are environment variables."""
+    made: list[Spell] = []
+
+    def make(
+        name: str = "home", config: str = "", cwd: Path | None = None, root: Path | None = None, **env: str
+    ) -> Spell:
+        root = root or tmp_path / name
+        root.mkdir(exist_ok=True)
+        if config:
+            (root / "config.toml").write_text(config)
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
+        made.append(Spell(root, cwd or tmp_path, {**clean, **env}))
+        return made[-1]
+
+    yield make
+    for spell in made:
+        spell.end()
+
+
+@pytest.fixture
+def spell(make_spell: Callable[..., Spell]) -> Spell:
+    """A fresh home."""
+    return make_spell()
