@@ -11,10 +11,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
+
 .PHONY: demo test lint bench clean
 
-demo: $(READY)
-	TORCH="$(TORCH)" $(BIN)/python jobs/demo.py
+demo: $(READY) config.toml
+	@for job in base download finetune generate; do $(SPELL) run --force --file jobs/jokes/$$job.yaml || exit 1; done
+	@echo
+	@$(SPELL) ps
+	@echo
+	@echo 'Their outputs are in runs/. Look further with (after: export SPELL_HOME="$(CURDIR)" PATH="$(CURDIR)/$(BIN):$$PATH")'
+	@echo '    spell info latest    spell logs latest~1    spell metrics latest~1    spell cat runs/latest/jokes.txt'
 
 test: lint
 	TORCH="$(TORCH)" $(BIN)/python -m pytest
@@ -34,5 +41,10 @@ $(READY): pyproject.toml
 	$(BIN)/python -m compileall -q $(VENV) orchestrator
 	touch $@
 
+# The configuration of the demo's home, which is the checkout. Yours to edit; made once.
+config.toml:
+	printf '[frameworks]\npytorch = ["%s"]\ntransformers = ["%s", "transformers>=4.45,<6"]\n' '$(TORCH)' '$(TORCH)' > $@
+
 clean:
+	-$(SPELL) server stop
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -176,8 +177,7 @@ class Git:
         """Run several commands at once; each takes about as long to start as to run."""
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            for command in commands:
-                processes.append(self.start(*command))
+            processes.extend(self.start(*command) for command in commands)
             return [_finish(process) for process in processes]
         finally:
             for process in processes:
@@ -220,10 +220,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            try:
+            with suppress(BrokenPipeError):  # what was buffered for a command that has ended
                 pipe.close()
-            except BrokenPipeError:
-                pass  # what was buffered for a command that has ended
 
 
 def checked(result: Result, what: str) -> Result:
@@ -281,12 +279,11 @@ class Objects:
         if self._process is None:
             self._process = self._git.start("cat-file", "--batch", stdin=subprocess.PIPE)
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
-        assert pipe_in is not None and pipe_out is not None
-        try:
+        assert pipe_in is not None
+        assert pipe_out is not None
+        with suppress(BrokenPipeError):  # then there is no answer either
             pipe_in.write("".join(f"{oid}\n" for oid in oids).encode())
             pipe_in.flush()
-        except BrokenPipeError:
-            pass  # then there is no answer either
         return [_answer(pipe_out, oid) for oid in oids]
 
     def stream(self, oid: str) -> Iterator[bytes]:
@@ -297,7 +294,8 @@ class Objects:
         """
         process = self._git.start("cat-file", "blob", oid)
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             while chunk := process.stdout.read(_CHUNK_BYTES):
                 yield chunk
             checked(Result(process.wait(), b"", process.stderr.read()), "cat-file")

@@ -140,7 +140,7 @@ def of_working_tree(cwd: Path, *, include_untracked: bool = False) -> Snapshot:
         Conflict: when a file changed meanwhile.
     """
     place = _place(cwd)
-    found = capture(place, include_untracked)
+    found = capture(place, include_untracked=include_untracked)
     manifest = make(found.entries)
     sources = {entry.digest: entry for entry in manifest.entries}
     sizes = {entry.digest: entry.size for entry in manifest.entries}
@@ -189,16 +189,16 @@ def of_url(url: str, ref: str, cache: Path) -> Snapshot:
         HomeUnusable: when the cache cannot be written.
     """
     ref = ref or "HEAD"
-    public, secret = _without_secrets(url)
-    name = re.split(r"[/:]", public.rstrip("/"))[-1].removesuffix(".git")
     if not url or url.startswith("-") or any(ord(char) < 32 for char in url):
-        raise InvalidRepository(f"{public!r} is not a git URL.")
+        raise InvalidRepository(f"{_without_secrets(url)[0]!r} is not a git URL.")
     if url.lower().startswith("ext::"):
         raise InvalidRepository("A URL of the form ext:: runs a command; it is not allowed.")
+    if os.path.exists(url):  # git runs in the cache, where a relative path means another thing
+        url = os.path.abspath(url)
+    public, secret = _without_secrets(url)
+    name = _name_of(public)
     if not _REF.match(ref):
         raise _unresolved(ref, name)
-    if os.path.exists(url):  # git runs in the cache, where a relative path means another thing
-        url = public = os.path.abspath(url)
     with _locked_cache(cache, public) as git:
         commit = _fetch(git, url, ref, name, secret)
         return _of_objects(git, commit, repository=name, url=public, ref=ref)
@@ -262,6 +262,12 @@ def _subdir_warning(manifest: Manifest, subdir: str) -> Iterator[str]:
         yield f"The directory {subdir!r} has no files in this snapshot."
 
 
+def _name_of(url: str) -> str:
+    """The name that a clone of this URL would get."""
+    parts = [part.removesuffix(".git") for part in re.split(r"[/:]", url)]
+    return next((part for part in reversed(parts) if part), url)
+
+
 def _without_secrets(url: str) -> tuple[str, str]:
     """The URL as it may be stored, and what was taken out: of http(s) the user as well, which may be a token."""
     found = _USER_INFO.match(url)
@@ -300,12 +306,15 @@ def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     if known:
         return known
     target = f"refs/spell/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
-    result = git.run_shown("fetch", *_FETCH, "--depth=1", "--", url, f"+{ref}:{target}", hide=secret)
+    wanted = ("--", url, f"+{ref}:{target}")
+    result = git.run_shown("fetch", *_FETCH, "--depth=1", *wanted, hide=secret)
+    if result.code and b"does not support shallow" in result.err:  # a plain web server, without git behind it
+        result = git.run_shown("fetch", *_FETCH, *wanted, hide=secret)
     if result.code and _SHA.match(ref) and _is_missing(result):
         # An old server gives out only what its refs name, and nobody gives out a shortened SHA.
-        result = git.run_shown(
-            "fetch", *_FETCH, "--prune", "--depth=2147483647", "--", url, "+refs/*:refs/spell/all/*", hide=secret
-        )
+        cut_off = git.git_dir is not None and (git.git_dir / "shallow").exists()
+        whole = ("--prune", *(("--unshallow",) if cut_off else ()), "--", url, "+refs/*:refs/spell/all/*")
+        result = git.run_shown("fetch", *_FETCH, *whole, hide=secret)
         target = ref
     commit = None if result.code else _resolve(git, target)
     if result.code and not _is_missing(result):

@@ -32,6 +32,7 @@ from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry
 _GITLINK = b"160000"
 _CRLF_MAX_BYTES = 1 << 20
 _NAMED = 3
+_LAST_DAY_S = 2**31 - 1
 _STAGED = ("--cached", "--raw", "--no-renames", "--no-abbrev", "-z", "--ignore-submodules=none")
 _REFRESH = (
     "-q", "--unmerged", "--ignore-submodules", "--refresh", "--force-write-index", "-z", "--index-info"
@@ -122,7 +123,7 @@ class _Scratch:
     """A private folder, removed at the end. (Importing `tempfile` would cost every command 5 ms.)"""
 
     def __enter__(self) -> Path:
-        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()
+        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - what is made there is private
         self._path = parent / f"spell-{os.getpid()}-{os.urandom(8).hex()}"
         try:
             self._path.mkdir(mode=0o700)
@@ -141,7 +142,7 @@ class _Scratch:
         self._path.rmdir()
 
 
-def capture(place: Place, include_untracked: bool) -> Capture:
+def capture(place: Place, *, include_untracked: bool) -> Capture:
     """Hash the files of a working tree and take its patch.
 
     Raises:
@@ -155,7 +156,7 @@ def capture(place: Place, include_untracked: bool) -> Capture:
     files = tracked | (_look(root, untracked) if include_untracked else {})
     blobs.check_size((status.st_size, path) for path, status in files.items())
     for repository in repositories:
-        _redo(root, repository, files, include_untracked)
+        _redo(root, repository, files)
     with _Scratch() as scratch:
         patch = Patch(scratch / "patch")
         first = _start_diff(repositories[0], scratch / "0", patch)
@@ -271,14 +272,15 @@ def _unreadable(path: bytes, error: OSError) -> InvalidRepository:
     )
 
 
-def _redo(root: bytes, repository: _Repository, files: dict[bytes, os.stat_result], include_untracked: bool) -> None:
-    """Fill `repository.redone`."""
+def _redo(root: bytes, repository: _Repository, files: dict[bytes, os.stat_result]) -> None:
+    """Fill `repository.redone`; `files` are all those that the snapshot takes."""
+    prefix = repository.prefix
     paths = [path for path, tag in repository.tracked.items() if tag.islower() or tag == b"M"]
-    paths += [path for path, tag in repository.tracked.items() if tag == b"S" and repository.prefix + path in files]
-    paths += [path for path in repository.staged if _has_crlf(root, repository.prefix + path, files)]
-    paths += repository.untracked if include_untracked else []
+    paths += [path for path, tag in repository.tracked.items() if tag == b"S" and prefix + path in files]
+    paths += [path for path in repository.staged if _has_crlf(root, prefix + path, files)]
+    paths += [path for path in repository.untracked if prefix + path in files]
     for path in paths:
-        status = files.get(repository.prefix + path)
+        status = files.get(prefix + path)
         repository.redone[path] = FILE if status is None else _mode(status)
 
 
@@ -309,6 +311,8 @@ def _start_diff(repository: _Repository, scratch: Path, patch: Patch) -> subproc
     blob = _empty(b"blob", len(repository.base))
     entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
     replace(git, as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
+    # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
+    os.utime(scratch / "index", (_LAST_DAY_S, _LAST_DAY_S))
     prefix = os.fsdecode(repository.prefix)
     # Git names a renamed file without the prefix, and so a patch with both would not apply.
     renames = "--no-renames" if prefix else "--find-renames=50%"

@@ -48,6 +48,11 @@ class Repo:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
+    def stage(self, files: dict[str, bytes]) -> None:
+        """Write files and add them to the index."""
+        self.write(files)
+        self.git("add", "--all")
+
     def commit(self, files: dict[str, bytes] | None = None, message: str = "A commit") -> str:
         """Write files, add everything, commit; returns the commit."""
         self.write(files or {})

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from git_changes import CHANGES, START
 from git_repos import Repo, apply_to_clean_checkout, fingerprint, isolate_git, patch_of, tree_of, tree_on_disk
 
 from orchestrator import snapshot
@@ -23,133 +22,8 @@ def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     made = Repo(tmp_path / "project")
-    made.commit(
-        {
-            "a.py": b"print('a')\n" * 9,
-            "old/name.txt": b"".join(b"line %d\n" % number for number in range(40)),
-            "gone.txt": b"gone\n",
-            "run.sh": b"#!/bin/sh\n",
-            "picture.bin": bytes(range(256)) * 20,
-            "crlf.txt": b"one\r\ntwo\r\n",
-            "empty": b"",
-            ".gitignore": b"*.log\n",
-        },
-        "The first commit",
-    )
+    made.commit(START, "The first commit")
     return made
-
-
-Change = Callable[[Repo], object]
-
-
-def _symlinks(repo: Repo) -> None:
-    (repo.path / "broken").symlink_to("nowhere/at all")
-    (repo.path / "absolute").symlink_to("/etc/hostname")
-    (repo.path / "folder-link").symlink_to("old")
-    repo.git("add", "--all")
-
-
-def _file_and_link_swap(repo: Repo) -> None:
-    (repo.path / "a.py").unlink()
-    (repo.path / "a.py").symlink_to("run.sh")
-
-
-def _folder_becomes_file(repo: Repo) -> None:
-    (repo.path / "old/name.txt").unlink()
-    (repo.path / "old").rmdir()
-    repo.write({"old": b"a file now\n"})
-    repo.git("add", "--all")
-
-
-def _rename_staged(repo: Repo) -> None:
-    repo.git("mv", "old/name.txt", "new name.txt")
-    repo.git("mv", "picture.bin", "image.bin")
-
-
-def _rename_and_edit(repo: Repo) -> None:
-    repo.git("mv", "old/name.txt", "new.txt")
-    repo.write({"new.txt": b"".join(b"line %d\n" % number for number in range(39)) + b"edited\n"})
-
-
-def _conflict(repo: Repo) -> None:
-    repo.git("checkout", "--quiet", "-b", "other")
-    repo.commit({"a.py": b"theirs\n"})
-    repo.git("checkout", "--quiet", "main")
-    repo.commit({"a.py": b"ours\n"})
-    subprocess.run(["git", "merge", "other"], cwd=repo.path, capture_output=True, check=False)
-    assert repo.git("ls-files", "--unmerged")
-
-
-def _hidden(flag: str) -> Change:
-    def change(repo: Repo) -> None:
-        repo.git("update-index", flag, "a.py", "run.sh")
-        repo.write({"a.py": b"edited behind git's back\n"})
-
-    return change
-
-
-def _staged_then_edited(repo: Repo) -> None:
-    repo.write({"a.py": b"staged\n"})
-    repo.git("add", "a.py")
-    repo.write({"a.py": b"edited after staging\n"})
-
-
-def _same_size_same_moment(repo: Repo) -> None:
-    """What git calls racily clean: the index cannot tell by size and time that the file differs."""
-    repo.write({"a.py": b"1111\n"})
-    repo.git("add", "a.py")
-    repo.write({"a.py": b"2222\n"})
-    index = (repo.path / ".git/index").stat()
-    os.utime(repo.path / "a.py", ns=(index.st_mtime_ns, index.st_mtime_ns))
-
-
-def _split_index(repo: Repo) -> None:
-    repo.git("update-index", "--split-index")
-    repo.write({"a.py": b"edited\n"})
-
-
-def _staged_with_line_endings(repo: Repo) -> None:
-    repo.write({"new.txt": b"one\r\ntwo\r\n"})
-    repo.git("-c", "core.autocrlf=input", "add", "new.txt")
-
-
-def _attributes(repo: Repo) -> None:
-    repo.commit({".gitattributes": b"*.bat text eol=crlf\n", "do.bat": b"echo 1\r\necho 2\r\n"})
-    repo.write({"do.bat": b"echo 1\r\necho 3\r\n"})
-
-
-CHANGES: dict[str, Change] = {
-    "nothing": lambda repo: None,
-    "uncommitted": lambda repo: repo.write({"a.py": b"print('b')\n"}),
-    "staged": lambda repo: (repo.write({"a.py": b"b\n"}), repo.git("add", "a.py")),
-    "staged_then_edited": _staged_then_edited,
-    "staged_only_new": lambda repo: (repo.write({"n/new.py": b"new"}), repo.git("add", "n")),
-    "intent_to_add": lambda repo: (repo.write({"new.py": b"new\n"}), repo.git("add", "-N", "new.py")),
-    "deleted": lambda repo: (repo.path / "gone.txt").unlink(),
-    "deleted_staged": lambda repo: repo.git("rm", "--quiet", "gone.txt"),
-    "deleted_folder": lambda repo: repo.git("rm", "--quiet", "-r", "old"),
-    "renamed": _rename_staged,
-    "renamed_and_edited": _rename_and_edit,
-    "executable": lambda repo: (repo.path / "run.sh").chmod(0o755),
-    "binary": lambda repo: repo.write({"picture.bin": bytes(range(255, -1, -1)) * 30}),
-    "emptied": lambda repo: repo.write({"a.py": b""}),
-    "empty_new": lambda repo: (repo.write({"void": b""}), repo.git("add", "void")),
-    "unicode": lambda repo: (repo.write({'naïve/日本 \t"語.txt': b"\xff\n"}), repo.git("add", "--all")),
-    "leading_dash": lambda repo: (repo.write({"-n": b"x", ":(top)y": b"y"}), repo.git("add", "--all")),
-    "crlf": lambda repo: repo.write({"crlf.txt": b"one\r\n2\r\n"}),
-    "crlf_staged_as_lf": _staged_with_line_endings,
-    "attributes": _attributes,
-    "no_last_newline": lambda repo: repo.write({"a.py": b"print('a')"}),
-    "symlinks": _symlinks,
-    "file_to_link": _file_and_link_swap,
-    "folder_to_file": _folder_becomes_file,
-    "unpushed_commit": lambda repo: repo.commit({"a.py": b"never pushed\n"}),
-    "merge_conflict": _conflict,
-    "assume_unchanged": _hidden("--assume-unchanged"),
-    "skip_worktree": _hidden("--skip-worktree"),
-    "racily_clean": _same_size_same_moment,
-    "split_index": _split_index,
-}
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -112,7 +112,7 @@ def read_data(path: Path, tokenizer: PreTrainedTokenizerBase, knobs: Knobs) -> D
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"ERROR: no jokes can be read from {path}: {error}")
     jokes = [joke for line in lines if (joke := line.strip().removesuffix(END_OF_TEXT))]
-    random.Random(knobs.seed).shuffle(jokes)
+    random.Random(knobs.seed).shuffle(jokes)  # noqa: S311 - a split, not a secret
     jokes_held_out = max(1, round(len(jokes) * knobs.held_out))
     train = encode(jokes[jokes_held_out:], tokenizer)
     held_out = encode(jokes[:jokes_held_out], tokenizer)
@@ -334,7 +334,7 @@ def begin(call: argparse.Namespace, device: torch.device) -> tuple[Training, Dat
     return training, data
 
 
-def train_step(training: Training, data: Data, bf16: bool) -> float:
+def train_step(training: Training, data: Data, *, bf16: bool) -> float:
     """One optimizer step over `accumulate` batches; the mean loss in nats a token."""
     knobs, progress = training.knobs, training.progress
     total = 0.0
@@ -352,13 +352,13 @@ def train_step(training: Training, data: Data, bf16: bool) -> float:
     return float(total)
 
 
-def train(training: Training, data: Data, call: argparse.Namespace, stop: threading.Event, bf16: bool) -> Path:
+def train(training: Training, data: Data, call: argparse.Namespace, stop: threading.Event, *, bf16: bool) -> Path:
     """Step until the end or until asked to stop; either way the last step is in a checkpoint."""
     progress = training.progress
     with progress_bar(progress) as bar:
         while progress.step < progress.steps and not stop.is_set():
             learning_rate = training.scheduler.get_last_lr()[0]
-            loss = train_step(training, data, bf16)
+            loss = train_step(training, data, bf16=bf16)
             if not math.isfinite(loss):
                 sys.exit(f"ERROR: the loss is {loss} after step {progress.step}; try a lower --learning-rate")
             send_metric("loss", loss, progress.step)
@@ -384,7 +384,7 @@ def main() -> None:
     print(f"Perplexity before: {progress.perplexity_before:.1f}", flush=True)
     send_metric("held_out_perplexity", progress.perplexity_before, 0)
 
-    checkpoint = train(training, data, call, stop, bf16)
+    checkpoint = train(training, data, call, stop, bf16=bf16)
     if progress.step < progress.steps:
         print(f"Stopped at step {progress.step} of {progress.steps}; go on with --resume {checkpoint}")
         return

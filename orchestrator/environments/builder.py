@@ -108,7 +108,7 @@ class _Build:
             self._install()
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())
-        describe(self._venv, self._plan.key, self._plan.asked, packages, compiled)
+        describe(self._venv, self._plan.key, self._plan.asked, packages, compiled=compiled)
         os.rename(self._venv, self._plan.environments / self._plan.key)
         sync_folder(self._plan.environments)
         self._find_links.note(_names(packages))
@@ -127,6 +127,10 @@ class _Build:
         # Tools that clean up caches and repositories must not take an environment for either.
         for name in ("CACHEDIR.TAG", ".gitignore"):
             (self._venv / name).unlink(missing_ok=True)
+        # Some versions of uv write the path of now into the scripts of some shells.
+        for script in self._venv.glob("bin/activate*"):
+            if os.fsencode(self._folder) in script.read_bytes():
+                script.unlink()
 
     def _install(self) -> None:
         files, arguments = self._write_asked()
@@ -138,12 +142,15 @@ class _Build:
             self._uv.run(*command)
         except IndexAway:
             self._plan.log.say("The index does not answer. Trying with what is in uv's cache")
-            try:
-                self._uv.run(*command[:2], "--offline", *command[2:])
-                return
-            except BuildFailed:
-                pass
-            raise
+            if not self._succeeds(*command[:2], "--offline", *command[2:]):
+                raise
+
+    def _succeeds(self, *command: str) -> bool:
+        try:
+            self._uv.run(*command)
+        except BuildFailed:
+            return False
+        return True
 
     def _write_asked(self) -> tuple[list[str], list[str]]:
         """Write requirements for uv; returns options that name the files, and requirements that are arguments."""
@@ -158,7 +165,7 @@ class _Build:
             texts = [self._text(line, name, names, arguments) for line in file.lines]
             path.write_text("".join(f"{text}\n" for text in texts if text))
             if any(texts) and not file.constraints_only:
-                options += ["--requirements", f"asked/{name}"]
+                options += ["-r", f"asked/{name}"]
         return options, arguments
 
     def _text(self, line: Line, file: str, names: list[str], arguments: list[str]) -> str:
@@ -172,6 +179,7 @@ class _Build:
         # built in a copy, as building writes into it.
         copy = self._folder / "local" / str(len(arguments)) / line.path.name
         shutil.copytree(line.path, copy, symlinks=True, ignore=_not_content)
+        self._uv.shown[str(copy)] = str(line.path)
         arguments.append(_local_requirement(line, copy))
         return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,7 @@ class Environment:
     compiled: bool
 
 
-def describe(environment: Path, key: str, asked: Asked, packages: list[Distribution], compiled: bool) -> None:
+def describe(environment: Path, key: str, asked: Asked, packages: list[Distribution], *, compiled: bool) -> None:
     """Write the description of a new environment into it, and make it durable."""
     version, kind = python_of(environment)
     content = {
@@ -89,11 +90,12 @@ def open_environment(key: str, path: Path) -> Environment | None:
 
 def published_folders(environments: Path) -> Iterator[Path]:
     """All published environments, whole or not, the newest first."""
-    found = []
     with os.scandir(environments) as entries:
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                found.append((entry.stat().st_ctime_ns, entry.path))
+        folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
+    found = []
+    for folder in folders:
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found.append((os.stat(folder.path).st_ctime_ns, folder.path))
     yield from (Path(path) for _, path in sorted(found, reverse=True))
 
 

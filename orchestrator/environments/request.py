@@ -280,8 +280,8 @@ class _FileReader:
 def _split_option(text: str) -> tuple[str, str]:
     """`--index-url=X`, `--index-url X`, `-iX` and `-i X` alike."""
     if text.startswith("--"):
-        option, value = (re.split(r"\s*=\s*|\s+", text, maxsplit=1) + [""])[:2]
-        return option, value.strip()
+        option, *value = re.split(r"\s*=\s*|\s+", text, maxsplit=1)
+        return option, "".join(value).strip()
     return text[:2], text[2:].strip().removeprefix("=").strip()
 
 

@@ -34,6 +34,8 @@ _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
     r"|Network is unreachable|server error \(5\d\d"
 )
+_TOLD_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
+_OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
 _BOX = re.compile(r"^[\s×│├╰─▶▸]+")
 _CAUSE = re.compile(r"\s*(cause:|Caused by:|[├╰]─▶)\s*")
 
@@ -96,6 +98,9 @@ class Uv:
         log: where its output goes.
         cancelled: asked every `_POLL_S` seconds.
         record: where the process is noted while it lives, so that a later server can end it if this one is killed.
+
+    Attributes:
+        shown: paths that a person would not know, and what to say instead of them.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Uv:
         self._log = log
         self._cancelled = cancelled
         self._record = record
+        self.shown: dict[str, str] = {}
 
     def run(self, *args: str) -> None:
         """Run `uv ARGS` to its end.
@@ -155,7 +161,9 @@ class Uv:
     def _take(self, data: bytes, output: deque[str]) -> bytes:
         *lines, rest = data.split(b"\n")
         for raw in lines:
-            line = raw.decode(errors="replace").rstrip("\r").replace("asked/", "")
+            line = _OWN_FOLDER.sub("", raw.decode(errors="replace").rstrip("\r"))
+            for path, shown in self.shown.items():
+                line = line.replace(path, shown)
             if not _NOISE.match(line):
                 output.append(line)
                 self._log.say(line)
@@ -200,7 +208,7 @@ def failure(output: Iterable[str], code: int) -> SpellError:
         return disk_full()
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
-    if _AWAY.search(text):
+    if any(_TOLD_BY_UV.match(line) and _AWAY.search(line) for line in lines):
         return IndexAway(
             f"The package index could not be reached: {message}",
             "Check the network and the index; an environment that was built before needs neither.",

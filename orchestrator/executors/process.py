@@ -14,8 +14,10 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ from orchestrator.spec import RunSpec
 _PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
 _BOOT = (
     f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
-    "from orchestrator.executors.supervisor.main import main, probe; "
-    "sys.exit(main(sys.argv[1]) if sys.argv[1:] else probe())"
+    "from orchestrator.executors.supervisor import main, nursery; "
+    "sys.exit(nursery.main() if sys.argv[1:] else main.probe())"
 )
 # The interpreter itself, not a version manager's or a virtual environment's way to it: that costs up to 0.1 s.
 _PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
@@ -52,6 +54,7 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *, namespaces: bool = True) -> None:
         self._allowed = namespaces
+        self._nursery = _Nursery()
 
     @functools.cached_property
     def isolation(self) -> str:
@@ -90,27 +93,13 @@ class ProcessExecutor(Executor):
 
     def start(self, launch: Launch) -> Handle:
         self._write_request(launch)
-        with (launch.folder / "supervisor.log").open("ab") as errors:
-            process = subprocess.Popen(
-                [*_PYTHON, str(launch.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-                cwd="/",
-                env={},
-            )
-        assert process.stdout is not None
-        with process.stdout:
-            line = process.stdout.readline()
-        words = json.loads(line) if line else {}
+        words = self._nursery.start(launch.folder)
         (launch.folder / "request.json").unlink(missing_ok=True)  # it holds the environment's values
         if "started_at" in words:
             return self._handle(launch.folder)
-        process.wait()
         if "error" in words:
             raise _phase_error(words["error"])
-        if process.returncode == 0:
+        if "taken" in words:
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         if (launch.folder / "claim.json").exists():
             return self._handle(launch.folder)  # killed after its claim: `wait` says so
@@ -125,8 +114,6 @@ class ProcessExecutor(Executor):
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
         if not _wait_gone(handle, timeout_s):
             return None
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            os.waitpid(int(handle.data["pid"]), os.WNOHANG)  # ours, unless spelld was restarted
         return _read_verdict(handle)
 
     def stop(self, handle: Handle, *, kill: bool) -> None:
@@ -189,6 +176,46 @@ class ProcessExecutor(Executor):
         path = launch.folder / "request.json"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(request, file)
+
+
+class _Nursery:
+    """The process that forks supervisors; started when it is needed, and again when somebody killed it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def start(self, folder: Path) -> dict[str, Any]:
+        """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died without one."""
+        read_fd, write_fd = os.pipe()
+        with os.fdopen(read_fd, "rb") as report:
+            try:
+                with (folder / "supervisor.log").open("ab") as errors:
+                    self._send(os.fsencode(folder), [write_fd, errors.fileno()])
+            finally:
+                os.close(write_fd)
+            line = report.readline()
+        words: dict[str, Any] = json.loads(line) if line else {}
+        return words
+
+    def _send(self, message: bytes, fds: list[int]) -> None:
+        with self._lock:
+            if self._socket is not None:
+                try:
+                    socket.send_fds(self._socket, [message], fds)
+                except OSError:
+                    self._socket.close()
+                else:
+                    return
+            self._socket = self._open()
+            socket.send_fds(self._socket, [message], fds)
+
+    @staticmethod
+    def _open() -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            subprocess.Popen([*_PYTHON, "nursery"], stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
+        return ours
 
 
 def _inside(code: Path, target: str) -> Path:

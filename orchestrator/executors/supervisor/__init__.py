@@ -1,5 +1,6 @@
-"""One small process per run that outlives spelld. Standard library only: it starts in about 20 ms and needs no packages.
+"""One small process per run that outlives spelld. Standard library only: it starts fast and needs no packages.
 
+    nursery    forks supervisors
 main       claim the attempt, make the private namespaces, forward signals, write the verdict
 keeper     the parent of the command: starts it, reaps, TERM → grace → KILL, time limit
 isolation  mount and process namespaces

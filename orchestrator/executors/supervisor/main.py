@@ -1,4 +1,4 @@
-"""The supervisor of one attempt of a run: `python -I -S -c … ATTEMPT_FOLDER`.
+"""The supervisor of one attempt of a run, forked by `nursery`.
 
 Files in the attempt's folder:
 
@@ -56,6 +56,7 @@ def main(folder_name: str) -> int:
     request = json.loads((folder / "request.json").read_bytes())
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
     if not claim(folder, myself()):
+        _report({"taken": True})
         return 0
     _reserve(folder)
     before = _oom_kills()
