@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from orchestrator.errors import Conflict, InvalidRepository
@@ -18,6 +19,7 @@ CHUNK_BYTES = 1 << 20
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"  # source: the Git LFS specification
 _LFS_POINTER_MAX_BYTES = 1024
 _BIGGEST = 5
+_NAMED = 3
 
 
 def digest_of(chunks: Iterable[bytes]) -> tuple[str, int]:
@@ -154,3 +156,35 @@ def checked_reader(chunks: Iterator[bytes], digest: str, size: int, name: str) -
     Reading raises `Conflict` in place of the last chunk when the blob is another one by now; `name` is for its message.
     """
     return io.BufferedReader(_Checked(chunks, digest, size, name), CHUNK_BYTES)
+
+
+class Patch:
+    """A patch in a file without a name, which goes when this does.
+
+    Args:
+        path: where to make it; there must be nothing.
+    """
+
+    descriptor = -1
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes; any number of readers may read at once."""
+        offset = 0
+        while chunk := os.pread(self.descriptor, CHUNK_BYTES, offset):
+            offset += len(chunk)
+            yield chunk
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+def lfs_warning(pointers: list[str]) -> Iterator[str]:
+    """The warning about files whose content Git LFS has not fetched, if there are any."""
+    if pointers:
+        names = ", ".join(pointers[:_NAMED]) + (", …" if len(pointers) > _NAMED else "")
+        yield f"{len(pointers)} files are Git LFS pointers without their content: {names} (git lfs pull)."

@@ -9,23 +9,17 @@ with connect() as client:
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
-import httpx
-
-from orchestrator import __version__
-from orchestrator.errors import ServerUnavailable, SnapshotMissing, SpellError, from_wire
+from orchestrator.errors import ServerUnavailable, SnapshotMissing
 from orchestrator.home import Home, default_home
-from orchestrator.launch import ensure_server
 from orchestrator.manifest import Manifest
 from orchestrator.records import (
-    API_VERSION,
     ArtifactRecord,
     CastRecord,
     EventRecord,
@@ -39,12 +33,11 @@ from orchestrator.records import (
 )
 from orchestrator.records import from_wire as record
 from orchestrator.spec import RunSpec, to_wire
+from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path, timeout
 
-_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
 _RETRY_S = 0.1
 _GIVE_UP_S = 60.0
-_CHUNK_BYTES = 1 << 20
 
 
 class CapturedCode(Protocol):
@@ -85,15 +78,8 @@ class Client:
     """
 
     def __init__(self, home: Home, *, start: bool = True) -> None:
-        self._home, self._start = home, start
-        transport = httpx.HTTPTransport(uds=str(home.socket), verify=False, trust_env=False)
-        self._http = httpx.Client(
-            transport=transport,
-            base_url="http://spell",
-            timeout=_TIMEOUT,
-            trust_env=False,
-            headers={"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"},
-        )
+        self._transport = Transport(home, start=start)
+        self._call, self._stream = self._transport.call, self._transport.stream
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +91,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._transport.close()
 
     # -- runs ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +115,7 @@ class Client:
         missing = self._call("POST", "/trees", content=manifest)
         for digest in [*missing, *([diff] if diff else [])]:
             with code.open_blob(digest) as blob:
-                self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(_CHUNK_BYTES), b""))
+                self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
         if missing:
             self._call("POST", "/trees", content=manifest)
 
@@ -148,32 +134,32 @@ class Client:
 
     def run(self, reference: str) -> RunRecord:
         """All about one run, by number, name, `latest` or `latest~1`."""
-        return record(RunRecord, self._call("GET", f"/runs/{_quote(reference)}"))
+        return record(RunRecord, self._call("GET", f"/runs/{quote(reference)}"))
 
     def stop(self, reference: str) -> str:
         """End a run; its outputs are kept. Returns its state after that."""
-        return str(self._call("POST", f"/runs/{_quote(reference)}/stop")["state"])
+        return str(self._call("POST", f"/runs/{quote(reference)}/stop")["state"])
 
     def kill(self, reference: str) -> str:
         """End a run at once; its outputs are lost. Returns its state after that."""
-        return str(self._call("POST", f"/runs/{_quote(reference)}/kill")["state"])
+        return str(self._call("POST", f"/runs/{quote(reference)}/kill")["state"])
 
     def events(self, reference: str) -> list[EventRecord]:
         """What happened to a run, in order."""
-        return [record(EventRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/events")]
+        return [record(EventRecord, item) for item in self._call("GET", f"/runs/{quote(reference)}/events")]
 
     def artifacts(self, reference: str) -> list[ArtifactRecord]:
         """The manifest of a run's outputs."""
-        return [record(ArtifactRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/artifacts")]
+        return [record(ArtifactRecord, item) for item in self._call("GET", f"/runs/{quote(reference)}/artifacts")]
 
     def metrics(self, reference: str, name: str = "") -> list[MetricRecord]:
         """The metrics that a run sent; of one name, or all."""
-        found = self._call("GET", f"/runs/{_quote(reference)}/metrics", params={"name": name})
+        found = self._call("GET", f"/runs/{quote(reference)}/metrics", params={"name": name})
         return [record(MetricRecord, item) for item in found]
 
     def samples(self, reference: str) -> list[SampleRecord]:
         """What a run used of the machine."""
-        return [record(SampleRecord, item) for item in self._call("GET", f"/runs/{_quote(reference)}/samples")]
+        return [record(SampleRecord, item) for item in self._call("GET", f"/runs/{quote(reference)}/samples")]
 
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
@@ -192,8 +178,8 @@ class Client:
     def log(self, reference: str, lines: int | None = None) -> tuple[Iterator[bytes], int]:
         """The run's own output up to now (or its last `lines` lines), and the offset in bytes where that ends."""
         query = {} if lines is None else {"lines": lines}
-        response = self._stream("GET", f"/runs/{_quote(reference)}/log", params=query)
-        return _drain(response), int(response.headers["Spell-Log-End"])
+        response = self._stream("GET", f"/runs/{quote(reference)}/log", params=query)
+        return chunks(response), int(response.headers["Spell-Log-End"])
 
     def follow(self, reference: str, position: str = "", deadline: float | None = None) -> Iterator[Followed]:
         """Everything that a run does, in order, from a position on, until it has ended.
@@ -216,7 +202,7 @@ class Client:
                     yield item
                     if item.kind == "end":
                         return
-            except (httpx.TransportError, ServerUnavailable) as error:
+            except ServerUnavailable as error:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     raise TimeoutError(f"Run {number} has not ended in time.") from None
@@ -229,32 +215,31 @@ class Client:
 
     def _follow_once(self, number: str, position: str, deadline: float | None) -> Iterator[Followed]:
         read_s = _SILENCE_S if deadline is None else max(0.001, min(_SILENCE_S, deadline - time.monotonic()))
-        timeout = httpx.Timeout(60.0, connect=5.0, read=read_s)
-        response = self._stream("GET", f"/runs/{number}/follow", params={"after": position}, timeout=timeout)
-        with contextlib.closing(response):
-            fields: dict[bytes, bytes] = {}
-            for line in _lines(response.iter_raw(_CHUNK_BYTES)):
-                if line:
-                    name, _, value = line.partition(b": ")
-                    fields[name] = value
-                elif b"event" in fields:
-                    yield _followed(fields)
-                    fields = {}
+        query = {"after": position}
+        response = self._stream("GET", f"/runs/{number}/follow", params=query, timeout=timeout(read_s))
+        fields: dict[bytes, bytes] = {}
+        for line in lines(response):
+            if line:
+                name, _, value = line.partition(b": ")
+                fields[name] = value
+            elif b"event" in fields:
+                yield _followed(fields)
+                fields = {}
 
     # -- resources ----------------------------------------------------------------------------------------------
 
     def ls(self, resource: str = "") -> list[FileRecord]:
         """A folder's entries, or the file itself; the top of the tree for ""."""
-        return [record(FileRecord, item) for item in self._call("GET", f"/resources/{_quote_path(resource)}")]
+        return [record(FileRecord, item) for item in self._call("GET", f"/resources/{quote_path(resource)}")]
 
     def download(self, resource: str) -> tuple[str, int, Iterator[bytes]]:
         """A file or folder: `file` (its bytes follow) or `folder` (a tar stream), the size in bytes, the chunks."""
-        response = self._stream("GET", f"/files/{_quote_path(resource)}")
-        return response.headers["Spell-Kind"], int(response.headers["Spell-Total-Bytes"]), _drain(response)
+        response = self._stream("GET", f"/files/{quote_path(resource)}")
+        return response.headers["Spell-Kind"], int(response.headers["Spell-Total-Bytes"]), chunks(response)
 
     def blob(self, digest: str) -> bytes:
         """The content of a blob, such as the diff of a run's code."""
-        return b"".join(_drain(self._stream("GET", f"/blobs/{digest}")))
+        return b"".join(chunks(self._stream("GET", f"/blobs/{digest}")))
 
     # -- machine and server -------------------------------------------------------------------------------------
 
@@ -270,60 +255,10 @@ class Client:
         """Ask the server to end; active runs go on."""
         self._call("POST", "/server/stop")
 
-    # -- transport ----------------------------------------------------------------------------------------------
-
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        with contextlib.closing(self._stream(method, path, **options)) as response:
-            body = response.read()
-        return json.loads(body) if body else None
-
-    def _stream(self, method: str, path: str, **options: Any) -> httpx.Response:
-        timeout = options.pop("timeout", _TIMEOUT)
-        request = self._http.build_request(method, path, timeout=timeout, **options)
-        try:
-            response = self._http.send(request, stream=True)
-        except httpx.ConnectError:
-            if not self._start:
-                raise ServerUnavailable(
-                    f"No server serves {self._home.root}.", "Start it: spell server start"
-                ) from None
-            ensure_server(self._home)
-            response = self._http.send(self._http.build_request(method, path, timeout=timeout, **options), stream=True)
-        if response.is_error:
-            with contextlib.closing(response):
-                raise _error(response)
-        return response
-
 
 def connect(home: Home | None = None, *, start: bool = True) -> Client:
     """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
     return Client(home or Home(default_home()), start=start)
-
-
-def _error(response: httpx.Response) -> SpellError:
-    try:
-        body: object = json.loads(response.read())
-    except ValueError:
-        body = None
-    if isinstance(body, Mapping) and "detail" in body:  # FastAPI's own refusals
-        detail = body["detail"]
-        words = (
-            "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in detail) if isinstance(detail, list) else detail
-        )
-        return SpellError(str(words))
-    return from_wire(body, response.status_code)
-
-
-def _drain(response: httpx.Response) -> Iterator[bytes]:
-    with contextlib.closing(response):
-        yield from response.iter_raw(_CHUNK_BYTES)
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
 
 
 def _followed(fields: Mapping[bytes, bytes]) -> Followed:
@@ -333,15 +268,3 @@ def _followed(fields: Mapping[bytes, bytes]) -> Followed:
     if kind == "end":
         return Followed(kind, position, run=record(RunSummary, json.loads(data)))
     return Followed(kind, position, data=base64.b64decode(data))
-
-
-def _quote(text: str) -> str:
-    return _quote_path(text).replace("/", "%2F")
-
-
-def _quote_path(text: str) -> str:
-    return "".join(char if char.isalnum() or char in "-._~/" else _percent(char) for char in text)
-
-
-def _percent(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))

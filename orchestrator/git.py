@@ -50,7 +50,7 @@ _NEUTRAL = (
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
     "core.looseCompression=1",
-    "core.quotePath=false",
+    "core.quotePath=true",
     "core.safecrlf=false",
     "core.splitIndex=false",
     "diff.mnemonicPrefix=false",
@@ -330,6 +330,20 @@ def parse_commit(out: bytes) -> Commit:
     """What `commit_command` printed."""
     oid, _, subject = out.partition(b"\n")[2].rstrip(b"\n").partition(b"\0")
     return Commit(oid.decode(), subject.decode(errors="replace"))
+
+
+CONVERSIONS_COMMAND = ("config", "-z", "--get-regexp", r"^core\.(autocrlf|attributesfile)$")
+
+
+def converts(settings: Result) -> bool:
+    """Whether the person's settings convert line endings, by what `CONVERSIONS_COMMAND` printed."""
+    values = dict(entry.split("\n", 1) for entry in settings.out.decode(errors="replace").split("\0") if "\n" in entry)
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return (
+        values.get("core.autocrlf", "false") != "false"
+        or "core.attributesfile" in values
+        or os.path.exists(f"{home}/git/attributes")
+    )
 
 
 def locate(cwd: Path) -> Place | None:

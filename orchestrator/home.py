@@ -12,24 +12,32 @@ $SPELL_HOME                     default ~/.spell
     trees/TREE.json             manifests of snapshots
     environments/KEY/           Python environments
     work/2/                     the work dir of a run that is not sealed yet
-    runtime/                    what is importable in every run
+    runtime/                    what is importable in every run; bin/spell
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from orchestrator.errors import HomeUnusable
 
+_SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one person
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
 def default_home() -> Path:
-    """`$SPELL_HOME`, else `~/.spell`."""
-    return Path(os.environ.get("SPELL_HOME") or Path.home() / ".spell").absolute()
+    """`$SPELL_HOME`, else `~/.spell`.
+
+    Raises:
+        HomeUnusable: when neither says a place.
+    """
+    try:
+        return Path(os.environ.get("SPELL_HOME") or Path.home() / ".spell").expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # a relative one in a folder that is gone; a user without a home
+        raise HomeUnusable(f"There is no home: {error}.", "Say where it is to be: SPELL_HOME=/…") from error
 
 
 class Home:
@@ -58,7 +66,20 @@ class Home:
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             return path
         key = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"spell-{os.getuid()}-{key}" / "spelld.sock"
+        return Path(_SHORT_FOLDER) / f"spell-{os.getuid()}-{key}" / "spelld.sock"
+
+    def check_socket(self) -> None:
+        """See that nobody else can have put the socket there.
+
+        Raises:
+            HomeUnusable: when its folder belongs to somebody else.
+        """
+        folder = self.socket.parent
+        if folder == self.store:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if folder.lstat().st_uid != os.getuid():
+                raise HomeUnusable(f"{folder} belongs to somebody else.", "Choose a SPELL_HOME with a shorter path.")
 
     def create(self) -> None:
         """Make the folders of the home, readable by its owner only.
@@ -81,14 +102,12 @@ class Home:
             ):
                 folder.mkdir(exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
-            owner = self.socket.parent.stat().st_uid
         except OSError as error:
             raise HomeUnusable(
                 f"The home {self.root} cannot be used: {error.strerror or error}.",
                 "Choose another one with SPELL_HOME=…, or mend its permissions.",
             ) from error
-        if owner != os.getuid():
-            raise HomeUnusable(f"{self.socket.parent} belongs to somebody else.", "Choose another SPELL_HOME.")
+        self.check_socket()
 
     def run_dir(self, number: int) -> Path:
         """`runs/N`: the sealed outputs of a run."""

@@ -13,37 +13,51 @@ timeout_min: 60
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from orchestrator.errors import InvalidConfig
+from orchestrator.errors import InvalidConfig, SpellError, UsageError
+from orchestrator.spec import RunSpec, check_run_name, parse_mount
 
-_TEXT, _NUMBER, _LIST, _MAP = (str,), (int, float), (list,), (dict,)
-FIELDS: dict[str, tuple[type, ...]] = {
-    "command": _TEXT,
-    "description": _TEXT,
-    "name": _TEXT,
-    "labels": _LIST,
-    "machine_type": _TEXT,
-    "executor": _TEXT,
-    "framework": _TEXT + _LIST,
-    "pip": _LIST,
-    "pip_req": _TEXT + _LIST,
-    "python": _TEXT + _NUMBER,
-    "mounts": _LIST,
-    "env": _MAP,
-    "params": _MAP,
-    "timeout_min": _NUMBER,
-    "ignore": _LIST,
-    "github_url": _TEXT,
-    "github_ref": _TEXT,
+FIELDS = {
+    "command": "text",
+    "description": "text",
+    "name": "text",
+    "labels": "list",
+    "machine_type": "text",
+    "executor": "text",
+    "framework": "list",
+    "pip": "list",
+    "pip_req": "list",
+    "python": "text",
+    "mounts": "list",
+    "env": "mapping",
+    "params": "mapping",
+    "timeout_min": "number",
+    "ignore": "list",
+    "github_url": "text",
+    "github_ref": "text",
 }
-"""Every field, and the YAML types it may have."""
-_WORDS = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
+"""Every field, and what it holds. A list may be written as its only item. Text is taken as it is written, whatever YAML
+would make of it: `python: 3.10` is not 3.1, `env: {DEBUG: no}` is not false."""
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "command": RunSpec,
+    "name": check_run_name,
+    "labels": lambda label: RunSpec("true", labels=(label,)),
+    "pip": lambda line: RunSpec("true", pip=(line,)),
+    "python": lambda version: RunSpec("true", python=version),
+    "mounts": parse_mount,
+    "env": lambda pair: RunSpec("true", env=dict([pair])),
+    "params": lambda pair: RunSpec(f"true :{pair[0]}:", params=dict([pair])),
+    "timeout_min": lambda minutes: RunSpec("true", timeout_s=minutes * 60),
+}
+"""What raises when a field says something impossible; of lists and mappings, one item of them."""
+_YAML_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,63 +88,84 @@ def load(path: Path) -> JobFile:
     """Read a job file.
 
     Raises:
-        InvalidConfig: with file, line, field and what is wrong.
+        UsageError: for a field that there is not.
+        InvalidConfig, NotFound: for anything else; with file, line, field and what is wrong.
     """
     try:
-        node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InvalidConfig(f"{path}, line {line}: {error.problem}") from error
-    except yaml.YAMLError as error:
+        cure = "Put text with ':' in it in quotes." if "mapping values" in str(error.problem) else ""
+        raise InvalidConfig(f"{path}, line {line}: {error.problem}.", cure) from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(root, yaml.MappingNode):
         raise InvalidConfig(f"{path}, line 1: a job file is a mapping of fields such as 'command: …'.")
     found: dict[str, Any] = {}
-    for key, value in node.value:
-        name = str(key.value)
-        if name in found:
-            _reject(path, key, name, "stands there twice")
-        if name not in FIELDS:
-            _reject(path, key, name, f"is not a field; there are: {', '.join(FIELDS)}")
-        found[name] = _value(path, name, value)
+    for key, value in root.value:
+        reader = _Field(path, str(key.value))
+        if reader.name in found:
+            reader.reject(key, "stands there twice")
+        if reader.name not in FIELDS:
+            words = f"{path}, line {key.start_mark.line + 1}: {reader.name}: is not a field of job files."
+            raise UsageError(words, f"There are: {', '.join(FIELDS)}.")
+        if value.tag != _YAML_TAG + "null":
+            found[reader.name] = reader.read(value)
     return JobFile(folder=path.parent, **found)
 
 
-def _value(path: Path, name: str, node: yaml.Node) -> Any:
-    value = _construct(path, name, node)
-    allowed = FIELDS[name]
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        _reject(path, node, name, f"must be {' or '.join(dict.fromkeys(_WORDS[kind] for kind in allowed))}")
-    if isinstance(value, list):
-        return tuple(_scalar(path, name, item, node) for item in value)
-    if isinstance(value, dict):
-        return {str(key): _scalar(path, name, item, node) for key, item in value.items()}
-    if list in allowed:
-        return (value,)
-    if name == "python":
-        return node.value  # as it is written: 3.10 is not 3.1
-    return value
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Reads one field of one file."""
 
+    path: Path
+    name: str
 
-def _construct(path: Path, name: str, node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    except yaml.YAMLError as error:
-        _reject(path, node, name, str(getattr(error, "problem", error)))
-    finally:
-        loader.dispose()
+    def read(self, node: yaml.Node) -> Any:
+        kind = FIELDS[self.name]
+        if kind == "mapping":
+            return self._mapping(node)
+        if kind == "list":
+            items = node.value if isinstance(node, yaml.SequenceNode) else [node]
+            return tuple(self._checked(item, self._text(item)) for item in items)
+        if kind == "number":
+            return self._checked(node, self._number(node))
+        return self._checked(node, self._text(node))
 
+    def _mapping(self, node: yaml.Node) -> dict[str, str]:
+        if not isinstance(node, yaml.MappingNode):
+            self.reject(node, "must be a mapping, NAME: VALUE")
+        found: dict[str, str] = {}
+        for key, value in node.value:
+            name = self._text(key)
+            if name in found:
+                self.reject(key, f"{name} stands there twice")
+            found[name] = self._checked(key, (name, self._text(value)))[1]
+        return found
 
-def _scalar(path: Path, name: str, value: object, node: yaml.Node) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str | int | float):
-        _reject(path, node, name, f"may hold text and numbers, not {value!r}")
-    return str(value)
+    def _number(self, node: yaml.Node) -> float:
+        try:
+            return float(self._text(node))
+        except ValueError:
+            self.reject(node, f"must be a number, not {node.value!r}")
 
+    def _text(self, node: yaml.Node) -> str:
+        tag = node.tag.removeprefix(_YAML_TAG)
+        if not isinstance(node, yaml.ScalarNode):
+            self.reject(node, f"must be text, or a number, not a {'list' if tag == 'seq' else 'mapping'}")
+        if tag in ("null", "binary") or tag.startswith("!"):
+            self.reject(node, "must be text, or a number" + (", not nothing" if tag == "null" else f", not {tag}"))
+        return str(node.value)
 
-def _reject(path: Path, node: yaml.Node, name: str, problem: str) -> NoReturn:
-    raise InvalidConfig(f"{path}, line {node.start_mark.line + 1}: {name}: {problem}")
+    def _checked(self, node: yaml.Node, value: Any) -> Any:
+        try:
+            _CHECKS.get(self.name, str)(value)
+        except SpellError as error:
+            where = f"{self.path}, line {node.start_mark.line + 1}: {self.name}"
+            raise type(error)(f"{where}: {error.message}", error.cure) from error
+        return value
+
+    def reject(self, node: yaml.Node, problem: str) -> NoReturn:
+        raise InvalidConfig(f"{self.path}, line {node.start_mark.line + 1}: {self.name}: {problem}.")

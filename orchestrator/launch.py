@@ -11,19 +11,22 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.errors import HomeUnusable, ServerUnavailable
+from orchestrator.errors import HomeUnusable, InvalidConfig, ServerUnavailable
 from orchestrator.home import Home
 
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 60.0
+_PATIENCE_S = 1.0  # then it is looked whether the server still lives
 _LOOK_S = 0.01
+_GOOD_BYE = "Application startup failed. Exiting."
 
 
 def ensure_server(home: Home) -> None:
     """Start `spelld` for this home, unless one answers by now. Returns when it answers.
 
     Raises:
-        HomeUnusable: when the home cannot be made.
-        ServerUnavailable: when it ends at once or does not answer; with its last words.
+        HomeUnusable: when the home cannot be made or written to.
+        InvalidConfig: when its configuration says something impossible.
+        ServerUnavailable: when the server ends at once or does not answer; with its last words.
     """
     if os.environ.get("SPELL_RUN") and os.environ.get("SPELL_HOME") == str(home.root):
         # A server started here would end with the run.
@@ -32,13 +35,15 @@ def ensure_server(home: Home) -> None:
         )
     home.create()
     try:
-        lock = (home.store / "launch.lock").open("w")
+        with (home.store / "launch.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not answers(home.socket):
+                _start(home)
     except OSError as error:
-        raise HomeUnusable(f"The home {home.root} cannot be used: {error.strerror}.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _answers(home.socket):
-            _start(home)
+        raise HomeUnusable(
+            f"The home {home.root} cannot be used: {error.strerror or error}.",
+            "Choose another one with SPELL_HOME=…, or mend its permissions.",
+        ) from error
 
 
 def _start(home: Home) -> None:
@@ -53,24 +58,28 @@ def _start(home: Home) -> None:
             cwd="/",
         )
     deadline = time.monotonic() + _START_LIMIT_S
-    while not _answers(home.socket):
+    while not answers(home.socket):
         if server.poll() is not None or time.monotonic() > deadline:
-            raise ServerUnavailable(
-                f"The server could not be started: {_last_words(home.server_log, said_before)}",
-                f"See {home.server_log}",
-            )
+            kind = InvalidConfig if server.returncode == InvalidConfig.exit_code else ServerUnavailable
+            words = _last_words(home.server_log, said_before)
+            raise kind(f"The server could not be started: {words}", f"See {home.server_log}")
         time.sleep(_LOOK_S)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether a server that listens on this socket answers: one that has only begun to start may still fail."""
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        probe.settimeout(_PATIENCE_S)
         try:
             probe.connect(str(path))
+            probe.sendall(b"GET /server HTTP/1.0\r\n\r\n")
+            return bool(probe.recv(1))
         except OSError:
             return False
-        return True
 
 
 def _last_words(log: Path, start: int) -> str:
-    lines = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
+    """Why a server ended, in its own words: its last line, which is not the web server's own good-bye."""
+    said = log.read_bytes()[start:].decode(errors="replace").splitlines()
+    lines = [line.strip() for line in said if line.strip() and not line.endswith(_GOOD_BYE)]
     return lines[-1].removeprefix("ERROR: ") if lines else "it said nothing."

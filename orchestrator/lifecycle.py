@@ -13,6 +13,7 @@ Every step can be interrupted by a killed server. `resume` goes on where the run
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -68,7 +69,7 @@ class Life:
         self.executor = workshop.executors[run.executor]
         self.handle: Handle | None = None
         self._wished = threading.Event()
-        self._keep_work = False
+        self._keep_work = self._freed = False
 
     # -- asked from other threads -------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Life:
         try:
             steps()
         except StaleFence:
-            return  # somebody else leads it now
+            self._keep_work = True  # somebody else leads it now, and works there
         except BuildCancelled:
             self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
         except PhaseFailed as error:
@@ -107,7 +108,7 @@ class Life:
             _log.exception("run %d", self.run.number)
             self._end("internal_error", f"{type(error).__name__}: {error}")
         finally:
-            self._on_free()
+            self._free()
             if not self._keep_work and not self.shop.closing.is_set():
                 outputs.remove_tree(self.shop.home.work_dir(self.run.number))
 
@@ -121,11 +122,14 @@ class Life:
         self._attend(self.executor.start(launch))
 
     def _resume(self) -> None:
-        number = self.run.number
-        handle = self.executor.recover(self.shop.home.attempt_dir(number, self.run.attempt))
+        folder = self.shop.home.attempt_dir(self.run.number, self.run.attempt)
+        folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that the dead server did
+        handle = self.executor.recover(folder)
         if handle:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
+            self._stop_if_wished()
+            self._keep_work = True  # its next life may begin as soon as it is in the queue
             self._move(State.MACHINE_REQUESTED, gpus="[]")  # nothing of it was started: it waits for its turn again
         else:
             self._end("supervisor_lost", "its records are gone")
@@ -207,7 +211,7 @@ class Life:
         assert verdict is not None  # waited without a limit
         self.executor.destroy(handle)
         self.handle = None
-        telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number)
+        self._firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
         self._finish(verdict)
 
     def _finish(self, verdict: Verdict) -> None:
@@ -219,21 +223,23 @@ class Life:
             "max_rss_bytes": verdict.max_rss_bytes,
             "started_at": verdict.started_at or None,
         }
+        if verdict.ended_at:
+            facts["ended_at"] = verdict.ended_at  # of the command: nobody may have listened for hours
         reason = self.run.reason or decide(verdict, self._wish())
         if reason in ("kill_requested", "mount_failed", "executor_failed"):
             self._end(reason, verdict.detail, **facts)
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
-            telemetry.last_sample(self.shop.store, self.run.number, verdict)
             self._move(State.SAVING, reason=reason, gpus="[]", **facts)
-        self._on_free()
+            with contextlib.suppress(DiskFull):  # a run that has filled the disk is worth more than its last sample
+                telemetry.last_sample(self.shop.store, self.run.number, verdict)
+        self._free()
         self._save()
         if self._wish() == Wish.KILL:
             outputs.remove_tree(self.shop.home.run_dir(self.run.number))
             self.shop.store.set_artifacts(self.run.number, [])
             reason = "kill_requested"
         self._end(reason, verdict.detail, **facts)
-        self.shop.hasher.wake()
 
     def _save(self) -> None:
         home, number = self.shop.home, self.run.number
@@ -253,13 +259,20 @@ class Life:
             raise
         if self.run.state != State.PUSHING:
             self._move(State.PUSHING)
-        self.shop.store.set_artifacts(number, found)
+        self._firmly(lambda: self.shop.store.set_artifacts(number, found))
+        if any(not item.note for item in found):
+            self.shop.hasher.wake()
 
     # -- small things -------------------------------------------------------------------------------------------
 
     @property
     def _mtime_ns(self) -> int:
         return int(self.run.created_at) * 1_000_000_000
+
+    def _free(self) -> None:
+        if not self._freed:
+            self._freed = True
+            self._on_free()
 
     def _manifest(self) -> Manifest:
         return self.shop.blobs.tree(self.spec.code.tree) if self.spec.code else _NO_CODE

@@ -14,7 +14,7 @@ from orchestrator.home import Home
 from orchestrator.outputs import printable
 from orchestrator.records import FileRecord
 from orchestrator.spec import relative_parts
-from orchestrator.states import KEEPS_OUTPUTS, State
+from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
 from orchestrator.store import Store
 
 _CHUNK_BYTES = 1 << 20
@@ -71,13 +71,23 @@ class Resources:
 
         Raises:
             NotFound: when it is not there, or a link leads out of its run or upload.
+            Conflict: when it is not there yet.
         """
         parts = relative_parts(canonical, "The resource")
         root = self._home.root.joinpath(*parts[:2]).resolve()
         path = self._home.root.joinpath(*parts)
         if not path.exists() or not path.resolve().is_relative_to(root):
-            raise NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {parts[0]}")
+            raise self._missing(canonical, parts)
         return path
+
+    def _missing(self, canonical: str, parts: tuple[str, ...]) -> NotFound | Conflict:
+        if parts[0] == "runs" and len(parts) > 1 and parts[1].isdecimal():
+            run = self._store.claimed(int(parts[1]))
+            if run.state in ACTIVE:
+                words = f"Run {run.number} is still {run.state}; its outputs appear when it has ended."
+                return Conflict(words, f"Wait for it: spell wait {run.number}")
+        there = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
+        return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
     def list(self, resource: str) -> list[FileRecord]:
         """A folder's entries by name, or the file itself; the runs and uploads for "".

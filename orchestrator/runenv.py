@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +66,6 @@ def compose(
         asked: the spec's variables.
         inherited: see `passed`.
     """
-    own_bin = str(Path(sys.executable).parent)  # so that a run can say `spell run`
     path = os.environ.get("PATH") or _SAFE_PATH
     env = {
         "PYTHONUNBUFFERED": "1",
@@ -73,7 +73,7 @@ def compose(
         **inherited,
         **asked,
     }
-    env["PATH"] = ":".join([f"{environment}/bin", asked.get("PATH", path), own_bin])
+    env["PATH"] = ":".join([f"{home.runtime}/bin", f"{environment}/bin", asked.get("PATH", path)])
     env["PYTHONPATH"] = ":".join(filter(None, [str(code), asked.get("PYTHONPATH", ""), str(home.runtime)]))
     env["VIRTUAL_ENV"] = str(environment)
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
@@ -85,12 +85,18 @@ def compose(
 
 
 def install_runtime(home: Home) -> None:
-    """Put `orchestrator.runtime`, and nothing else of ours, where every run can import it."""
+    """Put `orchestrator.runtime`, and nothing else of ours, where every run can import it, and `spell` on its PATH."""
     package = Path(__file__).parent
-    target = home.runtime / "orchestrator"
-    target.mkdir(parents=True, exist_ok=True)
     for name in ("__init__.py", "runtime.py"):
-        text = (package / name).read_bytes()
-        beside = target / f".{name}.{os.getpid()}"
-        beside.write_bytes(text)
-        beside.rename(target / name)
+        _install(home.runtime / "orchestrator" / name, (package / name).read_bytes(), 0o644)
+    # Isolated: what the run can import must not come before what spell itself imports.
+    command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m orchestrator.cli.main "$@"\n'
+    _install(home.runtime / "bin" / "spell", command.encode(), 0o755)
+
+
+def _install(target: Path, content: bytes, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.chmod(mode)
+    beside.rename(target)

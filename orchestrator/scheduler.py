@@ -101,6 +101,9 @@ class Scheduler:
         free = self.free()
         blocked_gpus = False
         for run in self._shop.store.queued():
+            if run.wish:  # it was asked to end while a server took it back into the queue
+                self._shop.store.end(run.number, run.fence, "kill_requested", duration_s=0.0)
+                continue
             wants_gpus = run.gpus_wanted > 0
             if blocked_gpus and wants_gpus:
                 continue
@@ -122,7 +125,6 @@ class Scheduler:
                 with self._lock:
                     if self._lives.get(run.number) is life:
                         del self._lives[run.number]
-                self.wake()
 
         try:
             life = Life(self._shop, run, on_free=self.wake)

@@ -9,7 +9,7 @@ import time
 import orchestrator
 from orchestrator import machine, telemetry
 from orchestrator.environments import check_requirement
-from orchestrator.errors import ImpossibleRequest, InvalidConfig, SnapshotMissing
+from orchestrator.errors import ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
 from orchestrator.lifecycle import Workshop
 from orchestrator.outputs import check_patterns
 from orchestrator.records import (
@@ -49,7 +49,8 @@ class Service:
         """Record a run, and queue it. What can be known to be wrong with it is refused now, before there is a run.
 
         Raises:
-            InvalidConfig: an unknown machine type or executor, or something that the executor cannot do.
+            UsageError: an unknown machine type.
+            InvalidConfig: an unknown executor, or something that the executor cannot do.
             ImpossibleRequest: more than this machine has.
             NotFound, Conflict: a mount that is not there.
             SnapshotMissing: the code has not been sent.
@@ -77,7 +78,7 @@ class Service:
         wanted = self._types.get(name.lower())
         if wanted is None:
             there = ", ".join(self._types)
-            raise InvalidConfig(f"There is no machine type {name!r}.", f"There are: {there}.")
+            raise UsageError(f"There is no machine type {name!r}.", f"There are: {there}.")
         lack = machine.lacks(self.scheduler.capacity, wanted)
         if lack:
             raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
@@ -117,7 +118,7 @@ class Service:
         free, found = self.scheduler.free(), []
         for wanted in self._types.values():
             possible = not machine.lacks(self.scheduler.capacity, wanted)
-            fits = [free.cpus // wanted.cpus]
+            fits = [(free.cpus + 1e-9) // wanted.cpus]
             fits += [free.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []
             fits += [len(free.gpus) // wanted.gpus] if wanted.gpus else []
             found.append(

@@ -21,7 +21,7 @@ from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, 
 from orchestrator.git import Git, Objects, Place, Result, checked, commit_command, locate, parse_commit
 from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
 from orchestrator.spec import Code
-from orchestrator.worktree import Patch, capture, lfs_warning
+from orchestrator.worktree import capture
 
 _STREAMED_BYTES = 1 << 20  # bigger objects are not read into memory as a whole
 _REF = re.compile(r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z")
@@ -82,7 +82,7 @@ class _OnDisk:
 
     root: bytes
     entries: Mapping[str, Entry]
-    patch: Patch
+    patch: blobs.Patch
 
     def reader(self, digest: str, size: int) -> BinaryIO:
         entry = self.entries.get(digest)
@@ -234,7 +234,7 @@ def _of_objects(
             pointers.append(path)
     objects.close()
     manifest = make(entries)
-    warnings += [*lfs_warning(pointers), *_subdir_warning(manifest, subdir)]
+    warnings += [*blobs.lfs_warning(pointers), *_subdir_warning(manifest, subdir)]
     code = Code(manifest.tree, subdir, repository, commit, url=url, ref=ref)
     sizes = {entry.digest: entry.size for entry in entries}
     return Snapshot(manifest, code, subject, (), tuple(warnings), sizes, _InObjects(objects, oids))

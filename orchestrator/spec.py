@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import InvalidConfig
+from orchestrator.errors import InvalidConfig, NotFound
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
 _LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
 _PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
+PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _RESERVED_NAMES = frozenset({"latest"})
 MAX_COMMAND_CHARS = 100_000
@@ -72,7 +72,7 @@ class Mount:
     def __post_init__(self) -> None:
         parts = relative_parts(self.resource, "The mounted resource")
         if len(parts) < 2:
-            _reject(
+            raise NotFound(
                 f"Cannot mount resource {self.resource!r}: not a valid resource.",
                 "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
             )
@@ -87,7 +87,7 @@ def parse_mount(text: str) -> Mount:
     """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
 
     Raises:
-        InvalidConfig: for anything else.
+        InvalidConfig, NotFound: for anything else.
     """
     resource, colon, path = text.partition(":")
     if not resource or ":" in path or (colon and not path):
@@ -173,6 +173,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         if not self.command.strip() or "\0" in self.command:
             _reject("The command is empty or contains a NUL character.")
+        for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
+            _check_unicode(text)
         if len(self.command) > MAX_COMMAND_CHARS:
             _reject(f"The command is longer than {MAX_COMMAND_CHARS} characters.", "Put it into a script.")
         if self.python and not _PYTHON.match(self.python):
@@ -194,7 +196,7 @@ class RunSpec:
             if not _PARAM_NAME.match(name):
                 _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
         if self.params:
-            wanted = set(_PLACEHOLDER.findall(self.command))
+            wanted = set(PLACEHOLDER.findall(self.command))
             for name in sorted(set(self.params) - wanted):
                 _reject(f"The command has no ':{name}:' for parameter {name!r}.")
             for name in sorted(wanted - set(self.params)):
@@ -203,7 +205,7 @@ class RunSpec:
     @property
     def filled_command(self) -> str:
         """The command with every `:NAME:` replaced by its parameter."""
-        return _PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
+        return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
 
 
 def check_run_name(name: str) -> str:
@@ -228,6 +230,14 @@ def _check_env(env: Mapping[str, str]) -> None:
             _reject(f"Environment variable {name!r} is set by spell itself.")
         if "\0" in value:
             _reject(f"The value of environment variable {name!r} contains a NUL character.")
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.end + 20]
+        _reject(f"{near!r} is not text in UTF-8.")
 
 
 def _check_requirements(lines: tuple[str, ...]) -> None:

@@ -8,8 +8,8 @@ The patch starts from a recursive checkout of the commit: a change inside a subm
 the commit of the submodule that the outer commit records.
 
 Git compares through a copy of the index: `git diff` may write the index it is given; entries that hide what lies on
-disk must be made anew first (see `_Repository.redone`); and the copy is refreshed first with the person's own conversion
-of line endings. So a file that `git status` calls unchanged stays unchanged, though it has other bytes than the commit,
+disk must be made anew first (see `_Repository.redone`). Where the person's settings convert line endings, the copy is
+refreshed with them first. So a file that `git status` calls unchanged stays unchanged, though it has other bytes than the commit,
 and one that did change is in the patch with the bytes it has on disk.
 """
 
@@ -26,16 +26,29 @@ from types import TracebackType
 
 from orchestrator import blobs
 from orchestrator.errors import InvalidRepository, SpellError
-from orchestrator.git import Commit, Git, Place, checked, commit_command, end, finish, locate, parse_commit
+from orchestrator.git import (
+    CONVERSIONS_COMMAND,
+    Commit,
+    Git,
+    Place,
+    checked,
+    commit_command,
+    converts,
+    end,
+    finish,
+    locate,
+    parse_commit,
+)
 from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry
 
 _GITLINK = b"160000"
 _CRLF_MAX_BYTES = 1 << 20
-_NAMED = 3
 _LAST_DAY_S = 2**31 - 1
 _STAGED = ("--cached", "--raw", "--no-renames", "--no-abbrev", "-z", "--ignore-submodules=none")
 _REFRESH = (
-    "-q", "--unmerged", "--ignore-submodules", "--refresh", "--force-write-index", "-z", "--index-info"
+    "-q", "--unmerged", "--ignore-submodules", "--refresh",
+    "--force-write-index",  # which marks what is racily changed; git before 2.36 would not write for that alone
+    "-z", "--index-info",
 )  # fmt: skip
 _DIFF = (
     "--patch", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--unified=3",
@@ -53,19 +66,21 @@ class _Repository:
         prefix: where that is in the outermost one: b"" or b"libs/x/".
         base: the commit (or the empty tree) that its patch starts from.
         tracked: the paths in its index, with the tag that `git ls-files -v` gives them.
-        staged: paths that differ between base and index, with what the base has there.
+        converts: whether the person's settings convert line endings between disk and git.
+        staged: paths that differ between base and index, with what the base has there; where that matters.
         links: its submodules, with the commits that its index wants.
         modules: those of them that are initialised.
         untracked: files that are neither tracked nor ignored.
         nested: folders among them that are repositories of their own.
         redone: paths whose index entries must be made anew, with their modes, for git to see what lies on disk:
-            untracked files that are included; entries marked assume-unchanged or skip-worktree; unmerged ones; and
-            staged ones whose line endings `git add` has converted by the person's settings.
+            untracked files that are included; entries marked assume-unchanged or skip-worktree; and staged ones
+            whose line endings `git add` has converted by the person's settings.
     """
 
     place: Place
     prefix: bytes
     base: str
+    converts: bool
     tracked: dict[bytes, bytes] = field(default_factory=dict)
     staged: dict[bytes, str] = field(default_factory=dict)
     links: dict[bytes, str] = field(default_factory=dict)
@@ -73,31 +88,6 @@ class _Repository:
     untracked: list[bytes] = field(default_factory=list)
     nested: list[bytes] = field(default_factory=list)
     redone: dict[bytes, str] = field(default_factory=dict)
-
-
-class Patch:
-    """A patch in a file without a name, which goes when this does.
-
-    Args:
-        path: where to make it; there must be nothing.
-    """
-
-    descriptor = -1
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.unlink(path)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Its bytes; any number of readers may read at once."""
-        offset = 0
-        while chunk := os.pread(self.descriptor, blobs.CHUNK_BYTES, offset):
-            offset += len(chunk)
-            yield chunk
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +104,7 @@ class Capture:
 
     commit: Commit
     entries: tuple[Entry, ...]
-    patch: Patch
+    patch: blobs.Patch
     untracked: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -158,7 +148,7 @@ def capture(place: Place, *, include_untracked: bool) -> Capture:
     for repository in repositories:
         _redo(root, repository, files)
     with _Scratch() as scratch:
-        patch = Patch(scratch / "patch")
+        patch = blobs.Patch(scratch / "patch")
         first = _start_diff(repositories[0], scratch / "0", patch)
         try:
             entries, pointers = _hash(root, files)
@@ -168,7 +158,7 @@ def capture(place: Place, *, include_untracked: bool) -> Capture:
         for number, repository in enumerate(repositories[1:], 1):
             finish(_start_diff(repository, scratch / str(number), patch), "diff")
     _check_still(root, files)
-    warnings = (*_warnings(repositories, tracked), *lfs_warning(pointers))
+    warnings = (*_warnings(repositories, tracked), *blobs.lfs_warning(pointers))
     names = tuple(path.decode(errors="backslashreplace") for path in untracked)
     return Capture(commit, tuple(entries), patch, names, warnings)
 
@@ -197,16 +187,18 @@ def _module(folder: Path) -> Place | None:
 
 def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
     """List a repository; the commit is None where `base` names none, and the base is the empty tree then."""
-    head, index, others, staged = Git(place.root).gather(
+    git = Git(place.root)
+    head, index, others, conversions = git.gather(
         commit_command(base),
         ("ls-files", "-z", "--cached", "--stage", "-v"),
         ("ls-files", "-z", "--others", "--exclude-standard"),
-        ("diff-index", *_STAGED, base, "--"),
+        CONVERSIONS_COMMAND,
     )
     commit = None if head.code else parse_commit(head.out)
     if b"bad revision" not in head.err and not (prefix and b"bad object" in head.err):
         checked(head, "rev-list")
-    repository = _Repository(place, prefix, commit.oid if commit else _empty(b"tree", len(base)))
+    base = commit.oid if commit else _empty(b"tree", len(base))
+    repository = _Repository(place, prefix, base, converts(conversions))
     for record in checked(index, "ls-files").out.split(b"\0")[:-1]:
         facts, _, path = record.partition(b"\t")
         tag, mode, oid, _stage = facts.split(b" ")
@@ -219,9 +211,10 @@ def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repos
             repository.nested.append(path)
         elif path.rpartition(b"/")[2] != b".DS_Store":
             repository.untracked.append(path)
-    facts_and_paths = staged.out.split(b"\0")[:-1]
-    for facts, path in zip(facts_and_paths[::2], facts_and_paths[1::2], strict=True):
-        repository.staged[path] = facts.split(b" ")[2].decode()
+    if commit and (repository.links or repository.converts):
+        rows = git.output("diff-index", *_STAGED, base, "--").split(b"\0")[:-1]
+        for facts, path in zip(rows[::2], rows[1::2], strict=True):
+            repository.staged[path] = facts.split(b" ")[2].decode()
     return commit, repository
 
 
@@ -275,7 +268,7 @@ def _unreadable(path: bytes, error: OSError) -> InvalidRepository:
 def _redo(root: bytes, repository: _Repository, files: dict[bytes, os.stat_result]) -> None:
     """Fill `repository.redone`; `files` are all those that the snapshot takes."""
     prefix = repository.prefix
-    paths = [path for path, tag in repository.tracked.items() if tag.islower() or tag == b"M"]
+    paths = [path for path, tag in repository.tracked.items() if tag.islower()]
     paths += [path for path, tag in repository.tracked.items() if tag == b"S" and prefix + path in files]
     paths += [path for path in repository.staged if _has_crlf(root, prefix + path, files)]
     paths += [path for path in repository.untracked if prefix + path in files]
@@ -300,7 +293,7 @@ def _mode(status: os.stat_result) -> str:
     return EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE
 
 
-def _start_diff(repository: _Repository, scratch: Path, patch: Patch) -> subprocess.Popen[bytes]:
+def _start_diff(repository: _Repository, scratch: Path, patch: blobs.Patch) -> subprocess.Popen[bytes]:
     """Start writing a repository's difference to its base to the end of the patch."""
     scratch.mkdir()
     git = replace(
@@ -308,11 +301,8 @@ def _start_diff(repository: _Repository, scratch: Path, patch: Patch) -> subproc
         index=_copy_index(repository.place.git_dir / "index", scratch / "index"),
         settings=(f"lfs.storage={scratch / 'lfs'}",),  # else Git LFS stores in .git what it hashes
     )
-    blob = _empty(b"blob", len(repository.base))
-    entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
-    replace(git, as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
-    # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
-    os.utime(scratch / "index", (_LAST_DAY_S, _LAST_DAY_S))
+    if repository.redone or repository.converts:
+        _refresh(git, repository, scratch / "index")
     prefix = os.fsdecode(repository.prefix)
     # Git names a renamed file without the prefix, and so a patch with both would not apply.
     renames = "--no-renames" if prefix else "--find-renames=50%"
@@ -321,6 +311,14 @@ def _start_diff(repository: _Repository, scratch: Path, patch: Patch) -> subproc
         *(f":(exclude,literal){os.fsdecode(path)}" for path in repository.modules),
         stdout=patch.descriptor,
     )  # fmt: skip
+
+
+def _refresh(git: Git, repository: _Repository, index: Path) -> None:
+    blob = _empty(b"blob", len(repository.base))
+    entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
+    replace(git, as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
+    # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
+    os.utime(index, (_LAST_DAY_S, _LAST_DAY_S))
 
 
 def _copy_index(source: Path, target: Path) -> Path:
@@ -390,10 +388,3 @@ def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_resu
         sparse = [p for p, tag in repository.tracked.items() if tag == b"S" and repository.prefix + p not in tracked]
         if sparse:
             yield f"{len(sparse)} tracked files lie outside the sparse checkout and are left out."
-
-
-def lfs_warning(pointers: list[str]) -> Iterator[str]:
-    """The warning about files whose content Git LFS has not fetched, if there are any."""
-    if pointers:
-        names = ", ".join(pointers[:_NAMED]) + (", …" if len(pointers) > _NAMED else "")
-        yield f"{len(pointers)} files are Git LFS pointers without their content: {names} (git lfs pull)."

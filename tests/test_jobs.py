@@ -1,8 +1,6 @@
 """The jobs/jokes folder: its job files, its sample, and its scripts run as a person runs them.
 
-The tests marked `torch` need an interpreter with torch and transformers, named by SPELL_TEST_TORCH_PYTHON:
-
-    SPELL_TEST_TORCH_PYTHON=/path/to/venv/bin/python pytest tests/test_jobs.py
+The tests marked `torch` build an environment with torch and transformers first.
 """
 
 from __future__ import annotations
@@ -25,10 +23,12 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.environments import EnvironmentRequest, Environments
+from orchestrator.home import Home
+
 REPO = Path(__file__).resolve().parents[1]
 JOKES = REPO / "jobs" / "jokes"
 JOB_FILES = sorted(JOKES.glob("*.yaml"))
-TORCH_PYTHON = os.environ.get("SPELL_TEST_TORCH_PYTHON", "")
 PATIENCE_S = 120  # for one script; a smoke setting takes about 10 s on 2 idle cores
 KNOWN_KEYS = set(
     "command description name labels machine_type framework pip mounts env params timeout_min ignore python".split()
@@ -53,7 +53,12 @@ def run_script(
 def script_env(**more: str) -> dict[str, str]:
     """The environment of a script outside any run: on the CPU, without a hub."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SPELL_")}
-    fixed = {"PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    fixed = {
+        "PYTHONPATH": str(REPO),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # enough for models this small, and steady on a busy machine
+    }
     return clean | fixed | more
 
 
@@ -201,14 +206,13 @@ def test_download_says_what_went_wrong_on_the_way(server: str, tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    """The interpreter that has torch and transformers."""
-    if not TORCH_PYTHON:
-        pytest.skip("SPELL_TEST_TORCH_PYTHON does not name a Python with torch and transformers")
-    imports = [TORCH_PYTHON, "-c", "import torch, transformers"]
-    if not shutil.which(TORCH_PYTHON) or subprocess.run(imports, capture_output=True, check=False).returncode:
-        pytest.skip(f"{TORCH_PYTHON} (SPELL_TEST_TORCH_PYTHON) cannot import torch and transformers")
-    return TORCH_PYTHON
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with torch and transformers, made by our own builder of environments; $TORCH says which torch."""
+    home = Home(tmp_path_factory.mktemp("torch"))
+    home.create()
+    request = EnvironmentRequest("", (os.environ.get("TORCH", "torch"), "transformers>=4.45,<6"), ())
+    built = Environments(home).ensure(request, home.store / "build.log", lambda: False)
+    return str(built.path / "bin" / "python")
 
 
 @pytest.fixture(scope="module")
@@ -265,27 +269,46 @@ def test_finetune_then_generate(python: str, start: Path, tmp_path: Path) -> Non
     assert (tmp_path / "again.txt").read_text(encoding="utf-8").splitlines() == jokes
 
 
-@pytest.mark.torch
-def test_resume_gives_the_same_bits(python: str, start: Path, tmp_path: Path) -> None:
-    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    straight.mkdir()
-    resumed.mkdir()
-    args = finetune_args(start, "--steps", "10", "--checkpoint-every", "5")  # 54 blocks, 16 a step: the epoch turns
-    result = run_script("finetune.py", *args, cwd=straight, python=python, SPELL_METRICS=str(straight / "m"))
-    assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step-000005", "step-000010"]
+STEPS = ["--steps", "10", "--checkpoint-every", "5"]  # 54 blocks, 16 a step: an epoch ends in the middle of a step
 
-    half = str(straight / "checkpoints" / "step-000005")
-    result = run_script(
-        "finetune.py", *args, "--resume", half, cwd=resumed, python=python, SPELL_METRICS=str(resumed / "m")
-    )
+
+@pytest.fixture(scope="module")
+def straight(python: str, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that went through without a break: metrics.jsonl, model/ and checkpoints/."""
+    folder = tmp_path_factory.mktemp("straight")
+    args = finetune_args(start, *STEPS, "--resume", "auto")  # auto: there is nothing yet, so it starts afresh
+    result = run_script("finetune.py", *args, cwd=folder, python=python, SPELL_METRICS=str(folder / "metrics.jsonl"))
+    assert result.returncode == 0, result.stderr
+    assert "Resumed" not in result.stdout
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000005", "step-000010"]
+    return folder
+
+
+@pytest.mark.torch
+def test_resume_gives_the_same_bits(python: str, start: Path, straight: Path, tmp_path: Path) -> None:
+    half, metrics = str(straight / "checkpoints" / "step-000005"), tmp_path / "metrics.jsonl"
+    args = finetune_args(start, *STEPS, "--resume", half)
+    result = run_script("finetune.py", *args, cwd=tmp_path, python=python, SPELL_METRICS=str(metrics))
     assert result.returncode == 0, result.stderr
     assert f"Resumed from {half}" in result.stdout
-    expected = {step: loss for step, loss in read_metric(straight / "m", "loss").items() if step > 5}
-    assert read_metric(resumed / "m", "loss") == expected
-    assert read_metric(resumed / "m", "held_out_perplexity") == read_metric(straight / "m", "held_out_perplexity")
+    expected = {step: loss for step, loss in read_metric(straight / "metrics.jsonl", "loss").items() if step > 5}
+    assert list(expected) == [6, 7, 8, 9, 10]
+    assert read_metric(metrics, "loss") == expected
+    for name in ("held_out_perplexity", "learning_rate"):
+        assert read_metric(metrics, name).items() <= read_metric(straight / "metrics.jsonl", name).items()
     for weights in ("model/model.safetensors", "checkpoints/step-000010/model.safetensors"):
-        assert (resumed / weights).read_bytes() == (straight / weights).read_bytes()
+        assert (tmp_path / weights).read_bytes() == (straight / weights).read_bytes()
+
+
+@pytest.mark.torch
+def test_resume_auto_goes_on_after_the_newest(python: str, start: Path, straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight / "checkpoints" / "step-000005", tmp_path / "checkpoints" / "step-000005")
+    args = finetune_args(start, "--resume", "auto", "--checkpoint-every", "1")
+    result = run_script("finetune.py", *args, cwd=tmp_path, python=python)
+    assert result.returncode == 0, result.stderr
+    assert "Resumed from checkpoints/step-000005" in result.stdout
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000009", "step-000010"]
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (straight / "model/model.safetensors").read_bytes()
 
 
 @pytest.mark.torch
@@ -320,33 +343,23 @@ def stop_when_trained(process: subprocess.Popen[str], line: str) -> bool:
 
 
 @pytest.mark.torch
-def test_resume_refuses_what_would_change_the_bits(python: str, start: Path, tmp_path: Path) -> None:
-    args = finetune_args(start, "--steps", "2")
-    assert run_script("finetune.py", *args, cwd=tmp_path, python=python).returncode == 0
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--learning-rate", "1", "--resume", "checkpoints"], "was trained with learning_rate = 0.002, not 1.0"),
+        (["--data", "other.txt", "--resume", "checkpoints"], "other.txt is not the text that"),
+        (["--resume", "nowhere"], "there is no checkpoint in nowhere"),
+    ],
+    ids=["knob", "data", "nothing"],
+)
+def test_resume_refuses(python: str, start: Path, straight: Path, tmp_path: Path, more: list[str], words: str) -> None:
     (tmp_path / "other.txt").write_text("Another joke that has a few more words than the last one.\n" * 50)
-    wrong = {
-        ("--learning-rate", "1", "--resume", "checkpoints"): "was trained with learning_rate = 0.002, not 1.0",
-        ("--data", "other.txt", "--resume", "checkpoints"): "other.txt is not the text that",
-        ("--resume", "nowhere"): "there is no checkpoint in nowhere",
-    }
-    for more, words in wrong.items():
-        result = run_script("finetune.py", *args, *more, cwd=tmp_path, python=python)
-        assert result.returncode == 1
-        assert result.stderr.startswith("ERROR: ")
-        assert words in result.stderr
-        assert "Traceback" not in result.stderr
-
-
-@pytest.mark.torch
-def test_resume_auto_starts_afresh_and_goes_on(python: str, start: Path, tmp_path: Path) -> None:
-    args = finetune_args(start, "--steps", "3", "--checkpoint-every", "1", "--resume", "auto")
-    first = run_script("finetune.py", *args, cwd=tmp_path, python=python)
-    assert first.returncode == 0, first.stderr
-    assert "Resumed" not in first.stdout
-    shutil.rmtree(tmp_path / "checkpoints" / "step-000003")
-    second = run_script("finetune.py", *args, cwd=tmp_path, python=python)
-    assert "Resumed from checkpoints/step-000002" in second.stdout, second.stderr
-    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    (tmp_path / "checkpoints").symlink_to(straight / "checkpoints")
+    result = run_script("finetune.py", *finetune_args(start, *more), cwd=tmp_path, python=python)
+    assert result.returncode == 1
+    assert result.stderr.startswith("ERROR: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.torch

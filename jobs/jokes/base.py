@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -100,7 +101,7 @@ def main() -> None:
     if not jokes:
         sys.exit(f"ERROR: {knobs.text} is empty")
     characters = sum(map(len, jokes))
-    print(f"{knobs.text}: {len(jokes):,} jokes, {characters:,} characters", flush=True)
+    print(f"{os.path.relpath(knobs.text)}: {len(jokes):,} jokes, {characters:,} characters", flush=True)
 
     tokenizer = train_tokenizer(jokes, knobs.vocabulary, knobs.context)
     encoded = sum(len(ids) for ids in tokenizer(jokes, verbose=False)["input_ids"])

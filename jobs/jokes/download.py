@@ -18,6 +18,7 @@ import argparse
 import csv
 import http.client
 import io
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -121,7 +122,7 @@ def main() -> None:
     """Fetch, check, write."""
     knobs = parse_knobs()
     path: Path | None = SAMPLE if knobs.smoke else knobs.csv
-    print(f"Jokes from {path or knobs.url}", flush=True)
+    print(f"Jokes from {os.path.relpath(path) if path else knobs.url}", flush=True)
     try:
         body = read_file(path) if path else fetch(knobs.url, knobs.timeout_s)
         jokes = parse_jokes(body, knobs.least_rows)

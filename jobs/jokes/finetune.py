@@ -386,7 +386,8 @@ def main() -> None:
 
     checkpoint = train(training, data, call, stop, bf16=bf16)
     if progress.step < progress.steps:
-        print(f"Stopped at step {progress.step} of {progress.steps}; go on with --resume {checkpoint}")
+        where = os.path.relpath(checkpoint)
+        print(f"Stopped at step {progress.step} of {progress.steps}; go on with --resume {where}")
         return
     training.tokenizer.save_pretrained(call.output)
     training.model.save_pretrained(call.output)

@@ -6,12 +6,11 @@ On a terminal the state that goes on now has a spinner; elsewhere the same lines
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterable
-from typing import Protocol
 
 from orchestrator.cli import show
+from orchestrator.cli.spinner import Spinner, TerminalSpinner
 from orchestrator.client import Followed
 from orchestrator.records import EventRecord, RunSummary
 from orchestrator.states import FINAL, State
@@ -38,31 +37,15 @@ _SIGNS = {
     State.KILLED: "💀",
     State.INTERRUPTED: "✋",
 }
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""Exit codes of who detached from a run: 128 + SIGINT, 128 + SIGPIPE, as shells have them."""
 _NEEDS_A_LOOK = frozenset({State.BUILD_FAILED, State.MOUNT_FAILED})
-DETACHED = (
+_DETACHED = (
     "✨ Your run is still running remotely.",
     "✨ Use 'spell stop {number}' to save outputs and stop your run.",
     "✨ Use 'spell kill {number}' to terminate your run. All outputs will be lost.",
     "✨ Use 'spell logs {number}' to view logs again",
 )
-
-
-class Spinner(Protocol):
-    """What moves on a terminal while a state goes on."""
-
-    def show(self, text: str) -> None:
-        """Show this text beside the moving sign."""
-
-    def clear(self) -> None:
-        """Leave no trace on the line."""
-
-
-class _NoSpinner:
-    def show(self, text: str) -> None:
-        """Elsewhere than on a terminal nothing moves."""
-
-    def clear(self) -> None:
-        """There is nothing to clear."""
 
 
 class Console:
@@ -76,9 +59,8 @@ class Console:
     def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
         self._verbose, self._to_stderr = verbose, status_to_stderr
         stream = sys.stderr if status_to_stderr else sys.stdout
-        self._spinner: Spinner = _NoSpinner()
-        if stream.isatty() and not verbose and show.speaks_utf8():
-            self._spinner = importlib.import_module("orchestrator.cli.spinner").TerminalSpinner(stream)
+        moving = stream.isatty() and not verbose and not show.is_dumb()
+        self._spinner = TerminalSpinner(stream) if moving else Spinner()
         self._state: State | None = None
         self._at_line_start = True
 
@@ -100,6 +82,7 @@ class Console:
 
     def raw(self, data: bytes) -> None:
         """The run's own output, untouched."""
+        self._spinner.clear()
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -157,8 +140,14 @@ class Console:
         show.say(text, err=self._to_stderr)
 
 
+def detached(number: int | str, *, err: bool = False) -> None:
+    """Say that the run goes on without us, and what can be done with it."""
+    for line in _DETACHED:
+        show.say(line.format(number=number), err=err)
+
+
 def exit_code(run: RunSummary) -> int:
     """What the shell gets for a run that was waited for: its command's code; 128 + N for signal N; else 1."""
-    if run.exit_code or run.state in (State.COMPLETE, State.STOPPED):
-        return run.exit_code if run.exit_code is not None else 128 + (run.signal or 0)
+    if run.exit_code or (run.exit_code == 0 and run.state in (State.COMPLETE, State.STOPPED)):
+        return run.exit_code
     return 1 if run.signal is None else 128 + run.signal

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import io
+import os
 import sys
 import tarfile
 import time
@@ -13,7 +16,7 @@ from typing import IO, Any, Self
 
 import click
 
-from orchestrator.cli import show
+from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
 from orchestrator.records import FileRecord
@@ -21,11 +24,12 @@ from orchestrator.records import FileRecord
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
 _YEAR_S = 365 * 86400
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PROGRESS_FROM_BYTES = 8 << 20
 
 
 @click.command(context_settings=_HELP)
-@click.argument("resource", default="")
+@click.argument("resource", default="", shell_complete=complete.resources)
 @click.option("-h", "human", is_flag=True, help="Sizes as 1.2K, 15M.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def ls(resource: str, human: bool, json_: bool) -> None:
@@ -47,7 +51,7 @@ def _moment(item: FileRecord) -> str:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("resource", nargs=-1, required=True)
+@click.argument("resource", nargs=-1, required=True, shell_complete=complete.resources)
 def cat(resource: Sequence[str]) -> None:
     """Print each RESOURCE, a file."""
     with connect() as client:
@@ -61,31 +65,35 @@ def cat(resource: Sequence[str]) -> None:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("resource")
-@click.argument("destination", default=".", type=click.Path(path_type=Path))
+@click.argument("resource", shell_complete=complete.resources)
+@click.argument("destination", default=".")
 @click.option("-f", "--force", is_flag=True, help="Overwrite without asking.")
 @click.option("-i", "--ignore", is_flag=True, help="Leave files that are there already.")
-def cp(resource: str, destination: Path, force: bool, ignore: bool) -> None:
+def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     """Copy RESOURCE, a file or what is in a folder, to DESTINATION (a folder; default: here)."""
     if resource.startswith("/"):
         raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
+    target = _Target(Path(destination), force, ignore)
     with connect() as client:
         kind, total, chunks = client.download(resource)
-        target = _Target(destination, force, ignore)
         try:
-            with _progress(resource, total) as progress:
+            with _progress(resource, total) as target.progress:
                 if kind == "file":
-                    name = resource.rstrip("/").rpartition("/")[2]
-                    place = (
-                        destination / name if destination.is_dir() or str(destination).endswith("/") else destination
-                    )
-                    target.write(place, progress.wrap(chunks))
+                    target.write(_file_place(resource, destination), chunks)
                 else:
-                    _unpack(chunks, target, progress)
+                    _unpack(chunks, target)
         except OSError as error:
-            raise (DiskFull if error.errno == 28 else SpellError)(f"{error.filename}: {error.strerror}") from error
+            raise (DiskFull if error.errno in _FULL else SpellError)(f"{error.filename}: {error.strerror}") from error
+        except tarfile.TarError as error:
+            raise SpellError(f"{resource!r} did not arrive whole: {error}.") from error
     skipped = f" Skipped {target.skipped} files." if target.skipped else ""
     show.say(f"✔ Copied {target.copied} files.{skipped}")
+
+
+def _file_place(resource: str, destination: str) -> Path:
+    """Where one file goes: into a folder that is there or is asked for with a `/`, else to that very name."""
+    into = destination.endswith("/") or Path(destination).is_dir()
+    return Path(destination, resource.rstrip("/").rpartition("/")[2] if into else "")
 
 
 class _Target:
@@ -94,26 +102,32 @@ class _Target:
     def __init__(self, root: Path, force: bool, ignore: bool) -> None:
         self.root, self._force, self._ignore = root, force, ignore
         self.copied = self.skipped = 0
+        self.progress: Any = _Silent()
 
-    def wants(self, place: Path) -> bool:
+    def _wants(self, place: Path) -> bool:
         """Whether a file is to be written there; asks on a terminal."""
-        if (place.exists() or place.is_symlink()) and not self._force:
-            asked = sys.stdin.isatty() and not self._ignore
-            words = f"File '{place}' already exists. Are you sure you want to overwrite?"
-            if self._ignore or (asked and not click.confirm(words)):
-                self.skipped += 1
-                return False
+        if place.is_dir() and not place.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, "There is a folder of that name", str(place))
+        if not os.path.lexists(place) or self._force:
+            return True
+        if self._ignore or (sys.stdin.isatty() and not self._may_overwrite(place)):
+            self.skipped += 1
+            return False
         return True
+
+    def _may_overwrite(self, place: Path) -> bool:
+        with self.progress.paused():
+            return click.confirm(f"File '{place}' already exists. Are you sure you want to overwrite?")
 
     def write(self, place: Path, chunks: Iterator[bytes], mode: int = 0o644) -> None:
         """Write one file, whole: beside, then renamed."""
-        if not self.wants(place):
+        if not self._wants(place):
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = place.with_name(f".{place.name}.spell-part")
         try:
             with beside.open("wb") as file:
-                for chunk in chunks:
+                for chunk in self.progress.wrap(chunks):
                     file.write(chunk)
             beside.chmod(mode)
             beside.replace(place)
@@ -121,23 +135,34 @@ class _Target:
             beside.unlink(missing_ok=True)
         self.copied += 1
 
+    def link(self, place: Path, leads_to: str) -> None:
+        """Make one symbolic link."""
+        if self._wants(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            place.symlink_to(leads_to)
+            self.copied += 1
 
-def _unpack(chunks: Iterator[bytes], target: _Target, progress: Any) -> None:
-    root = target.root.absolute()
-    with tarfile.open(fileobj=_Stream(chunks), mode="r|") as tar:
+
+def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
+    target.root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_CHUNK_BYTES) as tar:
         for member in tar:
-            safe = tarfile.data_filter(member, str(root))  # refuses what leads out of the destination
-            place = root / safe.name
+            try:
+                safe = tarfile.data_filter(member, str(target.root.absolute()))
+            except tarfile.FilterError as error:  # a link that leads out of what is copied
+                show.warn(f"{member.name} is left out: {error}.")
+                target.skipped += 1
+                continue
+            place = target.root / safe.name
             if safe.isdir():
                 place.mkdir(parents=True, exist_ok=True)
-            elif safe.issym() and target.wants(place):
-                place.unlink(missing_ok=True)
-                place.symlink_to(safe.linkname)
-                target.copied += 1
+            elif safe.issym():
+                target.link(place, safe.linkname)
             elif safe.isreg():
                 file = tar.extractfile(member)
                 assert file is not None
-                target.write(place, progress.wrap(_chunks(file)), member.mode)
+                target.write(place, _chunks(file), safe.mode or 0o644)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -149,20 +174,19 @@ class _Stream(io.RawIOBase):
     """Chunks, as a file that can be read once."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._rest = chunks, b""
+        self._chunks, self._rest = chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                break
-            self._rest += chunk
-        taken = self._rest if size < 0 else self._rest[:size]
-        self._rest = self._rest[len(taken) :]
-        return taken
+        """At most `size` bytes (all for a negative one); nothing at the end."""
+        if size < 0:
+            return bytes(self._rest) + b"".join(self._chunks)
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(taken)
 
 
 class _Silent:
@@ -177,6 +201,10 @@ class _Silent:
     def wrap(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The same chunks."""
         return chunks
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """There is nothing to pause."""
+        return contextlib.nullcontext()
 
 
 def _progress(name: str, total: int) -> Any:

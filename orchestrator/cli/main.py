@@ -6,13 +6,18 @@ Each verb's module is loaded when the verb is used; `--help` needs none of them,
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import orchestrator
+from orchestrator.cli import show, streams
+from orchestrator.cli.hints import close_to
 from orchestrator.errors import SpellError
+
+_INTERRUPTED = 130
 
 VERBS = {
     "run": ("orchestrator.cli.run", "Cast a run: put it in front of any command."),
@@ -32,8 +37,18 @@ VERBS = {
 }
 
 
+class _Closed(Exception):
+    """Whoever read our output has gone. Not an OSError, of which click would make exit code 1."""
+
+
 class _Verbs(click.Group):
     """A group that loads a verb's module when the verb is used."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Closed from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -44,6 +59,17 @@ class _Verbs(click.Group):
         module = importlib.import_module(VERBS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}.{close_to(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [CompletionItem(name, help=words) for name, (_, words) in VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -64,27 +90,24 @@ def spell() -> None:
 
 def main() -> None:
     """The entry point."""
+    streams.prepare()
     try:
         sys.exit(spell.main(standalone_mode=False, prog_name="spell"))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except SpellError as error:
-        _show(error)
+        show.error(error.message, error.cure)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("Aborted.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `spell logs 1 | head` ends quietly
+        sys.exit(1 if error.__cause__ is None and isinstance(error, click.Abort) else _INTERRUPTED)
+    except _Closed:
+        streams.close_stdout()  # `spell ps | head` ends quietly
         sys.exit(0)
-
-
-def _show(error: SpellError) -> None:
-    mark = click.style("ERROR:", fg="red")
-    click.echo(f"{mark} {error.message}", err=True)
-    if error.cure:
-        click.echo(f"       {error.cure}", err=True)
+    except OSError as error:
+        show.error(f"{error.filename or 'The output'}: {error.strerror or error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

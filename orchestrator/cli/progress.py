@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Self
 
@@ -35,3 +36,12 @@ class Bar:
         for chunk in chunks:
             yield chunk
             self._progress.advance(self._task, len(chunk))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Not drawn inside this: somebody is asked something."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()

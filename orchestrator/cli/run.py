@@ -14,27 +14,43 @@ from typing import Any
 import click
 
 from orchestrator import snapshot
-from orchestrator.cli import show
-from orchestrator.cli.console import DETACHED, Console, exit_code
+from orchestrator.cli import complete, show
+from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
+from orchestrator.cli.hints import Commanding
+from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
-from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
 from orchestrator.home import Home, default_home
 from orchestrator.records import CastRecord
 from orchestrator.snapshot import Snapshot
-from orchestrator.spec import RequirementFile, RunSpec, parse_mount
+from orchestrator.spec import PLACEHOLDER, RequirementFile, RunSpec, parse_mount
 
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
 _SHOWN_UNTRACKED = 10
 
 
 @click.command(
+    cls=Commanding,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="COMMAND is one quoted string for the shell, or words that are joined by spaces. Options may stand before or "
     "after it; put -- before a command that has options of its own: spell run -- python train.py --epochs 3",
 )
 @click.argument("command", nargs=-1)
-@click.option("-t", "--machine-type", metavar="NAME", help="What to run on; see spell machine-types. [default: cpu]")
-@click.option("-m", "--mount", metavar="RES[:PATH]", multiple=True, help="Mount a resource, read-only: runs/2/data.txt")
+@click.option(
+    "-t",
+    "--machine-type",
+    metavar="NAME",
+    shell_complete=complete.machine_types,
+    help="What to run on; see spell machine-types. [default: cpu]",
+)
+@click.option(
+    "-m",
+    "--mount",
+    metavar="RES[:PATH]",
+    multiple=True,
+    shell_complete=complete.resources,
+    help="Mount a resource, read-only: runs/2/data.txt",
+)
 @click.option("--pip", metavar="PKG[==V]", multiple=True, help="A pip package.")
 @click.option("--pip-req", metavar="FILE", multiple=True, help="A file of pip requirements.")
 @click.option("--python", metavar="VERSION", help="The wanted Python, such as 3.12. [default: the server's]")
@@ -47,7 +63,7 @@ _SHOWN_UNTRACKED = 10
 @click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository.")
 @click.option("-d", "--description", metavar="TEXT", help="[default: the message of the commit]")
 @click.option("--name", metavar="NAME", help="A name to call the run by, in mounts too.")
-@click.option("--label", metavar="LABEL", multiple=True, help="A label to find it by.")
+@click.option("--label", metavar="LABEL", multiple=True, shell_complete=complete.labels, help="A label to find it by.")
 @click.option("--param", metavar="N=V", multiple=True, help="Fill :N: in the command.")
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
 @click.option("--timeout", type=float, metavar="MINUTES", help="Stop the run after this running time.")
@@ -67,6 +83,7 @@ def run(ctx: click.Context, /, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     asked = Asked(**typed)
     spec, code = build_spec(asked)
+    _warn_unfilled(spec)
     with connect() as client:
         cast = client.cast(spec, code)
         ctx.exit(_announce(client, cast, asked))
@@ -133,12 +150,11 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
         ignore=(*job.ignore, *asked.ignore),
     )
     url = asked.github_url or job.github_url
-    code = _capture(asked, url, asked.github_ref or job.github_ref)
+    code, ignored = _capture(asked, url, asked.github_ref or job.github_ref)
+    spec = replace(spec, ignore=(*ignored.splitlines(), *spec.ignore))
     if code is None:
         return spec, None
-    description = spec.description or code.subject
-    ignore = (*_spellignore(code), *spec.ignore)
-    return replace(spec, code=code.code, description=description, ignore=ignore), code
+    return replace(spec, code=code.code, description=spec.description or code.subject), code
 
 
 class _NoJob:
@@ -152,36 +168,52 @@ class _NoJob:
     folder = Path()
 
 
+def _warn_unfilled(spec: RunSpec) -> None:
+    names = () if spec.params else dict.fromkeys(PLACEHOLDER.findall(spec.command))
+    for name in names:
+        show.warn(f"The command's ':{name}:' stays as it is; --param {name}=VALUE would fill it.")
+
+
 def _announce(client: Client, cast: CastRecord, asked: Asked) -> int:
-    quiet = asked.json_
     for warning in cast.warnings:
-        _warn(warning)
-    if not quiet:
-        show.say(f"💫 Casting spell #{cast.number}…")
-    if asked.background:
-        if quiet:
-            show.as_json(client.run(str(cast.number)))
-        else:
-            show.say(f"View logs with `spell logs {cast.number}`")
+        show.warn(warning)
+    number = str(cast.number)
+    if asked.background and asked.json_:
+        show.as_json(client.run(number))
         return 0
-    if quiet:
-        done = client.wait(str(cast.number))
-        show.as_json(client.run(str(cast.number)))
-        return exit_code(done)
-    show.say("✨ Stop viewing logs with ^C")
-    console = Console(verbose=asked.verbose)
+    if not asked.json_:
+        show.say(f"💫 Casting spell #{number}…")
+    if asked.background:
+        show.say(f"View logs with `spell logs {number}`")
+        return 0
     try:
-        ended = console.follow(client.follow(str(cast.number)))
+        return _wait_as_json(client, number) if asked.json_ else _follow(client, number, asked.verbose)
     except KeyboardInterrupt:
-        click.echo()
-        for line in DETACHED:
-            show.say(line.format(number=cast.number))
-        return 130
+        click.echo(err=asked.json_)
+        detached(number, err=asked.json_)
+        return INTERRUPTED
+    except BrokenPipeError:  # `spell run … | head`: nobody reads on
+        close_stdout()
+        detached(number, err=True)
+        return BROKEN_PIPE
+
+
+def _wait_as_json(client: Client, number: str) -> int:
+    ended = client.wait(number)
+    show.as_json(client.run(number))
+    return exit_code(ended)
+
+
+def _follow(client: Client, number: str, verbose: bool) -> int:
+    show.say("✨ Stop viewing logs with ^C")
+    console = Console(verbose=verbose)
+    ended = console.follow(client.follow(number))
     console.end(ended)
     return exit_code(ended)
 
 
-def _capture(asked: Asked, url: str, ref: str) -> Snapshot | None:
+def _capture(asked: Asked, url: str, ref: str) -> tuple[Snapshot | None, str]:
+    """The code, and the text of the `.spellignore` that goes with it."""
     cwd = Path.cwd()
     if url:
         if asked.commit_ref:
@@ -189,69 +221,82 @@ def _capture(asked: Asked, url: str, ref: str) -> Snapshot | None:
         return _told(snapshot.of_url(url, ref, _cache_dir()))
     if ref:
         raise InvalidConfig("--github-ref needs --github-url.")
-    if snapshot.find_root(cwd) is None:
+    root = snapshot.find_root(cwd)
+    if root is None:
+        if asked.commit_ref:
+            raise InvalidRepository(f"--commit-ref {asked.commit_ref}: there is no git repository here.")
         _go_on_without_repository(asked.force)
-        return None
+        return None, _read_spellignore(cwd)
     if asked.commit_ref:
         return _told(snapshot.of_commit(cwd, asked.commit_ref))
     include = asked.include_untracked or _configured_untracked()
     code = snapshot.of_working_tree(cwd, include_untracked=include)
     if code.untracked:
-        _go_on_without_untracked(code.untracked, asked.force)
+        _go_on_without_untracked(code, asked.force)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=asked.json_)
-    return _told(code)
+    return _told(code)[0], _read_spellignore(root)
 
 
-def _told(code: Snapshot) -> Snapshot:
+def _told(code: Snapshot) -> tuple[Snapshot, str]:
     for warning in code.warnings:
-        _warn(warning)
-    return code
+        show.warn(warning)
+    entry = next((entry for entry in code.manifest.entries if entry.path == ".spellignore"), None)
+    if entry is None:
+        return code, ""
+    with code.open_blob(entry.digest) as file:
+        return code, file.read().decode("utf-8", "replace")
+
+
+def _read_spellignore(folder: Path) -> str:
+    """That of a folder, tracked by git or not."""
+    try:
+        return (folder / ".spellignore").read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _may_ask(force: bool) -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and not force
 
 
 def _go_on_without_repository(force: bool) -> None:
-    if sys.stdin.isatty() and sys.stdout.isatty() and not force:
+    if _may_ask(force):
         click.confirm(f"{_NO_REPOSITORY} Continue anyway?", default=True, abort=True)
     else:
-        _warn(_NO_REPOSITORY)
+        show.warn(_NO_REPOSITORY)
 
 
-def _go_on_without_untracked(files: Sequence[str], force: bool) -> None:
-    listed = "\n".join(f"  {name}" for name in files[:_SHOWN_UNTRACKED])
-    more = len(files) - _SHOWN_UNTRACKED
+def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
+    names = [name for name in code.untracked if not name.endswith(".DS_Store")]
+    if not names:
+        return
+    listed = "\n".join(f"  {name}" for name in names[:_SHOWN_UNTRACKED])
+    more = len(names) - _SHOWN_UNTRACKED
     listed += f"\n  … and {more} more" if more > 0 else ""
-    text = f"There are some untracked files. They won't be available on this run.\n{listed}"
-    if sys.stdin.isatty() and sys.stdout.isatty() and not force:
-        click.echo(show.plain(text))
+    repository = code.code.repository
+    text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
+    if _may_ask(force):
+        show.say(text)
         click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
     else:
-        _warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
-
-
-def _warn(text: str) -> None:
-    click.echo(f"{click.style('WARNING:', fg='yellow')} {show.plain(text)}", err=True)
+        show.warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
 
 
 def _configured_untracked() -> bool:
     path = Home(default_home()).config
-    if not path.exists():
-        return False
     try:
-        return bool(tomllib.loads(path.read_text("utf-8")).get("include_untracked", False))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(path.read_text("utf-8")).get("include_untracked") is True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HomeUnusable(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise InvalidConfig(f"{path}: {error}") from error
 
 
 def _cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell" / "git"
-
-
-def _spellignore(code: Snapshot) -> tuple[str, ...]:
-    entry = next((entry for entry in code.manifest.entries if entry.path == ".spellignore"), None)
-    if entry is None:
-        return ()
-    with code.open_blob(entry.digest) as file:
-        return tuple(file.read().decode("utf-8", "replace").splitlines())
 
 
 def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:

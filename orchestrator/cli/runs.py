@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from orchestrator.cli import show
-from orchestrator.cli.console import DETACHED, Console, exit_code
+from orchestrator.cli import complete, show
+from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
+from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
-from orchestrator.errors import SpellError, UsageError
+from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.records import RunRecord, RunSummary
 from orchestrator.states import ACTIVE, State
 
@@ -22,7 +23,7 @@ _EVENTS_ONLY = "0.{offset}.0"
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
 @click.option("-v", "--verbose", is_flag=True, help="All states, and what was logged in them.")
@@ -53,9 +54,11 @@ def _follow(client: Client, console: Console, number: str, position: str) -> int
         ended = console.follow(client.follow(number, position))
     except KeyboardInterrupt:
         click.echo(err=True)
-        for line in DETACHED:
-            show.say(line.format(number=number), err=True)
-        return 130
+        detached(number, err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # `spell logs -f 1 | head`: nobody reads on
+        close_stdout()
+        return BROKEN_PIPE
     console.end(ended)
     return 0
 
@@ -63,9 +66,21 @@ def _follow(client: Client, console: Console, number: str, position: str) -> int
 @click.command(context_settings=_HELP)
 @click.option("-n", "limit", type=click.IntRange(1, _ALL), default=50, show_default=True, help="At most N runs.")
 @click.option("-a", "--all", "all_", is_flag=True, help="All runs.")
-@click.option("-s", "--state", multiple=True, help="Only runs in this state: running, failed, active, …")
-@click.option("-l", "--label", multiple=True, help="Only runs with this label; several: any of them.")
-@click.option("--name", default="", help="Only runs of this name.")
+@click.option(
+    "-s",
+    "--state",
+    multiple=True,
+    shell_complete=complete.states,
+    help="Only runs in this state: running, failed, active, …",
+)
+@click.option(
+    "-l",
+    "--label",
+    multiple=True,
+    shell_complete=complete.labels,
+    help="Only runs with this label; several: any of them.",
+)
+@click.option("--name", default="", shell_complete=complete.names, help="Only runs of this name.")
 @click.option("-v", "--verbose", is_flag=True, help="More columns.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def ps(
@@ -98,7 +113,7 @@ def _states(texts: Sequence[str]) -> list[str]:
         elif name in list(State):
             found.append(name)
         else:
-            raise UsageError(f"There is no state {text!r}.", f"There are: active, {', '.join(State)}.")
+            raise UsageError(f"There is no state {text!r}.", f"There are: active, queued, {', '.join(State)}.")
     return found
 
 
@@ -125,7 +140,7 @@ def _table(found: Sequence[RunSummary], verbose: bool) -> None:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def info(run: str, json_: bool) -> None:
     """Show all about RUN: a number, a name, latest or latest~1."""
@@ -137,7 +152,8 @@ def info(run: str, json_: bool) -> None:
     facts = _facts(found)
     width = max(len(key) for key, _ in facts)
     for key, value in facts:
-        show.say(f"{key.ljust(width)}  {value}")
+        lines = value.replace("\n", "\n".ljust(width + 3))
+        show.say(f"{key.ljust(width)}  {lines}")
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -169,6 +185,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
         ("Environment Vars", ", ".join(spec["env"])),
         ("Python", run.python),
+        ("Frameworks", ", ".join(spec["frameworks"] or ())),
+        ("Requirements File", ", ".join(item["name"] for item in spec["requirements"])),
         ("Pip Packages", ", ".join(spec["pip"])),
         ("Installed", ", ".join(run.packages)),
         ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
@@ -178,22 +196,22 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.pass_context
 def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
     """End each RUN and keep its outputs."""
     words = "Stopping run {number}. Use 'spell logs -f {number}' to view logs while the job finishes."
-    ctx.exit(_each(run, lambda client, reference: client.stop(reference), words, quiet))
+    ctx.exit(_each(run, lambda client, number: client.stop(number), words, quiet))
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.pass_context
 def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
     """End each RUN at once. Its outputs are lost."""
-    ctx.exit(_each(run, lambda client, reference: client.kill(reference), "Killing run {number}.", quiet))
+    ctx.exit(_each(run, lambda client, number: client.kill(number), "Killing run {number}.", quiet))
 
 
 def _each(references: Sequence[str], act: Callable[[Client, str], str], words: str, quiet: bool) -> int:
@@ -203,20 +221,21 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
         for reference in references:
             try:
                 number = client.run(reference).number
-                act(client, str(number))
+                state = act(client, str(number))
             except SpellError as error:
-                if len(references) == 1:
+                if len(references) == 1 or isinstance(error, ServerUnavailable):
                     raise
                 failed = error.exit_code
-                click.echo(f"ERROR: {error.message}", err=True)
-            else:
-                if not quiet:
-                    show.say(words.format(number=number))
+                show.error(error.message)
+                continue
+            if not quiet:
+                over = f"Run {number} had not started; it never will."
+                show.say(over if state == State.KILLED else words.format(number=number))
     return failed
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long (exit code 1).")
 @click.pass_context
 def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
@@ -236,7 +255,7 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.argument("name", default="")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def metrics(run: str, name: str, json_: bool) -> None:

@@ -3,38 +3,74 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
+from orchestrator.cli.streams import speaks_utf8
 from orchestrator.spec import to_wire
 
 _ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x"}
 _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
-_VARIATION = "\ufe0f"
-
-
-def speaks_utf8() -> bool:
-    """Whether stdout takes more than ASCII."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+_VARIATION = "\ufe0f"  # makes an emoji of the character before it
+_WIDE = frozenset("WF")  # of unicodedata.east_asian_width: two cells of a terminal
+_NO_WIDTH = frozenset({"Mn", "Me", "Cf"})
+_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
+# What moves a cursor or turns the direction of the text would let a run's name lie about its line.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
     """`text` as stdout can show it: where that is not UTF-8, in ASCII, without signs."""
-    if speaks_utf8():
+    if speaks_utf8(sys.stdout):
         return text
     for sign, word in _ASCII.items():
         text = text.replace(sign, word)
     without = "".join(char for char in text if char not in _SIGNS and char != _VARIATION)
-    return without.lstrip().encode("ascii", "replace").decode()
+    return (without.lstrip() if without != text else text).encode("ascii", "replace").decode()
+
+
+def safe(text: str) -> str:
+    """`text` with its control characters spelled out, so that it cannot move the cursor; lines and tabs stay."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def without_ansi(text: str) -> str:
+    """`text` without colours and cursor movements."""
+    return _ANSI.sub("", text)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a line, at once."""
-    click.echo(plain(text), err=err)
+    click.echo(plain(safe(text)), err=err)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    click.echo(f"{_coloured('WARNING:', 'yellow')} {plain(safe(text))}", err=True)
+
+
+def error(message: str, cure: str = "") -> None:
+    """Print an error on stderr, and below it what to do about it."""
+    click.echo(f"{_coloured('ERROR:', 'red')} {plain(safe(message))}", err=True)
+    for line in cure.splitlines():
+        click.echo(f"       {plain(safe(line))}", err=True)
+
+
+def _coloured(word: str, colour: str) -> str:
+    dull = os.environ.get("NO_COLOR") or is_dumb()
+    return word if dull else click.style(word, fg=colour)  # click takes colours off where there is no terminal
+
+
+def is_dumb() -> bool:
+    """Whether the terminal, if there is one, can only print."""
+    return os.environ.get("TERM", "") in ("", "dumb", "unknown")
 
 
 def as_json(value: Any) -> None:
@@ -87,16 +123,49 @@ def clock(moment: float | None) -> str:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns under upper-case headers, without borders."""
-    cells = [list(headers), *(list(map(plain, row)) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    cells = [list(headers), *([plain(safe(" ".join(cell.split()))) for cell in row] for row in rows)]
+    widths = [max(width(row[column]) for row in cells) for column in range(len(headers))]
+    lines = ("  ".join(map(_padded, row, widths)).rstrip() for row in cells)
     click.echo("\n".join(lines))
 
 
-def cut(text: str, width: int) -> str:
-    """One line of at most `width` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else plain(line[: width - 1] + "…")
+def _padded(cell: str, cells: int) -> str:
+    return cell + " " * (cells - width(cell))
+
+
+def width(text: str) -> int:
+    """How many cells of a terminal `text` fills: wide characters two, combining ones none."""
+    return len(text) if text.isascii() else sum(cells for _, cells in _measured(text))
+
+
+def _measured(text: str) -> Iterator[tuple[str, int]]:
+    """Each character, and how many cells it adds."""
+    last = 0
+    for char in text:
+        if char == _VARIATION:
+            yield char, int(last == 1)
+            last = 2
+        elif unicodedata.category(char) in _NO_WIDTH:
+            yield char, 0
+        else:
+            last = 2 if unicodedata.east_asian_width(char) in _WIDE else 1
+            yield char, last
+
+
+def cut(text: str, cells: int) -> str:
+    """One line of at most `cells` cells of a terminal; `…` (or `...`) at its end says that it was longer."""
+    line, end = plain(safe(" ".join(text.split()))), plain("…")
+    if width(line) <= cells:
+        return line
+    if cells < len(end):
+        return ""
+    kept, room = "", cells - len(end)
+    for char, needed in _measured(line):
+        room -= needed
+        if room < 0:
+            break
+        kept += char
+    return kept + end
 
 
 def state(name: str, exit_code: int | None, signal: int | None, wish: str | None) -> str:

@@ -1,37 +1,84 @@
-"""The spinner of a terminal. Loaded only there: rich takes a while."""
+"""The spinner of a terminal: one line that a thread draws again and again, and that leaves no trace."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
+import threading
 from typing import TextIO
 
-from rich._spinners import SPINNERS
-from rich.console import Console
-from rich.status import Status
-from rich.text import Text
+from orchestrator.cli import show
+from orchestrator.cli.streams import speaks_utf8
 
-SPINNERS["spell"] = {"interval": 400, "frames": ["⭐", "🌟"]}
-_SIGN_WIDTH = 4
+_FRAMES, _ASCII_FRAMES = "⭐🌟", "|/-\\"
+_FRAME_S, _ASCII_FRAME_S = 0.4, 0.1
+_USUAL_COLUMNS = 80
+_CLEAR_LINE = "\r\x1b[K"
 
 
-class TerminalSpinner:
-    """`⭐ Building… last line of the build log`, cut to the width of the terminal."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False)
-        self._status: Status | None = None
+class Spinner:
+    """What moves while a state goes on. Elsewhere than on a terminal that is nothing."""
 
     def show(self, text: str) -> None:
         """Show this text beside the moving sign."""
-        line = Text(text[: shutil.get_terminal_size().columns - _SIGN_WIDTH])
-        if self._status is None:
-            self._status = Status(line, console=self._console, spinner="spell")
-            self._status.start()
-        else:
-            self._status.update(line)
 
     def clear(self) -> None:
         """Leave no trace on the line."""
-        if self._status:
-            self._status.stop()
-            self._status = None
+
+
+class TerminalSpinner(Spinner):
+    """`⭐ Building… last line of the build log`, cut to the width of the terminal.
+
+    Args:
+        stream: a terminal; whoever else writes to it calls `clear` first.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        utf8 = speaks_utf8(stream)
+        self._frames, self._frame_s = (_FRAMES, _FRAME_S) if utf8 else (_ASCII_FRAMES, _ASCII_FRAME_S)
+        self._lock = threading.Lock()
+        self._text, self._turn = "", 0
+        self._idle = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def show(self, text: str) -> None:
+        """Show this text beside the moving sign."""
+        with self._lock:
+            self._text = show.without_ansi(text)
+            self._draw()
+        if self._thread is None:
+            self._idle.clear()
+            self._thread = threading.Thread(target=self._spin, name="spinner", daemon=True)
+            self._thread.start()
+
+    def clear(self) -> None:
+        """Leave no trace on the line."""
+        if self._thread:
+            self._idle.set()
+            self._thread.join()
+            self._thread = None
+        if self._text:
+            self._text = ""
+            with contextlib.suppress(OSError):
+                self._stream.write(_CLEAR_LINE)
+                self._stream.flush()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            while not self._idle.wait(self._frame_s):
+                with self._lock:
+                    self._turn += 1
+                    self._draw()
+
+    def _draw(self) -> None:
+        sign = self._frames[self._turn % len(self._frames)]
+        room = self._columns() - show.width(sign) - 2  # a space, and none in the last column
+        self._stream.write(f"{_CLEAR_LINE}{sign} {show.cut(self._text, max(0, room))}")
+        self._stream.flush()
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or _USUAL_COLUMNS
+        except OSError:
+            return _USUAL_COLUMNS

@@ -263,7 +263,7 @@ class _FileReader:
         name = value.rpartition("/")[2]
         if name not in self._names:
             raise InvalidConfig(
-                f"{file} refers to {value!r}, which was not sent.", f"Send it too: --requirements {value}."
+                f"{file} refers to {value!r}, which was not sent.", f"Send it too: --pip-req {value}."
             )
         index = self._names.index(name)
         (self.constraints if option == "-c" else self.included).add(index)

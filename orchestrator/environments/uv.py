@@ -34,6 +34,7 @@ _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
     r"|Network is unreachable|server error \(5\d\d"
 )
+_CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # what another program has said follows
 _TOLD_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
 _OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
 _BOX = re.compile(r"^[\s×│├╰─▶▸]+")
@@ -241,7 +242,7 @@ def explain(lines: Sequence[str]) -> str:
         text = _BOX.sub("", line).strip()
         if text.startswith("hint:"):
             break
-        if text in ("[stderr]", "[stdout]"):
+        if text in _CAPTURES:
             in_capture = True
         elif in_capture and text:
             captured = text

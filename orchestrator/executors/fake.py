@@ -3,6 +3,7 @@
     exit N        ends at once with exit code N
     signal N      ends at once, by signal N
     hang          goes on until it is stopped (exit code 143) or killed (signal 9)
+    ignore        goes on until it is killed; a stop does that when the grace time is over
     refuse        cannot be started (`executor_failed`)
     lose          its supervisor is lost
 
@@ -11,10 +12,12 @@ Keeps its truth in the attempt's folder, as every executor must, so that it can 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
@@ -48,7 +51,8 @@ class FakeExecutor(Executor):
         verb, _, number = launch.command.partition(" ")
         if verb == "refuse":
             raise ExecutorFailed("it was told to refuse")
-        if not _claim(launch.folder, {"verb": verb}):
+        claim: dict[str, str | int] = {"verb": verb, "grace_ms": int(launch.grace_s * 1000)}
+        if not _claim(launch.folder, claim):
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         launch.log.touch()
         now = time.time()
@@ -57,7 +61,7 @@ class FakeExecutor(Executor):
             self._publish(launch.folder, Verdict(code, signal, started_at=now, ended_at=now))
         elif verb == "lose":
             self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="it was told to be lost"))
-        return Handle(self.name, _VERSION, launch.folder, {"verb": verb})
+        return Handle(self.name, _VERSION, launch.folder, claim)
 
     def recover(self, folder: Path) -> Handle | None:
         if _claim(folder, {"verb": "abandoned"}):
@@ -68,7 +72,7 @@ class FakeExecutor(Executor):
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            while not (verdict := _verdict(handle.folder)):
+            while not (verdict := self._verdict(handle)):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return None
@@ -76,16 +80,31 @@ class FakeExecutor(Executor):
         return verdict
 
     def stop(self, handle: Handle, *, kill: bool) -> None:
-        if _verdict(handle.folder) is None:
-            now = time.time()
-            code, signal = (None, 9) if kill else (143, None)
-            self._publish(handle.folder, Verdict(code, signal, started_at=now, ended_at=now))
+        if self._verdict(handle):
+            return
+        if handle.data["verb"] == "ignore" and not kill:
+            with contextlib.suppress(FileExistsError):  # asked before: that counts
+                (handle.folder / "stopping").touch(exist_ok=False)
+            return
+        now = time.time()
+        code, signal = (None, 9) if kill else (143, None)
+        self._publish(handle.folder, Verdict(code, signal, started_at=now, ended_at=now))
 
     def usage(self, handle: Handle) -> Usage | None:
-        return Usage(0.0, 0, 1) if _verdict(handle.folder) is None else None
+        return None if self._verdict(handle) else Usage(0.0, 0, 1)
 
     def destroy(self, handle: Handle) -> None:
         self.stop(handle, kill=True)
+
+    def _verdict(self, handle: Handle) -> Verdict | None:
+        found = _verdict(handle.folder)
+        stopping = handle.folder / "stopping"
+        if found is None and stopping.exists():
+            killed_at = stopping.stat().st_mtime + int(handle.data["grace_ms"]) / 1000
+            if time.time() >= killed_at:
+                found = Verdict(signal=9, ended_at=killed_at)
+                self._publish(handle.folder, found)
+        return found
 
     def _publish(self, folder: Path, verdict: Verdict) -> None:
         fields = {name: getattr(verdict, name) for name in Verdict.__slots__}
@@ -96,7 +115,7 @@ class FakeExecutor(Executor):
             self._changed.notify_all()
 
 
-def _claim(folder: Path, words: dict[str, str]) -> bool:
+def _claim(folder: Path, words: Mapping[str, str | int]) -> bool:
     beside = folder / f"claim-{os.getpid()}-{threading.get_ident()}.tmp"
     beside.write_text(json.dumps(words))
     try:

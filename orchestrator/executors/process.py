@@ -106,7 +106,10 @@ class ProcessExecutor(Executor):
         raise ExecutorFailed(f"the supervisor did not start: {_last_line(launch.folder / 'supervisor.log')}")
 
     def recover(self, folder: Path) -> Handle | None:
-        if supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
+        abandoned = supervisor.claim(folder, supervisor.myself() | {"abandoned": True})
+        for left in folder.glob("request*"):  # the server died before it could; who was to read it has done so
+            left.unlink(missing_ok=True)
+        if abandoned:
             return None
         handle = self._handle(folder)
         return None if handle.data.get("abandoned") else handle
@@ -126,6 +129,7 @@ class ProcessExecutor(Executor):
             if pidfd is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, number)
+                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # one that somebody has suspended hears us too
 
     def usage(self, handle: Handle) -> Usage | None:
         if not _alive(handle):
@@ -173,9 +177,10 @@ class ProcessExecutor(Executor):
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,
         }
-        path = launch.folder / "request.json"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        beside = launch.folder / f"request-{threading.get_ident()}.tmp"
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(request, file)
+        beside.rename(launch.folder / "request.json")
 
 
 class _Nursery:
@@ -286,7 +291,9 @@ def _read_verdict(handle: Handle) -> Verdict:
             return Verdict(reason="machine_restarted")
         return Verdict(reason="supervisor_lost", detail=f"process {handle.data['pid']} is gone")
     error = words["error"] or {}
-    reason = str(error.get("reason", ""))
+    reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
+    if words["disk_full"]:
+        detail = "there was no space left when the command ended"
     for flag in ("disk_full", "out_of_memory", "timed_out"):
         if words[flag]:
             reason = flag
@@ -294,7 +301,7 @@ def _read_verdict(handle: Handle) -> Verdict:
         exit_code=words["exit_code"],
         signal=words["signal"],
         reason=reason,
-        detail=str(error.get("detail", "")),
+        detail=detail,
         started_at=words["started_at"],
         ended_at=words["ended_at"],
         duration_s=words["duration_s"],

@@ -17,7 +17,7 @@ import orchestrator
 from orchestrator import config as configuration
 from orchestrator import machine, runenv
 from orchestrator.environments import Environments
-from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
+from orchestrator.errors import InvalidConfig, NotFound, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
@@ -105,7 +105,10 @@ def _sweep(shop: Workshop) -> None:
     """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
     shop.blobs.sweep()
     for path in shop.home.work.iterdir():
-        run = shop.store.record(int(path.name))
+        try:
+            run = shop.store.record(int(path.name))
+        except (ValueError, NotFound):
+            continue  # not ours
         if run.state in FINAL and run.reason not in ("save_failed", "disk_full"):
             remove_tree(path)
 

@@ -9,8 +9,10 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import click
 import uvicorn
@@ -18,8 +20,11 @@ import uvicorn
 import orchestrator
 from orchestrator.errors import Conflict, SpellError
 from orchestrator.home import Home, default_home
+from orchestrator.launch import answers
 from orchestrator.server.app import make_app
 
+_HANDOVER_LIMIT_S = 20.0
+_LOOK_S = 0.02
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -32,40 +37,56 @@ def main(home: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
     try:
         place.create()
-        with _alone(place), _listen(place) as listening:
-            _serve(place, listening)
+        with _alone(place):
+            server = _server(place)
+            with _listen(place) as listening:
+                server.run(sockets=[listening])
     except SpellError as error:
         click.echo(f"ERROR: {error.message} {error.cure}".strip(), err=True)
         sys.exit(error.exit_code)
+    if not server.started:
+        sys.exit(1)
 
 
-def _serve(home: Home, listening: socket.socket) -> None:
+def _server(home: Home) -> uvicorn.Server:
     server: uvicorn.Server
 
     def stop() -> None:
-        server.should_exit = True
+        server.should_exit = True  # only asks: what is being written is finished first
 
     app = make_app(home, stop)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
     )
-    # A handler that only asks: what is being written is finished first.
-    server.run(sockets=[listening])
+    return server
 
 
 @contextlib.contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Hold the home's lock; the kernel lets go of it when we die, however that is."""
+    """Hold the home's lock; the kernel lets go of it when we die, however that is.
+
+    Who holds it and answers is a healthy server: we are one too many. Who holds it and does not answer is just starting
+    or ending, which is waited for.
+    """
+    deadline = time.monotonic() + _HANDOVER_LIMIT_S
     with home.lock.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise Conflict(f"A server (process {lock.read().strip()}) serves {home.root} already.") from None
+        while not _lock(lock):
+            if answers(home.socket) or time.monotonic() > deadline:
+                lock.seek(0)
+                raise Conflict(f"A server (process {lock.read().strip()}) serves {home.root} already.")
+            time.sleep(_LOOK_S)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from orchestrator.store.details import DetailStore
 from orchestrator.store.tables import events, labels, mounts, runs
 
 MAX_PAGE = 10_000
+_ROWS_AT_ONCE = 20
+_DEMAND = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
 _SUMMARY = [
     runs.c[name]
     for name in (
@@ -60,6 +62,19 @@ class ClaimedRun:
     gpus: tuple[int, ...]
     created_at: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a run wants of the machine, and what it has of it (`gpus`)."""
+
+    number: int
+    fence: int
+    wish: Wish | None
+    cpus: float
+    memory_bytes: int
+    gpus_wanted: int
+    gpus: tuple[int, ...]
 
 
 class Store(DetailStore):
@@ -131,26 +146,15 @@ class Store(DetailStore):
             StaleFence: when the run is somebody else's by now, or already final.
             Conflict: when the move is not legal.
         """
-        now = time.time()
-        sources = [state for state in State if to in MOVES[state]]
         with self._db.write() as connection:
-            changed = connection.execute(
-                update(runs)
-                .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(sources))
-                .values(state=to, **columns)
-            ).rowcount
-            if not changed:
-                raise _why_not(connection, number, fence, to)
-            _add_event(connection, number, now, "state", to, text)
+            _move(connection, number, fence, to, text, columns)
         self.on_change(number)
 
     def end(self, number: int, fence: int, reason: str, detail: str = "", **columns: Any) -> None:
         """Move a run to the final state of an end reason, with its words. Raises as `move`."""
-        end = ENDS[reason]
-        code, signal = columns.get("exit_code"), columns.get("signal")
-        message = end.text.format(code=code, signal=signal, detail=detail)
-        columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message, "gpus": "[]"}
-        self.move(number, fence, end.state, message, **columns)
+        with self._db.write() as connection:
+            _end(connection, number, fence, reason, detail, columns)
+        self.on_change(number)
 
     def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
         """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
@@ -204,18 +208,19 @@ class Store(DetailStore):
             if changed:
                 shown = "stopping" if wish == Wish.STOP else "killing"
                 _add_event(connection, number, time.time(), "wish", shown, "")
-        if row.state == State.MACHINE_REQUESTED:
-            # nothing was started, so nothing can be kept
-            self.end(number, row.fence, "kill_requested", duration_s=0.0)
-            return State.KILLED
+            if row.state == State.MACHINE_REQUESTED:
+                # nothing was started, so nothing can be kept
+                _end(connection, number, row.fence, "kill_requested", "", {"duration_s": 0.0})
         self.on_change(number)
-        return State(row.state)
+        return State.KILLED if row.state == State.MACHINE_REQUESTED else State(row.state)
 
     def update(self, number: int, fence: int, **columns: Any) -> None:
         """Write other columns than the state. Raises `StaleFence` as `move` does."""
         with self._db.write() as connection:
             changed = connection.execute(
-                update(runs).where(runs.c.number == number, runs.c.fence == fence).values(**columns)
+                update(runs)
+                .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(ACTIVE))
+                .values(**columns)
             ).rowcount
             if not changed:
                 raise StaleFence(f"Run {number} is worked on by somebody else.")
@@ -240,20 +245,31 @@ class Store(DetailStore):
             raise NotFound(f"There is no run {number}.")
         return _claimed(row)
 
-    def queued(self, limit: int = 100) -> list[ClaimedRun]:
-        """Runs that wait for a machine, oldest first."""
-        return self._claimed_in([State.MACHINE_REQUESTED], limit)
+    def queued(self) -> Iterator[Demand]:
+        """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
+        return self._demands([State.MACHINE_REQUESTED])
 
-    def occupying(self) -> list[ClaimedRun]:
+    def occupying(self) -> Iterator[Demand]:
         """Runs that hold cores, memory or GPUs now."""
-        return self._claimed_in(OCCUPYING, None)
+        return self._demands(OCCUPYING)
+
+    def _demands(self, states: Iterable[State]) -> Iterator[Demand]:
+        query = select(*_DEMAND).where(runs.c.state.in_(list(states))).order_by(runs.c.number)
+        with self._db.read() as connection:
+            for row in connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
+                yield Demand(
+                    row.number,
+                    row.fence,
+                    Wish(row.wish) if row.wish else None,
+                    row.cpus,
+                    row.memory_bytes or 0,
+                    row.gpus_wanted,
+                    tuple(json.loads(row.gpus)),
+                )
 
     def active(self) -> list[ClaimedRun]:
         """All runs that have not ended, oldest first."""
-        return self._claimed_in(ACTIVE, None)
-
-    def _claimed_in(self, states: Iterable[State], limit: int | None) -> list[ClaimedRun]:
-        query = select(runs).where(runs.c.state.in_(list(states))).order_by(runs.c.number).limit(limit)
+        query = select(runs).where(runs.c.state.in_(list(ACTIVE))).order_by(runs.c.number)
         with self._db.read() as connection:
             return [_claimed(row) for row in connection.execute(query)]
 
@@ -332,6 +348,25 @@ class Store(DetailStore):
         query = select(events).where(and_(events.c.run == number, events.c.id > after)).order_by(events.c.id)
         with self._db.read() as connection:
             return [EventRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
+    sources = [state for state in State if to in MOVES[state]]
+    changed = connection.execute(
+        update(runs)
+        .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(sources))
+        .values(state=to, **columns)
+    ).rowcount
+    if not changed:
+        raise _why_not(connection, number, fence, to)
+    _add_event(connection, number, time.time(), "state", to, text)
+
+
+def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:
+    end = ENDS[reason]
+    message = end.text.format(code=columns.get("exit_code"), signal=columns.get("signal"), detail=detail)
+    columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message, "gpus": "[]"}
+    _move(connection, number, fence, end.state, message, columns)
 
 
 def _add_event(connection: Connection, number: int, at: float, kind: str, state: str, text: str) -> None:

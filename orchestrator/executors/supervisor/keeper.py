@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import time
 from typing import Any
@@ -39,8 +40,8 @@ class Keeper:
     def run(self, go_fd: int) -> None:
         """Wait for the word on `go_fd`, run the command, write its result, exit when nothing of the run is left."""
         isolation.die_with_parent(signal.SIGKILL if self.in_namespace else signal.SIGUSR1)
-        if not os.read(go_fd, 1):
-            os._exit(1)  # the supervisor died before it said go
+        if not os.read(go_fd, 1) or _hung_up(go_fd):
+            os._exit(1)  # the supervisor died before it said go, or before the kernel knew whom to tell
         if self.in_namespace:
             isolation.mount_proc()
         else:
@@ -74,8 +75,8 @@ class Keeper:
     def _become_command(self) -> None:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # whatever spelld, or who started it, ignores
         os.chdir(self.request["cwd"])
         log = os.open(self.request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         empty = os.open(os.devnull, os.O_RDONLY)
@@ -173,4 +174,26 @@ class Keeper:
         os.close(self.report_fd)
 
     def _say(self, words: dict[str, Any]) -> None:
-        os.write(self.result_fd, (json.dumps(words) + "\n").encode())
+        with contextlib.suppress(BrokenPipeError):  # the supervisor was killed; what it started must end all the same
+            os.write(self.result_fd, (json.dumps(words) + "\n").encode())
+
+
+def kill_descendants() -> None:
+    """KILL and reap all descendants of the caller until none is left. They must become its own when they are orphaned."""
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for pid in identity.descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        signal.sigtimedwait({signal.SIGCHLD}, _KILL_ROUND_S)
+
+
+def _hung_up(fd: int) -> bool:
+    """Whether nobody has the other end of this pipe any more."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))

@@ -27,7 +27,7 @@ from orchestrator.executors.supervisor import identity, isolation, keeper
 
 VERSION = 1
 _VERDICT_BYTES = 4096
-_ALMOST_FULL_BYTES = 1 << 20
+_ALMOST_FULL_BYTES = 16 << 20  # more than the store lets go of when it cannot be written
 
 
 def claim(folder: Path, owner: dict[str, Any]) -> bool:
@@ -53,24 +53,25 @@ def myself() -> dict[str, Any]:
 def main(folder_name: str) -> int:
     """Supervise the attempt in this folder to its end. Returns the exit status of the supervisor itself."""
     folder = Path(folder_name)
-    request = json.loads((folder / "request.json").read_bytes())
+    request = _request(folder)
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
-    if not claim(folder, myself()):
+    if request is None or not claim(folder, myself()):
         _report({"taken": True})
         return 0
     _reserve(folder)
     before = _oom_kills()
     verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
-    verdict |= {"max_rss_bytes": 0, "started_at": time.time()}
-    started = time.monotonic()
+    began_at, began = time.time(), time.monotonic()
+    verdict |= {"max_rss_bytes": 0, "started_at": began_at}
     try:
         verdict |= _supervise(request)
     except OSError as error:
         reason = "mount_failed" if isinstance(error, _MountError) else "executor_failed"
         verdict["error"] = {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    verdict["duration_s"] = time.monotonic() - started
-    verdict["ended_at"] = verdict["started_at"] + verdict["duration_s"]
+    verdict["duration_s"] = time.monotonic() - began
+    # not what the clock says now: somebody may have set it meanwhile
+    verdict["ended_at"] = max(verdict["started_at"], began_at + verdict["duration_s"])
     verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
     killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
     verdict["out_of_memory"] = killed and _oom_kills() > before
@@ -79,6 +80,15 @@ def main(folder_name: str) -> int:
     if verdict["error"]:
         _report({"error": verdict["error"]})
     return 0
+
+
+def _request(folder: Path) -> dict[str, Any] | None:
+    """What is to be done; None when the attempt was taken already, for then somebody has removed the request."""
+    try:
+        words: dict[str, Any] = json.loads((folder / "request.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return words
 
 
 class _MountError(OSError):
@@ -93,6 +103,8 @@ def _supervise(request: dict[str, Any]) -> dict[str, Any]:
             isolation.bind_all(request["binds"])
         except OSError as error:
             raise _MountError(error.errno, error.strerror, error.filename) from error
+    else:
+        isolation.adopt_orphans()  # those of a keeper that is killed
     result_read, result_write = os.pipe()
     go_read, go_write = os.pipe()
     pid = os.fork()
@@ -107,9 +119,13 @@ def _supervise(request: dict[str, Any]) -> dict[str, Any]:
         signalled = signal.sigwaitinfo(keeper.SIGNALS).si_signo
         if signalled != signal.SIGCHLD:
             os.kill(pid, signalled)
+            os.kill(pid, signal.SIGCONT)
     words = b"".join(iter(lambda: os.read(result_read, 65536), b"")).splitlines()
-    # a keeper that ended without a word was killed, and the command with it
-    return json.loads(words[-1]) if words else {"signal": int(signal.SIGKILL)}
+    keeper.kill_descendants()  # a keeper that was killed has left them to us
+    if words:
+        return dict(json.loads(words[-1]))
+    lost = {"reason": "supervisor_lost", "detail": f"its keeper, process {pid}, was killed"}
+    return {"signal": int(signal.SIGKILL), "error": lost}
 
 
 def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int) -> None:

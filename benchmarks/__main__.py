@@ -1,0 +1,40 @@
+"""`python -m benchmarks [NAME…]`: run all, or the named ones, and print a Markdown table. Exit code 1 when a limit is broken."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.commands import commands
+from benchmarks.environments import environments
+from benchmarks.logs import logs
+from benchmarks.measure import bench
+from benchmarks.server import server
+from benchmarks.throughput import big_files, burst
+
+ALL = {
+    "commands": commands,
+    "burst": burst,
+    "big_files": big_files,
+    "environments": environments,
+    "logs": logs,
+    "server": server,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run and print."""
+    unknown = sorted(set(names) - set(ALL))
+    if unknown:
+        sys.stderr.write(f"There is no benchmark {unknown[0]!r}; there are: {', '.join(ALL)}.\n")
+        return 2
+    print("| what | measured | limit | holds |\n| --- | --- | --- | --- |", flush=True)
+    held = True
+    for name in names or ALL:
+        with bench() as made:
+            for row in ALL[name](made):
+                held = held and row.holds
+                print(f"| {row.what} | {row.measured} | {row.limit} | {'yes' if row.holds else 'NO'} |", flush=True)
+    return 0 if held else 1
+
+
+sys.exit(main(sys.argv[1:]))

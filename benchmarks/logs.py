@@ -1,0 +1,49 @@
+"""Following a log: how much a second, and how soon a line is seen."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from benchmarks.measure import BIN, Bench, Row
+from orchestrator.spec import RunSpec
+
+_BYTES = 1 << 30
+_LINES = 200
+_LINE_EVERY_S = 0.02
+
+
+def logs(bench: Bench) -> list[Row]:
+    """A gibibyte through `spell logs -f`, and the age of 200 lines when a follower gets them."""
+    number = bench.client.cast(RunSpec(command=f"yes 'a line of a log' | head -c {_BYTES}")).number
+    bench.ended(number)
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [str(BIN / "spell"), "logs", "-f", str(number)],
+        env=bench.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as follower:
+        assert follower.stdout is not None
+        seen = sum(len(chunk) for chunk in iter(lambda: follower.stdout.read1(1 << 20), b""))  # type: ignore[union-attr]
+    speed = seen / (time.perf_counter() - started) / 1e6
+    ages = sorted(_ages(bench))
+    p99 = ages[int(len(ages) * 0.99) - 1]
+    return [
+        Row("`spell logs -f`", f"{speed:.0f} MB/s", "≥ 50 MB/s", speed >= 50 and seen == _BYTES),
+        Row("a line is seen after it was written, p99", f"{p99 * 1000:.0f} ms", "≤ 100 ms", p99 <= 0.1),
+    ]
+
+
+def _ages(bench: Bench) -> list[float]:
+    """Seconds between the writing of a line (it holds its own time) and its arrival."""
+    script = f"import time\nfor _ in range({_LINES}): print(time.time()); time.sleep({_LINE_EVERY_S})"
+    number = bench.client.cast(RunSpec(command=f"python -c '{script}'")).number
+    found: list[float] = []
+    rest = b""
+    for item in bench.client.follow(str(number)):
+        now = time.time()
+        *lines, rest = (rest + item.data).split(b"\n")
+        found += [now - float(line) for line in lines]
+    assert len(found) == _LINES
+    return found

@@ -1,0 +1,72 @@
+"""What a shell is told to complete: runs, states, labels, machine types and resources, as the server of the home has
+them. A server is never started for it, and an error is nothing to complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import click
+from click.shell_completion import CompletionItem
+
+from orchestrator.client import Client, connect
+from orchestrator.errors import SpellError
+from orchestrator.states import State
+
+_RUNS = 100
+_Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _asking(find: Callable[[Client, str], Iterator[tuple[str, str]]]) -> _Complete:
+    """A completion that asks the server: of pairs of a word and its help, those that begin as what is typed."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        try:
+            with connect(start=False) as client:
+                found = dict(find(client, incomplete))
+        except SpellError:
+            return []
+        return [CompletionItem(word, help=words) for word, words in found.items() if word.startswith(incomplete)]
+
+    return complete
+
+
+def _runs(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in reversed(client.runs(limit=_RUNS)):
+        words = " ".join(f"{item.state}: {item.command}".split())
+        yield str(item.number), words
+        if item.name:
+            yield item.name, words
+    yield "latest", "the newest run"
+
+
+def _names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in reversed(client.runs(limit=_RUNS)):
+        if item.name:
+            yield item.name, item.description
+
+
+def _labels(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in reversed(client.runs(limit=_RUNS)):
+        yield from ((label, "") for label in item.labels)
+
+
+def _machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in client.machine_types():
+        yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
+
+
+def _resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
+    folder = incomplete.rpartition("/")[0]
+    for item in client.ls(folder):
+        path = f"{folder}/{item.path}" if folder else item.path
+        yield path + "/" * item.is_dir, ""
+
+
+runs, names, labels = _asking(_runs), _asking(_names), _asking(_labels)
+machine_types, resources = _asking(_machine_types), _asking(_resources)
+
+
+def states(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The states that `ps --state` takes."""
+    words = ["active", "queued", *(state.value for state in State)]
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]

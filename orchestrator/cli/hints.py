@@ -1,0 +1,80 @@
+"""What people meant: close words for misspelled verbs, and `--` for a command whose options spell took for its own."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from orchestrator.errors import InvalidCommit, InvalidConfig, InvalidRepository, NotFound, UsageError
+
+_MEANT = {
+    "cancel": "stop",
+    "describe": "info",
+    "download": "cp",
+    "exec": "run",
+    "get": "cp",
+    "help": "--help",
+    "jobs": "ps",
+    "list": "ps",
+    "log": "logs",
+    "machines": "machine-types",
+    "show": "info",
+    "stats": "info",
+    "status": "ps",
+    "submit": "run",
+    "tail": "logs",
+    "top": "ps",
+    "version": "--version",
+}
+"""Verbs of the original and of other tools, and which of ours does that."""
+_MIXED = "spell.mixed"  # in a context's meta: what to type instead
+
+
+def close_to(word: str, words: Iterable[str]) -> str:
+    """A question after a misspelled word; "" when nothing is close."""
+    words = list(words)
+    found = [_MEANT[word]] if word in _MEANT else get_close_matches(word, words, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
+
+
+class Commanding(click.Command):
+    """`spell run`: takes its own options before and after a command, and so may take one that is the command's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; what it refuses says how to keep options for the command."""
+        ctx.meta[_MIXED] = self._with_dashes(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(error.format_message() + _hint(ctx, "\n"), ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; an error that may come from such an option says so, too."""
+        try:
+            return super().invoke(ctx)
+        except (UsageError, InvalidConfig, InvalidCommit, InvalidRepository, NotFound) as error:
+            error.cure += _hint(ctx, "\n" if error.cure else "")
+            raise
+
+    def _with_dashes(self, args: Sequence[str]) -> str:
+        """What to type so that everything after the command's first word is its own; "" when that changes nothing."""
+        valued = {
+            name for item in self.params if isinstance(item, click.Option) and not item.is_flag for name in item.opts
+        }
+        first = 0
+        while first < len(args) and args[first].startswith("-") and args[first] != "--":
+            first += 2 if args[first] in valued else 1
+        command = args[first:]
+        quoted = bool(command) and (command[0] == "--" or " " in command[0].strip())
+        if quoted or not any(word.startswith("-") for word in command):
+            return ""
+        return shlex.join(["spell", "run", *args[:first], "--", *command])
+
+
+def _hint(ctx: click.Context, before: str) -> str:
+    typed = ctx.meta.get(_MIXED)
+    return f"{before}If that option belongs to the command: {typed}" if typed else ""

@@ -1,0 +1,49 @@
+"""Standard streams that can be relied on, whoever started us: open, and never failing at a character."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import TextIO
+
+
+def prepare() -> None:
+    """Make the standard streams usable.
+
+    A closed one becomes /dev/null; else the next file or socket opened would take its number, and be written to. A
+    locale of C or POSIX means ASCII, which Python would take for UTF-8 (PEP 538, PEP 540). What cannot be encoded
+    is shown as `?` in ASCII and `\\udcff` in UTF-8.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = _encoding(sys.stdout or os.fdopen(1, "w"))
+    sys.stderr = _encoding(sys.stderr or os.fdopen(2, "w"))
+
+
+def close_stdout() -> None:
+    """Let what is still to be written go nowhere: whoever read it has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def speaks_utf8(stream: TextIO) -> bool:
+    """Whether a stream takes more than ASCII."""
+    return (stream.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
+
+
+def _encoding(stream: TextIO) -> TextIO:
+    if isinstance(stream, TextIOWrapper):
+        utf8 = speaks_utf8(stream) and not _locale_is_c()
+        stream.reconfigure(encoding="utf-8" if utf8 else "ascii", errors="backslashreplace" if utf8 else "replace")
+    return stream
+
+
+def _locale_is_c() -> bool:
+    if os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8"):
+        return False  # somebody said what they want
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return next(filter(None, names), "") in ("C", "POSIX")

@@ -1,0 +1,41 @@
+"""The jokes story through the product: the four job files in a chain, each mounting the one before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Spell
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TORCH = os.environ.get("TORCH", "torch")
+FRAMEWORKS = f'[frameworks]\ntransformers = ["{TORCH}", "transformers>=4.45,<6"]\n'
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(900)
+def test_chain_of_jokes(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT)
+    for number, job in enumerate(("base", "download", "finetune", "generate"), start=1):
+        done = spell("run", "--force", "--file", f"jobs/jokes/{job}.yaml", timeout=600)
+        assert done.code == 0, done
+        assert done.out.endswith(f"🎉 Run {number} complete\n")
+
+    sent = spell("metrics", "jokes-finetune", "--json").json()
+    before, after = (item["value"] for item in sent if item["name"] == "held_out_perplexity")
+    assert after < before / 2, "finetuning taught it something"
+    assert any(item["name"].endswith("loss") for item in sent)
+
+    told = spell("cat", "runs/jokes-generate/jokes.txt").out
+    assert told.strip(), "it tells something"
+    assert told.splitlines()[0] in spell("logs", "jokes-generate").out
+
+    finetune = spell("info", "jokes-finetune", "--json").json()
+    assert [mount["resource"] for mount in finetune["mounts"]] == ["runs/1/model", "runs/2/data.txt"]
+    assert finetune["mounted_by"] == [4]
+    assert any(package.startswith("torch==") for package in finetune["packages"])
+    assert spell("info", "1", "--json").json()["environment"] == finetune["environment"]
+    assert {path.name for path in spell.home.run_dir(3).iterdir()} >= {"model"}
+    assert not list(spell.home.run_dir(4).rglob("data.txt")), "what was mounted is no output"
