@@ -337,7 +337,8 @@ CONVERSIONS_COMMAND = ("config", "-z", "--get-regexp", r"^core\.(autocrlf|attrib
 
 def converts(settings: Result) -> bool:
     """Whether the person's settings convert line endings, by what `CONVERSIONS_COMMAND` printed."""
-    values = dict(entry.split("\n", 1) for entry in settings.out.decode(errors="replace").split("\0") if "\n" in entry)
+    entries = [entry.partition("\n") for entry in settings.out.decode(errors="replace").split("\0")]
+    values = {name: value if newline else "true" for name, newline, value in entries}
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return (
         values.get("core.autocrlf", "false") != "false"

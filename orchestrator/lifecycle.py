@@ -101,16 +101,21 @@ class Life:
         except BuildCancelled:
             self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
         except PhaseFailed as error:
-            self._end(error.reason, error.message)
+            self._give_up(error.reason, error.message)
         except SpellError as error:
-            self._end("internal_error", error.message)
+            self._give_up("internal_error", error.message)
         except Exception as error:  # whatever it was: no run stays active for ever
             _log.exception("run %d", self.run.number)
-            self._end("internal_error", f"{type(error).__name__}: {error}")
+            self._give_up("internal_error", f"{type(error).__name__}: {error}")
         finally:
             self._free()
             if not self._keep_work and not self.shop.closing.is_set():
                 outputs.remove_tree(self.shop.home.work_dir(self.run.number))
+
+    def _give_up(self, reason: str, detail: str) -> None:
+        if self.handle:
+            self.executor.destroy(self.handle)
+        self._end(reason, detail)
 
     def _begin(self) -> None:
         environment = self._build()

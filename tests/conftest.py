@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ import psutil
 import pytest
 
 from orchestrator.client import Client
+from orchestrator.errors import Conflict
 from orchestrator.home import Home
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec
@@ -37,6 +41,17 @@ def wait_for(condition: Callable[[], T], what: str, limit_s: float = DEADLINE_S)
             pytest.fail(f"not within {limit_s} s: {what}")
         time.sleep(FAST_POLL_S)
     return value
+
+
+def bearing(token: str) -> list[int]:
+    """The living processes that have this token in their environment or on their command line, by pid."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            folder = Path("/proc", name)
+            if token.encode() in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes():
+                found.append(int(name))
+    return found
 
 
 @dataclass
@@ -133,15 +148,36 @@ class Spell:
         server.send_signal(signal.SIGKILL)
         server.wait(DEADLINE_S)
 
+    def stored(self, number: int) -> tuple[str, int]:
+        """State and attempt of a run as the store has them, without asking the server."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.home.database}?mode=ro", uri=True)) as store:
+            return store.execute("SELECT state, attempt FROM runs WHERE number = ?", (number,)).fetchone()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server does nothing (SIGSTOP) inside this."""
+        server = psutil.Process(self.server_pid)
+        server.suspend()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                server.resume()
+
+    def clear(self) -> None:
+        """End every run."""
+        active = [run.number for run in self.client.runs(limit=10_000) if run.state not in FINAL]
+        for number in active:
+            with contextlib.suppress(Conflict):  # it ended meanwhile
+                self.client.kill(str(number))
+        for number in active:
+            self.ended(number)
+
     def end(self) -> None:
         """End every run and the server."""
         if not self.home.socket.exists():
             return
-        for run in self.client.runs(states=[], limit=10_000):
-            if run.state not in FINAL:
-                self.client.kill(str(run.number))
-        for run in self.client.runs(limit=10_000):
-            self.ended(run.number)
+        self.clear()
         server = psutil.Process(self.server_pid)
         self.client.stop_server()
         self.client.close()
@@ -152,6 +188,12 @@ def git(repo: Path, *words: str) -> str:
     """Run git in a repository."""
     done = subprocess.run(["git", *words], cwd=repo, check=True, capture_output=True, text=True)
     return done.stdout
+
+
+@pytest.fixture
+def token() -> str:
+    """Nine digits that no other process bears; also a very long time to sleep."""
+    return str(900_000_000 + random.randrange(99_999_999))
 
 
 @pytest.fixture
@@ -168,25 +210,38 @@ def repo(tmp_path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
+    """Makes homes with `Spell`; `config` is the text of their config.toml, other words are environment variables."""
+    with contextlib.ExitStack() as ends:
+
+        def make(
+            name: str = "home", config: str = "", cwd: Path | None = None, root: Path | None = None, **env: str
+        ) -> Spell:
+            root = root or folder / name
+            root.mkdir(exist_ok=True)
+            if config:
+                (root / "config.toml").write_text(config)
+            clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
+            made = Spell(root, cwd or folder, {**clean, **env})
+            ends.callback(made.end)
+            return made
+
+        yield make
+
+
 @pytest.fixture
 def make_spell(tmp_path: Path) -> Iterator[Callable[..., Spell]]:
-    """Makes homes with `Spell`; `config` is the text of their config.toml, other words are environment variables."""
-    made: list[Spell] = []
+    """See `homes`."""
+    with homes(tmp_path) as make:
+        yield make
 
-    def make(
-        name: str = "home", config: str = "", cwd: Path | None = None, root: Path | None = None, **env: str
-    ) -> Spell:
-        root = root or tmp_path / name
-        root.mkdir(exist_ok=True)
-        if config:
-            (root / "config.toml").write_text(config)
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
-        made.append(Spell(root, cwd or tmp_path, {**clean, **env}))
-        return made[-1]
 
-    yield make
-    for spell in made:
-        spell.end()
+@pytest.fixture(scope="module")
+def make_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Spell]]:
+    """As `make_spell`, for homes that all tests of a module share."""
+    with homes(tmp_path_factory.mktemp("shared")) as make:
+        yield make
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from git_repos import Repo
 
 START: dict[str, bytes] = {
-    "a.py": b"print('a')\n" * 9,
+    "a.py": b"print('a')\n\n" * 9,
     "old/name.txt": b"".join(b"line %d\n" % number for number in range(40)),
     "gone.txt": b"gone\n",
     "run.sh": b"#!/bin/sh\n",
@@ -53,11 +53,13 @@ def _rename_and_edit(repo: Repo) -> None:
 
 def _conflict(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "-b", "other")
-    repo.commit({"a.py": b"theirs\n"})
+    repo.commit({"a.py": b"theirs\n", "gone.txt": b"edited there, deleted here\n"})
     repo.git("checkout", "--quiet", "main")
+    repo.git("rm", "--quiet", "gone.txt")
     repo.commit({"a.py": b"ours\n"})
     subprocess.run(["git", "merge", "other"], cwd=repo.path, capture_output=True, check=False)
-    assert repo.git("ls-files", "--unmerged")
+    assert repo.git("ls-files", "--unmerged").count("gone.txt") == 2
+    assert (repo.path / "gone.txt").exists()
 
 
 def _hidden(flag: str) -> Change:
@@ -75,12 +77,15 @@ def _staged_then_edited(repo: Repo) -> None:
 
 
 def _same_size_same_moment(repo: Repo) -> None:
-    """What git calls racily clean: the index cannot tell by size and time that the file differs."""
+    """What git calls racily clean: only by its own age does the index know that it cannot trust size and time."""
+    repo.git("config", "core.trustctime", "false")
     repo.write({"a.py": b"1111\n"})
+    os.utime(repo.path / "a.py", (1e9, 1e9))
     repo.git("add", "a.py")
+    repo.git("commit", "--quiet", "--message", "x")
     repo.write({"a.py": b"2222\n"})
-    index = (repo.path / ".git/index").stat()
-    os.utime(repo.path / "a.py", ns=(index.st_mtime_ns, index.st_mtime_ns))
+    os.utime(repo.path / "a.py", (1e9, 1e9))
+    os.utime(repo.path / ".git/index", (1e9, 1e9))
 
 
 def _split_index(repo: Repo) -> None:
@@ -89,8 +94,8 @@ def _split_index(repo: Repo) -> None:
 
 
 def _staged_with_line_endings(repo: Repo) -> None:
-    repo.write({"new.txt": b"one\r\ntwo\r\n"})
-    repo.git("-c", "core.autocrlf=input", "add", "new.txt")
+    repo.git("config", "core.autocrlf", "input")
+    repo.stage({"new.txt": b"one\r\ntwo\r\n"})
 
 
 def _attributes(repo: Repo) -> None:
@@ -114,9 +119,21 @@ def _run(*args: str) -> Change:
     return change
 
 
+def _diff_attributes(repo: Repo) -> None:
+    """A driver that the repository names and the person's settings define."""
+    repo.commit({".gitattributes": b"*.py diff=evil\n*.txt diff=evil\n"})
+    repo.write({"a.py": b"edited\n"})
+
+
+def _moved_lines(repo: Repo) -> None:
+    """Lines for which the ways to compare do not agree."""
+    repo.commit({"m.c": b"void a()\n{\n  x += 1\n}\n\nvoid b()\n{\n  x += 2\n}\n"})
+    repo.write({"m.c": b"void c()\n{\n  y += 1\n}\n\nvoid b()\n{\n  x += 2\n}\n\nvoid a()\n{\n  x += 1\n}\n"})
+
+
 CHANGES: dict[str, Change] = {
     "nothing": lambda repo: None,
-    "uncommitted": lambda repo: repo.write({"a.py": b"print('b')\n"}),
+    "uncommitted": lambda repo: repo.write({"a.py": b"print('a')\n\n" * 9 + b"print('b')\n"}),
     "staged": lambda repo: repo.stage({"a.py": b"b\n"}),
     "staged_then_edited": _staged_then_edited,
     "staged_only_new": lambda repo: repo.stage({"n/new.py": b"new"}),
@@ -135,6 +152,8 @@ CHANGES: dict[str, Change] = {
     "crlf": lambda repo: repo.write({"crlf.txt": b"one\r\n2\r\n"}),
     "crlf_staged_as_lf": _staged_with_line_endings,
     "attributes": _attributes,
+    "diff_attributes": _diff_attributes,
+    "moved_lines": _moved_lines,
     "no_last_newline": lambda repo: repo.write({"a.py": b"print('a')"}),
     "symlinks": _symlinks,
     "file_to_link": _file_and_link_swap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def test_f25_the_snapshot_is_the_local_tree(repo: Repo, tmp_path: Path, name: st
     assert taken.code.dirty is (name not in ("nothing", "unpushed_commit"))
     assert taken.code.commit == repo.git("rev-parse", "HEAD")
     assert (taken.untracked, taken.warnings) == ((), ())
+    assert b"* Unmerged" not in patch_of(taken)
     assert apply_to_clean_checkout(taken, repo, tmp_path / "clone") == tree_on_disk(repo.path)
 
 
@@ -76,13 +78,13 @@ def _hostile_settings(folder: Path) -> str:
     fsmonitor = {hooks}/tool
     hooksPath = {hooks}
     pager = {hooks}/tool
-    quotePath = true
+    quotePath = false
     safecrlf = true
     splitIndex = true
     untrackedCache = true
     whitespace = tab-in-indent
 [diff]
-    algorithm = patience
+    algorithm = histogram
     colorMoved = zebra
     context = 0
     external = {hooks}/tool
@@ -99,11 +101,9 @@ def _hostile_settings(folder: Path) -> str:
     suppressBlankEmpty = true
     wsErrorHighlight = all
 [diff "evil"]
-    binary = true
     cachetextconv = true
     command = {hooks}/tool
     textconv = {hooks}/tool
-    xfuncname = "^(.*)$"
 [log]
     showSignature = true
 [status]
@@ -214,7 +214,7 @@ def test_f25_submodules_are_part_of_the_tree(repo: Repo, tmp_path: Path) -> None
     taken = snapshot.of_working_tree(repo.path / "libs", include_untracked=True)
     assert fingerprint(repo.path / ".git") == before
     assert tree_of(taken) == tree_on_disk(repo.path)
-    assert taken.code.dirty
+    assert b"Subproject" not in patch_of(taken)
     assert apply_to_clean_checkout(taken, repo, tmp_path / "clone") == tree_on_disk(repo.path)
 
 
@@ -251,6 +251,21 @@ def test_f25_lfs_files_are_taken_as_they_lie_on_disk(repo: Repo, config: Path) -
     assert tree_of(taken) == tree_on_disk(repo.path)
     assert b"\n+changed\n" in patch_of(taken)
     assert ["absent.big" in warning for warning in taken.warnings] == [True]
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
+def test_f25_git_lfs_itself_stores_nothing_in_the_repository(repo: Repo) -> None:
+    repo.git("lfs", "install")
+    repo.git("lfs", "track", "*.bin")
+    repo.commit({"data.bin": os.urandom(5000)})
+    os.utime(repo.path / "data.bin", (0, 0))
+    assert not snapshot.of_working_tree(repo.path).code.dirty
+    repo.write({"data.bin": os.urandom(6000)})
+    before = fingerprint(repo.path / ".git")
+    taken = snapshot.of_working_tree(repo.path)
+    assert fingerprint(repo.path / ".git") == before
+    assert tree_of(taken) == tree_on_disk(repo.path)
+    assert b"\n+size 6000\n" in patch_of(taken)
 
 
 def test_f25_linked_worktree_and_detached_head(repo: Repo, tmp_path: Path) -> None:

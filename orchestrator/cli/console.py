@@ -125,6 +125,10 @@ class Console:
             self._spinner.show(f"{_TITLES[state]}… {_WAITING.get(state, '')}")
 
     def _build(self, data: bytes) -> None:
+        if self._verbose and self._to_stderr:
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
+            return
         if self._verbose:
             self.raw(data)
             return

@@ -137,7 +137,7 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
         machine_type=asked.machine_type or job.machine_type or "cpu",
         executor=asked.executor or job.executor,
         mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
-        pip=(*job.pip, *asked.pip),
+        pip=(*(_located(line, job.folder) for line in job.pip), *(_located(line, Path()) for line in asked.pip)),
         requirements=tuple(files),
         python=asked.python or job.python,
         frameworks=asked.framework or job.framework,
@@ -307,6 +307,11 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.")
         found[name] = value
     return found
+
+
+def _located(line: str, folder: Path) -> str:
+    """A requirement that is a path (`./x.whl`), made absolute: the server has another working directory."""
+    return str((folder / line).absolute()) if line.startswith(("./", "../")) else line
 
 
 def _requirement_file(path: Path) -> RequirementFile:

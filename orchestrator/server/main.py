@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from orchestrator.server.app import make_app
 
 _HANDOVER_LIMIT_S = 20.0
 _LOOK_S = 0.02
+_HOME_LOOK_S = 2.0
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -37,8 +39,9 @@ def main(home: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
     try:
         place.create()
-        with _alone(place):
+        with _alone(place) as lock:
             server = _server(place)
+            _end_with_home(place, lock, server)
             with _listen(place) as listening:
                 server.run(sockets=[listening])
     except SpellError as error:
@@ -61,8 +64,23 @@ def _server(home: Home) -> uvicorn.Server:
     return server
 
 
+def _end_with_home(home: Home, lock: IO[str], server: uvicorn.Server) -> None:
+    """End the server when somebody removes its home: nobody could find it any more."""
+    ours = os.fstat(lock.fileno())
+
+    def watch() -> None:
+        while not server.should_exit:
+            time.sleep(_HOME_LOOK_S)
+            try:
+                server.should_exit |= not os.path.samestat(home.lock.stat(), ours)
+            except OSError:
+                server.should_exit = True
+
+    threading.Thread(target=watch, name="watch-home", daemon=True).start()
+
+
 @contextlib.contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def _alone(home: Home) -> Iterator[IO[str]]:
     """Hold the home's lock; the kernel lets go of it when we die, however that is.
 
     Who holds it and answers is a healthy server: we are one too many. Who holds it and does not answer is just starting
@@ -78,7 +96,7 @@ def _alone(home: Home) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock
 
 
 def _lock(file: IO[str]) -> bool:

@@ -1,0 +1,526 @@
+"""`spell run`: from what people type to a run, its console lines and its exit code."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import http.server
+import os
+import shlex
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import BIN, Done, Spell, git, wait_for
+
+from orchestrator.machine import detect
+
+JOKES = Path(__file__).parents[2] / "shared" / "data" / "onelinefun.csv"
+NO_REPOSITORY = "WARNING: Could not find a git repository, so no user files will be available."
+
+
+@pytest.fixture(scope="module")
+def home(make_shared: Callable[..., Spell]) -> Spell:
+    """One home for all of these; a run of type `whole` takes the whole machine."""
+    config = (
+        f"default_frameworks = []\n[machine_types.whole]\ncpus = {detect().cpus:g}\n[machine_types.huge]\ncpus = 9999\n"
+    )
+    return make_shared("cli-run", config=config)
+
+
+@pytest.fixture
+def spell(home: Spell) -> Iterator[Spell]:
+    """That home, without active runs."""
+    yield home
+    home.clear()
+
+
+@pytest.fixture(scope="module")
+def full(make_shared: Callable[..., Spell]) -> Spell:
+    """A home whose machine is taken, so that what is cast there stays in the queue."""
+    spell = make_shared("full", config=f"[machine_types.whole]\ncpus = {detect().cpus:g}\n")
+    spell.reaches(spell.cast("sleep 1000", machine_type="whole"), "running")
+    return spell
+
+
+def queued(full: Spell, *words: str, **options: object) -> dict:
+    """The record of a run that was only cast."""
+    done = full("run", "--background", "--json", *words, **options)
+    assert done.code == 0, done
+    return done.json()
+
+
+# -- what is typed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["--label", "x", "echo a  b"], "echo a  b"),
+        (["echo a  b", "--label", "x"], "echo a  b"),
+        (["echo", "a", "--label", "x", "b"], "echo a b"),
+        (["--label", "x", "--", "python", "train.py", "--epochs", "25", "-t", "gpu"], "python train.py --epochs 25 -t gpu"),
+        (["--label=x", "-tcpu", "echo 'a b' | wc -c && echo $HOME; (exit 0)"], "echo 'a b' | wc -c && echo $HOME; (exit 0)"),
+        (["--label", "x", "echo one\necho two # 🎉 ü"], "echo one\necho two # 🎉 ü"),
+        (["--label", "x", "--", "--help"], "--help"),
+    ],
+)  # fmt: skip
+def test_options_stand_before_or_after_the_command(full: Spell, words: list[str], command: str) -> None:
+    run = queued(full, *words)
+    assert (run["command"], run["labels"], run["machine_type"]) == (command, ["x"], "cpu")
+
+
+def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("six\n")
+    run = queued(
+        full,
+        *shlex.split(
+            "-t CPU --pip six==1.17 --pip 'attrs>=1; python_version>\"3\"' --pip-req requirements.txt --python 3.11 "
+            "--framework pytorch==2.9 -e A=1 --env B=x=y --env EMPTY= -d 'two words' --name a-name --label one --label two "
+            "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process"
+        ),
+        "train --lr :LR:",
+        cwd=tmp_path,
+    )
+    spec = run["spec"]
+    assert spec.pop("env") == {"A": "***", "B": "***", "EMPTY": "***"}
+    assert spec == {
+        "command": "train --lr :LR:",
+        "machine_type": "cpu",
+        "executor": "process",
+        "mounts": [],
+        "pip": ["six==1.17", 'attrs>=1; python_version>"3"'],
+        "requirements": [{"name": "requirements.txt", "text": "six\n"}],
+        "python": "3.11",
+        "frameworks": ["pytorch==2.9"],
+        "code": None,
+        "description": "two words",
+        "name": "a-name",
+        "labels": ["one", "two"],
+        "params": {"LR": "0.1"},
+        "timeout_s": 90.0,
+        "ignore": ["*.tmp", "cache/"],
+    }
+    assert (run["command"], run["name"], run["labels"]) == ("train --lr 0.1", "a-name", ["one", "two"])
+
+
+def test_background_prints_the_number_and_returns(full: Spell) -> None:
+    done = full("run", "-b", "true")
+    assert (done.code, done.err) == (0, NO_REPOSITORY + "\n")
+    assert done.out == f"💫 Casting spell #{done.number}…\nView logs with `spell logs {done.number}`\n"
+
+
+def test_job_file_and_options_beside_it(full: Spell, tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "packages.txt").write_text("six\n")
+    (folder / "job.yaml").write_text(
+        "command: 'echo :A: :B:'\nname: of-the-file\nlabels: [file]\nenv: {X: 1, Y: 2}\nparams: {A: 1, B: 2}\n"
+        "pip: [attrs]\npip_req: packages.txt\ntimeout_min: 1\nignore: ['*.a']\nmachine_type: whole\n"
+    )
+    words = ["--file", "jobs/job.yaml", "--name", "typed", "--label", "typed", "--param", "B=3", "--pip", "idna"]
+    run = queued(full, *words, "-e", "Y=3", "--timeout", "2", "--ignore", "*.b", "-t", "cpu", cwd=tmp_path)
+    assert (run["command"], run["name"], run["labels"]) == ("echo 1 3", "typed", ["file", "typed"])
+    spec = run["spec"]
+    assert (spec["pip"], spec["requirements"]) == (["attrs", "idna"], [{"name": "packages.txt", "text": "six\n"}])
+    assert (spec["timeout_s"], spec["ignore"], spec["machine_type"]) == (120.0, ["*.a", "*.b"], "cpu")
+    assert set(spec["env"]) == {"X", "Y"}
+    other = queued(full, "--file", "jobs/job.yaml", "other :A: :B:", cwd=tmp_path)
+    assert (other["command"], other["machine_type"]) == ("other 1 2", "whole")
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+BAD = [
+    # what is typed, exit code, what must be said
+    (["-t", "huge-type", "true"], 2, "There is no machine type 'huge-type'.\n       There are: cpu, gpu, whole, huge."),
+    (["-t", "huge", "true"], 3, "Machine type 'huge' can never run here: it asks for 9999 cores; this machine has "),
+    (["-m", "a:b:c", "true"], 3, "mount 'a:b:c', it must be <resource_path>[:<mount_path>]"),
+    (["-m", "runs/1/x:", "true"], 3, "Incorrect formatting of mount 'runs/1/x:'"),
+    (["-m", "runs/9999/x", "true"], 1, "There is no run '9999'.\n       See them with: spell ps"),
+    (["-m", "runs/1/../../etc", "true"], 3, "The mounted resource 'runs/1/../../etc' must not contain '..'."),
+    (["-m", "/etc/passwd", "true"], 3, "The mounted resource '/etc/passwd' must be a relative path."),
+    (["-m", "data", "true"], 1, "Cannot mount resource 'data': not a valid resource."),
+    (["-m", "other/data", "true"], 1, "'other/data' is not a valid resource."),
+    (["-m", "runs/1/no-such-file", "true"], 1, "Cannot mount resource 'runs/1/no-such-file': not a valid resource."),
+    (["-m", "runs/1/a", "-m", "runs/1/b:a", "true"], 3, "Two mounts want the same place: 'a'."),
+    (["--pip", "x; rm -rf", "true"], 3, "'x; rm -rf' is not a pip requirement"),
+    (["--pip", "-r evil.txt", "true"], 3, "'-r evil.txt' is not a pip requirement."),
+    (["--pip-req", "nowhere.txt", "true"], 3, "nowhere.txt cannot be read: No such file or directory."),
+    (["--python", "three", "true"], 3, "Python version 'three' is not like '3.12'."),
+    (["--framework", "caffe", "true"], 3, "There is no framework 'caffe'.\n       There are: pytorch, transformers."),
+    (["-e", "NAME", "true"], 3, "--env 'NAME' is not of the form NAME=VALUE."),
+    (["-e", "1A=x", "true"], 3, "Environment variable name '1A' is not allowed."),
+    (["-e", "SPELL_RUN=7", "true"], 3, "Environment variable 'SPELL_RUN' is set by spell itself."),
+    (["--param", "X=1", "true"], 3, "The command has no ':X:' for parameter 'X'."),
+    (["--param", "X=1", "f :X: :Y:"], 3, "The command's ':Y:' has no value.\n       Give it with --param Y=VALUE."),
+    (["--timeout", "0", "true"], 3, "The time limit must be a positive number of minutes."),
+    (["--timeout", "nan", "true"], 3, "The time limit must be a positive number of minutes."),
+    (["--timeout", "soon", "true"], 2, "'soon' is not a valid float"),
+    (["--name", "42", "true"], 3, "Run name '42' is not allowed.\n       A name starts with a letter"),
+    (["--name", "latest", "true"], 3, "Run name 'latest' is not allowed."),
+    (["--label", "a\nb", "true"], 3, "is not a word of up to 63 letters"),
+    (["--executor", "kubernetes", "true"], 3, "There is no executor 'kubernetes'.\n       There are: process."),
+    (["--github-ref", "main", "true"], 3, "--github-ref needs --github-url."),
+    (["--github-url", "x", "-c", "HEAD", "true"], 3, "--commit-ref is of the local repository."),
+    (["--github-url", "/no/such/repository", "true"], 6, "Could not fetch /no/such/repository: "),
+    (["-c", "HEAD", "true"], 6, "--commit-ref HEAD: there is no git repository here."),
+    (["--file", "nowhere.yaml"], 3, "nowhere.yaml cannot be read: No such file or directory."),
+    ([], 2, "There is no command to run."),
+    ([""], 2, "There is no command to run."),
+    (["  \n "], 3, "The command is empty"),
+    (["x" * 100_001], 3, "The command is longer than 100000 characters.\n       Put it into a script."),
+    (["echo \udcff"], 3, "'echo \\udcff' is not text in UTF-8."),
+    (["--epochs", "3", "true"], 2, "No such option '--epochs'."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "code", "said"), BAD, ids=[" ".join(words)[:40] for words, *_ in BAD])
+def test_bad_input_gets_a_clear_error_and_no_run(
+    spell: Spell, tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    if not spell.client.runs():
+        spell.run("touch a b")
+    before = spell.client.run("latest").number
+    done = spell("run", *words, cwd=tmp_path)
+    assert (done.code, said in done.err) == (code, True), done
+    assert "Traceback" not in done.err and done.out == ""
+    assert spell.client.run("latest").number == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("python -m http.server", "spell run -- python -m http.server"),
+        ("python train.py --epochs 3", "spell run -- python train.py --epochs 3"),
+        ("-t cpu python train.py --lr=0.1", "spell run -t cpu -- python train.py --lr=0.1"),
+        ("python -c 'print(1)'", "spell run -- python -c 'print(1)'"),
+        ("bash -e x.sh", "spell run -- bash -e x.sh"),
+        ("--label x grep --color=always -n x", "spell run --label x -- grep --color=always -n x"),
+    ],
+)
+def test_options_of_the_command_that_spell_took_for_its_own(
+    full: Spell, tmp_path: Path, typed: str, meant: str
+) -> None:
+    done = full("run", *shlex.split(typed), cwd=tmp_path)
+    assert done.code != 0
+    assert f"If that option belongs to the command: {meant}\n" in done.err
+    run = queued(full, *shlex.split(meant)[2:], cwd=tmp_path)  # what it says to type is understood
+    assert run["command"].split() == shlex.split(meant.partition("-- ")[2])
+
+
+def test_no_such_hint_where_the_command_was_quoted(spell: Spell, tmp_path: Path) -> None:
+    for words in (["python -c 1", "-m", "http.server"], ["-m", "data", "true"], ["-t", "x", "--", "true"]):
+        done = spell("run", *words, cwd=tmp_path)
+        assert done.code != 0
+        assert "belongs to the command" not in done.err
+
+
+def test_rule_for_mounting_outputs_of_other_runs(spell: Spell, tmp_path: Path) -> None:
+    running = spell.cast("echo x > data.txt; sleep 1000")
+    spell.reaches(running, "running")
+    done = spell("run", "-m", f"runs/{running}/data.txt", "true")
+    assert (done.code, f"run {running} is still running.\n       Wait for it: spell wait {running}" in done.err) == (
+        1,
+        True,
+    )
+    failed = spell.run("echo x > data.txt; exit 1").number
+    assert spell("run", "-m", f"runs/{failed}/data.txt", "cat data.txt").code == 0
+    spell("kill", str(running))
+    spell.ended(running)
+    done = spell("run", "-m", f"runs/{running}/data.txt", "true")
+    assert (done.code, f"run {running} kept no outputs" in done.err) == (1, True)
+
+
+def test_a_placeholder_that_nobody_fills_is_warned_of(full: Spell) -> None:
+    done = full("run", "-b", "train --lr :LR: :LR: --url http://x:80/y")
+    assert done.err.count("The command's ':LR:' stays as it is; --param LR=VALUE would fill it.") == 1
+    assert done.err.count("WARNING") == 2  # and that there is no repository
+
+
+def test_pip_arguments_never_reach_a_shell(spell: Spell, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    for line in (
+        f"six; touch {victim}",
+        f"$(touch {victim})",
+        f"six`touch {victim}`",
+        f"six @ file:///x && touch {victim}",
+    ):
+        done = spell("run", "-f", "--pip", line, "true", cwd=tmp_path, env={"UV_OFFLINE": "1"})
+        assert done.code in (1, 3), done
+    assert not victim.exists()
+
+
+# -- how it ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "last"),
+    [
+        ("exit 7", 7, "💥 Run {n} failed: the command ended with exit code 7 ("),
+        ("kill -9 $$", 137, "💥 Run {n} failed: the command was ended by signal 9 ("),
+        ("kill -TERM $$", 143, "💥 Run {n} failed: the command was ended by signal 15 ("),
+        ("no-such-program", 127, "💥 Run {n} failed: the command ended with exit code 127 ("),
+        ("true", 0, "🎉 Run {n} complete"),
+    ],
+)
+def test_foreground_exits_with_the_commands_code(spell: Spell, command: str, code: int, last: str) -> None:
+    done = spell("run", command)
+    assert done.code == code
+    assert done.out.splitlines()[-1].startswith(last.format(n=done.number))
+
+
+def test_killed_and_stopped_from_elsewhere(spell: Spell) -> None:
+    for verb, code, last in (
+        ("kill", 137, "💀 Run {n} killed: killed on request"),
+        ("stop", 143, "✋ Run {n} stopped: "),
+    ):
+        before = spell.client.runs()[-1].number
+        process = spell.popen("run", "echo begun; sleep 1000")
+        wait_for(lambda before=before: spell.client.run("latest").number > before, "the run")
+        number = spell.client.run("latest").number
+        spell.says(number, b"begun")
+        assert spell(verb, "latest").code == 0
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert f"💫 Run is {'killing' if verb == 'kill' else 'stopping'}\n" in out.decode()
+        assert out.decode().splitlines()[-1].startswith(last.format(n=number))
+
+
+def test_time_limit_stops_and_keeps(spell: Spell) -> None:
+    done = spell("run", "--timeout", "0.005", "echo x > kept; sleep 1000")
+    assert done.code == 143
+    assert "the run reached its time limit and was stopped" in done.out.splitlines()[-1]
+    assert spell("cat", f"runs/{done.number}/kept").out == "x\n"
+
+
+def test_json_in_the_foreground_is_the_run_that_ended(spell: Spell) -> None:
+    done = spell("run", "--json", "echo x > y; exit 4")
+    assert done.code == 4
+    run = done.json()
+    assert (run["state"], run["exit_code"], run["outputs_count"]) == ("failed", 4, 1)
+
+
+def test_console_lines_in_order_without_a_terminal(spell: Spell, repo: Path) -> None:
+    first = spell.run("echo data > data.txt").number
+    done = spell("run", "-m", f"runs/{first}/data.txt", "cat data.txt; echo err >&2", cwd=repo)
+    number, lines = done.number, done.out.splitlines()
+    assert lines[:-2] == [
+        f"💫 Casting spell #{number}…",
+        "✨ Stop viewing logs with ^C",
+        "✨ Machine_Requested… done",
+        "✨ Building… done",
+        "✨ Mounting… done",
+        "✨ Run is running",
+        "data",
+        "err",
+        "✨ Saving… done",
+        "✨ Pushing… done",
+    ]
+    assert lines[-2].startswith("🎉 Total run time: ")
+    assert (lines[-1], done.err) == (f"🎉 Run {number} complete", "")
+    said = spell("run", "-v", "true", cwd=repo).out.splitlines()
+    assert [line for line in said if line.startswith("✨")][1:] == [
+        f"✨ Run is {state}" for state in ("machine_requested", "building", "running", "saving", "pushing")
+    ]
+
+
+def test_a_reader_that_goes_away_leaves_the_run_alone(spell: Spell) -> None:
+    spell_ = shlex.quote(str(BIN / "spell"))
+    words = f"{spell_} run 'seq 20000; sleep 0.2; seq 20000; echo x > done' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", words], env=spell.env, cwd=spell.cwd, capture_output=True, text=True, check=True
+    )
+    number = spell.client.run("latest").number
+    assert done.stdout == f"💫 Casting spell #{number}…\n141\n"
+    assert f"✨ Use 'spell logs {number}' to view logs again\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert spell.ended(number).state == "complete"
+
+
+def test_closed_standard_streams(spell: Spell) -> None:
+    for redirection in (">&-", "2>&-", "<&-", ">&- 2>&- <&-"):
+        words = f"{shlex.quote(str(BIN / 'spell'))} run 'echo hi; exit 5' {redirection}"
+        done = subprocess.run(
+            ["bash", "-c", words], env=spell.env, cwd=spell.cwd, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (5, False), done
+        assert spell.log(spell.client.run("latest").number) == b"hi\n"
+
+
+# -- parameters, variables, outputs -----------------------------------------------------------------------------------
+
+
+def test_parameters_and_variables_reach_the_command(spell: Spell) -> None:
+    done = spell("run", "--param", "WORD=a b:c", "-e", "SECRET=q=w e", "echo ':WORD:' \"$SECRET\"")
+    assert "\na b:c q=w e\n" in done.out
+    assert "q=w e" not in spell("info", str(done.number), "--json").out
+    assert "WORD=a b:c" in spell("info", str(done.number)).out
+
+
+def test_ignored_outputs(spell: Spell, repo: Path, tmp_path: Path) -> None:
+    (repo / ".spellignore").write_text("# what nobody needs\n*.tmp\n/cache/\n")
+    make = "mkdir cache deep; touch a.tmp deep/b.tmp cache/x deep/keep one.bin"
+    for description in ("an untracked .spellignore", "a tracked one"):
+        done = spell("run", "--ignore", "*.bin", make, cwd=repo)
+        listed = [item["path"] for item in spell("ls", f"runs/{done.number}", "--json").json()]
+        assert listed == ["deep"], description
+        assert spell("ls", f"runs/{done.number}/deep").out.split()[-1] == "keep"
+        git(repo, "add", ".")
+        git(repo, "commit", "-q", "--allow-empty", "-m", "ignore")
+    (tmp_path / ".spellignore").write_text("*.tmp\n")
+    done = spell("run", "touch a.tmp b", cwd=tmp_path)  # without a repository, too
+    assert [item["path"] for item in spell("ls", f"runs/{done.number}", "--json").json()] == ["b"]
+
+
+def test_runs_are_mounted_by_number_name_and_latest(spell: Spell) -> None:
+    spell.run("echo first > data.txt", name="maker")
+    number = spell.run("echo second > data.txt", name="maker").number
+    for reference in ("latest", "maker", "latest~2", str(number)):
+        done = spell("run", "-m", f"runs/{reference}/data.txt:in/x.txt", "cat in/x.txt")
+        assert "\nsecond\n" in done.out, reference
+        assert spell.client.run("latest").mounts == [{"resource": f"runs/{number}/data.txt", "path": "in/x.txt"}]
+
+
+# -- code -------------------------------------------------------------------------------------------------------------
+
+
+def test_code_goes_along_with_its_changes(spell: Spell, repo: Path) -> None:
+    folder = repo / "sub"
+    folder.mkdir()
+    (folder / "mine.py").write_text("print('changed')\n")
+    git(repo, "add", ".")
+    (repo / "new.txt").write_text("new\n")
+    done = spell("run", "python mine.py; cat ../new.txt", cwd=folder)
+    assert "✨ Preparing uncommitted changes…\n" in done.out
+    assert "\nchanged\ncat: ../new.txt" in done.out
+    assert "WARNING: There are some untracked files in repo project." in done.err
+    assert "  new.txt\n  Send them with --include-untracked, or `git add` them.\n" in done.err
+    sent = spell("run", "--include-untracked", "cat ../new.txt", cwd=folder)
+    assert ("\nnew\n" in sent.out, sent.err) == (True, "")
+    run = spell.client.run("latest")
+    assert (run.repository, run.dirty, run.description) == ("project", True, "Say hello")
+
+
+def test_untracked_files_by_configuration(make_spell: Callable[..., Spell], repo: Path) -> None:
+    spell = make_spell("tracking", config="include_untracked = true\n")
+    (repo / "new.txt").write_text("new\n")
+    (repo / ".gitignore").write_text("ignored.txt\n")
+    (repo / "ignored.txt").write_text("x")
+    done = spell("run", "cat new.txt; ls", cwd=repo)
+    assert ("\nnew\n" in done.out, "ignored.txt" in done.out, done.err) == (True, False, "")
+
+
+def test_other_commits_and_repositories(spell: Spell, repo: Path, tmp_path: Path) -> None:
+    (repo / "hello.py").write_text("print('second')\n")
+    git(repo, "commit", "-q", "-am", "Second")
+    (repo / "hello.py").write_text("print('third')\n")
+    done = spell("run", "-c", "HEAD~1", "python hello.py", cwd=repo)
+    assert ("\nhello\n" in done.out, "uncommitted" in done.out) == (True, False)
+    bad = spell("run", "-c", "HEAD~10", "python hello.py", cwd=repo)
+    assert (bad.code, bad.err) == (5, 'ERROR: Could not resolve commit "HEAD~10" for repo project\n')
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    git(repo, "branch", "old", "HEAD~1")
+    cloned = spell("run", "--github-url", str(repo), "--github-ref", "old", "python hello.py", env=env)
+    assert ("\nhello\n" in cloned.out, cloned.err) == (True, "")
+    plain = spell("run", "--github-url", str(repo), "python hello.py", env=env)
+    assert "\nsecond\n" in plain.out
+    bad = spell("run", "--github-url", str(repo), "--github-ref", "no-such", "true", env=env)
+    assert (bad.code, bad.err) == (5, 'ERROR: Could not resolve commit "no-such" for repo project\n')
+    info = spell("info", str(cloned.number)).out
+    assert f"Git URL       {repo}" in info and "Description   Say hello" in info
+
+
+def test_repository_without_commits_and_without_git(spell: Spell, tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    empty = spell("run", "true", cwd=tmp_path)
+    assert empty.code == 6
+    without = spell("run", "true", cwd=tmp_path, env={"PATH": "/nonexistent"})
+    assert (without.code, "git" in without.err, "Traceback" in without.err) == (6, True, False)
+
+
+def test_working_directory_that_is_gone(spell: Spell, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f"cd {gone} && rmdir {gone} && {shlex.quote(str(BIN / 'spell'))} run true"
+    done = subprocess.run(["bash", "-c", words], env=spell.env, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 6)
+    assert done.stderr.startswith("ERROR: ") and "Traceback" not in done.stderr
+
+
+def test_configuration_that_cannot_be_read_is_named(make_spell: Callable[..., Spell], repo: Path) -> None:
+    spell = make_spell("broken", config="include_untracked = [\n")
+    done = spell("run", "true", cwd=repo)
+    assert (done.code, f"ERROR: {spell.home.config}: " in done.err) == (3, True)
+
+
+# -- the tutorial -----------------------------------------------------------------------------------------------------
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def jokes_url() -> Iterator[str]:
+    """The shared jokes, served on this machine."""
+    if not JOKES.exists():
+        pytest.skip(f"{JOKES} is not here")
+    handler = functools.partial(_Quiet, directory=str(JOKES.parent))
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/{JOKES.name}"
+        server.shutdown()
+
+
+def in_bash(spell: Spell, line: str) -> Done:
+    """What a person gets who types this line."""
+    env = spell.env | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", line], env=env, cwd=spell.cwd, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_second_command_of_the_tutorial_with_its_quoting(spell: Spell, jokes_url: str) -> None:
+    if not shutil.which("wget"):
+        pytest.skip("wget is not installed")
+    line = (
+        rf'spell run "wget -O data.csv {jokes_url} && python -c \"import csv; '
+        r"f = open('data.txt', 'w'); [f.write(row['Joke'] + '\n') for row in csv.DictReader(open('data.csv'))]\""
+        '"'
+    )
+    done = in_bash(spell, line)
+    assert done.code == 0, done
+    written = (spell.home.run_dir(done.number) / "data.txt").read_text().splitlines()
+    with JOKES.open(newline="") as file:
+        jokes = [row["Joke"] for row in csv.DictReader(file)]
+    assert len(written) == 2950
+    assert written == jokes
+    assert (spell.home.run_dir(done.number) / "data.csv").read_bytes() == JOKES.read_bytes()
+    third = in_bash(spell, f'spell run -m runs/{done.number}/data.txt "wc -l < data.txt && ls -l data.txt"')
+    assert third.out.splitlines()[5:7] == ["✨ Run is running", "2950"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (r'''spell run "echo \"a  b\" 'c  d' \$HOME_OF_NOBODY|"''', None),
+        (r"""spell run 'echo "$SPELL_RUN" | wc -l'""", "1"),
+        (r'''spell run "for i in 1 2; do echo n\$i; done"''', "n1"),
+        (r"""spell run $'echo one\necho two'""", "one"),
+        (r'''spell run echo "a  b"''', "a b"),
+        (r'''spell run "cat <<'END'
+\$not expanded
+END"''', "$not expanded"),
+    ],
+)  # fmt: skip
+def test_quoting_of_a_real_shell(spell: Spell, typed: str, said: str | None) -> None:
+    done = in_bash(spell, typed)
+    if said is None:
+        assert done.code == 2  # the run's shell refuses the pipe into nothing
+    else:
+        assert (done.code, done.out.splitlines()[5]) == (0, said)

@@ -1,0 +1,270 @@
+"""Order, capacity and GPUs. What the machine has is made up where it must be: nothing here needs a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import Spell, wait_for
+from servers import serving
+
+from orchestrator import machine
+from orchestrator.client import Client
+from orchestrator.errors import ImpossibleRequest
+from orchestrator.executors.fake import FakeExecutor
+from orchestrator.executors.process import ProcessExecutor
+from orchestrator.machine import Capacity
+from orchestrator.records import RunRecord
+from orchestrator.spec import RunSpec
+from orchestrator.states import FINAL, OCCUPYING
+
+GIB = 1 << 30
+LIMIT_S = 60.0
+CORES = machine.detect().cpus
+HOME_CONFIG = f"""
+[machine_types.whole]
+cpus = {CORES}
+
+[machine_types.sliver]
+cpus = {CORES / 10}
+
+[machine_types.most]
+cpus = {CORES * 0.8}
+
+[machine_types.giant]
+cpus = {CORES + 1}
+
+[machine_types.elephant]
+memory_gb = 1000000
+"""
+SERVER_CONFIG = """
+[machine_types.cpu]
+cpus = 1
+
+[machine_types.pair]
+cpus = 2
+
+[machine_types.gpu]
+cpus = 0.5
+gpus = 1
+
+[machine_types.gpus]
+cpus = 0.5
+gpus = 2
+
+[machine_types.memory]
+cpus = 0.5
+memory_gb = 6
+"""
+MACHINE = Capacity(cpus=4, memory_bytes=16 * GIB, gpus=(0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared: Callable[..., Spell]) -> Spell:
+    return make_shared("scheduler", config=HOME_CONFIG)
+
+
+@pytest.fixture
+def spell(shared: Spell) -> Iterator[Spell]:
+    yield shared
+    shared.clear()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Client]:
+    """A server on `MACHINE` whose executor runs nothing."""
+    with serving(tmp_path / "fake", {"fake": FakeExecutor()}, MACHINE, SERVER_CONFIG) as client:
+        yield client
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Client]:
+    """A server on `MACHINE` whose executor runs real processes; the GPUs are only numbers to it."""
+    with serving(tmp_path / "real", {"process": ProcessExecutor()}, MACHINE, SERVER_CONFIG) as client:
+        yield client
+
+
+def cast(client: Client, command: str, machine_type: str = "cpu") -> int:
+    return client.cast(RunSpec(command=command, machine_type=machine_type)).number
+
+
+def state(client: Client, number: int) -> str:
+    return client.run(str(number)).state
+
+
+def reaches(client: Client, number: int, *states: str) -> None:
+    wait_for(lambda: state(client, number) in states, f"run {number} in {states}")
+
+
+def assert_apart(runs: list[RunRecord], cpus: float) -> None:
+    """The commands of these runs, each of `cpus` cores, never ran on more than `MACHINE` has."""
+    moments = [(run.started_at, 1, run.number) for run in runs] + [(run.ended_at, -1, run.number) for run in runs]
+    running = 0
+    for _, change, _ in sorted(moments):  # an end comes before a start at the same time
+        running += change
+        assert running * cpus <= MACHINE.cpus
+
+
+def assert_never_overcommitted(client: Client, sizes: dict[int, tuple[float, float]]) -> None:
+    """By their events, the runs never held more cores or memory than there are, nor one GPU twice.
+
+    Args:
+        sizes: number → cores, bytes of memory.
+    """
+    events = [event for number in sizes for event in client.events(str(number)) if event.kind == "state"]
+    held: set[int] = set()
+    for event in sorted(events, key=lambda event: event.id):
+        if event.state in OCCUPYING:
+            held.add(event.run)
+        else:
+            held.discard(event.run)
+        assert sum(sizes[number][0] for number in held) <= MACHINE.cpus + 1e-9
+        assert sum(sizes[number][1] for number in held) <= MACHINE.memory_bytes
+
+
+def test_first_in_first_out(spell: Spell, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    numbers = [spell.cast(f"echo {index} >> {order}", machine_type="whole") for index in range(8)]
+    runs = [spell.ended(number) for number in numbers]
+    assert order.read_text().split() == [str(index) for index in range(8)]
+    for earlier, later in pairwise(runs):
+        assert earlier.ended_at is not None
+        assert later.started_at is not None
+        assert earlier.ended_at <= later.started_at
+
+
+def test_a_waiting_run_keeps_its_place(spell: Spell, tmp_path: Path) -> None:
+    """A small run that would fit does not pass a big one that waits."""
+    gate, order = tmp_path / "gate", tmp_path / "order"
+    first = spell.cast(f"until [ -e {gate} ]; do sleep 0.02; done", machine_type="most")
+    spell.reaches(first, "running")
+    big = spell.cast(f"echo big >> {order}", machine_type="most")
+    small = spell.cast(f"echo small >> {order}", machine_type="sliver")
+    free = {item.name: item.free_now for item in spell.client.machine_types()}
+    assert (free["sliver"], free["most"]) == (2, 0)
+    spell.client.kill(str(spell.cast("true", machine_type="sliver")))  # the scheduler has looked at the queue again
+    assert spell.client.run(str(small)).state == "machine_requested"
+    gate.touch()
+    assert spell.ended(big).state == "complete"
+    assert spell.ended(small).state == "complete"
+    assert order.read_text().split() == ["big", "small"]
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "words"), [("giant", "cores"), ("elephant", "GiB of memory"), ("gpu", "1 GPU; this machine has")]
+)
+def test_impossible_request_is_refused_at_once(spell: Spell, machine_type: str, words: str) -> None:
+    if machine_type == "gpu" and machine.detect().gpus:
+        pytest.skip("this machine has a GPU")
+    newest = [run.number for run in spell.client.runs(limit=1)]
+    with pytest.raises(ImpossibleRequest, match=words):
+        spell.cast("true", machine_type=machine_type)
+    done = spell("run", "-t", machine_type, "true")
+    assert done.code == 3
+    assert words in done.err
+    assert "can never run here" in done.err
+    assert [run.number for run in spell.client.runs(limit=1)] == newest
+    possible = {item.name: item.possible for item in spell.client.machine_types()}
+    assert not possible[machine_type]
+    assert possible["whole"]
+
+
+def test_cores_are_never_overcommitted(real: Client) -> None:
+    numbers = {cast(real, "sleep 0.05", kind): kind for kind in ["cpu", "pair", "cpu", "pair", "cpu"] * 4}
+    for number in numbers:
+        assert real.wait(str(number), LIMIT_S).state == "complete"
+    assert_never_overcommitted(real, {number: ({"cpu": 1, "pair": 2}[kind], 0) for number, kind in numbers.items()})
+    assert_apart([real.run(str(number)) for number, kind in numbers.items() if kind == "pair"], 2)
+
+
+def test_memory_is_never_overcommitted(fake: Client) -> None:
+    held = [cast(fake, "hang", "memory") for _ in range(3)]
+    for number in held[:2]:
+        reaches(fake, number, "running")
+    free = {item.name: item.free_now for item in fake.machine_types()}
+    assert (free["memory"], free["cpu"]) == (0, 3)
+    assert state(fake, held[2]) == "machine_requested"
+    fake.stop(str(held[0]))
+    reaches(fake, held[2], "running")
+    assert_never_overcommitted(fake, dict.fromkeys(held, (0.5, 6 * GIB)))
+
+
+def test_gpus_are_handed_out_once(real: Client, tmp_path: Path) -> None:
+    """Each run takes a folder per GPU that only one can make, as it would take the GPU itself."""
+    command = (
+        f"cd {tmp_path}; for gpu in ${{CUDA_VISIBLE_DEVICES//,/ }}; do mkdir $gpu || exit 1; done; sleep 0.05;"
+        'rmdir ${CUDA_VISIBLE_DEVICES//,/ }; echo "$CUDA_VISIBLE_DEVICES"'
+    )
+    numbers = {cast(real, command, kind): kind for kind in ["gpu", "gpus", "gpu"] * 5}
+    seen = set()
+    for number, kind in numbers.items():
+        assert real.wait(str(number), LIMIT_S).state == "complete"
+        run = real.run(str(number))
+        log, _ = real.log(str(number))
+        given = b"".join(log).decode().strip().split(",")
+        assert len(given) == {"gpu": 1, "gpus": 2}[kind]
+        assert run.gpus == []  # given back
+        seen.update(given)
+    assert seen == {"0", "1", "2"}
+    assert_never_overcommitted(real, dict.fromkeys(numbers, (0.5, 0)))
+
+
+def test_gpus_of_a_running_run_are_told(fake: Client) -> None:
+    first, second = cast(fake, "hang", "gpus"), cast(fake, "hang", "gpu")
+    for number in (first, second):
+        reaches(fake, number, "running")
+    assert sorted(fake.run(str(first)).gpus + fake.run(str(second)).gpus) == [0, 1, 2]
+    free = {item.name: item.free_now for item in fake.machine_types()}
+    assert (free["gpu"], free["gpus"]) == (0, 0)
+
+
+def test_a_run_without_gpus_sees_none(real: Client) -> None:
+    number = cast(real, "python -c 'import json, os; print(json.dumps(os.environ[\"CUDA_VISIBLE_DEVICES\"]))'")
+    assert real.wait(str(number), LIMIT_S).state == "complete"
+    assert json.loads(b"".join(real.log(str(number))[0])) == ""
+
+
+def test_waiting_for_a_gpu_holds_up_nobody_else(fake: Client) -> None:
+    """Not even when many wait: more than the scheduler reads at once."""
+    holders = [cast(fake, "hang", "gpu") for _ in MACHINE.gpus]
+    for number in holders:
+        reaches(fake, number, "running")
+    waiting = [cast(fake, "exit 0", "gpu") for _ in range(120)]
+    for _ in range(3):
+        assert fake.wait(str(cast(fake, "exit 0")), LIMIT_S).state == "complete"
+    assert {state(fake, number) for number in waiting} == {"machine_requested"}
+    fake.stop(str(holders[0]))
+    assert fake.wait(str(waiting[0]), LIMIT_S).state == "complete"
+    for number in waiting[1:]:
+        fake.wait(str(number), LIMIT_S)
+    gpus_order = [fake.run(str(number)).started_at for number in waiting]
+    assert gpus_order == sorted(gpus_order)  # type: ignore[type-var]
+
+
+def test_f13_cancelled_while_it_waits_for_a_gpu(fake: Client) -> None:
+    holders = [cast(fake, "hang", "gpu") for _ in MACHINE.gpus]
+    for number in holders:
+        reaches(fake, number, "running")
+    cancelled, next_one = cast(fake, "hang", "gpus"), cast(fake, "exit 0", "gpu")
+    assert fake.stop(str(cancelled)) == "killed"
+    fake.stop(str(holders[0]))
+    assert fake.wait(str(next_one), LIMIT_S).state == "complete"
+    fake.stop(str(holders[1]))
+    both = cast(fake, "exit 0", "gpus")
+    assert fake.wait(str(both), LIMIT_S).state == "complete"
+    run = fake.run(str(cancelled))
+    assert (run.state, run.attempt, run.gpus) == ("killed", 0, [])
+
+
+@pytest.mark.parametrize("command", ["exit 0", "exit 3", "signal 9", "refuse", "lose", "hang"])
+def test_the_machine_is_free_after_every_end(fake: Client, command: str) -> None:
+    number = cast(fake, command, "gpus")
+    if command == "hang":
+        reaches(fake, number, "running")
+        fake.kill(str(number))
+    assert fake.wait(str(number), LIMIT_S).state in FINAL
+    free = {item.name: item.free_now for item in fake.machine_types()}
+    assert (free["cpu"], free["gpu"], free["memory"]) == (4, 3, 2)
