@@ -38,7 +38,7 @@ def _fill(bench: Bench) -> None:
         names = ", ".join(f'"{name}"' for name in columns)
         have = store.execute("SELECT count(*) FROM runs").fetchone()[0]
         store.executemany(
-            f"INSERT INTO runs ({names}) SELECT {names} FROM runs WHERE number = 1",  # noqa: S608 - our own names
+            f"INSERT INTO runs ({names}) SELECT {names} FROM runs WHERE number = 1",
             [()] * (_RUNS - have),
         )
         store.execute("UPDATE runs SET created_at = ?", (time.time(),))

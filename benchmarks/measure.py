@@ -20,12 +20,10 @@ from orchestrator.client import Client
 from orchestrator.home import Home
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec
-from orchestrator.states import FINAL
 
 BIN = Path(sys.executable).parent
 BASELINE = [sys.executable, "-c", "import click, httpx"]
 BASELINE_WORDS = 'B = `python -c "import click, httpx"`'
-_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +52,9 @@ class Bench:
         )
 
     def ended(self, number: int) -> RunRecord:
-        """The run, when it has ended."""
-        while (run := self.client.run(str(number))).state not in FINAL:
-            time.sleep(_POLL_S)
-        return run
+        """The run, when it has ended; told by the server, not asked for again and again."""
+        self.client.wait(str(number))
+        return self.client.run(str(number))
 
     def run(self, spec: RunSpec) -> RunRecord:
         """Cast a run and wait for its end."""
