@@ -14,6 +14,7 @@ Every step can be interrupted by a killed server. `resume` goes on where the run
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import threading
@@ -24,7 +25,7 @@ from typing import Any
 from orchestrator import outputs, runenv, telemetry
 from orchestrator.config import Config
 from orchestrator.environments import BuildCancelled, Environment, EnvironmentRequest, Environments
-from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, SpellError, StaleFence
+from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig, PhaseFailed, SpellError, StaleFence
 from orchestrator.executors.base import Bind, Executor, Handle, Launch, Usage, Verdict
 from orchestrator.home import Home
 from orchestrator.manifest import Manifest
@@ -106,7 +107,7 @@ class Life:
             self._give_up("internal_error", error.message)
         except Exception as error:  # whatever it was: no run stays active for ever
             _log.exception("run %d", self.run.number)
-            self._give_up("internal_error", f"{type(error).__name__}: {error}")
+            self._give_up("disk_full" if _is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
             self._free()
             if not self._keep_work and not self.shop.closing.is_set():
@@ -143,12 +144,11 @@ class Life:
 
     def _build(self) -> Environment:
         home, number = self.shop.home, self.run.number
-        work = home.work_dir(number)
-        outputs.remove_tree(work)  # of an attempt that was cut off
-        (work / "code").mkdir(parents=True)
-        home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-        code = self.spec.code
+        work, code = home.work_dir(number), self.spec.code
         try:
+            outputs.remove_tree(work)  # of an attempt that was cut off
+            (work / "code").mkdir(parents=True)
+            home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
             if code:
                 self.shop.blobs.unpack(self._manifest(), work / "code", self._mtime_ns)
                 (work / "code" / code.subdir).mkdir(parents=True, exist_ok=True)
@@ -156,6 +156,8 @@ class Life:
             environment = self._environment()
         except OSError as error:
             raise _phase(error) from error
+        except InvalidConfig as error:  # what could not be seen when it was cast: a local wheel that is not there
+            raise BuildFailed(error.message, error.cure) from error
         self.shop.store.update(
             number,
             self.run.fence,
@@ -194,7 +196,9 @@ class Life:
             code=code,
             subdir=subdir,
             env=env,
-            binds=tuple(Bind(home.root / mount.resource, _target(subdir, mount.path)) for mount in spec.mounts),
+            binds=tuple(
+                Bind(home.root / outputs.actual(mount.resource), _target(subdir, mount.path)) for mount in spec.mounts
+            ),
             environment=environment.path,
             environment_writable=not environment.compiled,
             log=home.log(number),
@@ -330,7 +334,11 @@ def _target(subdir: str, path: str) -> str:
     return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))
 
 
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _phase(error: OSError) -> PhaseFailed:
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if _is_disk_full(error):
         return DiskFull(f"{error.filename}: {error.strerror}")
     return BuildFailed(f"{error.filename}: {error.strerror}")

@@ -10,9 +10,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from orchestrator.records import ArtifactRecord
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
 _CHUNK_BYTES = 1 << 20
+_ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
+_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 _NOT_KEPT = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a named pipe",
@@ -70,36 +73,37 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
     Raises:
         SaveFailed, DiskFull: when a file cannot be moved.
     """
-    notes: list[ArtifactRecord] = []
     try:
-        if not target.exists():
-            notes = _gather(run, workspace, staging)
+        found = _scan(workspace)
+        if target.exists():  # of a save that was interrupted: the links that are still here were not kept
+            found.notes += [(path, _leads_out(workspace, path)) for path in found.links]
+        else:
+            _gather(workspace, found, staging)
             os.rename(staging, target)
         kept = list(_seal(run, target))
     except OSError as error:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SaveFailed
         raise kind(f"{error.filename}: {error.strerror}") from error
-    return kept + notes
+    return kept + [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
 
 
-def _gather(run: int, workspace: Workspace, staging: Path) -> list[ArtifactRecord]:
-    found = _scan(workspace)
+def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
     staging.mkdir(exist_ok=True)
     staged = {path.relative_to(staging).as_posix() for path in staging.rglob("*")}  # of a save that was interrupted
     kept = staged | set(found.files)
-    for path in found.links:
-        if _leads_to(workspace.code, path) in kept | _folders(kept):
-            kept.add(path)
-        else:
-            found.notes.append((path, f"a link that leads out of the outputs: {os.readlink(workspace.code / path)}"))
+    for path in _add_links(workspace.code, found.links, kept):
+        found.notes.append((path, _leads_out(workspace, path)))
     made: set[str] = set()
     for path in sorted(kept - staged):
         folder = path.rpartition("/")[0]
         if folder not in made:
             (staging / folder).mkdir(parents=True, exist_ok=True)
             made.add(folder)
-        _move(workspace.code / path, staging / path)
-    return [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
+        _move(workspace.code / path, staging / path, staging.with_name("copying"))
+
+
+def _leads_out(workspace: Workspace, path: str) -> str:
+    return f"a link that leads out of the outputs: {printable(os.readlink(workspace.code / path))}"
 
 
 def _scan(workspace: Workspace) -> _Found:
@@ -152,24 +156,37 @@ def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry
     return status.st_mtime_ns == workspace.mtime_ns or sha256(workspace.code / path) == entry.digest
 
 
+def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:
+    """Add to `kept` the links that lead to what is kept, by way of other links too. Returns the others."""
+    folders = _folders(kept)
+    targets = {path: _leads_to(root, path) for path in links}
+    while inside := [path for path, target in targets.items() if target in kept or target in folders]:
+        kept.update(inside)
+        folders |= _folders(inside)
+        for path in inside:
+            del targets[path]
+    return list(targets)
+
+
 def _leads_to(root: Path, path: str) -> str | None:
     """Where a link below `root` leads, relative to `root`; None when that is outside."""
     target = os.readlink(root / path)
     if target.startswith("/"):
         return None
     place = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    return None if place.startswith("..") else place
+    return None if place == ".." or place.startswith("../") else place
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
     return {path[:position] for path in paths for position, char in enumerate(path) if char == "/"}
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path, beside: Path) -> None:
     status = source.lstat()
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         # Another name of this file may lie anywhere; the artifact must not change through it.
-        shutil.copy2(source, target, follow_symlinks=False)
+        shutil.copy2(source, beside, follow_symlinks=False)
+        os.rename(beside, target)
     else:
         os.rename(source, target)
 
@@ -192,37 +209,47 @@ def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
 
 def printable(path: str) -> str:
     """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes; of a link, of the text it holds."""
+def actual(path: str) -> str:
+    """The path that `printable` shows so."""
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
+
+
+def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str | None:
+    """The SHA-256 of a file's bytes; of a link, of the text it holds. None when `cancelled` said yes on the way."""
     if path.is_symlink():
         return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
     hashing = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             hashing.update(chunk)
+            if cancelled():
+                return None
     return hashing.hexdigest()
 
 
 def remove_tree(path: Path) -> None:
     """Remove a folder that a run left, whatever modes it gave its files. No error when it is not there."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        _unlock(path)
+        shutil.rmtree(path, ignore_errors=True)
 
-    def unlock(function: object, name: str, _error: object) -> None:
-        parent = os.path.dirname(name)
-        for place in (parent, name):
-            with contextlib.suppress(OSError):
+
+def _unlock(path: Path) -> None:
+    """Take back the right to look into and change all folders below `path`."""
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)
+        for folder, folders, _ in os.walk(path):  # a folder is looked into after its own turn here
+            for name in folders:
+                place = os.path.join(folder, name)
                 if not os.path.islink(place):
                     os.chmod(place, 0o700)
-        with contextlib.suppress(OSError):
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-
-    if path.exists():
-        shutil.rmtree(path, onerror=unlock)
 
 
 def check_patterns(patterns: Sequence[str]) -> None:

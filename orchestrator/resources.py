@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
-from orchestrator.outputs import printable
+from orchestrator.outputs import actual, printable
 from orchestrator.records import FileRecord
 from orchestrator.spec import relative_parts
 from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
@@ -75,7 +75,7 @@ class Resources:
         """
         parts = relative_parts(canonical, "The resource")
         root = self._home.root.joinpath(*parts[:2]).resolve()
-        path = self._home.root.joinpath(*parts)
+        path = self._home.root / actual("/".join(parts))
         if not path.exists() or not path.resolve().is_relative_to(root):
             raise self._missing(canonical, parts)
         return path
@@ -162,5 +162,5 @@ def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
 
 def _file_record(path: Path, name: str) -> FileRecord:
     status = path.lstat()
-    link = os.readlink(path) if path.is_symlink() else ""
+    link = printable(os.readlink(path)) if path.is_symlink() else ""
     return FileRecord(printable(name), status.st_size, status.st_mtime, path.is_dir(), link)

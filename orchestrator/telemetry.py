@@ -81,7 +81,7 @@ class Hasher:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop after the file that is being read."""
+        """Stop at once."""
         self._closing.set()
         self._wake.set()
         self._thread.join()
@@ -104,12 +104,13 @@ class Hasher:
         todo = self._store.unhashed(_HASHES_AT_ONCE)
         found = []
         for item in todo:
-            digest = ""
+            digest: str | None = ""
             with contextlib.suppress(OSError):  # removed by hand: its hash stays empty
-                digest = outputs.sha256(self._home.run_dir(item.run) / item.path)
-            found.append((item.run, item.path, digest))
-            if self._closing.is_set():
+                path = self._home.run_dir(item.run) / outputs.actual(item.path)
+                digest = outputs.sha256(path, self._closing.is_set)
+            if digest is None:
                 break
+            found.append((item.run, item.path, digest))
         if found:
             self._store.set_hashes(found)
         return bool(todo)

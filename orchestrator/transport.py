@@ -122,8 +122,12 @@ def quote(reference: str) -> str:
 
 
 def quote_path(text: str) -> str:
-    """A resource as a URL's path."""
-    return "".join(char if char.isascii() and (char.isalnum() or char in "-._~/") else _percent(char) for char in text)
+    """A resource as a URL's path, which nobody on the way takes for another one: `..` stays `..`."""
+    return "/".join("%2E" * len(part) if part in (".", "..") else _quoted(part) for part in text.split("/"))
+
+
+def _quoted(part: str) -> str:
+    return "".join(char if char.isascii() and (char.isalnum() or char in "-._~") else _percent(char) for char in part)
 
 
 def _percent(char: str) -> str:

@@ -190,7 +190,7 @@ def many_mounts(spell: Spell) -> tuple[Mount, ...]:
     return tuple(Mount(f"runs/{source}/data.txt", f"inputs/{index}") for index in range(400))
 
 
-MANY_OUTPUTS = "mkdir many && cd many && seq 4000 | xargs touch"
+MANY_OUTPUTS = "mkfifo pipe && mkdir many && cd many && seq 4000 | xargs touch"
 
 
 # -- F1: the server is killed ---------------------------------------------------------------------------------------
@@ -230,24 +230,55 @@ def test_f01_killed_before_anything_was_made(spell: Spell, tally: Tally) -> None
     assert assert_completed_once(spell, number, tally).attempt == 2
 
 
-@pytest.mark.parametrize("moment", ["mounting", "saving", "pushing"])
-def test_f01_killed_in_a_passing_state(spell: Spell, tmp_path: Path, moment: str) -> None:
-    mounts = many_mounts(spell) if moment == "mounting" else ()
-    tallies: dict[int, Tally] = {}
+def test_f01_killed_while_mounting(spell: Spell, tmp_path: Path) -> None:
+    mounts, tallies = many_mounts(spell), {}
 
     def cast() -> int:
         tally = Tally(tmp_path / secrets.token_hex(8))
-        number = spell.cast(f"{tally.command()} && {MANY_OUTPUTS}", mounts=mounts)
+        number = spell.cast(f"{tally.command()} && cat inputs/* > all.txt", mounts=mounts)
         tallies[number] = tally
         return number
 
-    with caught(spell, moment, cast) as number:
+    with caught(spell, "mounting", cast):
         spell.kill_server()
-    for each, tally in tallies.items():
-        run = assert_completed_once(spell, each, tally)
+    for number, tally in tallies.items():
+        assert_completed_once(spell, number, tally)
+        assert (spell.home.run_dir(number) / "all.txt").read_text() == "data\n" * len(mounts)
+
+
+@pytest.mark.parametrize("moment", ["saving", "pushing"])
+def test_f01_killed_while_outputs_are_saved(spell: Spell, tmp_path: Path, moment: str) -> None:
+    tallies = {}
+
+    def cast() -> int:
+        tally = Tally(tmp_path / secrets.token_hex(8))
+        number = spell.cast(f"{tally.command()} && {MANY_OUTPUTS}")
+        tallies[number] = tally
+        return number
+
+    with caught(spell, moment, cast):
+        spell.kill_server()
+    for number, tally in tallies.items():
+        run = assert_completed_once(spell, number, tally)
         assert run.outputs_count == 4000
-        assert sum(1 for _ in (spell.home.run_dir(each) / "many").iterdir()) == 4000
-    assert number in tallies
+        assert sum(1 for _ in (spell.home.run_dir(number) / "many").iterdir()) == 4000
+        notes = {item.path: item.note for item in spell.client.artifacts(str(number)) if item.note}
+        assert notes == {"pipe": "a named pipe, not a file"}
+
+
+def test_f01_killed_while_a_file_is_copied(spell: Spell) -> None:
+    """Files with two names are copied when they are saved. A half copy is never taken for the file."""
+    size = 200 << 20
+    number = spell.cast(f"yes | head -c {size} > big; ln big twin")
+    copies = [spell.home.work_dir(number) / name for name in ("copying", "outputs/big")]
+    wait_for(lambda: any(path.exists() for path in copies) or spell.home.run_dir(number).exists(), "a copy")
+    spell.kill_server()
+    run = spell.ended(number)
+    assert (run.state, run.outputs_count, run.outputs_bytes) == ("complete", 2, 2 * size)
+    assert {path.name: path.stat().st_size for path in spell.home.run_dir(number).iterdir()} == {
+        "big": size,
+        "twin": size,
+    }
 
 
 def test_f01_killed_while_running(spell: Spell, tally: Tally, gate: Gate) -> None:
@@ -335,8 +366,10 @@ def start_server(spell: Spell) -> None:
     assert spell("server", "start").code == 0
 
 
-@pytest.mark.parametrize("server", ["up", "down"])
-@pytest.mark.parametrize("victim", ["supervisor", "keeper", "both"])
+@pytest.mark.parametrize(
+    ("victim", "server"),
+    [("supervisor", "up"), ("keeper", "up"), ("both", "up"), ("supervisor", "down"), ("both", "down")],
+)
 def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> None:
     spell = isolated
     start_server(spell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,7 @@ def reachable(start: State) -> set[State]:
 
 def test_every_state_has_its_moves() -> None:
     assert set(MOVES) == set(State)
-    assert ACTIVE | FINAL == set(State)
+    assert set(State) == ACTIVE | FINAL
     assert not ACTIVE & FINAL
     for state in State:
         assert {to for to in State if may_move(state, to)} == MOVES[state]
@@ -50,7 +51,7 @@ def test_only_what_was_saved_is_complete() -> None:
 
 def test_a_normal_life_is_legal() -> None:
     steps = [State(name) for name in NORMAL_LIFE]
-    for current, to in zip(steps, steps[1:], strict=False):
+    for current, to in pairwise(steps):
         assert may_move(current, to)
     assert may_move(State.BUILDING, State.RUNNING), "a run without mounts"
 

@@ -124,7 +124,7 @@ class _Target:
         if not self._wants(place):
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}.spell-part")
+        beside = place.with_name(f".spell-part-{os.getpid()}")  # not longer than any name may be
         try:
             with beside.open("wb") as file:
                 for chunk in self.progress.wrap(chunks):

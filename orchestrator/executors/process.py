@@ -8,6 +8,7 @@ found by their parents; `isolation` tells which.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any
 import psutil
 
 import orchestrator
-from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig, MountFailed, PhaseFailed
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, MountFailed, PhaseFailed
 from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
 from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
@@ -89,11 +90,16 @@ class ProcessExecutor(Executor):
                 else:
                     target.touch()
             except OSError as error:
-                raise MountFailed(f"{bind.target!r} cannot be placed: {error.strerror}") from error
+                kind = DiskFull if _is_disk_full(error) else MountFailed
+                raise kind(f"{bind.target!r} cannot be placed: {error.strerror}") from error
 
     def start(self, launch: Launch) -> Handle:
-        self._write_request(launch)
-        words = self._nursery.start(launch.folder)
+        try:
+            self._write_request(launch)
+            words = self._nursery.start(launch.folder)
+        except OSError as error:
+            kind = DiskFull if _is_disk_full(error) else ExecutorFailed
+            raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
         (launch.folder / "request.json").unlink(missing_ok=True)  # it holds the environment's values
         if "started_at" in words:
             return self._handle(launch.folder)
@@ -178,9 +184,12 @@ class ProcessExecutor(Executor):
             "grace_s": launch.grace_s,
         }
         beside = launch.folder / f"request-{threading.get_ident()}.tmp"
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(request, file)
-        beside.rename(launch.folder / "request.json")
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(request, file)
+            beside.rename(launch.folder / "request.json")
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 class _Nursery:
@@ -242,8 +251,12 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _phase_error(words: dict[str, Any]) -> PhaseFailed:
-    kind = MountFailed if words["reason"] == "mount_failed" else ExecutorFailed
-    return kind(str(words["detail"]))
+    kinds: dict[str, type[PhaseFailed]] = {"mount_failed": MountFailed, "disk_full": DiskFull}
+    return kinds.get(str(words["reason"]), ExecutorFailed)(str(words["detail"]))
+
+
+def _is_disk_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _alive(handle: Handle) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ class Database:
         try:
             self._migrate()
         except (sqlite3.Error, DBAPIError) as error:
-            raise HomeUnusable(f"The store {path} cannot be opened: {error}.", "Is it a file of spell?") from error
+            why = error.orig if isinstance(error, DBAPIError) else error
+            raise HomeUnusable(f"The store {path} cannot be opened: {why}.", "Is it a file of spell?") from error
         self._reader = self._engine("BEGIN", pool_size=8)
         self._writer = self._engine("BEGIN IMMEDIATE", pool_size=1)
         self._ballast = path.with_suffix(".ballast")
@@ -83,6 +85,7 @@ class Database:
                 # What was set aside for this moment lets the next transaction say that the disk is full.
                 self._ballast.unlink(missing_ok=True)
                 raise DiskFull("the store could not be written") from error
+            self._restore_ballast()
 
     def close(self) -> None:
         """Close all connections."""
@@ -91,7 +94,7 @@ class Database:
 
     def _restore_ballast(self) -> None:
         with contextlib.suppress(OSError):
-            if not self._ballast.exists():
+            if not self._ballast.exists() and shutil.disk_usage(self._path.parent).free > 2 * _BALLAST_BYTES:
                 self._ballast.write_bytes(b"\0" * _BALLAST_BYTES)
 
     def _migrate(self) -> None:

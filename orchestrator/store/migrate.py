@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, event
 
 from orchestrator.errors import HomeUnusable
 
@@ -29,7 +30,17 @@ def upgrade(path: Path, version: str | None) -> None:
             "Upgrade: pip install --upgrade spell-orchestrator",
         )
     engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _no_own_transactions)
+    event.listen(engine, "begin", _begin)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     engine.dispose()
+
+
+def _no_own_transactions(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # Python's would leave each CREATE TABLE outside of any transaction
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -290,7 +290,7 @@ class Store(DetailStore):
                 if back.isdecimal() and len(back) < 10:
                     newest = select(runs.c.number).order_by(runs.c.number.desc())
                     number = connection.scalar(newest.offset(int(back)).limit(1))
-            else:
+            elif reference:  # most runs have the empty name
                 number = connection.scalar(select(func.max(runs.c.number)).where(runs.c.name == reference))
         if number is None:
             raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")

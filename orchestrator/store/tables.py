@@ -97,6 +97,7 @@ metrics = Table(
     Column("value", Float, nullable=False),
     Column("at", Float, nullable=False),
     Index("metrics_run", "run", "name", "step"),
+    sqlite_autoincrement=True,
 )
 
 samples = Table(

@@ -14,6 +14,7 @@ SIGTERM stops the run, SIGUSR1 kills it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -33,13 +34,13 @@ _ALMOST_FULL_BYTES = 16 << 20  # more than the store lets go of when it cannot b
 def claim(folder: Path, owner: dict[str, Any]) -> bool:
     """Take the attempt, once and for all. False when somebody took it before."""
     own = folder / f"claim-{os.getpid()}-{time.monotonic_ns()}.tmp"
-    _write_durably(own, owner)
     try:
+        _write_durably(own, owner)
         os.link(own, folder / "claim.json")
     except FileExistsError:
         return False
     finally:
-        own.unlink()
+        own.unlink(missing_ok=True)
     _sync_folder(folder)
     return True
 
@@ -55,10 +56,14 @@ def main(folder_name: str) -> int:
     folder = Path(folder_name)
     request = _request(folder)
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
-    if request is None or not claim(folder, myself()):
-        _report({"taken": True})
-        return 0
-    _reserve(folder)
+    try:
+        if request is None or not claim(folder, myself()):
+            _report({"taken": True})
+            return 0
+        _reserve(folder)
+    except OSError as error:
+        _report({"error": _words(error)})
+        return 1
     before = _oom_kills()
     verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
     began_at, began = time.time(), time.monotonic()
@@ -66,8 +71,7 @@ def main(folder_name: str) -> int:
     try:
         verdict |= _supervise(request)
     except OSError as error:
-        reason = "mount_failed" if isinstance(error, _MountError) else "executor_failed"
-        verdict["error"] = {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
+        verdict["error"] = _words(error)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     verdict["duration_s"] = time.monotonic() - began
     # not what the clock says now: somebody may have set it meanwhile
@@ -93,6 +97,14 @@ def _request(folder: Path) -> dict[str, Any] | None:
 
 class _MountError(OSError):
     """A bind mount was refused."""
+
+
+def _words(error: OSError) -> dict[str, str]:
+    """What to report: the end reason, and the words that go with it."""
+    reason = "mount_failed" if isinstance(error, _MountError) else "executor_failed"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = "disk_full"
+    return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
 
 
 def _supervise(request: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +144,7 @@ def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int) -> None:
     try:
         keeper.Keeper(request, result_fd, report_fd=sys.stdout.fileno()).run(go_fd)
     except OSError as error:
-        words = {"error": {"reason": "executor_failed", "detail": f"{error.strerror}: {error.filename}"}}
+        words = {"error": _words(error)}
         os.write(result_fd, (json.dumps(words) + "\n").encode())
     finally:
         os._exit(1)

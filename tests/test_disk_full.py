@@ -1,0 +1,318 @@
+"""F38: the disk of the home becomes full, in each phase of a run. The home lies on a small disk of its own.
+
+Each test fills the disk, sees what fails and how, makes room, and sees that it goes on; the store is whole in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE_S, Spell, bearing, git, wait_for
+from wheels import make_wheel
+
+from orchestrator import outputs
+from orchestrator.errors import DiskFull
+from orchestrator.executors.base import Launch
+from orchestrator.executors.process import ProcessExecutor
+from orchestrator.records import RunRecord
+
+MIB = 1 << 20
+DISK_BYTES = 64 * MIB
+CONFIG = "grace_s = 0.4\nsample_interval_s = 0.2\n[machine_types.cpu]\ncpus = 0.05\n"
+
+
+@dataclass
+class Disk:
+    """A small file system."""
+
+    place: Path
+
+    @property
+    def filler(self) -> Path:
+        return self.place / "filler"
+
+    @property
+    def free_bytes(self) -> int:
+        disk = os.statvfs(self.place)
+        return disk.f_bavail * disk.f_frsize
+
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Leave only so much room."""
+        fd = os.open(self.filler, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with contextlib.closing(os.fdopen(fd, "ab", buffering=0)) as file:
+            while (room := self.free_bytes - leave_bytes) > 0:
+                try:
+                    file.write(bytes(min(room, MIB)))
+                except OSError:
+                    break
+
+    def make_room(self) -> None:
+        """Take away what filled it."""
+        self.filler.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=755", "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    yield Disk(place)
+
+    def unmounted() -> bool:
+        return subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0
+
+    wait_for(unmounted, "nobody uses the small disk")
+
+
+@pytest.fixture
+def spell(disk: Disk, make_spell: Callable[..., Spell]) -> Iterator[Spell]:
+    """A home on the small disk. In the end it must be whole, and go on."""
+    spell = make_spell(root=disk.place / "home", config=CONFIG)
+    assert spell.run("echo before > file").state == "complete"
+    server = spell.server_pid
+    yield spell
+    with contextlib.suppress(FileNotFoundError):
+        disk.make_room()
+    assert spell.server_pid == server, "the server stayed up"
+    goes_on(spell)
+    with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert store.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def goes_on(spell: Spell) -> None:
+    """Another run works as if nothing had been."""
+    run = spell.run("echo after > file; echo said")
+    assert (run.state, run.outputs_count) == ("complete", 1)
+    assert (spell.home.run_dir(run.number) / "file").read_text() == "after\n"
+    assert spell.log(run.number) == b"said\n"
+
+
+def failed_for_want_of_room(spell: Spell, number: int) -> RunRecord:
+    """The run, which must have ended with this reason, in words."""
+    run = spell.ended(number)
+    assert (run.state, run.reason) == ("failed", "disk_full"), run
+    assert run.message.startswith("the disk is full: ")
+    return run
+
+
+def patiently(cast: Callable[[], int]) -> int:
+    """Cast; when the store has no room, once more: what it set aside for this moment is free then."""
+    try:
+        return cast()
+    except DiskFull:
+        return cast()
+
+
+def test_f38_while_the_code_is_sent(spell: Spell, disk: Disk, repo: Path) -> None:
+    (repo / "big").write_bytes(os.urandom(20 * MIB))
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "Big")
+    disk.fill(MIB)
+    done = spell("run", "-f", "true", cwd=repo)
+    assert done.code == 1
+    assert "ERROR: the code could not be stored" in done.err, done
+    assert not list(spell.home.blobs.glob("incoming-*"))
+    assert len(spell.client.runs()) == 1, "no run was made of it"
+    disk.make_room()
+    assert spell("run", "-f", "true", cwd=repo).code == 0
+
+
+def test_f38_while_the_code_is_unpacked(spell: Spell, disk: Disk, repo: Path) -> None:
+    (repo / "big").write_bytes(os.urandom(15 * MIB))
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "Big")
+    first = spell("run", "-f", "true", cwd=repo)
+    assert first.code == 0
+    disk.fill(2 * MIB)
+    done = spell("run", "-f", "echo never > never", cwd=repo)
+    assert done.code == 1, done
+    run = failed_for_want_of_room(spell, done.number)
+    assert run.exit_code is None
+    wait_for(lambda: not spell.home.work_dir(run.number).exists(), "its work dir is gone")
+    disk.make_room()
+    assert spell("run", "-f", "echo now > now", cwd=repo).code == 0
+
+
+def test_f38_while_the_environment_is_built(spell: Spell, disk: Disk, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "fat", extra={"fat.txt": os.urandom(6 * MIB).hex()})
+    disk.fill(3 * MIB)
+    run = failed_for_want_of_room(spell, patiently(lambda: spell.cast("true", pip=(str(wheel),))))
+    assert "environment" in run.message
+    assert not list(spell.home.environments.glob(".building-*")), "nothing of it is left"
+    disk.make_room()
+    assert spell.run("python -c 'import fat'", pip=(str(wheel),)).state == "complete"
+
+
+WRITERS = {
+    "shell": "head -c 1000000000 /dev/zero > big",
+    "python": "python -c \"f = open('big', 'wb')\nwhile True: f.write(bytes(1 << 20))\"",
+    "last words": "head -c 1000000000 /dev/zero > big; echo these are lost; exit 7",
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_f38_while_the_command_writes(spell: Spell, disk: Disk, name: str) -> None:
+    run = failed_for_want_of_room(spell, spell.cast(WRITERS[name]))
+    assert run.exit_code == (7 if name == "last words" else 1)
+    kept = spell.home.run_dir(run.number) / "big"
+    assert kept.stat().st_size > MIB, "what it could write is kept"
+    assert spell("ps").code == 0
+    outputs.remove_tree(kept.parent)
+    goes_on(spell)
+
+
+def test_f38_while_the_log_is_written(spell: Spell, disk: Disk) -> None:
+    run = failed_for_want_of_room(spell, spell.cast("echo first; exec yes 'a line of some length'"))
+    assert run.exit_code == 1
+    log = spell.log(run.number)
+    assert len(log) > MIB and log.startswith(b"first\na line of some length\n")
+    said, _ = spell.client.log(str(run.number))
+    assert b"".join(said) == log
+    spell.home.log(run.number).write_bytes(b"")
+
+
+def test_f38_of_a_signal_is_told_as_well(spell: Spell, disk: Disk) -> None:
+    """SIGXFSZ, SIGBUS and the like: programs die of a full disk in many ways."""
+    run = failed_for_want_of_room(spell, spell.cast("ulimit -c 0; head -c 1000000000 /dev/zero > big || kill -BUS $$"))
+    assert (run.exit_code, run.signal) == (None, 7)
+    outputs.remove_tree(spell.home.run_dir(run.number))
+
+
+def test_f38_a_stop_is_a_stop_all_the_same(spell: Spell, disk: Disk) -> None:
+    number = spell.cast(
+        "trap 'exit 1' TERM; head -c 1000000000 /dev/zero > big; echo full > /dev/null; while :; do sleep 0.02; done"
+    )
+    wait_for(lambda: disk.free_bytes < MIB, "the disk is full")
+    with contextlib.suppress(DiskFull):
+        spell.client.stop(str(number))
+    with contextlib.suppress(Exception):
+        spell.client.stop(str(number))
+    run = spell.ended(number)
+    assert (run.state, run.reason) == ("stopped", "stop_requested")
+    outputs.remove_tree(spell.home.run_dir(number))
+
+
+def test_f38_while_outputs_are_saved(spell: Spell, disk: Disk) -> None:
+    """Files with several names are copied, which takes room. What could not be saved is not lost."""
+    go = disk.place.parent / "go"
+    os.mkfifo(go)
+    number = spell.cast("head -c 10000000 /dev/zero > a; ln a b; echo small > c; read line < $GO", env={"GO": str(go)})
+    wait_for((spell.home.work_dir(number) / "code" / "c").exists, "its files")
+    disk.fill(5 * MIB)
+    go.write_text("\n")
+    run = failed_for_want_of_room(spell, number)
+    assert (run.exit_code, run.outputs_count) == (0, 0)
+    assert not spell.home.run_dir(number).exists(), "outputs appear whole or not at all"
+    left = {path.name: path.stat().st_size for path in spell.home.work_dir(number).rglob("*") if path.is_file()}
+    assert left["a"] >= 10_000_000 or left["b"] >= 10_000_000
+    assert "c" in left
+    outputs.remove_tree(spell.home.work_dir(number))
+
+
+def test_f38_while_a_run_ends(spell: Spell, disk: Disk) -> None:
+    """There is no room for anything, not even for what the store set aside: the end waits for room, and is right."""
+    go = disk.place.parent / "go"
+    os.mkfifo(go)
+    command = "python -c 'from orchestrator.runtime import send_metric; send_metric(\"loss\", 1.5)'; echo x > kept; read line < $GO; exit 0"
+    number = spell.cast(command, env={"GO": str(go)})
+    wait_for((spell.home.work_dir(number) / "code" / "kept").exists, "its file")
+    for _ in range(3):
+        disk.fill()
+        with contextlib.suppress(DiskFull):
+            spell.cast("true")  # until the store has used up what it set aside
+    disk.fill()
+    go.write_text("\n")
+    wait_for((spell.home.attempt_dir(number, 1) / "verdict.json").exists, "the command has ended")
+    disk.make_room()
+    run = spell.ended(number)
+    assert (run.state, run.exit_code, run.outputs_count) == ("complete", 0, 1)
+    assert (spell.home.run_dir(number) / "kept").read_text() == "x\n"
+    assert [(item.name, item.value) for item in spell.client.metrics(str(number))] == [("loss", 1.5)]
+
+
+def test_f38_store_has_no_room(spell: Spell, disk: Disk) -> None:
+    """What needs to be written is refused with words; what is there can be read; nothing is half done."""
+    refused = 0
+    for _ in range(4):
+        disk.fill()
+        done = spell("run", "-f", "-b", "true")
+        refused += done.code != 0
+        if done.code:
+            assert "the store could not be written" in done.err, done
+    assert refused >= 2
+    listed = spell("ps", "--json")
+    assert listed.code == 0
+    numbers = [run["number"] for run in listed.json()]
+    assert numbers == list(range(1, len(numbers) + 1)), "no number was used up by what was refused"
+    assert spell("logs", "1").code == 0 and spell("info", "1").code == 0
+    assert spell("cat", "runs/1/file").out == "before\n"
+    disk.make_room()
+    for number in numbers:
+        assert spell.ended(number).state in ("complete", "failed")
+
+
+def test_f38_server_that_starts_on_a_full_disk(disk: Disk, make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell(root=disk.place / "home", config=CONFIG)
+    number = spell.cast("sleep 1000")
+    spell.reaches(number, "running")
+    disk.fill()
+    spell.kill_server()
+    done = spell("ps")
+    if done.code:
+        assert "ERROR" in done.err and "Traceback" not in done.err
+    disk.make_room()
+    assert spell("ps").code == 0
+    spell.client.stop(str(number))
+    assert spell.ended(number, DEADLINE_S).state == "stopped"
+    goes_on(spell)
+
+
+def test_f38_again_and_again(spell: Spell, disk: Disk) -> None:
+    """What the store sets aside is set aside again when there is room."""
+    for _ in range(3):
+        run = failed_for_want_of_room(spell, spell.cast(WRITERS["shell"]))
+        outputs.remove_tree(spell.home.run_dir(run.number))
+        goes_on(spell)
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_f38_while_the_command_is_started(disk: Disk, token: str, namespaces: bool) -> None:
+    """Whatever room is left, from none to enough: it is started, or the disk is full, and nothing in between."""
+    executor = ProcessExecutor(namespaces=namespaces)
+    found = []
+    for pages in range(12):
+        folder = disk.place / f"attempt-{pages}"
+        code = disk.place / f"code-{pages}"
+        folder.mkdir()
+        code.mkdir()
+        launch = Launch(
+            number=1, attempt=1, command="exit 3", code=code, subdir="", env={"TOKEN": token}, binds=(),
+            environment=code, environment_writable=False, log=folder / "log", folder=folder, protected=(),
+            writable=(), gpus=(), timeout_s=None, grace_s=0.1,
+        )  # fmt: skip
+        disk.fill(pages * os.sysconf("SC_PAGE_SIZE"))
+        try:
+            verdict = executor.wait(executor.start(launch), DEADLINE_S)
+        except DiskFull as error:
+            found.append(str(error))
+            assert token.encode() not in b"".join(path.read_bytes() for path in folder.iterdir())
+        else:
+            assert verdict is not None and verdict.exit_code == 3
+            found.append("")
+        assert not bearing(token)
+        disk.make_room()
+    assert found[0] and not found[-1]
+    assert found == sorted(found, key=lambda words: not words), "with more room it does not get worse"

@@ -1,0 +1,182 @@
+"""Job files: what is read, and that every error names file, line and field."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
+from orchestrator.jobfile import FIELDS, JobFile, load
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(tmp_path: Path, text: str) -> JobFile:
+    """The job file of this text."""
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return load(path)
+
+
+WHOLE = """\
+# everything there is
+command: |
+  python train.py \\
+    --lr :LR:
+description: "two: words"
+name: trained
+labels: [one, two words]
+machine_type: gpu
+executor: process
+framework: pytorch
+pip:
+  - six==1.17
+  - torch @ file:///x.whl
+pip_req: requirements.txt
+python: 3.10
+mounts: [runs/latest/data.txt, "runs/1:before"]
+env: {A: 1, B: no, C: 0755, D: 1:30, E: 2024-01-01, F: "", G: 1.0e-3, H: x=y}
+params: {LR: 0.10}
+timeout_min: 1.5
+ignore: ["*.tmp", cache/]
+github_url: https://example.org/code.git
+github_ref: v1
+"""
+
+
+def test_every_field(tmp_path: Path) -> None:
+    assert read(tmp_path, WHOLE) == JobFile(
+        folder=tmp_path,
+        command="python train.py \\\n  --lr :LR:\n",
+        description="two: words",
+        name="trained",
+        labels=("one", "two words"),
+        machine_type="gpu",
+        executor="process",
+        framework=("pytorch",),
+        pip=("six==1.17", "torch @ file:///x.whl"),
+        pip_req=("requirements.txt",),
+        python="3.10",  # not 3.1
+        mounts=("runs/latest/data.txt", "runs/1:before"),
+        env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
+        params={"LR": "0.10"},
+        timeout_min=1.5,
+        ignore=("*.tmp", "cache/"),
+        github_url="https://example.org/code.git",
+        github_ref="v1",
+    )
+    assert {line.partition(":")[0] for line in WHOLE.splitlines() if line[0].isalpha()} == set(FIELDS)
+
+
+def test_fields_are_those_of_the_class() -> None:
+    assert set(FIELDS) == {item.name for item in dataclasses.fields(JobFile)} - {"folder"}
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("command: true", "command", "true"),
+        ("name:\ncommand: x", "name", ""),  # an empty field says nothing
+        ("pip: six", "pip", ("six",)),
+        ("pip: []", "pip", ()),
+        ("framework: []", "framework", ()),  # none, not the default
+        ("command: x", "framework", None),
+        ("timeout_min: '90'", "timeout_min", 90.0),
+        ("labels: &some [a, b]\npip: *some", "pip", ("a", "b")),
+        ("python: 3", "python", "3"),
+        ("env:\n  X: >\n    one\n    two", "env", {"X": "one two"}),
+        ("\ufeffcommand: x", "command", "x"),
+        ("command: 'echo 日本 🎉'", "command", "echo 日本 🎉"),
+        ("{command: x, env: {A: ~a}}", "env", {"A": "~a"}),
+    ],
+)
+def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> None:
+    assert getattr(read(tmp_path, text), field) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("command: x\ncomand: y", 2, "comand: is not a field of job files"),
+        ("command: x\n\ncommand: y", 3, "command: stands there twice"),
+        ("command: python :ARGS:", 1, "mapping values are not allowed here"),
+        ("command: [x", 1, "expected ',' or ']'"),
+        ("command: {", 1, "expected the node content, but found '<stream end>'"),
+        ("command: x\n\tname: y", 2, "found character '\\t' that cannot start any token"),
+        ("command: a: b", 1, "mapping values are not allowed here"),
+        ("command: *nothing", 1, "found undefined alias"),
+        ("command: x\n---\ncommand: y", 2, "but found another document"),
+        ("", 1, "a job file is a mapping of fields"),
+        ("- command: x", 1, "a job file is a mapping of fields"),
+        ("just text", 1, "a job file is a mapping of fields"),
+        ("command: [a, b]", 1, "command: must be text, or a number, not a list"),
+        ("name: {a: b}", 1, "name: must be text, or a number, not a mapping"),
+        ("command: !env HOME", 1, "command: must be text, or a number, not !env"),
+        ("command: !!binary aGk=", 1, "command: must be text, or a number, not binary"),
+        ("pip: {six: 1}", 1, "pip: must be text, or a number, not a mapping"),
+        ("pip:\n  - six\n  - [x]", 3, "pip: must be text, or a number, not a list"),
+        ("pip:\n  - six\n  -", 3, "pip: must be text, or a number, not nothing"),
+        ("pip:\n  - six\n  - -r other.txt", 3, "pip: '-r other.txt' is not a pip requirement"),
+        ("env: [A=1]", 1, "env: must be a mapping, NAME: VALUE"),
+        ("env:\n  A: 1\n  B: [1]", 3, "env: must be text, or a number, not a list"),
+        ("env:\n  A: 1\n  B:", 3, "env: must be text, or a number, not nothing"),
+        ("env:\n  A: 1\n  A: 2", 3, "env: A stands there twice"),
+        ("env:\n  A: 1\n  1B: 2", 3, "env: Environment variable name '1B' is not allowed"),
+        ("env:\n  SPELL_HOME: /x", 2, "env: Environment variable 'SPELL_HOME' is set by spell itself"),
+        ("command: 'f :A B:'\nparams:\n  A B: 1", 3, "params: Parameter name 'A B' is not a word"),
+        ("timeout_min: soon", 1, "timeout_min: must be a number, not 'soon'"),
+        ("timeout_min: 1:30", 1, "timeout_min: must be a number, not '1:30'"),
+        ("timeout_min: -1", 1, "timeout_min: The time limit must be a positive number"),
+        ("timeout_min: .inf", 1, "timeout_min: must be a number, not '.inf'"),
+        ("timeout_min: nan", 1, "timeout_min: The time limit must be a positive number"),
+        ("command: x\nname: 42", 2, "name: Run name '42' is not allowed"),
+        ("name: a b", 1, "name: Run name 'a b' is not allowed"),
+        ("labels:\n- fine\n- 'no;pe'", 3, "labels: Label 'no;pe' is not a word"),
+        ("python: three", 1, "python: Python version 'three' is not like '3.12'"),
+        ("mounts:\n- runs/1/a\n- a:b:c", 3, "mounts: Incorrect formatting of mount 'a:b:c'"),
+        ("mounts: [data]", 1, "mounts: Cannot mount resource 'data': not a valid resource"),
+        ("mounts: ['runs/1/../x']", 1, "mounts: The mounted resource 'runs/1/../x' must not contain '..'"),
+        ("command: ''", 1, "command: The command is empty"),
+        ("? [a]\n: b", 1, "is not a field of job files"),
+        ("<<: {command: x}", 1, "<<: is not a field of job files"),
+    ],
+)
+def test_errors_name_file_line_and_field(tmp_path: Path, text: str, line: int, said: str) -> None:
+    with pytest.raises(SpellError) as caught:
+        read(tmp_path, text)
+    assert caught.value.message.startswith(f"{tmp_path / 'job.yaml'}, line {line}: ")
+    assert said in caught.value.message
+    wanted = UsageError if "is not a field" in said else NotFound if "not a valid" in said else InvalidConfig
+    assert type(caught.value) is wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory."),
+        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode"),
+        (b"command: \x00", "special characters are not allowed"),
+        (b"[" * 5000, "job.yaml"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidConfig) as caught:
+        load(path)
+    assert str(path) in caught.value.message and said in caught.value.message
+    with pytest.raises(InvalidConfig, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_values_of_variables_are_not_shown(tmp_path: Path) -> None:
+    assert "secret" not in repr(read(tmp_path, "env: {KEY: secret}"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*/*.yaml")), ids=lambda path: path.name)
+def test_shipped_job_files_can_be_read(path: Path) -> None:
+    job = load(path)
+    assert job.command and job.description and job.name

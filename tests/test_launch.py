@@ -1,0 +1,295 @@
+"""One server for one home: started by whoever needs it first, found by everybody else, and its reasons when it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from conftest import BIN, DEADLINE_S, Spell, wait_for
+
+from orchestrator.errors import HomeUnusable, InvalidConfig, ServerUnavailable, VersionMismatch
+from orchestrator.home import Home, default_home
+from orchestrator.launch import answers, ensure_server
+from orchestrator.records import API_VERSION
+from orchestrator.transport import Transport
+
+
+def servers_of(root: Path) -> list[int]:
+    """The processes that serve a home, or try to."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[-2:] == ["--home", str(root)] and "orchestrator.server.main" in words:
+            found.append(process.pid)
+    return found
+
+
+# -- one server -------------------------------------------------------------------------------------------------------
+
+
+def test_ten_commands_at_once_start_one_server(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("fresh")
+    commands = [spell.popen("ps") for _ in range(10)]
+    for command in commands:
+        out, err = command.communicate(timeout=120)
+        assert (command.returncode, out.decode(), err) == (0, "There are no runs yet. Try: spell run …\n", b"")
+    assert servers_of(spell.home.root) == [spell.server_pid]
+    assert spell.home.server_log.read_text().count("Started server process") == 1
+
+
+def test_a_second_spelld_is_refused(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("taken")
+    spell.client.server()
+    for words in ([], ["--home", str(spell.home.root)]):
+        second = subprocess.run(
+            [str(BIN / "spelld"), *words], env=spell.env, capture_output=True, text=True, check=False
+        )
+        said = f"ERROR: A server (process {spell.server_pid}) serves {spell.home.root} already.\n"
+        assert (second.returncode, second.stderr) == (1, said)
+    assert spell.client.server().pid == spell.server_pid
+
+
+def test_a_new_server_waits_for_one_that_is_ending(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("changing")
+    spell.client.server()
+    for _ in range(3):
+        old = spell.server_pid
+        spell.client.stop_server()
+        assert spell("ps").code == 0  # at once: the old one may not have gone yet
+        assert spell.server_pid != old
+        wait_for(lambda old=old: not psutil.pid_exists(old), "the end of the old server")
+    assert spell("server", "stop").code == 0
+    assert spell("server", "start").code == 0
+
+
+def test_what_a_dead_server_left_is_no_obstacle(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("crashed")
+    spell.client.server()
+    spell.kill_server()
+    assert spell.home.socket.exists() and not answers(spell.home.socket)
+    assert spell("ps").code == 0
+
+
+def test_the_server_outlives_the_terminal_that_started_it(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("detached")
+    assert spell("ps").code == 0
+    server = psutil.Process(spell.server_pid)
+    assert os.getsid(server.pid) == server.pid != os.getsid(0)
+    assert server.cwd() == "/"
+    opened = [os.readlink(f"/proc/{server.pid}/fd/{number}") for number in range(3)]
+    assert opened == ["/dev/null", *[str(spell.home.server_log)] * 2]
+
+
+def test_strange_things_in_the_store(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("strange")
+    (spell.home.work / "not-a-number").mkdir(parents=True)
+    (spell.home.work / "77").mkdir()
+    assert spell("ps").code == 0  # what is not ours, and a work dir of no run, are left alone
+    assert (spell.home.work / "not-a-number").exists()
+
+
+# -- where the home is ------------------------------------------------------------------------------------------------
+
+
+def test_a_long_path(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    spell = make_spell(root=deep / "home", TMPDIR=str(tmp_path))
+    assert len(os.fsencode(spell.home.store / "spelld.sock")) > 108
+    assert spell("run", "echo hi").code == 0
+    assert spell("ps", env={"TMPDIR": "/"}).code == 0  # found from any shell
+    assert servers_of(spell.home.root) == [spell.server_pid]
+    folder = spell.home.socket.parent
+    assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.getuid()
+
+
+def test_a_socket_that_somebody_else_may_have_made(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make somebody else's folder")
+    home = Home(tmp_path / ("x" * 120))
+    home.socket.parent.mkdir()
+    try:
+        os.chown(home.socket.parent, 65534, 65534)
+        with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+            Transport(home, start=True).call("GET", "/server")
+        with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+            home.create()
+    finally:
+        home.socket.parent.rmdir()
+
+
+def test_default_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, place in ((None, ".spell"), ("", ".spell"), ("~/mine", "mine"), (str(tmp_path / "x"), "x")):
+        if value is None:
+            monkeypatch.delenv("SPELL_HOME", raising=False)
+        else:
+            monkeypatch.setenv("SPELL_HOME", value)
+        assert default_home() == tmp_path / place
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPELL_HOME", "relative")
+    assert default_home() == tmp_path / "relative"
+
+
+def unusable(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Homes that cannot be, and why not."""
+    (tmp_path / "file").write_text("")
+    yield str(tmp_path / "file"), "File exists"
+    yield str(tmp_path / "file" / "below"), "Not a directory"
+    yield "/proc/spell-home", "No such file or directory"
+    yield str(tmp_path / ("x" * 300)), "File name too long"
+
+
+def test_homes_that_cannot_be(make_spell: Callable[..., Spell], tmp_path: Path, repo: Path) -> None:
+    spell = make_spell("unused")
+    for place, why in unusable(tmp_path):
+        for words in (["ps"], ["run", "true"], ["server", "start"]):
+            done = spell(*words, env={"SPELL_HOME": place}, cwd=repo)
+            assert (done.code, why in done.err, "Traceback" in done.err) == (1, True, False), done
+            assert done.err.splitlines()[-1].startswith("       Choose another one") or "config.toml" in done.err
+
+
+def test_a_home_that_may_not_be_read(make_spell: Callable[..., Spell]) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    spell = make_spell("private")
+    for words in (["ps"], ["run", "true"], ["server", "status"]):
+        command = [str(BIN / "spell"), *words]
+        done = subprocess.run(
+            command, env=spell.env, cwd="/", user=65534, group=65534, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done
+        assert "Permission denied" in done.stderr or "No server serves" in done.stderr, done
+
+
+# -- a server that cannot start says why ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("grace_s = 'soon'\n", "config.toml: grace_s: Input should be a valid number"),
+        ("colour = 'red'\n", "config.toml: colour: Unexpected keyword argument"),
+        ("[machine_types.big]\ncpus = 0\n", "config.toml: machine_types.big.cpus: Input should be greater than 0"),
+        ("[machine_types.big]\nram = 5\n", "config.toml: machine_types.big.ram: Unexpected keyword argument"),
+        ("executor = 'kubernetes'\n", "config.toml: executor: there is no executor 'kubernetes'"),
+        ("ignore = [\n", "config.toml: "),
+    ],
+)
+def test_a_broken_configuration(make_spell: Callable[..., Spell], config: str, said: str) -> None:
+    spell = make_spell("configured", config=config)
+    done = spell("ps")
+    assert (done.code, said in done.err) == (3, True), done
+    assert done.err.splitlines()[0].startswith(f"ERROR: The server could not be started: {spell.home.config}: ")
+    assert done.err.splitlines()[1] == f"       See {spell.home.server_log}"
+    with pytest.raises(InvalidConfig, match="could not be started"):
+        ensure_server(spell.home)
+    assert servers_of(spell.home.root) == []
+
+
+def test_a_store_that_is_none(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("damaged")
+    spell.home.store.mkdir()
+    spell.home.database.write_text("this is no database, and long enough to be seen as none " * 10)
+    done = spell("ps")
+    assert (done.code, "spell.db cannot be opened: file is not a database" in done.err) == (1, True), done
+
+
+def test_a_server_that_fails_while_it_starts(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("failing")
+    spell.home.create()
+    spell.home.work.rmdir()
+    spell.home.work.write_text("")  # looked into when everything else has been set up
+    done = spell("ps")
+    assert (done.code, "Traceback" in done.err) == (1, False)
+    assert "store/work" in done.err.splitlines()[0], done
+    assert servers_of(spell.home.root) == []
+
+
+def test_inside_a_run_of_the_same_home_no_server_is_started(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("inner")
+    done = spell("ps", env={"SPELL_RUN": "1"})
+    assert (done.code, done.err.splitlines()[0]) == (1, "ERROR: The server of this run's home is gone.")
+    assert not spell.home.store.exists()
+
+
+# -- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_client_is_refused_with_words(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("newer")
+    spell.client.server()
+    transport = httpx.HTTPTransport(uds=str(spell.home.socket))
+    with httpx.Client(transport=transport, base_url="http://spell") as client:
+        for version in ("0", str(API_VERSION + 1), "", "nonsense"):
+            for method, path in (("GET", "/runs"), ("POST", "/runs"), ("GET", "/runs/1/follow")):
+                answer = client.request(method, path, headers={"Spell-Api": version})
+                assert answer.status_code == 426
+                error = answer.json()["error"]
+                assert error["code"] == VersionMismatch.code
+                assert error["message"] == f"This server speaks version {API_VERSION} of the API, the client {version}."
+                assert "spell server stop" in error["cure"]
+        assert client.get("/runs").status_code == 200  # curl may look
+
+
+def test_a_client_of_an_old_server_says_what_to_do(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    spell = make_spell("older")
+    spell.home.create()
+    with refusing(spell.home.socket):
+        done = spell("ps")
+    assert done.code == 1
+    assert done.err == "ERROR: This server speaks version 0.\n       Restart it: spell server stop\n"
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """A server of another version on this socket."""
+    body = b'{"error": {"code": "version_mismatch", "message": "This server speaks version 0.", '
+    body += b'"cure": "Restart it: spell server stop"}}'
+    head = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(head + body)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(DEADLINE_S)
+    path.unlink()
+
+
+def test_what_answers_nothing_is_no_server(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert not answers(path)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        assert not answers(path)
+        listening.listen()
+        assert not answers(path)  # it listens, and says nothing
+    assert not answers(path)
+
+
+def test_without_a_server_where_none_may_be_started(tmp_path: Path) -> None:
+    home = Home(tmp_path / "none")
+    with pytest.raises(ServerUnavailable, match="No server serves"):
+        Transport(home, start=False).call("GET", "/server")
+    assert not home.root.exists()

@@ -1,0 +1,218 @@
+"""What a spec may say, and what it may not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.spec import Code, Mount, RequirementFile, RunSpec, check_digest, parse_mount, relative_parts, to_wire
+from orchestrator.wire import read_spec
+
+TREE = "0" * 64
+FULL = RunSpec(
+    command="train :LR: :N:",
+    machine_type="gpu",
+    executor="process",
+    mounts=(Mount("runs/2/data.txt", "data.txt"), Mount("uploads/x", "/abs/x")),
+    pip=("six", "torch==2.9"),
+    requirements=(RequirementFile("r.txt", "six\n"),),
+    python="3.12",
+    frameworks=("pytorch",),
+    env={"A": "b=c"},
+    code=Code(TREE, "sub/dir", "repo", "c" * 40, dirty=True, diff="f" * 64, url="https://x", ref="main"),
+    description="ü 🎉",
+    name="a-name_1.0",
+    labels=("one", "two words"),
+    params={"LR": "0.1", "N": ""},
+    timeout_s=60.0,
+    ignore=("*.tmp",),
+)
+
+
+def test_round_trip_through_json() -> None:
+    assert read_spec(json.loads(json.dumps(to_wire(FULL)))) == FULL
+    assert read_spec({"command": "true"}) == RunSpec("true")
+
+
+GOOD: dict[str, list[Any]] = {
+    "command": ["true", " x ", "a\nb", "ü 🎉", "x" * 100_000, ":NAME:", "\t\\"],
+    "python": ["", "3", "3.12", "3.12.1", "pypy3.10", "cpython-3.12"],
+    "name": ["", "a", "A-b_c.d", "x" * 63, "Latest"],
+    "labels": [(), ("a",), ("1",), ("ü",), ("a b/c:d@e+f-g.h",), ("x" * 63,)],
+    "pip": [(), ("six",), (" six ",), ("a @ https://x/y.whl",), ('x; python_version > "3"',)],
+    "env": [{}, {"A": ""}, {"_a1": "x\ny"}, {"PATH": "/bin"}, {"SPELLING": "x"}],
+    "timeout_s": [None, 0.001, 1, 999_999_999],
+    "description": ["", "x" * 10_000, "a\nb"],
+}
+BAD: dict[str, list[Any]] = {
+    "command": ["", " ", "\n\t", "a\0b", "x" * 100_001, "\ud800"],
+    "python": ["three", "3.12.1.2", "3.x", "3.12; rm", " 3.12", "3.12\n", "-3"],
+    "name": ["1", "42", "-a", ".a", "a/b", "a b", "latest", "x" * 64, "ü", "a\n", "latest~1", "../a"],
+    "labels": [("",), (" a",), ("a\n",), ("a;b",), ("x" * 64,), ("a\tb",), ("-a",)],
+    "pip": [("",), (" ",), ("-r x",), ("--index-url x",), ("a\nb",), ("a\0",), ("a\rb",)],
+    "env": [{"": "x"}, {"1a": "x"}, {"a b": "x"}, {"a=b": "x"}, {"A\n": "x"}, {"A": "x\0"}, {"SPELL_HOME": "x"}],
+    "timeout_s": [0, -1, float("nan"), float("inf"), 1e9],
+    "description": ["\udcff"],
+    "params": [{"1": "x"}, {"A B": "x"}, {"": "x"}, {"X": "not in the command"}],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in GOOD.items() for value in values])
+def test_good_values_here_and_over_the_wire(field: str, value: Any) -> None:
+    fields = {"command": "true", field: value}
+    assert read_spec(to_wire(fields)) == RunSpec(**fields)
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in BAD.items() for value in values])
+def test_bad_values_here_and_over_the_wire(field: str, value: Any) -> None:
+    fields = {"command": "true", field: value}
+    with pytest.raises(InvalidConfig):
+        RunSpec(**fields)
+    with pytest.raises(InvalidConfig):
+        read_spec(to_wire(fields))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "command"),
+        ({"command": None}, "command"),
+        ({"command": 7}, "command"),
+        ({"command": "x", "pip": "six"}, "pip"),
+        ({"command": "x", "pip": [1]}, "pip.0"),
+        ({"command": "x", "mounts": [{"resource": "runs/1/x"}]}, "mounts.0.path"),
+        ({"command": "x", "env": {"A": [1]}}, "env.A"),
+        ({"command": "x", "timeout_s": "soon"}, "timeout_s"),
+        ({"command": "x", "code": {"tree": "short"}}, "A digest must be a SHA-256"),
+        ({"command": "x", "colour": "red"}, "A spec has no field 'colour'."),
+    ],
+)
+def test_untrusted_bodies(body: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        read_spec(body)
+    assert said in caught.value.message
+
+
+# -- mounts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "resource", "path"),
+    [
+        ("runs/2/data.txt", "runs/2/data.txt", "data.txt"),
+        ("runs/2", "runs/2", "2"),
+        ("runs/2/", "runs/2/", "2"),
+        ("runs/2:pages", "runs/2", "pages"),
+        ("runs/2/a b/c", "runs/2/a b/c", "c"),
+        ("runs/latest~1/model:/mnt/model", "runs/latest~1/model", "/mnt/model"),
+        ("uploads/cifar:deep/er/", "uploads/cifar", "deep/er/"),
+        ("./runs/2/x:./y", "./runs/2/x", "./y"),
+        ("runs//2/x", "runs//2/x", "x"),
+    ],
+)
+def test_good_mounts(text: str, resource: str, path: str) -> None:
+    assert parse_mount(text) == Mount(resource, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", ":x", "runs/1/x:", "a:b:c", "runs/1/x::y", "/etc/passwd", "runs/1/../x", "..", "runs/..", "runs/1/x:..",
+     "runs/1/x:../y", "runs/1/x:a/../..", "runs/1/x:/", "runs/1/x://", "runs/1/x:/a/../b", "runs/1/x:.", "runs/1/a\0b",
+     "runs/1/a\nb", "runs/1/x:a\0b", "runs/1/."],
+)  # fmt: skip
+def test_bad_mounts(text: str) -> None:
+    with pytest.raises(InvalidConfig):
+        parse_mount(text)
+
+
+@pytest.mark.parametrize("text", ["data", "runs", "uploads/", "7", "model:x", "s3://bucket/x"])
+def test_mounts_that_are_no_resources(text: str) -> None:
+    with pytest.raises(NotFound, match="not a valid resource"):
+        parse_mount(text)
+
+
+PATHS = ["a", "./a", "a/", "a//", "a/b", "/a", "/a/b", "b", "a/c", "./a/./b/"]
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations_with_replacement(PATHS, 2)))
+def test_two_mounts_in_one_place(one: str, other: str) -> None:
+    def clean(path: str) -> list[str]:
+        return (["/"] if path[0] == "/" else []) + [part for part in path.split("/") if part not in ("", ".")]
+
+    first, second = sorted((clean(one), clean(other)), key=len)
+    mounts = (Mount("runs/1/x", one), Mount("runs/2/y", other))
+    if second[: len(first)] == first:
+        with pytest.raises(InvalidConfig, match="Two mounts want the same place"):
+            RunSpec("true", mounts=mounts)
+    else:
+        assert RunSpec("true", mounts=mounts).mounts == mounts
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("a", ("a",)),
+        ("a/b", ("a", "b")),
+        ("./a//b/.", ("a", "b")),
+        ("...", ("...",)),
+        ("a/..b", ("a", "..b")),
+        (" ", (" ",)),
+    ],
+)
+def test_good_relative_paths(path: str, parts: tuple[str, ...]) -> None:
+    assert relative_parts(path, "The path") == parts
+
+
+@pytest.mark.parametrize("path", ["", ".", "./.", "/", "/a", "..", "../a", "a/..", "a/../b", "a\0", "a\nb"])
+def test_bad_relative_paths(path: str) -> None:
+    with pytest.raises(InvalidConfig, match="The path"):
+        relative_parts(path, "The path")
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n", "../" + "0" * 61])
+def test_bad_digests(digest: str) -> None:
+    with pytest.raises(InvalidConfig):
+        check_digest(digest)
+    with pytest.raises(InvalidConfig):
+        Code(digest)
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "params", "filled"),
+    [
+        ("train --lr :LR:", {"LR": "0.1"}, "train --lr 0.1"),
+        (":A::B:", {}, ":A::B:"),
+        (":A: :B: :A:", {"A": "1", "B": ":A:"}, "1 :A: 1"),  # what is filled in is not filled again
+        ("f=:A:,:A:;':A:'", {"A": "x y"}, "f=x y,x y;'x y'"),
+        ("curl http://h:80/:A:", {"A": "p"}, "curl http://h:80/p"),
+        ("a:b:c :A-1_x:", {"A-1_x": r"\1 \g<0>"}, r"a:b:c \1 \g<0>"),
+        ("no parameters :HERE:", {}, "no parameters :HERE:"),
+        (":A:", {"A": ""}, ""),
+    ],
+)
+def test_parameters_are_filled_in(command: str, params: dict[str, str], filled: str) -> None:
+    assert RunSpec(command, params=params).filled_command == filled
+
+
+@pytest.mark.parametrize(
+    ("command", "params", "said"),
+    [
+        ("true", {"A": "1"}, "The command has no ':A:' for parameter 'A'."),
+        ("f :A: :B:", {"A": "1"}, "The command's ':B:' has no value."),
+        ("f a:A:b", {"A": "1"}, "The command has no ':A:'"),
+    ],
+)
+def test_parameters_that_do_not_fit(command: str, params: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidConfig, match=said):
+        RunSpec(command, params=params)
+
+
+def test_values_of_variables_are_not_shown() -> None:
+    assert "b=c" not in repr(FULL)
