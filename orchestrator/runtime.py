@@ -32,7 +32,8 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
     if not path:
         return
     try:
-        line = json.dumps({"name": str(name), "value": float(value), "step": step, "at": time.time()})
+        words = {"name": str(name), "value": float(value), "step": None if step is None else int(step)}
+        line = json.dumps({**words, "at": time.time()}, allow_nan=False)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(fd, (line + "\n").encode())  # one write: lines of several processes never mix

@@ -32,6 +32,8 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
             file.seek(offset)
             block = file.read(_METRICS_AT_ONCE_BYTES)
         whole = block[: block.rfind(b"\n") + 1]
+        if not whole and len(block) == _METRICS_AT_ONCE_BYTES:
+            whole = block  # longer than any line of ours: passed over like others that are malformed
         if not whole:
             return
         steps = store.last_steps(number)
@@ -45,9 +47,10 @@ def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | N
         words = json.loads(line)
         name, value, at = str(words["name"]), float(words["value"]), float(words["at"])
         step = steps.get(name, -1) + 1 if words["step"] is None else int(words["step"])
-    except (ValueError, TypeError, KeyError):
+        name.encode()
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    if not math.isfinite(value):
+    if not (math.isfinite(value) and math.isfinite(at) and abs(step) < 1 << 63):
         return None  # SQLite and JSON have no word for it
     steps[name] = step
     return MetricRecord(number, name, step, value, at)

@@ -1,5 +1,6 @@
 """What is recorded: runs, their events, mounts, artifacts, metrics and samples, in SQLite. Rows never leave it."""
 
-from orchestrator.store.store import ClaimedRun, NewRun, Store
+from orchestrator.store.rows import ClaimedRun, Demand, NewRun
+from orchestrator.store.store import Store
 
-__all__ = ["ClaimedRun", "NewRun", "Store"]
+__all__ = ["ClaimedRun", "Demand", "NewRun", "Store"]

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records import EventRecord, RunRecord, RunSummary
-from orchestrator.spec import RunSpec, to_wire
+from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, OCCUPYING, State, Wish
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
+from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
 from orchestrator.store.tables import events, labels, mounts, runs
 
 MAX_PAGE = 10_000
@@ -32,49 +32,6 @@ _SUMMARY = [
         "started_at ended_at duration_s exit_code signal reason message"
     ).split()
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """What is recorded when a run is cast."""
-
-    spec: RunSpec
-    executor: str
-    cpus: float
-    memory_bytes: int | None
-    gpus: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedRun:
-    """A run as its worker and the scheduler see it."""
-
-    number: int
-    state: State
-    wish: Wish | None
-    fence: int
-    attempt: int
-    spec: Mapping[str, Any]
-    executor: str
-    cpus: float
-    memory_bytes: int
-    gpus_wanted: int
-    gpus: tuple[int, ...]
-    created_at: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a run wants of the machine, and what it has of it (`gpus`)."""
-
-    number: int
-    fence: int
-    wish: Wish | None
-    cpus: float
-    memory_bytes: int
-    gpus_wanted: int
-    gpus: tuple[int, ...]
 
 
 class Store(DetailStore):
@@ -174,7 +131,7 @@ class Store(DetailStore):
             _add_event(connection, number, time.time(), "state", State.BUILDING, "")
             row = connection.execute(select(runs).where(runs.c.number == number)).one()
         self.on_change(number)
-        return _claimed(row)
+        return claimed_run(row)
 
     def take_over(self, number: int) -> ClaimedRun | None:
         """Take an active run from whoever worked on it (a spelld that died). None when it is final."""
@@ -183,7 +140,7 @@ class Store(DetailStore):
                 update(runs).where(runs.c.number == number, runs.c.state.in_(ACTIVE)).values(fence=runs.c.fence + 1)
             ).rowcount
             row = connection.execute(select(runs).where(runs.c.number == number)).one()
-        return _claimed(row) if changed else None
+        return claimed_run(row) if changed else None
 
     def wish(self, number: int, wish: Wish) -> State:
         """Record a wish to stop or kill. A run that is still queued ends at once.
@@ -243,7 +200,7 @@ class Store(DetailStore):
             row = connection.execute(select(runs).where(runs.c.number == number)).one_or_none()
         if row is None:
             raise NotFound(f"There is no run {number}.")
-        return _claimed(row)
+        return claimed_run(row)
 
     def queued(self) -> Iterator[Demand]:
         """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
@@ -271,7 +228,7 @@ class Store(DetailStore):
         """All runs that have not ended, oldest first."""
         query = select(runs).where(runs.c.state.in_(list(ACTIVE))).order_by(runs.c.number)
         with self._db.read() as connection:
-            return [_claimed(row) for row in connection.execute(query)]
+            return [claimed_run(row) for row in connection.execute(query)]
 
     def find(self, reference: str) -> int:
         """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
@@ -388,21 +345,3 @@ def _labels_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list
         for row in connection.execute(query):
             found.setdefault(row.run, []).append(row.label)
     return found
-
-
-def _claimed(row: Row[Any]) -> ClaimedRun:
-    return ClaimedRun(
-        number=row.number,
-        state=State(row.state),
-        wish=Wish(row.wish) if row.wish else None,
-        fence=row.fence,
-        attempt=row.attempt,
-        spec=json.loads(row.spec),
-        executor=row.executor,
-        cpus=row.cpus,
-        memory_bytes=row.memory_bytes or 0,
-        gpus_wanted=row.gpus_wanted,
-        gpus=tuple(json.loads(row.gpus)),
-        created_at=row.created_at,
-        reason=row.reason or "",
-    )

@@ -8,6 +8,4 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    op.create_index(
-        "artifacts_unhashed", "artifacts", ["run"], sqlite_where=sa.text("sha256 IS NULL AND note = ''")
-    )
+    op.create_index("artifacts_unhashed", "artifacts", ["run"], sqlite_where=sa.text("sha256 IS NULL AND note = ''"))

@@ -1,0 +1,75 @@
+"""Runs as workers and the scheduler see them: less than a record, and not for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from orchestrator.spec import RunSpec
+from orchestrator.states import State, Wish
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What is recorded when a run is cast."""
+
+    spec: RunSpec
+    executor: str
+    cpus: float
+    memory_bytes: int | None
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run as its worker and the scheduler see it."""
+
+    number: int
+    state: State
+    wish: Wish | None
+    fence: int
+    attempt: int
+    spec: Mapping[str, Any]
+    executor: str
+    cpus: float
+    memory_bytes: int
+    gpus_wanted: int
+    gpus: tuple[int, ...]
+    created_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a run wants of the machine, and what it has of it (`gpus`)."""
+
+    number: int
+    fence: int
+    wish: Wish | None
+    cpus: float
+    memory_bytes: int
+    gpus_wanted: int
+    gpus: tuple[int, ...]
+
+
+def claimed_run(row: Row[Any]) -> ClaimedRun:
+    """A row of the table `runs`."""
+    return ClaimedRun(
+        number=row.number,
+        state=State(row.state),
+        wish=Wish(row.wish) if row.wish else None,
+        fence=row.fence,
+        attempt=row.attempt,
+        spec=json.loads(row.spec),
+        executor=row.executor,
+        cpus=row.cpus,
+        memory_bytes=row.memory_bytes or 0,
+        gpus_wanted=row.gpus_wanted,
+        gpus=tuple(json.loads(row.gpus)),
+        created_at=row.created_at,
+        reason=row.reason or "",
+    )
