@@ -10,6 +10,7 @@
     ├── Conflict                the thing exists, but not in the state that this needs
     │   ├── SnapshotMissing     the server lacks blobs of the code
     │   └── StaleFence          a late message of a worker that has lost its run
+    ├── StoreBusy               another program holds the store
     ├── ServerUnavailable       no server answers and none could be started
     ├── VersionMismatch         client and server do not speak the same version
     ├── HomeUnusable            the home cannot be read or written
@@ -99,6 +100,12 @@ class StaleFence(Conflict):
     """A message of a worker whose run was taken from it; it must stop working on that run."""
 
     code = "stale_fence"
+
+
+class StoreBusy(SpellError):
+    """Another program holds the store's file for longer than we wait; end it, or try again."""
+
+    code, exit_code, http_status = "store_busy", 1, 503
 
 
 class ServerUnavailable(SpellError):

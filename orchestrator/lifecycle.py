@@ -25,7 +25,16 @@ from typing import Any
 from orchestrator import outputs, runenv, telemetry
 from orchestrator.config import Config
 from orchestrator.environments import BuildCancelled, Environment, EnvironmentRequest, Environments
-from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig, PhaseFailed, SpellError, StaleFence
+from orchestrator.errors import (
+    BuildFailed,
+    DiskFull,
+    InvalidConfig,
+    PhaseFailed,
+    SaveFailed,
+    SpellError,
+    StaleFence,
+    StoreBusy,
+)
 from orchestrator.executors.base import Bind, Executor, Handle, Launch, Usage, Verdict
 from orchestrator.home import Home
 from orchestrator.manifest import Manifest
@@ -70,7 +79,7 @@ class Life:
         self.executor = workshop.executors[run.executor]
         self.handle: Handle | None = None
         self._wished = threading.Event()
-        self._keep_work = self._freed = False
+        self._over = self._keep_work = self._freed = False
 
     # -- asked from other threads -------------------------------------------------------------------------------
 
@@ -98,7 +107,7 @@ class Life:
         try:
             steps()
         except StaleFence:
-            self._keep_work = True  # somebody else leads it now, and works there
+            pass  # somebody else leads it now
         except BuildCancelled:
             self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
         except PhaseFailed as error:
@@ -110,7 +119,7 @@ class Life:
             self._give_up("disk_full" if _is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
             self._free()
-            if not self._keep_work and not self.shop.closing.is_set():
+            if self._over and not self._keep_work and not self.shop.closing.is_set():
                 outputs.remove_tree(self.shop.home.work_dir(self.run.number))
 
     def _give_up(self, reason: str, detail: str) -> None:
@@ -119,6 +128,7 @@ class Life:
         self._end(reason, detail)
 
     def _begin(self) -> None:
+        self._stop_if_wished()  # it came before anybody could tell us
         environment = self._build()
         launch = self._launch(environment)
         if self.spec.mounts:
@@ -135,7 +145,6 @@ class Life:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
             self._stop_if_wished()
-            self._keep_work = True  # its next life may begin as soon as it is in the queue
             self._move(State.MACHINE_REQUESTED, gpus="[]")  # nothing of it was started: it waits for its turn again
         else:
             self._end("supervisor_lost", "its records are gone")
@@ -145,6 +154,8 @@ class Life:
     def _build(self) -> Environment:
         home, number = self.shop.home, self.run.number
         work, code = home.work_dir(number), self.spec.code
+        if home.run_dir(number).exists():  # of a store that was lost; what this run saves must not be taken for it
+            raise SaveFailed(f"{home.run_dir(number)} was there before it. Move it away, and cast again.")
         try:
             outputs.remove_tree(work)  # of an attempt that was cut off
             (work / "code").mkdir(parents=True)
@@ -224,16 +235,18 @@ class Life:
         self._finish(verdict)
 
     def _finish(self, verdict: Verdict) -> None:
-        facts = {
+        facts: dict[str, float | None] = {
             "exit_code": verdict.exit_code,
             "signal": verdict.signal,
-            "duration_s": max(0.0, verdict.duration_s),
-            "cpu_time_s": verdict.cpu_time_s,
-            "max_rss_bytes": verdict.max_rss_bytes,
-            "started_at": verdict.started_at or None,
         }
-        if verdict.ended_at:
-            facts["ended_at"] = verdict.ended_at  # of the command: nobody may have listened for hours
+        if verdict.ended_at:  # else nobody knows
+            facts |= {
+                "started_at": verdict.started_at,
+                "ended_at": verdict.ended_at,  # of the command: nobody may have listened for hours
+                "duration_s": max(0.0, verdict.duration_s),
+                "cpu_time_s": verdict.cpu_time_s,
+                "max_rss_bytes": verdict.max_rss_bytes,
+            }
         reason = self.run.reason or decide(verdict, self._wish())
         if reason in ("kill_requested", "mount_failed", "executor_failed"):
             self._end(reason, verdict.detail, **facts)
@@ -301,14 +314,16 @@ class Life:
             self._firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
             _log.info("run %d was ended by somebody else", self.run.number)
+        else:
+            self._over = True
 
     def _firmly(self, write: Callable[[], None]) -> None:
-        """Write to the store, however long the disk stays full."""
+        """Write to the store, however long the disk stays full or another program holds the file."""
         while True:
             try:
                 write()
-            except DiskFull:
-                _log.warning("run %d waits for space on the disk", self.run.number)
+            except (DiskFull, StoreBusy) as error:
+                _log.warning("run %d waits: %s", self.run.number, error)
                 if self.shop.closing.wait(_FULL_DISK_RETRY_S):
                     raise StaleFence("the server ends") from None
             else:

@@ -137,8 +137,10 @@ def _walk(
     for entry in entries:
         path = f"{below}/{entry.name}" if below else entry.name
         is_dir = entry.is_dir(follow_symlinks=False)
-        if path in mounted or ignored.match_file(path + "/" if is_dir else path):
+        if ignored.match_file(path + "/" if is_dir else path):
             continue
+        if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
+            continue  # the mount point; anything else in its place was put there by the run
         if is_dir:
             yield from _walk(root, path, mounted, ignored, notes)
         else:

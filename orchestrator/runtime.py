@@ -39,7 +39,7 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
             os.write(fd, (line + "\n").encode())  # one write: lines of several processes never mix
         finally:
             os.close(fd)
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:
         warnings.warn(f"The metric {name!r} was not recorded: {error}", stacklevel=2)
 
 

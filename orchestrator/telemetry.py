@@ -27,7 +27,7 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
     """Take new lines of a run's metrics file into the store. A malformed line is passed over."""
     path = home.metrics(number)
     offset = store.metrics_offset(number)
-    while path.exists():
+    while path.is_file():  # a run may have put anything there
         with path.open("rb") as file:
             file.seek(offset)
             block = file.read(_METRICS_AT_ONCE_BYTES)

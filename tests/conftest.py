@@ -7,12 +7,13 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,19 @@ def bearing(token: str) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def awaited(pid: int) -> Iterator[None]:
+    """Leave only when this process, which must live now, has ended; whoever has to reap it may take longer."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(DEADLINE_S * 1000), f"process {pid} has not ended"
+    finally:
+        os.close(pidfd)
+
+
 @dataclass
 class Done:
     """What a command of `spell` did."""
@@ -75,16 +89,17 @@ class Done:
 
 
 class Spell:
-    """A home, its server and the command line, as a person has them."""
+    """A home, its server and the command line, as a person has them. `prefix` stands before each command."""
 
-    def __init__(self, root: Path, cwd: Path, env: dict[str, str]) -> None:
+    def __init__(self, root: Path, cwd: Path, env: dict[str, str], prefix: Sequence[str] = ()) -> None:
         self.home, self.cwd, self.env = Home(root), cwd, {**env, "SPELL_HOME": str(root)}
+        self._command = [*prefix, str(BIN / "spell")]
         self._client: Client | None = None
 
     def __call__(self, *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any) -> Done:
         """Run `spell WORDS…` to its end, without a terminal."""
         done = subprocess.run(
-            [str(BIN / "spell"), *words],
+            [*self._command, *words],
             cwd=cwd or self.cwd,
             env={**self.env, **(env or {})},
             capture_output=True,
@@ -98,7 +113,7 @@ class Spell:
     def popen(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start `spell WORDS…`."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
-        return subprocess.Popen([str(BIN / "spell"), *words], cwd=self.cwd, env=self.env, **options)
+        return subprocess.Popen([*self._command, *words], cwd=self.cwd, env=self.env, **options)
 
     @property
     def client(self) -> Client:
@@ -144,9 +159,8 @@ class Spell:
 
     def kill_server(self) -> None:
         """`kill -9` the server, and wait until it is gone. The next request starts another one."""
-        server = psutil.Process(self.server_pid)
-        server.send_signal(signal.SIGKILL)
-        server.wait(DEADLINE_S)
+        with awaited(self.server_pid):
+            os.kill(self.server_pid, signal.SIGKILL)
 
     def stored(self, number: int) -> tuple[str, int]:
         """State and attempt of a run as the store has them, without asking the server."""
@@ -178,10 +192,9 @@ class Spell:
         if not self.home.socket.exists():
             return
         self.clear()
-        server = psutil.Process(self.server_pid)
-        self.client.stop_server()
-        self.client.close()
-        server.wait(DEADLINE_S)
+        with awaited(self.server_pid):
+            self.client.stop_server()
+            self.client.close()
 
 
 def git(repo: Path, *words: str) -> str:
@@ -216,14 +229,19 @@ def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
     with contextlib.ExitStack() as ends:
 
         def make(
-            name: str = "home", config: str = "", cwd: Path | None = None, root: Path | None = None, **env: str
+            name: str = "home",
+            config: str = "",
+            cwd: Path | None = None,
+            root: Path | None = None,
+            prefix: Sequence[str] = (),
+            **env: str,
         ) -> Spell:
             root = root or folder / name
             root.mkdir(exist_ok=True)
             if config:
                 (root / "config.toml").write_text(config)
             clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
-            made = Spell(root, cwd or folder, {**clean, **env})
+            made = Spell(root, cwd or folder, {**clean, **env}, prefix)
             ends.callback(made.end)
             return made
 

@@ -105,7 +105,7 @@ def launch(tmp_path: Path, token: str, kind: Kind, executor: Executor) -> Any:
             writable=(code,),
             gpus=(),
             timeout_s=None,
-            grace_s=GRACE_S,
+            grace_s=GRACE_S if meant == "ignore" else LIMIT_S,
         )
         made.append(replace(given, **changed))
         return made[-1]

@@ -20,7 +20,7 @@ from orchestrator.client import Client, Followed
 from orchestrator.home import Home
 from orchestrator.resources import tail
 
-CONFIG = "grace_s = 0.4\n[machine_types.cpu]\ncpus = 0.05\n"
+CONFIG = "grace_s = 1\n[machine_types.cpu]\ncpus = 0.05\n"
 SIGTERM_SAYS = "trap 'printf \"last words, no newline\"; exit 3' TERM"
 DETACHED = """\
 ✨ Your run is still running remotely.

@@ -383,6 +383,22 @@ def test_many_files(spell: Spell) -> None:
     assert len(kept(spell, number)) == 5000
 
 
+def test_outputs_of_a_store_that_was_lost_are_not_taken_for_ones_own(
+    make_spell: Callable[..., Spell], tmp_path: Path
+) -> None:
+    """Somebody removed `store/` and kept `runs/`: the numbers begin again, and meet what is there."""
+    old = tmp_path / "home" / "runs" / "1"
+    old.mkdir(parents=True)
+    (old / "precious").write_text("of another run 1")
+    spell = make_spell(config=CONFIG)
+    first = spell.run("echo new > new")
+    assert (first.state, first.reason, first.outputs_count) == ("failed", "save_failed", 0)
+    assert f"{old} was there before it" in first.message
+    assert [path.name for path in old.iterdir()] == ["precious"]
+    second = spell.run("echo new > new")
+    assert (second.state, kept(spell, second.number)) == ("complete", {"new": b"new\n"})
+
+
 # -- a save that was interrupted -----------------------------------------------------------------------------------
 
 

@@ -397,6 +397,8 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
     run = spell.ended(number, PROMPT_S)
     assert time.monotonic() - killed_at < PROMPT_S
     assert (run.state, run.reason) == ("failed", "supervisor_lost")
+    assert (run.duration_s is None) == (victim != "keeper")  # null: nobody knows
+    assert run.ended_at is not None
     assert "died without a verdict: " in run.message
     assert not run.message.endswith(": ")
     wait_for(lambda: not bearing(mark), "the end of all processes", PROMPT_S)

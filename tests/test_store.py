@@ -21,16 +21,19 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from conftest import Spell, wait_for
-from servers import python
+from servers import python, serving
 from sqlalchemy import create_engine
 
 import orchestrator.store
+from orchestrator import machine
 from orchestrator.client import Client
-from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence
+from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence, StoreBusy
+from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
 from orchestrator.records import ArtifactRecord, MetricRecord
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import FINAL, MOVES, State, Wish
-from orchestrator.store import NewRun, Store
+from orchestrator.store import NewRun, Store, database
 from orchestrator.store import tables as store_tables
 from orchestrator.store.database import Database
 
@@ -340,6 +343,31 @@ def test_f45_concurrent_requests_of_writers(shared: Spell) -> None:
             assert events == ["machine_requested", "stopping", "killed"][: 3 if turn % 2 == 0 else 1]
     assert "Traceback" not in shared.home.server_log.read_text()
     assert_sound(shared.home.database)
+
+
+def test_f45_another_program_holds_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For longer than anybody waits: a request is refused with words; a run that ends meanwhile waits, and loses nothing."""
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.1)
+    gate = tmp_path / "gate"
+    with serving(tmp_path / "home", {"process": ProcessExecutor()}, machine.detect()) as client:
+        home = Home(tmp_path / "home")
+        command = f"echo up; until [ -e {gate} ]; do sleep 0.02; done; echo out > out.txt"
+        number = client.cast(RunSpec(command=command)).number
+        wait_for(lambda: home.log(number).exists() and home.log(number).read_bytes(), "the command")
+        wait_for(lambda: client.run(str(number)).state == "running", "running")
+        with raw(home.database) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreBusy, match="Another program holds"):
+                client.cast(RunSpec(command="true"))
+            gate.touch()
+            wait_for((home.attempt_dir(number, 1) / "verdict.json").exists, "the verdict")
+            with pytest.raises(StoreBusy):
+                client.kill(str(number))
+            assert client.run(str(number)).state == "running"
+        assert client.wait(str(number), 30).state == "complete"
+        assert (home.run_dir(number) / "out.txt").read_text() == "out\n"
+        assert client.run(str(number)).wish is None
+        assert client.cast(RunSpec(command="true")).number == number + 1
 
 
 def test_f45_write_ahead_log_is_bounded(store: Store, path: Path) -> None:

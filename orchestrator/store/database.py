@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import DiskFull, HomeUnusable
+from orchestrator.errors import DiskFull, HomeUnusable, StoreBusy
 from orchestrator.store import tables
 
 _BUSY_TIMEOUT_S = 30
@@ -74,12 +74,15 @@ class Database:
 
         Raises:
             DiskFull: when there is no space for it.
+            StoreBusy: when another program holds the file for too long.
         """
         with self._write_lock:
             try:
                 with self._writer.begin() as connection:
                     yield connection
             except DBAPIError as error:
+                if "locked" in str(error.orig):
+                    raise StoreBusy(f"Another program holds {self._path}.", "Try again when it has ended.") from error
                 if "full" not in str(error.orig):
                     raise
                 # What was set aside for this moment lets the next transaction say that the disk is full.
