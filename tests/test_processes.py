@@ -257,18 +257,22 @@ def test_f15_children_get_the_grace_time_too(spell: Spell) -> None:
 @pytest.mark.parametrize("name", ["HUP", "INT", "ABRT", "KILL", "SEGV", "PIPE", "TERM", "XFSZ"])
 def test_f15_end_by_signal_is_reported(spell: Spell, name: str) -> None:
     number = signal.Signals[f"SIG{name}"].value
-    done = spell("run", f"ulimit -c 0; kill -{name} $$")
-    assert done.code == 128 + number
-    run = spell("info", "--json", str(done.number)).json()
-    assert (run["state"], run["signal"], run["exit_code"], run["reason"]) == ("failed", number, None, "signalled")
-    assert f"signal {number}" in done.out
+    run = spell.run(f"ulimit -c 0; kill -{name} $$")
+    assert (run.state, run.signal, run.exit_code, run.reason) == ("failed", number, None, "signalled")
+    assert f"signal {number}" in run.message
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 126, 127, 255])
 def test_f15_exit_code_is_the_commands(spell: Spell, code: int) -> None:
-    done = spell("run", f"exit {code}")
+    run = spell.run(f"exit {code}")
+    assert (run.exit_code, run.signal, run.state) == (code, None, "failed" if code else "complete")
+
+
+@pytest.mark.parametrize(("command", "code"), [("exit 254", 254), ("kill -SEGV $$", 139), ("kill -TERM $$", 143)])
+def test_f15_foreground_run_exits_as_its_command(spell: Spell, command: str, code: int) -> None:
+    done = spell("run", "-f", f"ulimit -c 0; {command}")
     assert done.code == code
-    assert spell.client.run(str(done.number)).exit_code == code
+    assert f"Run {done.number} failed: the command" in done.out
 
 
 def test_f15_time_limit_stops_and_keeps(spell: Spell) -> None:

@@ -262,9 +262,7 @@ class _FileReader:
             return f"{option} {value}"
         name = value.rpartition("/")[2]
         if name not in self._names:
-            raise InvalidConfig(
-                f"{file} refers to {value!r}, which was not sent.", f"Send it too: --pip-req {value}."
-            )
+            raise InvalidConfig(f"{file} refers to {value!r}, which was not sent.", f"Send it too: --pip-req {value}.")
         index = self._names.index(name)
         (self.constraints if option == "-c" else self.included).add(index)
         return Reference(option, index)
