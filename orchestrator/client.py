@@ -219,6 +219,8 @@ class Client:
         response = self._stream("GET", f"/runs/{number}/follow", params=query, timeout=timeout(read_s))
         fields: dict[bytes, bytes] = {}
         for line in lines(response):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise ServerUnavailable(f"Run {number} has not ended in time.")
             if line:
                 name, _, value = line.partition(b": ")
                 fields[name] = value

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import threading
@@ -75,23 +76,28 @@ class Life:
 
     def __init__(self, workshop: Workshop, run: ClaimedRun, on_free: Callable[[], None]) -> None:
         self.shop, self.run, self._on_free = workshop, run, on_free
-        self.spec: RunSpec = read_spec(run.spec)
         self.executor = workshop.executors[run.executor]
         self.handle: Handle | None = None
         self._wished = threading.Event()
-        self._over = self._keep_work = self._freed = False
+        self._started = self._over = self._keep_work = self._freed = False
+
+    @functools.cached_property
+    def spec(self) -> RunSpec:
+        """What was asked. Read when it is needed: a run that another version cast can be attended without."""
+        return read_spec(self.run.spec)
 
     # -- asked from other threads -------------------------------------------------------------------------------
 
     def wished(self) -> None:
         """A wish to stop or kill was recorded for this run: act on it."""
         self._wished.set()
-        if self.handle:
-            self.executor.stop(self.handle, kill=self._wish() == Wish.KILL)
+        if handle := self.handle:
+            self.executor.stop(handle, kill=self._wish() == Wish.KILL)
 
     def usage(self) -> Usage | None:
         """What the run uses now; None when its command is not running."""
-        return self.executor.usage(self.handle) if self.handle else None
+        handle = self.handle
+        return self.executor.usage(handle) if handle else None
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
@@ -120,9 +126,16 @@ class Life:
         finally:
             self._free()
             if self._over and not self._keep_work and not self.shop.closing.is_set():
-                outputs.remove_tree(self.shop.home.work_dir(self.run.number))
+                self._remove_work()
+
+    def _remove_work(self) -> None:
+        try:
+            outputs.remove_tree(self.shop.home.work_dir(self.run.number))
+        except SaveFailed:
+            _log.exception("run %d", self.run.number)
 
     def _give_up(self, reason: str, detail: str) -> None:
+        self._keep_work = self._started  # what it left is still there: nothing is lost
         if self.handle:
             self.executor.destroy(self.handle)
         self._end(reason, detail)
@@ -191,11 +204,13 @@ class Life:
         home, number, spec = self.shop.home, self.run.number, self.spec
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
+        bytecode = self.shop.environments.bytecode_until_compiled(environment)
         env = runenv.compose(
             home,
             number,
             code=code,
             environment=environment.path,
+            bytecode=bytecode,
             gpus=self.run.gpus,
             asked=spec.env,
             inherited=self.shop.server_env,
@@ -211,11 +226,10 @@ class Life:
                 Bind(home.root / outputs.actual(mount.resource), _target(subdir, mount.path)) for mount in spec.mounts
             ),
             environment=environment.path,
-            environment_writable=not environment.compiled,
             log=home.log(number),
             folder=home.attempt_dir(number, self.run.attempt),
-            protected=(home.runs, home.uploads, home.store),
-            writable=(code, home.record_dir(number)),
+            protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
+            writable=(code, home.metrics(number), *([bytecode] if bytecode else [])),
             gpus=self.run.gpus,
             timeout_s=spec.timeout_s,
             grace_s=self.shop.config.grace_s,
@@ -223,6 +237,7 @@ class Life:
 
     def _attend(self, handle: Handle) -> None:
         self.handle = handle
+        self._started = True
         if self.run.state not in (State.RUNNING, State.SAVING, State.PUSHING):
             self._move(State.RUNNING)
         if self._wish():
@@ -253,13 +268,15 @@ class Life:
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
             self._move(State.SAVING, reason=reason, gpus="[]", **facts)
-            with contextlib.suppress(DiskFull):  # a run that has filled the disk is worth more than its last sample
+            with contextlib.suppress(
+                DiskFull, StoreBusy
+            ):  # a run that has filled the disk is worth more than its last sample
                 telemetry.last_sample(self.shop.store, self.run.number, verdict)
         self._free()
         self._save()
         if self._wish() == Wish.KILL:
             outputs.remove_tree(self.shop.home.run_dir(self.run.number))
-            self.shop.store.set_artifacts(self.run.number, [])
+            self._firmly(lambda: self.shop.store.set_artifacts(self.run.number, []))
             reason = "kill_requested"
         self._end(reason, verdict.detail, **facts)
 
@@ -274,11 +291,7 @@ class Life:
             mounted=frozenset(_target(subdir, mount.path) for mount in self.spec.mounts),
             ignore=(*self.shop.config.ignore, *self.spec.ignore),
         )
-        try:
-            found = outputs.save(number, workspace, home.work_dir(number) / "outputs", home.run_dir(number))
-        except PhaseFailed:
-            self._keep_work = True  # the files are still there: nothing is lost
-            raise
+        found = outputs.save(number, workspace, home.work_dir(number) / "outputs", home.run_dir(number))
         if self.run.state != State.PUSHING:
             self._move(State.PUSHING)
         self._firmly(lambda: self.shop.store.set_artifacts(number, found))
@@ -334,7 +347,7 @@ def decide(verdict: Verdict, wish: Wish | None) -> str:
     """The end reason of a run whose command has ended, in `states.ENDS`."""
     if wish == Wish.KILL:
         return "kill_requested"
-    if verdict.reason and not (verdict.reason == "disk_full" and wish):
+    if verdict.reason and not (wish and verdict.reason in ("disk_full", "out_of_memory")):
         return verdict.reason
     if wish == Wish.STOP:
         return "stop_requested"

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from orchestrator.errors import DiskFull, SaveFailed
-from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest
+from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
 from orchestrator.records import ArtifactRecord
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
@@ -89,7 +90,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
 
 def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
     staging.mkdir(exist_ok=True)
-    staged = {path.relative_to(staging).as_posix() for path in staging.rglob("*")}  # of a save that was interrupted
+    staged = {path for path, _ in _below(staging)}  # of a save that was interrupted
     kept = staged | set(found.files)
     for path in _add_links(workspace.code, found.links, kept):
         found.notes.append((path, _leads_out(workspace, path)))
@@ -110,7 +111,7 @@ def _scan(workspace: Workspace) -> _Found:
     before = {entry.path: entry for entry in workspace.manifest.entries}
     ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
     found = _Found()
-    for path, status in _walk(workspace.code, "", workspace.mounted, ignored, found.notes):
+    for path, status in _walk(workspace.code, workspace.mounted, ignored, found.notes):
         entry = before.get(path)
         if entry and _is_unchanged(workspace, path, status, entry):
             continue
@@ -125,26 +126,29 @@ def _scan(workspace: Workspace) -> _Found:
 
 
 def _walk(
-    root: Path, below: str, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
+    root: Path, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
 ) -> Iterator[tuple[str, os.stat_result]]:
-    try:
-        with contextlib.suppress(OSError):
-            os.chmod(root / below, 0o755)  # the command may have taken our own right to look inside
-        entries = sorted(os.scandir(root / below), key=lambda item: item.name)
-    except OSError as error:
-        notes.append((below, f"cannot be read: {error.strerror}"))
-        return
-    for entry in entries:
-        path = f"{below}/{entry.name}" if below else entry.name
-        is_dir = entry.is_dir(follow_symlinks=False)
-        if ignored.match_file(path + "/" if is_dir else path):
+    todo = [""]
+    while todo:  # no recursion: a run may nest folders as deep as it likes
+        below = todo.pop()
+        try:
+            with contextlib.suppress(OSError):
+                os.chmod(root / below, 0o755)  # the command may have taken our own right to look inside
+            entries = list(os.scandir(root / below))
+        except OSError as error:
+            notes.append((below, f"cannot be read: {error.strerror}"))
             continue
-        if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
-            continue  # the mount point; anything else in its place was put there by the run
-        if is_dir:
-            yield from _walk(root, path, mounted, ignored, notes)
-        else:
-            yield path, entry.stat(follow_symlinks=False)
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            is_dir = entry.is_dir(follow_symlinks=False)
+            if ignored.match_file(path + "/" if is_dir else path):
+                continue
+            if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
+                continue  # the mount point; anything else in its place was put there by the run
+            if is_dir:
+                todo.append(path)
+            else:
+                yield path, entry.stat(follow_symlinks=False)
 
 
 def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry: Entry) -> bool:
@@ -195,18 +199,32 @@ def _move(source: Path, target: Path, beside: Path) -> None:
 
 def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
     """Take the write bits off everything below `target`, and list the files."""
-    for folder, folders, files in os.walk(target, topdown=False):
-        for name in files + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
-            path = Path(folder, name)
-            status = path.lstat()
-            mode = LINK
-            if stat.S_ISREG(status.st_mode):
-                executable = bool(status.st_mode & stat.S_IXUSR)
-                path.chmod(0o555 if executable else 0o444)
-                mode = EXECUTABLE if executable else "100644"
-            shown = printable(path.relative_to(target).as_posix())
-            yield ArtifactRecord(run, shown, status.st_size, mode, None, "")
+    folders = [target]
+    for path, status in _below(target):
+        place = target / path
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(place)
+            continue
+        mode = LINK
+        if stat.S_ISREG(status.st_mode):
+            executable = bool(status.st_mode & stat.S_IXUSR)
+            place.chmod(0o555 if executable else 0o444)
+            mode = EXECUTABLE if executable else FILE
+        yield ArtifactRecord(run, printable(path), status.st_size, mode, None, "")
+    for folder in reversed(folders):
         os.chmod(folder, 0o555)
+
+
+def _below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything below a folder, by relative path; without recursion, as a run may nest folders as deep as it likes."""
+    todo = [""]
+    while todo:
+        below = todo.pop()
+        for entry in os.scandir(root / below):
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(path)
+            yield path, entry.stat(follow_symlinks=False)
 
 
 def printable(path: str) -> str:
@@ -233,25 +251,21 @@ def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str | N
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder that a run left, whatever modes it gave its files. No error when it is not there."""
+    """Remove a folder that a run left, whatever modes and depth it has. No error when it is not there.
+
+    Raises:
+        SaveFailed: when something of it cannot be removed.
+    """
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
         return
-    except OSError:
-        _unlock(path)
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _unlock(path: Path) -> None:
-    """Take back the right to look into and change all folders below `path`."""
-    with contextlib.suppress(OSError):
-        os.chmod(path, 0o700)
-        for folder, folders, _ in os.walk(path):  # a folder is looked into after its own turn here
-            for name in folders:
-                place = os.path.join(folder, name)
-                if not os.path.islink(place):
-                    os.chmod(place, 0o700)
+    except (OSError, RecursionError):
+        # chmod and rm walk with descriptors: neither modes nor depth nor long paths stop them
+        subprocess.run(["chmod", "-R", "u+rwx", "--", str(path)], check=False, capture_output=True)
+        done = subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SaveFailed(f"{path} cannot be removed: {done.stderr.strip()}") from None
 
 
 def check_patterns(patterns: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ def compose(
     *,
     code: Path,
     environment: Path,
+    bytecode: Path | None,
     gpus: tuple[int, ...],
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
@@ -62,6 +63,7 @@ def compose(
     Args:
         code: the root of the code.
         environment: the root of the Python environment.
+        bytecode: where Python keeps byte code while that of the environment is not compiled yet.
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
@@ -75,6 +77,8 @@ def compose(
     }
     env["PATH"] = ":".join([f"{home.runtime}/bin", f"{environment}/bin", asked.get("PATH", path)])
     env["PYTHONPATH"] = ":".join(filter(None, [str(code), asked.get("PYTHONPATH", ""), str(home.runtime)]))
+    if bytecode:
+        env["PYTHONPYCACHEPREFIX"] = str(bytecode)
     env["VIRTUAL_ENV"] = str(environment)
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
     env["SPELL_HOME"] = str(home.root)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle import Life, Workshop
 from orchestrator.machine import Capacity
-from orchestrator.states import State
 from orchestrator.store import ClaimedRun
 
 _log = logging.getLogger(__name__)
@@ -90,10 +89,8 @@ class Scheduler:
                 self._wake.set()
 
     def _adopt(self) -> None:
-        for run in self._shop.store.active():
-            if run.state == State.MACHINE_REQUESTED:
-                continue
-            taken = self._shop.store.take_over(run.number)
+        for number in self._shop.store.led():
+            taken = self._shop.store.take_over(number)
             if taken:
                 self._lead(taken, lambda life: life.resume())
 
@@ -128,10 +125,11 @@ class Scheduler:
 
         try:
             life = Life(self._shop, run, on_free=self.wake)
-        except Exception as error:  # a spec that a newer version wrote, an executor that is gone
+            with self._lock:
+                self._lives[run.number] = life
+            threading.Thread(target=thread, name=f"run-{run.number}", daemon=True).start()
+        except Exception as error:  # an executor that is gone, no more threads
             _log.exception("run %d", run.number)
+            with self._lock:
+                self._lives.pop(run.number, None)
             self._shop.store.end(run.number, run.fence, "internal_error", str(error))
-            return
-        with self._lock:
-            self._lives[run.number] = life
-        threading.Thread(target=thread, name=f"run-{run.number}", daemon=True).start()

@@ -137,5 +137,5 @@ class Service:
             home=str(self.home.root),
             started_at=self._started_at,
             executors=sorted(self.shop.executors),
-            active_runs=len(self.store.active()),
+            active_runs=self.store.active_count(),
         )

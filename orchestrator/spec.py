@@ -23,7 +23,7 @@ _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _RESERVED_NAMES = frozenset({"latest"})
-MAX_COMMAND_CHARS = 100_000
+MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
 def _reject(what: str, cure: str = "") -> None:
@@ -175,8 +175,8 @@ class RunSpec:
             _reject("The command is empty or contains a NUL character.")
         for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
             _check_unicode(text)
-        if len(self.command) > MAX_COMMAND_CHARS:
-            _reject(f"The command is longer than {MAX_COMMAND_CHARS} characters.", "Put it into a script.")
+        if len(self.command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
+            _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
         if self.python and not _PYTHON.match(self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
         if self.name:

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
 _HASHES_AT_ONCE = 200
 _ERROR_PAUSE_S = 5.0
+_PATIENCE_S = 5.0
 
 
 def ingest_metrics(store: Store, home: Home, number: int) -> None:
@@ -141,7 +142,7 @@ class Sampler:
     def close(self) -> None:
         """Stop at once."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)  # an executor that hangs must not hold up the end
 
     def _loop(self) -> None:
         while not self._closing.wait(self._interval_s):

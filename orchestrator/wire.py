@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -27,6 +28,10 @@ def read_spec(body: Mapping[str, Any]) -> RunSpec:
     unknown = sorted(set(body) - {item.name for item in dataclasses.fields(RunSpec)})
     if unknown:
         raise InvalidConfig(f"A spec has no field {unknown[0]!r}.", "Is the server older than the client?")
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidConfig("The spec holds text that is not UTF-8.") from None
     try:
         return _adapter().validate_python(body)
     except ValidationError as error:

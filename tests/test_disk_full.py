@@ -300,7 +300,7 @@ def test_f38_while_the_command_is_started(disk: Disk, token: str, namespaces: bo
         code.mkdir()
         launch = Launch(
             number=1, attempt=1, command="exit 3", code=code, subdir="", env={"TOKEN": token}, binds=(),
-            environment=code, environment_writable=False, log=folder / "log", folder=folder, protected=(),
+            environment=code, log=folder / "log", folder=folder, protected=(),
             writable=(), gpus=(), timeout_s=None, grace_s=0.1,
         )  # fmt: skip
         disk.fill(pages * os.sysconf("SC_PAGE_SIZE"))

@@ -98,7 +98,6 @@ def launch(tmp_path: Path, token: str, kind: Kind, executor: Executor) -> Any:
             env={"PATH": os.environ["PATH"], "TOKEN": token},
             binds=(),
             environment=store,
-            environment_writable=False,
             log=tmp_path / f"log-{number}",
             folder=folder,
             protected=(store,),

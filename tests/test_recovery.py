@@ -927,7 +927,6 @@ def test_f12_an_attempt_that_was_given_up_never_starts(tmp_path: Path, tally: Ta
         env=dict(os.environ),
         binds=(),
         environment=tmp_path,
-        environment_writable=False,
         log=tmp_path / "log",
         folder=folder,
         protected=(),

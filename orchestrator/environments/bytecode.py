@@ -24,6 +24,8 @@ from orchestrator.environments.installed import Distribution, site_folder
 from orchestrator.environments.uv import end_group
 
 MARKER = ".compiled"
+BYTECODE = ".bytecode-"
+"""Before a key: where runs keep byte code while that of the environment is not compiled."""
 _CACHE = "__pycache__"
 _NICE = "19"
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.environments.builder import BUILDING, REMOVED, Plan, build, discard, key_of_leftover
-from orchestrator.environments.bytecode import MARKER, Compiler
+from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
 from orchestrator.environments.key import ContentHashes, environment_key
 from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.published import (
@@ -74,10 +74,22 @@ class Environments:
         key = environment_key(asked, settings.content, self._hashes)
         return self.get(key) or self._build(key, asked, settings, log, cancelled)
 
+    def bytecode_until_compiled(self, environment: Environment) -> Path | None:
+        """A folder beside an environment that is not compiled yet, where its runs keep and share byte code.
+
+        The environment itself is never written to. None once it is compiled; the folder goes at the next start.
+        """
+        if environment.compiled:
+            return None
+        folder = environment.path.with_name(BYTECODE + environment.key)
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def start(self) -> None:
         """Clear up after a server that was killed, and compile in the background from now on."""
         self._home.environments.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
+        self._remove_bytecode()
         self._remove_unsafe()
         self._compiler.start()
 
@@ -136,6 +148,12 @@ class Environments:
                 with hold_if_free(self._home.environments, key) as held:
                     if held:
                         discard(path)
+
+    def _remove_bytecode(self) -> None:
+        for path in self._home.environments.glob(f"{BYTECODE}*"):
+            environment = self.get(path.name.removeprefix(BYTECODE))
+            if environment is None or environment.compiled:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _remove_unsafe(self) -> None:
         """Remove environments that were built just before the machine went down: not all of it may be on the disk."""

@@ -43,7 +43,6 @@ class Launch:
         env: the run's whole environment; hidden in `repr`.
         binds: its mounts.
         environment: the root of its Python environment.
-        environment_writable: whether byte code may still be written into it.
         log: the file that gets stdout and stderr, byte for byte.
         folder: the attempt's own folder; request, claim and verdict lie there.
         protected: folders of the home that the run must not change.
@@ -61,7 +60,6 @@ class Launch:
     env: Mapping[str, str] = field(repr=False)
     binds: tuple[Bind, ...]
     environment: Path
-    environment_writable: bool
     log: Path
     folder: Path
     protected: tuple[Path, ...]

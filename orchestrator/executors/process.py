@@ -73,14 +73,19 @@ class ProcessExecutor(Executor):
                 )
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
+        found = []
         if machine_type.memory_bytes:
             what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            return (f"{what}, but cannot hold a run to it.",)
-        return ()
+            found.append(f"{what}, but cannot hold a run to it.")
+        if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
+            found.append("Private namespaces are not to be had here: the run, being root, could write to its mounts.")
+        return tuple(found)
 
     def prepare(self, launch: Launch) -> None:
         for bind in launch.binds:
             target = _inside(launch.code, bind.target)
+            if not bind.source.exists():
+                raise MountFailed(f"{bind.source} is gone")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if self.isolation == "none":
@@ -97,6 +102,8 @@ class ProcessExecutor(Executor):
         try:
             self._write_request(launch)
             words = self._nursery.start(launch.folder)
+            if not words and not (launch.folder / "claim.json").exists():
+                words = self._nursery.start(launch.folder)  # the nursery was killed; the claim makes a second try safe
         except OSError as error:
             kind = DiskFull if _is_disk_full(error) else ExecutorFailed
             raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
@@ -168,8 +175,6 @@ class ProcessExecutor(Executor):
         if self.isolation == "namespaces":
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
-            if launch.environment_writable:
-                binds.append((str(launch.environment), str(launch.environment), False))
             binds += [(str(bind.source), str(_inside(launch.code, bind.target)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {

@@ -17,7 +17,7 @@ import orchestrator
 from orchestrator import config as configuration
 from orchestrator import machine, runenv
 from orchestrator.environments import Environments
-from orchestrator.errors import InvalidConfig, NotFound, SpellError, VersionMismatch
+from orchestrator.errors import InvalidConfig, NotFound, SaveFailed, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
@@ -35,6 +35,7 @@ from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
 
 _log = logging.getLogger(__name__)
+_KEEPS_WORK = ("save_failed", "disk_full", "internal_error")  # outputs may be there that were not saved
 
 
 def executors() -> dict[str, Executor]:
@@ -109,8 +110,11 @@ def _sweep(shop: Workshop) -> None:
             run = shop.store.record(int(path.name))
         except (ValueError, NotFound):
             continue  # not ours
-        if run.state in FINAL and run.reason not in ("save_failed", "disk_full"):
-            remove_tree(path)
+        if run.state in FINAL and run.reason not in _KEEPS_WORK:
+            try:
+                remove_tree(path)
+            except SaveFailed:  # whatever a run left, the server starts
+                _log.exception("%s stays", path)
 
 
 async def _answer_error(_request: Request, error: Exception) -> JSONResponse:

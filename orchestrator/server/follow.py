@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -42,7 +43,8 @@ class Hub:
         with self._lock:
             listeners = list(self._listeners.get(number, ()))
         for loop, event in listeners:
-            loop.call_soon_threadsafe(event.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody follows any more
+                loop.call_soon_threadsafe(event.set)
 
     def listen(self, number: int) -> asyncio.Event:
         """An event that is set at every change of this run, until `forget`."""

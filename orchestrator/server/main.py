@@ -44,11 +44,12 @@ def main(home: Path | None) -> None:
             _end_with_home(place, lock, server)
             with _listen(place) as listening:
                 server.run(sockets=[listening])
+            logging.shutdown()
+            # Threads of runs may still be writing: they and the lock go together, so that no other server comes between.
+            os._exit(0 if server.started else 1)
     except SpellError as error:
         click.echo(f"ERROR: {error.message} {error.cure}".strip(), err=True)
         sys.exit(error.exit_code)
-    if not server.started:
-        sys.exit(1)
 
 
 def _server(home: Home) -> uvicorn.Server:
@@ -72,7 +73,7 @@ def _end_with_home(home: Home, lock: IO[str], server: uvicorn.Server) -> None:
         while not server.should_exit:
             time.sleep(_HOME_LOOK_S)
             try:
-                server.should_exit |= not os.path.samestat(home.lock.stat(), ours)
+                server.should_exit |= not (os.path.samestat(home.lock.stat(), ours) and home.socket.exists())
             except OSError:
                 server.should_exit = True
 
@@ -119,10 +120,13 @@ def _listen(home: Home) -> Iterator[socket.socket]:
         finally:
             os.umask(previous)
         listening.listen(128)
+        ours = path.stat()
         try:
             yield listening
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(path.stat(), ours):  # another server's, if the home was removed and made again
+                    path.unlink()
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def runs(
     label: Annotated[list[str] | None, Query()] = None,
     name: str = "",
     limit: Annotated[int, Query(ge=1)] = 50,
-    before: Annotated[int, Query(ge=0)] = 0,
+    before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """Runs that match all filters, the newest `limit` of them, newest last; page back with `before`."""
     found = verbs.store.summaries(states=state or (), label=label or (), name=name, limit=limit, before=before)

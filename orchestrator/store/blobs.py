@@ -43,6 +43,8 @@ class BlobStore:
                 for chunk in chunks:
                     hashing.update(chunk)
                     file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
             if hashing.hexdigest() != digest:
                 raise InvalidConfig("A file of the snapshot changed while it was sent.", "Cast again.")
             target.parent.mkdir(exist_ok=True)
@@ -59,8 +61,14 @@ class BlobStore:
             path = self._home.tree(manifest.tree)
             beside = path.with_name(f"incoming-{uuid.uuid4().hex}")
             try:
-                beside.write_text(manifest.to_json())
+                with beside.open("w") as file:
+                    file.write(manifest.to_json())
+                    file.flush()
+                    os.fsync(file.fileno())
+                for folder in {self._home.blob(digest).parent for digest in manifest.digests}:
+                    _sync_folder(folder)
                 beside.rename(path)
+                _sync_folder(path.parent)
             except OSError as error:
                 raise _disk_error(error, "the code could not be stored") from error
         return missing
@@ -75,8 +83,11 @@ class BlobStore:
             found = manifests.from_json(self._home.tree(tree).read_bytes())
         except FileNotFoundError:
             raise SnapshotMissing(f"The server does not have snapshot {tree[:12]}.") from None
-        if found.tree != tree:
-            raise CodeFailed(f"the manifest of snapshot {tree[:12]} is damaged")
+        except InvalidConfig:
+            found = None
+        if found is None or found.tree != tree:
+            self._home.tree(tree).unlink(missing_ok=True)  # the next cast sends it again
+            raise CodeFailed(f"the manifest of snapshot {tree[:12]} is damaged; cast again")
         return found
 
     def unpack(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
@@ -86,6 +97,13 @@ class BlobStore:
             CodeFailed: when a blob is missing or does not hash to its digest.
             DiskFull: when there is no space.
         """
+        try:
+            self._unpack_all(manifest, root, mtime_ns)
+        except CodeFailed:
+            self._home.tree(manifest.tree).unlink(missing_ok=True)  # the next cast sends what is missing
+            raise
+
+    def _unpack_all(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
         made: set[str] = set()
         for entry in manifest.entries:
             folder, _, _ = entry.path.rpartition("/")
@@ -115,7 +133,8 @@ class BlobStore:
             digest = hashing.hexdigest()
             path.chmod(0o755 if entry.mode == EXECUTABLE else 0o644)
         if digest != entry.digest:
-            raise CodeFailed(f"the content of {entry.path!r} is damaged in the store")
+            source.unlink(missing_ok=True)
+            raise CodeFailed(f"the content of {entry.path!r} is damaged in the store; cast again")
 
     def read(self, digest: str) -> bytes:
         """A whole blob; for small ones, such as a diff."""
@@ -131,6 +150,12 @@ class BlobStore:
 def free_bytes(path: Path) -> int:
     """Free space on the disk that holds `path`."""
     return shutil.disk_usage(path).free
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def _disk_error(error: OSError, what: str) -> Exception:

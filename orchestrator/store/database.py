@@ -81,13 +81,16 @@ class Database:
                 with self._writer.begin() as connection:
                     yield connection
             except DBAPIError as error:
-                if "locked" in str(error.orig):
+                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; sqlite.org/rescode.html
+                if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                     raise StoreBusy(f"Another program holds {self._path}.", "Try again when it has ended.") from error
-                if "full" not in str(error.orig):
+                if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):  # a quota that is used up is the latter
                     raise
                 # What was set aside for this moment lets the next transaction say that the disk is full.
                 self._ballast.unlink(missing_ok=True)
-                raise DiskFull("the store could not be written") from error
+                raise DiskFull(
+                    f"The disk of {self._path.parent} is full.", "Free some space; runs go on by themselves."
+                ) from error
             self._restore_ballast()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
 from orchestrator.spec import to_wire
@@ -70,7 +70,8 @@ class DetailStore:
 
     def last_steps(self, number: int) -> dict[str, int]:
         """The last step of each metric of a run."""
-        query = select(metrics.c.name, metrics.c.step).where(metrics.c.run == number).order_by(metrics.c.id)
+        newest = select(func.max(metrics.c.id)).where(metrics.c.run == number).group_by(metrics.c.name)
+        query = select(metrics.c.name, metrics.c.step).where(metrics.c.id.in_(newest))
         with self._db.read() as connection:
             return {row.name: row.step for row in connection.execute(query)}
 

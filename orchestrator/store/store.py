@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records import EventRecord, RunRecord, RunSummary
@@ -224,11 +224,18 @@ class Store(DetailStore):
                     tuple(json.loads(row.gpus)),
                 )
 
-    def active(self) -> list[ClaimedRun]:
-        """All runs that have not ended, oldest first."""
-        query = select(runs).where(runs.c.state.in_(list(ACTIVE))).order_by(runs.c.number)
+    def led(self) -> list[int]:
+        """The numbers of all runs that somebody leads: neither queued nor final, oldest first."""
+        states = ACTIVE - {State.MACHINE_REQUESTED}
+        query = select(runs.c.number).where(runs.c.state.in_(list(states))).order_by(runs.c.number)
         with self._db.read() as connection:
-            return [claimed_run(row) for row in connection.execute(query)]
+            return list(connection.scalars(query))
+
+    def active_count(self) -> int:
+        """How many runs have not ended."""
+        query = select(func.count()).select_from(runs).where(runs.c.state.in_(list(ACTIVE)))
+        with self._db.read() as connection:
+            return int(connection.scalar(query) or 0)
 
     def find(self, reference: str) -> int:
         """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
@@ -300,9 +307,9 @@ class Store(DetailStore):
             fields[key] = json.loads(fields[key])
         return RunRecord(**fields, labels=words, mounts=[dict(m._mapping) for m in mounted], mounted_by=list(users))
 
-    def events(self, number: int, after: int = 0) -> list[EventRecord]:
-        """What happened to a run, in order, from event id `after` on (exclusive)."""
-        query = select(events).where(and_(events.c.run == number, events.c.id > after)).order_by(events.c.id)
+    def events(self, number: int) -> list[EventRecord]:
+        """What happened to a run, in order."""
+        query = select(events).where(events.c.run == number).order_by(events.c.id)
         with self._db.read() as connection:
             return [EventRecord(**row._mapping) for row in connection.execute(query)]
 

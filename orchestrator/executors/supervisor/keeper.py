@@ -26,10 +26,11 @@ _KILL_ROUND_S = 0.01
 class Keeper:
     """Runs one command to its end. `run` never returns."""
 
-    def __init__(self, request: dict[str, Any], result_fd: int, report_fd: int) -> None:
+    def __init__(self, request: dict[str, Any], result_fd: int, report_fd: int, log_fd: int) -> None:
         self.request = request
         self.result_fd = result_fd
         self.report_fd = report_fd
+        self.log_fd = log_fd
         self.started_at = 0.0
         self.in_namespace = request["isolation"] == "namespaces"
         self.command_pid = 0
@@ -78,11 +79,12 @@ class Keeper:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)  # whatever spelld, or who started it, ignores
         os.chdir(self.request["cwd"])
-        log = os.open(self.request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if self.in_namespace:
+            isolation.give_up_mounting()
         empty = os.open(os.devnull, os.O_RDONLY)
         os.dup2(empty, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        os.dup2(self.log_fd, 1)
+        os.dup2(self.log_fd, 2)
         os.umask(0o022)
         argv = self.request["argv"]
         os.execve(argv[0], argv, self.request["env"])

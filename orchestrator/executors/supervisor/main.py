@@ -60,7 +60,7 @@ def main(folder_name: str) -> int:
         if request is None or not claim(folder, myself()):
             _report({"taken": True})
             return 0
-        _reserve(folder)
+        files = _Files(folder, request["log"])
     except OSError as error:
         _report({"error": _words(error)})
         return 1
@@ -69,7 +69,7 @@ def main(folder_name: str) -> int:
     began_at, began = time.time(), time.monotonic()
     verdict |= {"max_rss_bytes": 0, "started_at": began_at}
     try:
-        verdict |= _supervise(request)
+        verdict |= _supervise(request, files.log)
     except OSError as error:
         verdict["error"] = _words(error)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +80,7 @@ def main(folder_name: str) -> int:
     killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
     verdict["out_of_memory"] = killed and _oom_kills() > before
     verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(folder)
-    _publish(folder, request, verdict)
+    files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
     return 0
@@ -107,7 +107,7 @@ def _words(error: OSError) -> dict[str, str]:
     return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
 
 
-def _supervise(request: dict[str, Any]) -> dict[str, Any]:
+def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
     """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
     if request["isolation"] == "namespaces":
         isolation.enter_namespaces()
@@ -123,7 +123,7 @@ def _supervise(request: dict[str, Any]) -> dict[str, Any]:
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        _be_keeper(request, result_write, go_read)
+        _be_keeper(request, result_write, go_read, log_fd)
     os.close(result_write)
     os.close(go_read)
     os.write(go_write, b"g")
@@ -140,9 +140,9 @@ def _supervise(request: dict[str, Any]) -> dict[str, Any]:
     return {"signal": int(signal.SIGKILL), "error": lost}
 
 
-def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int) -> None:
+def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int, log_fd: int) -> None:
     try:
-        keeper.Keeper(request, result_fd, report_fd=sys.stdout.fileno()).run(go_fd)
+        keeper.Keeper(request, result_fd, sys.stdout.fileno(), log_fd).run(go_fd)
     except OSError as error:
         words = {"error": _words(error)}
         os.write(result_fd, (json.dumps(words) + "\n").encode())
@@ -150,31 +150,28 @@ def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int) -> None:
         os._exit(1)
 
 
-def _reserve(folder: Path) -> None:
-    """Set disk space aside for the verdict, so that it can be written when the run has filled the disk."""
-    fd = os.open(folder / "verdict.tmp", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
+class _Files:
+    """Log and verdict, opened before the run has its own view of the disk: it can neither reach nor replace them.
+
+    Disk space for the verdict is set aside, so that it can be written when the run has filled the disk.
+    """
+
+    def __init__(self, folder: Path, log: str) -> None:
+        self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._verdict = os.open("verdict.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=self._folder)
         if sys.platform == "linux":
-            os.posix_fallocate(fd, 0, _VERDICT_BYTES)
+            os.posix_fallocate(self._verdict, 0, _VERDICT_BYTES)
         else:
-            os.write(fd, b" " * _VERDICT_BYTES)
-    finally:
-        os.close(fd)
+            os.pwrite(self._verdict, b" " * _VERDICT_BYTES, 0)
 
-
-def _publish(folder: Path, request: dict[str, Any], verdict: dict[str, Any]) -> None:
-    """Make log and verdict durable, in this order, then show the verdict."""
-    with contextlib.suppress(OSError):  # no log was opened when the command could not be started
-        log = os.open(request["log"], os.O_RDONLY)
-        os.fsync(log)
-        os.close(log)
-    text = json.dumps(verdict).encode()
-    fd = os.open(folder / "verdict.tmp", os.O_WRONLY)
-    os.write(fd, text.ljust(_VERDICT_BYTES))
-    os.fsync(fd)
-    os.close(fd)
-    os.rename(folder / "verdict.tmp", folder / "verdict.json")
-    _sync_folder(folder)
+    def publish(self, verdict: dict[str, Any]) -> None:
+        """Make log and verdict durable, in this order, then show the verdict."""
+        os.fsync(self.log)
+        os.pwrite(self._verdict, json.dumps(verdict).encode().ljust(_VERDICT_BYTES), 0)
+        os.fsync(self._verdict)
+        os.rename("verdict.tmp", "verdict.json", src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.fsync(self._folder)
 
 
 def _report(words: dict[str, Any]) -> None:

@@ -26,7 +26,11 @@ def main() -> int:
         message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)
         if not message:
             return 0
-        if os.fork() == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            pid = -1  # too many processes: spelld sees the end of the report without a word
+        if pid == 0:
             requests.close()
             _become_supervisor(os.fsdecode(message), fds)
         for fd in fds:
