@@ -235,7 +235,7 @@ class Client:
         return [record(FileRecord, item) for item in self._call("GET", f"/resources/{quote_path(resource)}")]
 
     def download(self, resource: str) -> tuple[str, int, Iterator[bytes]]:
-        """A file or folder: `file` (its bytes follow) or `folder` (a tar stream), the size in bytes, the chunks."""
+        """What it is (`file`, `executable`: its bytes follow; `folder`: a tar stream), the size in bytes, the chunks."""
         response = self._stream("GET", f"/files/{quote_path(resource)}")
         return response.headers["Spell-Kind"], int(response.headers["Spell-Total-Bytes"]), chunks(response)
 

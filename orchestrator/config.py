@@ -80,7 +80,7 @@ class Config:
         """
         name, _, version = text.partition("==")
         sets = DEFAULT_FRAMEWORKS | self.frameworks
-        if name not in sets or not sets[name]:
+        if name not in sets or not sets[name] or text.endswith("=="):
             raise InvalidConfig(f"There is no framework {name!r}.", f"There are: {', '.join(sorted(sets))}.")
         first, *others = sets[name]
         return (f"{first.partition('==')[0]}=={version}" if version else first, *others)
@@ -103,8 +103,11 @@ def load(path: Path) -> Config:
     except ValueError as error:
         raise InvalidConfig(f"{path}: {error}") from error
     try:
-        return TypeAdapter(Config).validate_python(raw)
+        config = TypeAdapter(Config).validate_python(raw)
+        for name in config.default_frameworks:
+            config.framework(name)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidConfig(f"{path}: {where}: {first['msg']}") from error
+    return config

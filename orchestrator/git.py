@@ -355,6 +355,9 @@ def locate(cwd: Path) -> Place | None:
     """
     result = Git(cwd).run("rev-parse", "--show-prefix", "--show-toplevel", "--absolute-git-dir")
     if result.code and b"not a git repository (or any" in result.err:
+        broken = next((folder for folder in (cwd, *cwd.parents) if (folder / ".git").exists()), None)
+        if broken:  # git would say no more of one whose HEAD is damaged
+            raise InvalidRepository(f"No code can be taken from {str(broken)!r}: its .git is damaged.", "Try: git fsck")
         return None
     if result.code:
         advice = [line.strip() for line in result.err.decode(errors="replace").splitlines() if "\tgit config" in line]

@@ -83,3 +83,15 @@ def _last_words(log: Path, start: int) -> str:
     said = log.read_bytes()[start:].decode(errors="replace").splitlines()
     lines = [line.strip() for line in said if line.strip() and not line.endswith(_GOOD_BYE)]
     return lines[-1].removeprefix("ERROR: ") if lines else "it said nothing."
+
+
+def is_served(home: Home) -> bool:
+    """Whether a server holds this home's lock: it does until its process has ended."""
+    try:
+        with home.lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -48,6 +48,7 @@ from orchestrator.wire import read_spec
 _log = logging.getLogger(__name__)
 _FULL_DISK_RETRY_S = 0.5
 _NO_CODE = Manifest(())
+_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +298,9 @@ class Life:
         self._firmly(lambda: self.shop.store.set_artifacts(number, found))
         if any(not item.note for item in found):
             self.shop.hasher.wake()
+        if lost := [f"{item.path} ({item.note})" for item in found if item.note]:
+            more = f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
+            self._firmly(lambda: self.shop.store.notice(number, f"Not kept: {', '.join(lost[:_TOLD])}{more}"))
 
     # -- small things -------------------------------------------------------------------------------------------
 

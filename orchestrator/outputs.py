@@ -94,12 +94,11 @@ def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
     kept = staged | set(found.files)
     for path in _add_links(workspace.code, found.links, kept):
         found.notes.append((path, _leads_out(workspace, path)))
-    made: set[str] = set()
-    for path in sorted(kept - staged):
-        folder = path.rpartition("/")[0]
-        if folder not in made:
-            (staging / folder).mkdir(parents=True, exist_ok=True)
-            made.add(folder)
+    moved = kept - staged
+    for folder in sorted(_folders(moved)):  # a parent sorts before its children
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(staging / folder)
+    for path in sorted(moved):
         _move(workspace.code / path, staging / path, staging.with_name("copying"))
 
 

@@ -54,7 +54,8 @@ def checkpoint_dir() -> Path:
 def on_stop(callback: Callable[[], None]) -> None:
     """Call `callback` when the run is asked to stop (SIGTERM): the moment to save a checkpoint and end.
 
-    It is called once, in the main thread; the run is killed when it has not ended within the grace time (10 s unless
+    It is called once, in the main thread, and must see to it that the program ends: raise SystemExit, or set what the
+    training loop looks at. The run is killed when it has not ended within the grace time (10 s unless
     configured). Must itself be called from the main thread.
     """
 

@@ -117,6 +117,7 @@ class Console:
                 self._say(f"✨ Run is {state}")
             return
         went_on = state not in FINAL or state == State.COMPLETE or left in (State.SAVING, State.PUSHING)
+        went_on = went_on and state != State.MACHINE_REQUESTED  # back in the queue: the server died
         if left in _TITLES and went_on:
             self._say(f"✨ {_TITLES[left]}… done")
         if state == State.RUNNING:

@@ -57,7 +57,7 @@ def cat(resource: Sequence[str]) -> None:
     with connect() as client:
         for name in resource:
             kind, _, chunks = client.download(name)
-            if kind != "file":
+            if kind == "folder":
                 raise UsageError(f"{name!r} is a folder.", f"Copy it: spell cp {name}")
             for chunk in chunks:
                 sys.stdout.buffer.write(chunk)
@@ -70,18 +70,23 @@ def cat(resource: Sequence[str]) -> None:
 @click.option("-f", "--force", is_flag=True, help="Overwrite without asking.")
 @click.option("-i", "--ignore", is_flag=True, help="Leave files that are there already.")
 def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
-    """Copy RESOURCE, a file or what is in a folder, to DESTINATION (a folder; default: here)."""
-    if resource.startswith("/"):
+    """Copy RESOURCE, a file or what is in a folder, to DESTINATION (default: here).
+
+    A file goes into DESTINATION when that is a folder, else to that name. Files that are there are asked about on a
+    terminal, and overwritten where nobody can be asked.
+    """
+    if resource.startswith("/") or "/" not in resource.strip("/"):
         raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
     target = _Target(Path(destination), force, ignore)
     with connect() as client:
         kind, total, chunks = client.download(resource)
         try:
             with _progress(resource, total) as target.progress:
-                if kind == "file":
-                    target.write(_file_place(resource, destination), chunks)
-                else:
+                if kind == "folder":
                     _unpack(chunks, target)
+                else:
+                    mode = 0o755 if kind == "executable" else 0o644
+                    target.write(_file_place(resource, destination), chunks, mode)
         except OSError as error:
             raise (DiskFull if error.errno in _FULL else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:
@@ -128,7 +133,11 @@ class _Target:
         try:
             with beside.open("wb") as file:
                 for chunk in self.progress.wrap(chunks):
-                    file.write(chunk)
+                    if chunk.strip(b"\0"):
+                        file.write(chunk)
+                    else:
+                        file.seek(len(chunk), os.SEEK_CUR)  # a hole stays one
+                file.truncate()
             beside.chmod(mode)
             beside.replace(place)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from orchestrator.snapshot import Snapshot
 from orchestrator.spec import PLACEHOLDER, RequirementFile, RunSpec, parse_mount
 
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
+_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", re.MULTILINE)
 _SHOWN_UNTRACKED = 10
 
 
@@ -130,15 +132,14 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
     if not command:
         raise UsageError("There is no command to run.", "Try: spell run -h")
     timeout_min = asked.timeout if asked.timeout is not None else job.timeout_min
-    files = [_requirement_file(Path(name)) for name in asked.pip_req]
-    files += [_requirement_file(job.folder / name) for name in job.pip_req]
+    paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
     spec = RunSpec(
         command=command,
         machine_type=asked.machine_type or job.machine_type or "cpu",
         executor=asked.executor or job.executor,
         mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
         pip=(*(_located(line, job.folder) for line in job.pip), *(_located(line, Path()) for line in asked.pip)),
-        requirements=tuple(files),
+        requirements=_requirement_files(paths),
         python=asked.python or job.python,
         frameworks=asked.framework or job.framework,
         env={**job.env, **_pairs(asked.env, "--env")},
@@ -214,7 +215,10 @@ def _follow(client: Client, number: str, verbose: bool) -> int:
 
 def _capture(asked: Asked, url: str, ref: str) -> tuple[Snapshot | None, str]:
     """The code, and the text of the `.spellignore` that goes with it."""
-    cwd = Path.cwd()
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("The folder that you are in is gone.") from None
     if url:
         if asked.commit_ref:
             raise InvalidConfig("--commit-ref is of the local repository.", "With --github-url use --github-ref.")
@@ -312,6 +316,18 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 def _located(line: str, folder: Path) -> str:
     """A requirement that is a path (`./x.whl`), made absolute: the server has another working directory."""
     return str((folder / line).absolute()) if line.startswith(("./", "../")) else line
+
+
+def _requirement_files(paths: Sequence[Path]) -> tuple[RequirementFile, ...]:
+    """These files and those that they refer to (`-r other.txt`), each once."""
+    todo, found = list(paths), {}
+    while todo:
+        path = todo.pop(0)
+        if path not in found:
+            found[path] = _requirement_file(path)
+            names = _REFERENCE.findall(found[path].text)
+            todo += [path.parent / name for name in names if "://" not in name]
+    return tuple(found.values())
 
 
 def _requirement_file(path: Path) -> RequirementFile:

@@ -12,7 +12,7 @@ from orchestrator.cli import show
 from orchestrator.client import connect
 from orchestrator.errors import ServerUnavailable
 from orchestrator.home import Home, default_home
-from orchestrator.launch import ensure_server
+from orchestrator.launch import ensure_server, is_served
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0
@@ -38,7 +38,7 @@ def stop() -> None:
     with connect(home, start=False) as client:
         client.stop_server()
     deadline = time.monotonic() + _STOP_LIMIT_S
-    while home.socket.exists():
+    while is_served(home):
         if time.monotonic() > deadline:
             raise ServerUnavailable("The server has not ended yet.", f"See {home.server_log}")
         time.sleep(_LOOK_S)

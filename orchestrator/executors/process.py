@@ -69,7 +69,7 @@ class ProcessExecutor(Executor):
             if mount.path.startswith("/"):
                 raise InvalidConfig(
                     f"The process executor cannot mount at the absolute path {mount.path!r}.",
-                    "Give a path relative to the working directory, or use --executor docker.",
+                    "Give a path relative to the working directory.",
                 )
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
+import stat
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -210,7 +210,7 @@ def files(resource: str, verbs: Verbs) -> Response:
         size = sum(item.lstat().st_size for item in path.rglob("*") if item.is_file())
         headers = {"Spell-Total-Bytes": str(size), "Spell-Kind": "folder"}
         return StreamingResponse(verbs.resources.archive(path), headers=headers, media_type="application/x-tar")
-    size = path.stat().st_size
-    headers = {"Content-Length": str(size), "Spell-Total-Bytes": str(size), "Spell-Kind": "file"}
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return StreamingResponse(read_chunks(path), headers=headers, media_type=kind)
+    status = path.stat()
+    length, kind = str(status.st_size), "executable" if status.st_mode & stat.S_IXUSR else "file"
+    headers = {"Content-Length": length, "Spell-Total-Bytes": length, "Spell-Kind": kind}
+    return StreamingResponse(read_chunks(path), headers=headers, media_type="application/octet-stream")

@@ -17,7 +17,7 @@ from orchestrator.errors import DiskFull, HomeUnusable, StoreBusy
 from orchestrator.store import tables
 
 _BUSY_TIMEOUT_S = 30
-_BALLAST_BYTES = 8 << 20
+_BALLAST_BYTES = 2 << 20
 
 
 class Database:
