@@ -236,8 +236,12 @@ def actual(path: str) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
 
 
-def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str | None:
-    """The SHA-256 of a file's bytes; of a link, of the text it holds. None when `cancelled` said yes on the way."""
+def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False, *, durably: bool = False) -> str | None:
+    """The SHA-256 of a file's bytes; of a link, of the text it holds. None when `cancelled` said yes on the way.
+
+    Args:
+        durably: also see to it that the file is on the disk, and not only in the kernel's memory.
+    """
     if path.is_symlink():
         return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
     hashing = hashlib.sha256()
@@ -246,6 +250,8 @@ def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False) -> str | N
             hashing.update(chunk)
             if cancelled():
                 return None
+        if durably:
+            os.fsync(file.fileno())
     return hashing.hexdigest()
 
 

@@ -71,7 +71,7 @@ def last_sample(store: Store, number: int, verdict: Verdict) -> None:
 
 
 class Hasher:
-    """Computes the hashes of artifacts in the background: no run waits for them."""
+    """Computes the hashes of artifacts in the background: no run waits for them. What has a hash is on the disk."""
 
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
@@ -111,7 +111,7 @@ class Hasher:
             digest: str | None = ""
             with contextlib.suppress(OSError):  # removed by hand: its hash stays empty
                 path = self._home.run_dir(item.run) / outputs.actual(item.path)
-                digest = outputs.sha256(path, self._closing.is_set)
+                digest = outputs.sha256(path, self._closing.is_set, durably=True)
             if digest is None:
                 break
             found.append((item.run, item.path, digest))

@@ -66,10 +66,11 @@ def _say_status(*, json_: bool = False) -> None:
 @click.option("-n", "lines", type=click.IntRange(min=0), default=50, show_default=True, help="The last N lines.")
 def logs(lines: int) -> None:
     """Show the server's own log."""
-    path = Home(default_home()).server_log
-    if path.exists():
-        with path.open("r", errors="replace") as file:
+    try:
+        with Home(default_home()).server_log.open("r", errors="replace") as file:
             sys.stdout.writelines(deque(file, maxlen=lines))
+    except FileNotFoundError:
+        show.say("There is no log yet.", err=True)
 
 
 @click.command("machine-types", context_settings=_HELP)

@@ -42,7 +42,7 @@ def main(home: Path | None) -> None:
         with _alone(place) as lock:
             server = _server(place)
             _end_with_home(place, lock, server)
-            with _listen(place) as listening:
+            with _listen(place) as listening, contextlib.suppress(SystemExit):  # so uvicorn ends when it cannot start
                 server.run(sockets=[listening])
             logging.shutdown()
             # Threads of runs may still be writing: they and the lock go together, so that no other server comes between.

@@ -8,6 +8,16 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _runs()
+    _artifacts()
+    _events()
+    _labels()
+    _metrics()
+    _mounts()
+    _samples()
+
+
+def _runs() -> None:
     op.create_table(
         "runs",
         sa.Column("number", sa.Integer(), nullable=False),
@@ -49,6 +59,9 @@ def upgrade() -> None:
     )
     op.create_index("runs_name", "runs", ["name", "number"], unique=False)
     op.create_index("runs_state", "runs", ["state", "number"], unique=False)
+
+
+def _artifacts() -> None:
     op.create_table(
         "artifacts",
         sa.Column("run", sa.Integer(), nullable=False),
@@ -63,6 +76,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run", "path"),
     )
+
+
+def _events() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -79,6 +95,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("events_run", "events", ["run", "id"], unique=False)
+
+
+def _labels() -> None:
     op.create_table(
         "labels",
         sa.Column("run", sa.Integer(), nullable=False),
@@ -90,6 +109,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run", "label"),
     )
     op.create_index("labels_label", "labels", ["label", "run"], unique=False)
+
+
+def _metrics() -> None:
     op.create_table(
         "metrics",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -106,6 +128,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("metrics_run", "metrics", ["run", "name", "step"], unique=False)
+
+
+def _mounts() -> None:
     op.create_table(
         "mounts",
         sa.Column("run", sa.Integer(), nullable=False),
@@ -120,6 +145,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run", "position"),
     )
     op.create_index("mounts_source", "mounts", ["source_run"], unique=False)
+
+
+def _samples() -> None:
     op.create_table(
         "samples",
         sa.Column("id", sa.Integer(), nullable=False),
