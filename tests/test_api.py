@@ -1,0 +1,251 @@
+"""The shape of what the API and `--json` answer: routes with their records, and docs/json.md with every field."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import Spell
+
+from orchestrator import records, spec
+from orchestrator.home import Home
+from orchestrator.records import RunRecord, RunSummary
+from orchestrator.server.app import make_app
+from orchestrator.states import ENDS, State
+
+DOCS = Path(__file__).parents[1] / "docs"
+ROUTES = {
+    ("GET", "/server"): "ServerRecord",
+    ("POST", "/server/stop"): "",
+    ("GET", "/machine-types"): "list of MachineRecord",
+    ("POST", "/trees"): "",
+    ("GET", "/blobs/{digest}"): "",
+    ("PUT", "/blobs/{digest}"): "",
+    ("POST", "/runs"): "CastRecord",
+    ("GET", "/runs"): "list of RunSummary",
+    ("GET", "/runs/{reference}"): "RunRecord",
+    ("POST", "/runs/{reference}/stop"): "",
+    ("POST", "/runs/{reference}/kill"): "",
+    ("GET", "/runs/{reference}/events"): "list of EventRecord",
+    ("GET", "/runs/{reference}/artifacts"): "list of ArtifactRecord",
+    ("GET", "/runs/{reference}/metrics"): "list of MetricRecord",
+    ("GET", "/runs/{reference}/samples"): "list of SampleRecord",
+    ("GET", "/runs/{reference}/log"): "",
+    ("GET", "/runs/{reference}/follow"): "",
+    ("GET", "/resources/{resource}"): "list of FileRecord",
+    ("GET", "/files/{resource}"): "",
+}
+"""Every route, and the record it answers; "" for bytes, streams and small answers."""
+
+
+@pytest.fixture(scope="module")
+def openapi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the server says about itself."""
+    home = Home(tmp_path_factory.mktemp("api"))
+    home.create()
+    return make_app(home, lambda: None).openapi()
+
+
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home with a run of everything."""
+    spell = make_shared("api")
+    first = spell.run("echo x > data.txt", name="first", labels=("a",))
+    code = "from orchestrator.runtime import send_metric; send_metric('loss', 0.5)"
+    mounts = (spec.parse_mount(f"runs/{first.number}/data.txt"),)
+    spell.run(f'python -c "{code}"; mkdir d; ln -s d l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
+    return spell
+
+
+def answered(operation: Mapping[str, Any]) -> str:
+    """The record that an operation answers, by its schema."""
+    for status, response in operation["responses"].items():
+        schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+        if status.startswith("2") and "$ref" in schema:
+            return str(schema["$ref"].rpartition("/")[2])
+        if status.startswith("2") and "$ref" in schema.get("items", {}):
+            return "list of " + schema["items"]["$ref"].rpartition("/")[2]
+    return ""
+
+
+def test_openapi_lists_every_route_with_its_record(openapi: dict[str, Any]) -> None:
+    found = {
+        (method.upper(), path): answered(operation)
+        for path, operations in openapi["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert found == ROUTES
+    assert all(
+        operation.get("description") for operations in openapi["paths"].values() for operation in operations.values()
+    )
+
+
+def test_openapi_has_every_field_of_every_record(openapi: dict[str, Any]) -> None:
+    names = {record.removeprefix("list of ") for record in ROUTES.values()} - {""}
+    for name in names:
+        kind = getattr(records, name)
+        assert list(openapi["components"]["schemas"][name]["properties"]) == [
+            item.name for item in dataclasses.fields(kind)
+        ]
+
+
+# -- docs/json.md -----------------------------------------------------------------------------------------------------
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Field and type of every table in docs/json.md, by the heading above it."""
+    found: dict[str, dict[str, str]] = {}
+    heading = ""
+    for line in (DOCS / "json.md").read_text().splitlines():
+        if line.startswith("## "):
+            heading = line[3:]
+        row = re.match(r"\| `(\w+)` \| ([\w ]+) \| .+ \|", line)
+        if row:
+            assert row[1] not in found.setdefault(heading, {})
+            found[heading][row[1]] = row[2]
+    return found
+
+
+def in_words(annotation: Any) -> str:
+    """A type, as docs/json.md has it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is types.UnionType or origin is typing.Union:
+        kinds = [in_words(item) for item in arguments if item is not type(None)]
+        return " or ".join([*kinds, "null"])
+    if origin in (list, tuple):
+        item = in_words(arguments[0])
+        return f"list of {item if item == 'text' else item + 's'}"
+    if origin in (dict, Mapping) or dataclasses.is_dataclass(annotation):
+        return "object"
+    return {str: "text", int: "integer", float: "number", bool: "boolean"}.get(annotation) or in_words(origin)
+
+
+def fields_of(kind: type) -> dict[str, str]:
+    """Field and type of a record, in its order."""
+    hints = typing.get_type_hints(kind)
+    return {item.name: in_words(hints[item.name]) for item in dataclasses.fields(kind)}
+
+
+KINDS = [
+    *(getattr(records, name) for name in sorted({record.removeprefix("list of ") for record in ROUTES.values()} - {""})),
+    spec.RunSpec,
+    spec.Code,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_docs_tell_every_field(kind: type) -> None:
+    tables = documented()
+    written = tables[kind.__name__]
+    if kind is RunRecord:
+        written = tables["RunSummary"] | written
+    assert written == fields_of(kind)
+    assert list(written) == list(fields_of(kind))
+
+
+def test_docs_tell_every_state_and_reason() -> None:
+    text = (DOCS / "json.md").read_text()
+    assert [state.value for state in State if f"`{state}`" not in text] == []
+    assert [reason for reason in ENDS if f"`{reason}`" not in text] == []
+
+
+def test_docs_tell_every_command_that_has_json(spell: Spell) -> None:
+    told = set(re.findall(r"\| `spell ([a-z-]+(?: status)?)[^`]*--json", (DOCS / "json.md").read_text()))
+    verbs = re.findall(r"^  ([a-z-]+)  ", spell("--help").out, re.MULTILINE)
+    has_json = {verb for verb in verbs if "--json" in spell(verb, "--help").out}
+    assert told == has_json | {"server status"}
+
+
+# -- what is printed --------------------------------------------------------------------------------------------------
+
+
+def fits(value: Any, words: str) -> bool:
+    """Whether a JSON value is of a documented type."""
+    if words.endswith(" or null"):
+        return value is None or fits(value, words.removesuffix(" or null"))
+    if words.startswith("list of "):
+        item = words.removeprefix("list of ")
+        return isinstance(value, list) and all(fits(one, item.removesuffix("s")) for one in value)
+    kinds = {"text": str, "integer": int, "number": (int, float), "boolean": bool, "object": dict}
+    return isinstance(value, kinds[words]) and (words == "boolean") == isinstance(value, bool)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["ps"], "RunSummary"),
+        (["info", "1"], "RunRecord"),
+        (["info", "2"], "RunRecord"),
+        (["run", "-f", "true"], "RunRecord"),
+        (["run", "-f", "-b", "true"], "RunRecord"),
+        (["ls"], "FileRecord"),
+        (["ls", "runs/2"], "FileRecord"),
+        (["metrics", "2"], "MetricRecord"),
+        (["machine-types"], "MachineRecord"),
+        (["server", "status"], "ServerRecord"),
+    ],
+)
+def test_json_is_as_documented(spell: Spell, words: list[str], name: str) -> None:
+    done = spell(*words, "--json")
+    assert done.code == 0, done
+    assert done.out.isascii()
+    found = done.json()
+    wanted = fields_of(getattr(records, name))
+    items = found if isinstance(found, list) else [found]
+    assert items
+    for item in items:
+        assert list(item) == list(wanted)
+        assert [key for key, value in item.items() if not fits(value, wanted[key])] == []
+        if "spec" in item:
+            assert list(item["spec"]) == list(fields_of(spec.RunSpec))
+            assert set(item["spec"]["env"].values()) <= {"***"}
+
+
+def test_records_of_a_newer_server_are_understood() -> None:
+    body = {item.name: None for item in dataclasses.fields(RunSummary)} | {"shade": "purple"}
+    assert records.from_wire(RunSummary, body).number is None
+
+
+# -- answers to what makes no sense -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", "/nowhere", b"", 404),
+        ("DELETE", "/runs/1", b"", 405),
+        ("GET", "/runs?limit=0", b"", 422),
+        ("GET", "/runs?limit=many", b"", 422),
+        ("GET", "/runs?before=99999999999999999999", b"", 422),
+        ("GET", "/runs?limit=99999999999999999999", b"", 200),
+        ("GET", "/runs/99999999999999999999999", b"", 404),
+        ("GET", "/runs/1/follow?after=x", b"", 422),
+        ("GET", "/runs/1/log?lines=-1", b"", 422),
+        ("POST", "/runs", b"", 422),
+        ("POST", "/runs", b"{", 422),
+        ("POST", "/runs", b"[]", 422),
+        ("POST", "/runs", b'{"command": "\\ud800"}', 422),
+        ("POST", "/runs", b'{"command": "true", "timeout_s": NaN}', 422),
+        ("POST", "/trees", b"nonsense", 422),
+        ("POST", "/trees", b'{"entries": [["../x", "100644", "0", 1]]}', 422),
+        ("GET", "/blobs/..%2F..%2Fspell.db", b"", 404),
+        ("GET", "/blobs/short", b"", 422),
+        ("PUT", "/blobs/" + "0" * 64, b"not of that digest", 422),
+        ("GET", "/resources/..%2F..%2Fetc", b"", 422),
+        ("GET", "/files/store%2Fspell.db", b"", 404),
+        ("GET", "/files/runs", b"", 200),
+    ],
+)
+def test_requests_that_make_no_sense(spell: Spell, method: str, path: str, content: bytes, status: int) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(spell.home.socket)), base_url="http://spell") as client:
+        answer = client.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    if status >= 400:
+        assert set(answer.json()) in ({"error"}, {"detail"})
