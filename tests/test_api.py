@@ -60,7 +60,7 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     first = spell.run("echo x > data.txt", name="first", labels=("a",))
     code = "from orchestrator.runtime import send_metric; send_metric('loss', 0.5)"
     mounts = (spec.parse_mount(f"runs/{first.number}/data.txt"),)
-    spell.run(f'python -c "{code}"; mkdir d; ln -s d l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
+    spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
     return spell
 
 

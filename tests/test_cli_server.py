@@ -1,40 +1,136 @@
-"""`spell server …` and `spell machine-types`."""
+"""The server and the machine, help and verbs that there are not."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 
-from conftest import Spell
+import psutil
+import pytest
+from conftest import DEADLINE_S, Spell
 
-TYPES = "[machine_types.huge]\ncpus = 9999\n[machine_types.small]\ncpus = 0.5\nmemory_gb = 0.25\n"
-
-
-def test_start_status_logs_stop(spell: Spell) -> None:
-    none = spell("server", "status")
-    assert (none.code, none.err.splitlines()[0]) == (1, f"ERROR: No server serves {spell.home.root}.")
-    assert "serves" in spell("server", "start").out
-    pid = spell.server_pid
-    assert spell("server", "start").code == 0
-    assert spell("server", "status", "--json").json()["pid"] == pid
-    assert "Application startup complete" in spell("server", "logs").out
-    assert spell("server", "stop").out == "The server has ended.\n"
-    assert spell("server", "stop").code == 1
-    assert spell("ps").code == 0, "the next command starts one"
-    assert spell.server_pid != pid
+import orchestrator
+from orchestrator.cli.hints import close_to
+from orchestrator.cli.main import VERBS
+from orchestrator.machine import detect
 
 
-def test_machine_types(make_spell: Callable[..., Spell]) -> None:
-    spell = make_spell(config=TYPES)
-    listed = {item["name"]: item for item in spell("machine-types", "--json").json()}
-    assert listed["huge"]["possible"] is False
-    assert listed["small"]["memory_bytes"] == 1 << 28
-    assert listed["cpu"]["possible"] is True
-    shown = spell("machine-types").out
-    assert shown.splitlines()[0].split() == ["NAME", "CPUS", "MEMORY", "GPUS", "FREE", "NOW"]
-    assert "never here" in shown
-    refused = spell("run", "-t", "huge", "true")
-    assert refused.code == 3
-    assert "asks for 9999 cores" in refused.err
-    warned = spell("run", "-t", "small", "true")
-    assert warned.code == 0
-    assert "cannot hold a run to it" in warned.err
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home with some machine types."""
+    config = "[machine_types.Big]\ncpus = 0.5\nmemory_gb = 0.25\n[machine_types.huge]\ncpus = 9999\ngpus = 64\n"
+    return make_shared("cli-server", config=config)
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def test_life_of_a_server(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell("living")
+    for verb in ("status", "stop"):
+        none = spell("server", verb)
+        said = f"ERROR: No server serves {spell.home.root}.\n       Start it: spell server start\n"
+        assert (none.code, none.out, none.err) == (1, "", said)
+    assert not spell.home.store.exists()  # looking starts nothing
+    none = spell("server", "logs")
+    assert (none.code, none.out, none.err) == (0, "", "There is no log yet.\n")
+
+    started = spell("server", "start")
+    server = psutil.Process(spell.server_pid)
+    assert started.code == 0
+    assert started.out.startswith(
+        f"spelld {orchestrator.__version__} (process {server.pid}) serves {spell.home.root} since "
+    )
+    assert started.out.endswith("Executors: process. Active runs: 0.\n")
+    assert spell("server", "start").out == spell("server", "status").out == started.out  # it runs already
+    status = spell("server", "status", "--json").json()
+    assert (status["pid"], status["home"]) == (server.pid, str(spell.home.root))
+    assert "Started server process" in spell("server", "logs").out
+    assert len(spell("server", "logs", "-n", "2").out.splitlines()) == 2
+
+    number = spell.cast("echo begun; sleep 1000")
+    spell.says(number, b"begun")
+    assert "Active runs: 1." in spell("server", "status").out
+    stopped = spell("server", "stop")
+    assert (stopped.code, stopped.out) == (0, "The server has ended.\n")
+    server.wait(DEADLINE_S)
+    assert spell("ps", "-s", "running", "--json").json()[0]["number"] == number  # it went on without a server
+    assert spell.server_pid != server.pid
+
+
+def test_machine_types(spell: Spell) -> None:
+    lines = [line.split() for line in spell("machine-types").out.splitlines()]
+    assert lines[0] == ["NAME", "CPUS", "MEMORY", "GPUS", "FREE", "NOW"]
+    assert [line[0] for line in lines[1:]] == ["cpu", "gpu", "big", "huge"]
+    assert lines[3] == ["big", "0.5", "256M", "-", str(int(detect().cpus * 2))]
+    assert lines[4] == ["huge", "9999", "-", "64", "never", "here"]
+    found = {item["name"]: item for item in spell("machine-types", "--json").json()}
+    assert (found["big"]["memory_bytes"], found["huge"]["possible"], found["huge"]["free_now"]) == (256 << 20, False, 0)
+    assert found["gpu"]["possible"] == bool(detect().gpus)
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_help_of_every_verb(spell: Spell, verb: str) -> None:
+    done = spell(verb, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"Usage: spell {verb} ")
+    if verb != "ls":  # its -h is that of sizes
+        assert spell(verb, "-h").out == done.out
+
+
+def test_help_and_version(spell: Spell) -> None:
+    done = spell("--help")
+    assert done.code == 0
+    assert re.findall(r"^  ([a-z][a-z-]+)  +[A-Z]", done.out, re.MULTILINE) == list(VERBS)
+    assert "Exit codes: 0 ok, 1 error, 2 usage, 3 invalid configuration" in " ".join(done.out.split())
+    assert spell("-h").out == done.out
+    assert spell("--version").out == f"spell, version {orchestrator.__version__}\n"
+    for words in (["server"], []):
+        assert "Usage: spell" in spell(*words).out + spell(*words).err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lgos", "'logs' or 'ls'"), ("rnu", "'run'"), ("p", "'ps' or 'cp'"), ("log", "'logs'"), ("status", "'ps'"),
+        ("help", "'--help'"), ("machine-type", "'machine-types'"), ("cancel", "'stop'"), ("klil", "'kill'"),
+    ],
+)  # fmt: skip
+def test_misspelled_verbs(spell: Spell, typed: str, meant: str) -> None:
+    done = spell(typed, "1")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1] == f"Error: No such command {typed!r}. Did you mean {meant}?"
+
+
+def test_words_that_are_close_to_nothing(spell: Spell) -> None:
+    assert close_to("xyzzy", VERBS) == ""
+    done = spell("python train.py")
+    assert done.err.splitlines()[-1] == "Error: No such command 'python train.py'."
+    assert spell("server", "begin").code == 2
+    assert spell("--jsn").code == 2
+    assert spell("completion", "tcsh").code == 2
+
+
+# -- small errors of the environment ----------------------------------------------------------------------------------
+
+
+def test_a_user_without_a_home_is_told(spell: Spell, tmp_path: Path) -> None:
+    done = spell("server", "status", env={"SPELL_HOME": "", "HOME": str(tmp_path)})
+    assert done.err.startswith(f"ERROR: No server serves {tmp_path}/.spell.")
+    nobody = spell("ps", env={"SPELL_HOME": "~no-such-user/x"})
+    assert (nobody.code, nobody.err.splitlines()[0]) == (
+        1,
+        "ERROR: There is no home: Could not determine home directory..",
+    )
+
+
+def test_python_variables_of_the_person_do_no_harm(spell: Spell, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the project was imported')")
+    for env in ({"PYTHONWARNINGS": "error"}, {"COLUMNS": "3"}, {"PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}):
+        assert spell("ps", env=env, cwd=tmp_path).code == 0, env
+    assert os.listdir(tmp_path) == ["json.py"]

@@ -481,7 +481,8 @@ def test_signals_files_and_mask_are_as_a_login_gives_them(spell: Spell) -> None:
     """Nothing of the server's own settings: no signal ignored or blocked, no open file, the usual mask."""
     number = spell.run("grep -E 'SigBlk|SigIgn' /proc/self/status; umask; ls /proc/self/fd").number
     lines = spell.log(number).decode().splitlines()
-    assert [int(line.split()[1], 16) for line in lines[:2]] == [0, 0]
+    settable = sum(1 << (number - 1) for number in signal.valid_signals())  # the C library keeps two for itself
+    assert [int(line.split()[1], 16) & settable for line in lines[:2]] == [0, 0]
     assert lines[2] == "0022"
     assert lines[3:] == ["0", "1", "2", "3"], "3 is what ls reads"
 

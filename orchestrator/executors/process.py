@@ -156,7 +156,7 @@ class ProcessExecutor(Executor):
                     cpu_time_s += times.user + times.system + times.children_user + times.children_system
                     memory_bytes += process.memory_info().rss
                     count += 1
-        return Usage(cpu_time_s, memory_bytes, count)
+        return Usage(cpu_time_s, memory_bytes, count) if count else None  # over, but not reaped yet
 
     def destroy(self, handle: Handle) -> None:
         self.stop(handle, kill=True)
