@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestrator"
 MODULE_LINES, FUNCTION_LINES = 400, 60
 SHORT_FUNCTION_LINES, SHORT_SHARE = 30, 0.9
-HEAVY = ["alembic", "fastapi", "pydantic", "rich", "sqlalchemy", "starlette", "uvicorn", "yaml"]
+HEAVY = ["alembic", "fastapi", "psutil", "pydantic", "rich", "sqlalchemy", "starlette", "torch", "uvicorn", "yaml"]
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 
 

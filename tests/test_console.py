@@ -287,7 +287,7 @@ def test_failure_of_a_build_says_where_to_look(spell: Spell) -> None:
     last = done.out.splitlines()[-2:]
     assert last[0].startswith(f"💥 Run {number} build failed: the environment could not be built: ")
     assert last[1] == f"ℹ️  Use 'spell logs {number} --verbose' to examine cause of error."
-    assert "no-such-package" in spell("logs", "--verbose", str(number)).out
+    assert "no-such-package" in spell("logs", "--verbose", str(number)).err
 
 
 # -- how things look --------------------------------------------------------------------------------------------------

@@ -11,15 +11,24 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from orchestrator import config
 from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
 from orchestrator.config import Config
-from orchestrator.jobfile import load
+from orchestrator.jobfile import FIELDS, load
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "jobs").rglob("*.md")])
+PAGES = sorted(
+    path
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "jobs").rglob("*.md"),
+        ROOT / "runs" / "README.md",
+    ]
+)
 SHELL = ("console", "sh", "bash", "shell")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(spell [^`\n]+)`")
@@ -169,6 +178,27 @@ def test_every_configuration_shown_can_be_read(text: str, tmp_path: Path) -> Non
     path = tmp_path / "config.toml"
     path.write_text(text)
     assert isinstance(config.load(path), Config)
+
+
+def test_every_setting_is_told() -> None:
+    block = next(text for language, text in blocks(ROOT / "docs" / "configuration.md") if language == "toml")
+    told = set(re.findall(r"^(\w+) = ", block.partition("\n[")[0], re.MULTILINE)) | set(
+        re.findall(r"^\[(\w+)", block, re.MULTILINE)
+    )
+    assert told == set(Config.__dataclass_fields__)
+
+
+def test_every_field_of_job_files_is_told() -> None:
+    told = [set(yaml.safe_load(text)) for text in YAML]
+    assert set(FIELDS) in told
+
+
+def test_every_failure_mode_has_a_test() -> None:
+    page = (ROOT / "docs" / "failure-modes.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    numbers = [int(number) for number in re.findall(r"^\| F(\d+) \|", page, re.MULTILINE)]
+    assert len(numbers) >= 27
+    assert [number for number in numbers if f"def test_f{number:02d}_" not in tests] == []
 
 
 def test_the_configuration_in_the_docstring_can_be_read(tmp_path: Path) -> None:

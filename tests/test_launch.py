@@ -16,9 +16,9 @@ import psutil
 import pytest
 from conftest import BIN, DEADLINE_S, Spell
 
-from orchestrator.errors import HomeUnusable, InvalidConfig, ServerUnavailable, VersionMismatch
+from orchestrator.errors import HomeUnusable, ServerUnavailable, VersionMismatch
 from orchestrator.home import Home, default_home
-from orchestrator.launch import answers, ensure_server
+from orchestrator.launch import answers
 from orchestrator.records import API_VERSION
 from orchestrator.transport import Transport
 
@@ -185,9 +185,7 @@ def test_a_home_that_may_not_be_read(make_spell: Callable[..., Spell], words: li
     ("config", "said"),
     [
         ("grace_s = 'soon'\n", "config.toml: grace_s: Input should be a valid number"),
-        ("colour = 'red'\n", "config.toml: colour: Unexpected keyword argument"),
         ("[machine_types.big]\ncpus = 0\n", "config.toml: machine_types.big.cpus: Input should be greater than 0"),
-        ("[machine_types.big]\nram = 5\n", "config.toml: machine_types.big.ram: Unexpected keyword argument"),
         ("executor = 'kubernetes'\n", "config.toml: executor: there is no executor 'kubernetes'"),
         ("ignore = [\n", "config.toml: "),
     ],
@@ -198,8 +196,6 @@ def test_a_broken_configuration(make_spell: Callable[..., Spell], config: str, s
     assert (done.code, said in done.err) == (3, True), done
     assert done.err.splitlines()[0].startswith(f"ERROR: The server could not be started: {spell.home.config}: ")
     assert done.err.splitlines()[1] == f"       See {spell.home.server_log}"
-    with pytest.raises(InvalidConfig, match="could not be started"):
-        ensure_server(spell.home)
     assert servers_of(spell.home.root) == []
 
 

@@ -180,6 +180,14 @@ def bearing(mark: str) -> list[psutil.Process]:
     return found
 
 
+def name_of(process: psutil.Process) -> str:
+    """Its name; "" when it has just ended."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def verdict_of(spell: Spell, number: int) -> Path:
     return spell.home.attempt_dir(number, 1) / "verdict.json"
 
@@ -380,7 +388,7 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
         brood.append(f"env -i setsid {sleep} &")  # with nobody left who knows it, it could not be found
     number = spell.cast(" ".join([*brood, "echo out > out.txt; echo said; wait"]))
     spell.says(number, b"said")
-    wait_for(lambda: len([one for one in bearing(mark) if "sleep" in one.name()]) == len(brood), "all processes")
+    wait_for(lambda: len([one for one in bearing(mark) if "sleep" in name_of(one)]) == len(brood), "all processes")
     supervisor = supervisor_of(spell, number)
     keeper = keeper_of(supervisor)
     if "none" in spell.home.root.name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from typing import TextIO
 
 from orchestrator.cli import show
@@ -37,9 +38,9 @@ class TerminalSpinner(Spinner):
         self._stream = stream
         utf8 = speaks_utf8(stream)
         self._frames, self._frame_s = (_FRAMES, _FRAME_S) if utf8 else (_ASCII_FRAMES, _ASCII_FRAME_S)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # which ^C may leave locked by its own thread
         self._text, self._turn = "", 0
-        self._idle = threading.Event()
+        self._moving = threading.Event()
         self._thread: threading.Thread | None = None
 
     def show(self, text: str) -> None:
@@ -47,29 +48,28 @@ class TerminalSpinner(Spinner):
         with self._lock:
             self._text = show.without_ansi(text)
             self._draw()
+        self._moving.set()
         if self._thread is None:
-            self._idle.clear()
             self._thread = threading.Thread(target=self._spin, name="spinner", daemon=True)
             self._thread.start()
 
     def clear(self) -> None:
         """Leave no trace on the line."""
-        if self._thread:
-            self._idle.set()
-            self._thread.join()
-            self._thread = None
-        if self._text:
-            self._text = ""
-            with contextlib.suppress(OSError):
+        self._moving.clear()
+        with self._lock, contextlib.suppress(OSError):
+            if self._text:
+                self._text = ""
                 self._stream.write(_CLEAR_LINE)
                 self._stream.flush()
 
     def _spin(self) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
-            while not self._idle.wait(self._frame_s):
+            while self._moving.wait():
+                time.sleep(self._frame_s)
                 with self._lock:
                     self._turn += 1
-                    self._draw()
+                    if self._text:
+                        self._draw()
 
     def _draw(self) -> None:
         sign = self._frames[self._turn % len(self._frames)]
