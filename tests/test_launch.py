@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import BIN, DEADLINE_S, Spell
+from conftest import BIN, DEADLINE_S, Spell, wait_for
 
 from orchestrator.errors import HomeUnusable, ServerUnavailable, VersionMismatch
 from orchestrator.home import Home, default_home
@@ -110,6 +110,9 @@ def test_a_long_path(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
     assert servers_of(spell.home.root) == [spell.server_pid]
     folder = spell.home.socket.parent
     assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.getuid()
+    assert spell("server", "stop").code == 0
+    wait_for(lambda: not folder.exists(), "the end of the socket's folder")
+    assert spell("ps").code == 0
 
 
 def test_a_socket_that_somebody_else_may_have_made(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def _lock(file: IO[str]) -> bool:
 def _listen(home: Home) -> Iterator[socket.socket]:
     """The home's socket, for its owner only. What a dead server left there is replaced: the lock is ours."""
     path = home.socket
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # the one before us may just have removed it
+    home.check_socket()
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
         previous = os.umask(0o077)
@@ -127,6 +129,8 @@ def _listen(home: Home) -> Iterator[socket.socket]:
             with contextlib.suppress(OSError):
                 if os.path.samestat(path.stat(), ours):  # another server's, if the home was removed and made again
                     path.unlink()
+                if path.parent != home.store:
+                    path.parent.rmdir()
 
 
 if __name__ == "__main__":
