@@ -5,8 +5,12 @@
 # TORCH is the requirement that the jobs' torch is installed by; for a CPU-only wheel from a folder of your own, set
 # pip's find-links and say for example: make demo TORCH=torch==2.9.0
 
+# BASE_IMAGE is the image that the demo's containers stand on, where a Docker engine answers; tests/engine/up makes one
+# without any registry: make demo BASE_IMAGE=spell-test-base:bookworm
+
 PYTHON ?= python3
 TORCH ?= torch
+BASE_IMAGE ?= python:{version}-slim
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -44,6 +48,7 @@ $(READY): pyproject.toml
 # The configuration of the demo's home, which is the checkout. Yours to edit; made once.
 config.toml:
 	printf '[frameworks]\npytorch = ["%s"]\ntransformers = ["%s", "transformers>=4.45,<6"]\n' '$(TORCH)' '$(TORCH)' > $@
+	printf '[docker]\nbase_image = "%s"\ngpu_base_image = "%s"\n' '$(BASE_IMAGE)' '$(BASE_IMAGE)' >> $@
 
 clean:
 	-$(SPELL) server stop

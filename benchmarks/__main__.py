@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks import containers
 from benchmarks.commands import commands
 from benchmarks.environments import environments
 from benchmarks.logs import logs
@@ -18,7 +19,11 @@ ALL = {
     "environments": environments,
     "logs": logs,
     "server": server,
+    "containers": containers.containers,
+    "container_burst": containers.burst,
+    "container_environments": containers.environments,
 }
+_PROCESSES = 'executor = "process"\n'
 
 
 def main(names: list[str]) -> int:
@@ -30,7 +35,7 @@ def main(names: list[str]) -> int:
     print("| what | measured | limit | holds |\n| --- | --- | --- | --- |", flush=True)
     held = True
     for name in names or ALL:
-        with bench() as made:
+        with bench(containers.CONFIG if name.startswith("container") else _PROCESSES) as made:
             for row in ALL[name](made):
                 held = held and row.holds
                 print(f"| {row.what} | {row.measured} | {row.limit} | {'yes' if row.holds else 'NO'} |", flush=True)

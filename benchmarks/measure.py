@@ -66,8 +66,8 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """A fresh home with a server, on the disk of $TMPDIR; removed afterwards."""
+def bench(config: str) -> Iterator[Bench]:
+    """A fresh home with a server of this configuration, on the disk of $TMPDIR; removed afterwards."""
     root = Path(tempfile.mkdtemp(prefix="spell-bench-"))
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would make every start slower than a user's
@@ -82,6 +82,8 @@ def bench() -> Iterator[Bench]:
     ):
         subprocess.run(["git", *words], cwd=repo, check=True, capture_output=True)
     home = Home(root / "home")
+    home.create()
+    home.config.write_text(config)
     client = Client(home)
     made = Bench(home, client, repo, env)
     try:

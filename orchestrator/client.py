@@ -11,33 +11,42 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from orchestrator.errors import ServerUnavailable, SnapshotMissing
+from orchestrator.errors import from_wire as error_from_wire
 from orchestrator.home import Home, default_home
 from orchestrator.manifest import Manifest
 from orchestrator.records import (
     ArtifactRecord,
     CastRecord,
+    CheckRecord,
+    CollectedRecord,
+    CollectionRecord,
     EventRecord,
     FileRecord,
+    ImageRecord,
     MachineRecord,
     MetricRecord,
     RunRecord,
     RunSummary,
     SampleRecord,
     ServerRecord,
+    StatRecord,
 )
 from orchestrator.records import from_wire as record
+from orchestrator.remote_session import RemoteSession
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path, timeout
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
 _RETRY_S = 0.1
 _GIVE_UP_S = 60.0
+_BAKE_LIMIT_S = 3600.0
+_EXAMINATION_LIMIT_S, _COLLECTION_LIMIT_S = 12.0, 3600.0
 
 
 class CapturedCode(Protocol):
@@ -161,6 +170,34 @@ class Client:
         """What a run used of the machine."""
         return [record(SampleRecord, item) for item in self._call("GET", f"/runs/{quote(reference)}/samples")]
 
+    def stats(self, references: Sequence[str] = ()) -> list[StatRecord]:
+        """What these runs use now; all that run, when none is named."""
+        return [record(StatRecord, item) for item in self._call("GET", "/stats", params={"run": list(references)})]
+
+    def open_session(
+        self,
+        reference: str,
+        command: Sequence[str] = (),
+        *,
+        terminal: bool = False,
+        term: str = "",
+        size: tuple[int, int] | None = None,
+    ) -> RemoteSession:
+        """Start a command beside a run's own, in its container.
+
+        Args:
+            command: program and arguments; one word is a line for a shell, none the shell itself.
+            terminal: whether it gets a terminal; its stderr is then part of its stdout.
+            term: the kind of that terminal, as in `$TERM`.
+            size: its columns and rows.
+
+        Raises:
+            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+        """
+        number = self.run(reference).number  # starts the server, where there is none
+        words = {"command": list(command), "terminal": terminal, "term": term, "size": size}
+        return RemoteSession(self._transport.home, number, words)
+
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
 
@@ -252,6 +289,39 @@ class Client:
     def server(self) -> ServerRecord:
         """Which server answers."""
         return record(ServerRecord, self._call("GET", "/server"))
+
+    def examine(self) -> list[CheckRecord]:
+        """What works on the server's machine, and what does not."""
+        found = self._call("GET", "/doctor", timeout=timeout(_EXAMINATION_LIMIT_S))
+        return [record(CheckRecord, item) for item in found]
+
+    def collect(self, older_than_s: float, *, dry_run: bool = False) -> CollectionRecord:
+        """Remove images, environments and containers that nobody uses, and nobody used for so long."""
+        query = {"older_than_s": older_than_s, "dry_run": dry_run}
+        found = self._call("POST", "/gc", params=query, timeout=timeout(_COLLECTION_LIMIT_S))
+        return CollectionRecord([record(CollectedRecord, item) for item in found["removed"]], found["warnings"])
+
+    def bake(self, spec: RunSpec, tag: str, *, push: bool, said: Callable[[str], object] = len) -> ImageRecord:
+        """Bake the environment of a spec into an image, and push it when asked.
+
+        Args:
+            tag: what to call it.
+            said: called with each line of the build log as it comes.
+
+        Raises:
+            SpellError: whatever went wrong, as the class that the server raised.
+        """
+        body = {"spec": to_wire(spec), "tag": tag, "push": push}
+        answer = self._stream("POST", "/images", json=body, timeout=timeout(_BAKE_LIMIT_S))
+        for line in lines(answer):
+            words = json.loads(line)
+            if "line" in words:
+                said(words["line"])
+            elif "image" in words:
+                return record(ImageRecord, words["image"])
+            else:
+                raise error_from_wire(words, answer.status_code)
+        raise ServerUnavailable("The server ended before the image was made.", "See: spell server logs")
 
     def stop_server(self) -> None:
         """Ask the server to end; active runs go on."""

@@ -1,6 +1,6 @@
 """`$SPELL_HOME/config.toml`: read once when spelld starts, checked by pydantic.
 
-executor = "process"               # which one runs what does not say otherwise
+executor = "process"               # which one runs what does not say otherwise; "" takes docker where it can
 include_untracked = true           # send untracked files that git does not ignore without asking
 default_frameworks = ["pytorch"]   # for runs that name no framework
 ignore = ["*.tmp"]                 # outputs that are never kept
@@ -15,6 +15,18 @@ pytorch = ["torch"]
 cpus = 8
 memory_gb = 32
 gpus = 1
+pids = 4096                        # of a container
+shm_gb = 8                         # of a container: /dev/shm
+
+[docker]
+host = ""                          # the engine's socket, unix:///…; "" finds it
+base_image = "python:{version}-slim"
+gpu_base_image = "python:{version}-slim"
+network = "bridge"                 # or "none"
+idle_limit_s = 600                 # a build or pull that says nothing for this long is given up
+
+[docker.options]                   # more of the engine's HostConfig, in the names of docker's SDK
+dns = ["10.0.0.53"]
 """
 
 from __future__ import annotations
@@ -23,7 +35,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -31,6 +43,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from orchestrator.errors import HomeUnusable, InvalidConfig
 from orchestrator.records import MachineType
 
+_GIB = 1 << 30
 _STRICT = ConfigDict(extra="forbid")
 DEFAULT_FRAMEWORKS = {
     "pytorch": ("torch",),
@@ -41,11 +54,26 @@ DEFAULT_FRAMEWORKS = {
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class MachineTypeConfig:
-    """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs."""
+    """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs; processes and shared memory."""
 
     cpus: Annotated[float, Gt(0), Lt(10_000)] = 1
     memory_gb: Annotated[float, Gt(0)] | None = None
     gpus: Annotated[int, Ge(0)] = 0
+    pids: Annotated[int, Ge(16)] = 4096
+    shm_gb: Annotated[float, Gt(0)] | None = None
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class DockerConfig:
+    """`[docker]`; see the module's docstring."""
+
+    host: str = ""
+    base_image: str = "python:{version}-slim"
+    gpu_base_image: str = "python:{version}-slim"
+    network: Literal["bridge", "none"] = "bridge"
+    idle_limit_s: Annotated[float, Gt(0)] = 600.0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @with_config(_STRICT)
@@ -62,14 +90,16 @@ class Config:
     sample_interval_s: Annotated[float, Gt(0)] = 5.0
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
+    docker: DockerConfig = field(default_factory=DockerConfig)
 
     def types(self) -> dict[str, MachineType]:
         """All machine types by name: `cpu` and `gpu` by default, and those of the file."""
         half = max(1, (os.cpu_count() or 1) // 2)
         found = {"cpu": MachineType("cpu", half), "gpu": MachineType("gpu", 1, gpus=1)}
         for name, item in self.machine_types.items():
-            memory = int(item.memory_gb * (1 << 30)) if item.memory_gb else None
-            found[name.lower()] = MachineType(name.lower(), item.cpus, memory, item.gpus)
+            memory = int(item.memory_gb * _GIB) if item.memory_gb else None
+            shm = int(item.shm_gb * _GIB) if item.shm_gb else None
+            found[name.lower()] = MachineType(name.lower(), item.cpus, memory, item.gpus, item.pids, shm)
         return found
 
     def framework(self, text: str) -> tuple[str, ...]:

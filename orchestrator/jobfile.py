@@ -34,6 +34,9 @@ FIELDS = {
     "pip": "list",
     "pip_req": "list",
     "python": "text",
+    "image": "text",
+    "apt": "list",
+    "network": "text",
     "mounts": "list",
     "env": "mapping",
     "params": "mapping",
@@ -51,6 +54,9 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "labels": lambda label: RunSpec("true", labels=(label,)),
     "pip": lambda line: RunSpec("true", pip=(line,)),
     "python": lambda version: RunSpec("true", python=version),
+    "image": lambda image: RunSpec("true", image=image),
+    "apt": lambda package: RunSpec("true", apt=(package,)),
+    "network": lambda network: RunSpec("true", network=network),
     "mounts": parse_mount,
     "env": lambda pair: RunSpec("true", env=dict([pair])),
     "params": lambda pair: RunSpec(f"true :{pair[0]}:", params=dict([pair])),
@@ -75,6 +81,9 @@ class JobFile:
     pip: tuple[str, ...] = ()
     pip_req: tuple[str, ...] = ()
     python: str = ""
+    image: str = ""
+    apt: tuple[str, ...] = ()
+    network: str = ""
     mounts: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     params: Mapping[str, str] = field(default_factory=dict)

@@ -19,16 +19,17 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from orchestrator import outputs, runenv, telemetry
-from orchestrator.config import Config
-from orchestrator.environments import BuildCancelled, Environment, EnvironmentRequest, Environments
+from orchestrator import outputs, telemetry
+from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
+    Conflict,
     DiskFull,
+    ExecutorFailed,
     InvalidConfig,
     PhaseFailed,
     SaveFailed,
@@ -36,34 +37,22 @@ from orchestrator.errors import (
     StaleFence,
     StoreBusy,
 )
-from orchestrator.executors.base import Bind, Executor, Handle, Launch, Usage, Verdict
-from orchestrator.home import Home
+from orchestrator.executors.base import Handle, Session, Usage, Verdict
 from orchestrator.manifest import Manifest
+from orchestrator.release import Release
 from orchestrator.spec import RunSpec
 from orchestrator.states import State, Wish
-from orchestrator.store import ClaimedRun, Store
-from orchestrator.store.blobs import BlobStore
+from orchestrator.store import RELEASED, ClaimedRun
 from orchestrator.wire import read_spec
+from orchestrator.workshop import Workshop, mount_target
 
 _log = logging.getLogger(__name__)
 _FULL_DISK_RETRY_S = 0.5
+_RETRY_S = 2.0
+_LOST = ("supervisor_lost", "container_lost")
+_LOST_LIMIT_S = 30.0
 _NO_CODE = Manifest(())
 _TOLD = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What every life needs: the store, the home, and the tools. `closing` is set when the server ends."""
-
-    store: Store
-    home: Home
-    config: Config
-    blobs: BlobStore
-    environments: Environments
-    executors: Mapping[str, Executor]
-    hasher: telemetry.Hasher
-    server_env: Mapping[str, str]
-    closing: threading.Event
 
 
 class Life:
@@ -80,6 +69,7 @@ class Life:
         self.executor = workshop.executors[run.executor]
         self.handle: Handle | None = None
         self._wished = threading.Event()
+        self._release: Release | None = None
         self._started = self._over = self._keep_work = self._freed = False
 
     @functools.cached_property
@@ -92,13 +82,34 @@ class Life:
     def wished(self) -> None:
         """A wish to stop or kill was recorded for this run: act on it."""
         self._wished.set()
-        if handle := self.handle:
-            self.executor.stop(handle, kill=self._wish() == Wish.KILL)
+        if self.handle:
+            # in a thread of its own: who wished it does not wait for an executor that hangs
+            threading.Thread(target=self._stop, name=f"stop-{self.run.number}", daemon=True).start()
+
+    def _stop(self) -> None:
+        while handle := self.handle:
+            try:
+                self.executor.stop(handle, kill=self._wish() == Wish.KILL)
+            except SpellError as error:
+                _log.warning("run %d cannot be stopped yet: %s", self.run.number, error)
+                if self.shop.closing.wait(_RETRY_S):
+                    return
+            else:
+                return
 
     def usage(self) -> Usage | None:
         """What the run uses now; None when its command is not running."""
         handle = self.handle
         return self.executor.usage(handle) if handle else None
+
+    def open_session(self, command: Sequence[str], term: str, *, terminal: bool) -> Session:
+        """Start a command beside the run's own; `term` names the kind of terminal. Raises as the executor does."""
+        env, cwd = self.shop.surroundings(self.run, self.spec)
+        handle = self.handle
+        if handle is None:
+            raise Conflict(f"Run {self.run.number} is not running.")
+        env |= {"TERM": term} if term else {}
+        return self.executor.open_session(handle, command, env, cwd, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
@@ -109,6 +120,10 @@ class Life:
     def resume(self) -> None:
         """Lead a run of a dead server to its end, from where it is."""
         self._safely(self._resume)
+
+    def give_back(self) -> None:
+        """Give back the machine of a run that has ended under a dead server."""
+        self._safely(lambda: self._begin_release(None))
 
     def _safely(self, steps: Callable[[], None]) -> None:
         try:
@@ -125,7 +140,7 @@ class Life:
             _log.exception("run %d", self.run.number)
             self._give_up("disk_full" if _is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
-            self._free()
+            self._give_back()
             if self._over and not self._keep_work and not self.shop.closing.is_set():
                 self._remove_work()
 
@@ -138,34 +153,77 @@ class Life:
     def _give_up(self, reason: str, detail: str) -> None:
         self._keep_work = self._started  # what it left is still there: nothing is lost
         if self.handle:
-            self.executor.destroy(self.handle)
+            self._begin_release(self.handle)
         self._end(reason, detail)
+
+    def _begin_release(self, handle: Handle | None) -> None:
+        """Begin to give back the machine of an attempt that is over; without a handle, of what there may be of it."""
+        self.handle = None
+        if self._release is None:
+            shop, number = self.shop, self.run.number
+            self._release = Release(
+                number,
+                lambda: self._destroy(handle or self.executor.recover(self._attempt_folder())),
+                lambda words: self._firmly(lambda: shop.store.notice(number, words)),
+                shop.closing,
+            )
+
+    def _destroy(self, handle: Handle | None) -> None:
+        if handle:
+            self.executor.destroy(handle)
+
+    def _attempt_folder(self) -> Path:
+        folder = self.shop.home.attempt_dir(self.run.number, self.run.attempt)
+        folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that a dead server did
+        return folder
+
+    def _columns_if_free(self) -> Mapping[str, Any]:
+        """What to write beside a state when the machine is free by then."""
+        self._freed = self._release is None or self._release.is_done
+        return RELEASED if self._freed else {}
+
+    def _give_back(self) -> None:
+        """Record that the machine is free, once it is."""
+        if self._release:
+            self._release.join()
+            if self._release.is_done and not self._freed:
+                with contextlib.suppress(StaleFence):
+                    self._firmly(lambda: self.shop.store.release(self.run.number, self.run.fence))
+        self._on_free()
 
     def _begin(self) -> None:
         self._stop_if_wished()  # it came before anybody could tell us
-        environment = self._build()
-        launch = self._launch(environment)
+        launch = self.shop.launch(self.run, self.spec, *self._build())
         if self.spec.mounts:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
         self._stop_if_wished()
-        self._attend(self.executor.start(launch))
+        try:
+            handle = self.executor.start(launch)
+        except PhaseFailed:
+            self._begin_release(None)
+            raise
+        self._attend(handle)
 
     def _resume(self) -> None:
-        folder = self.shop.home.attempt_dir(self.run.number, self.run.attempt)
-        folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that the dead server did
-        handle = self.executor.recover(folder)
+        try:
+            handle = self.executor.recover(self._attempt_folder())
+        except ExecutorFailed as error:
+            _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
+            self._begin_release(handle := None)
         if handle:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
             self._stop_if_wished()
-            self._move(State.MACHINE_REQUESTED, gpus="[]")  # nothing of it was started: it waits for its turn again
+            self._move(State.MACHINE_REQUESTED, **RELEASED)  # nothing of it was started: it waits for its turn again
+            self._freed = True
+            self._on_free()
         else:
             self._end("supervisor_lost", "its records are gone")
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _build(self) -> Environment:
+    def _build(self) -> tuple[Environment, Base]:
         home, number = self.shop.home, self.run.number
         work, code = home.work_dir(number), self.spec.code
         if home.run_dir(number).exists():  # of a store that was lost; what this run saves must not be taken for it
@@ -173,12 +231,14 @@ class Life:
         try:
             outputs.remove_tree(work)  # of an attempt that was cut off
             (work / "code").mkdir(parents=True)
+            (work / "scratch").mkdir()
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
             if code:
                 self.shop.blobs.unpack(self._manifest(), work / "code", self._mtime_ns)
                 (work / "code" / code.subdir).mkdir(parents=True, exist_ok=True)
             home.metrics(number).touch()
-            environment = self._environment()
+            base = self.executor.base(self.spec, len(self.run.gpus), home.build_log(number), self._wished.is_set)
+            environment = self.shop.environment(self.spec, base, home.build_log(number), self._wished.is_set)
         except OSError as error:
             raise _phase(error) from error
         except InvalidConfig as error:  # what could not be seen when it was cast: a local wheel that is not there
@@ -186,55 +246,13 @@ class Life:
         self.shop.store.update(
             number,
             self.run.fence,
+            image=base.image or None,
             environment=environment.key,
             python=environment.python,
             packages=json.dumps(environment.packages),
         )
         self._stop_if_wished()
-        return environment
-
-    def _environment(self) -> Environment:
-        config, spec = self.shop.config, self.spec
-        frameworks = config.default_frameworks if spec.frameworks is None else spec.frameworks
-        lines = [line for name in frameworks for line in config.framework(name)]
-        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
-        log = self.shop.home.build_log(self.run.number)
-        return self.shop.environments.ensure(request, log, self._wished.is_set)
-
-    def _launch(self, environment: Environment) -> Launch:
-        home, number, spec = self.shop.home, self.run.number, self.spec
-        code = home.work_dir(number) / "code"
-        subdir = spec.code.subdir if spec.code else ""
-        bytecode = self.shop.environments.bytecode_until_compiled(environment)
-        env = runenv.compose(
-            home,
-            number,
-            code=code,
-            environment=environment.path,
-            bytecode=bytecode,
-            gpus=self.run.gpus,
-            asked=spec.env,
-            inherited=self.shop.server_env,
-        )
-        return Launch(
-            number=number,
-            attempt=self.run.attempt,
-            command=spec.filled_command,
-            code=code,
-            subdir=subdir,
-            env=env,
-            binds=tuple(
-                Bind(home.root / outputs.actual(mount.resource), _target(subdir, mount.path)) for mount in spec.mounts
-            ),
-            environment=environment.path,
-            log=home.log(number),
-            folder=home.attempt_dir(number, self.run.attempt),
-            protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
-            writable=(code, home.metrics(number), *([bytecode] if bytecode else [])),
-            gpus=self.run.gpus,
-            timeout_s=spec.timeout_s,
-            grace_s=self.shop.config.grace_s,
-        )
+        return environment, base
 
     def _attend(self, handle: Handle) -> None:
         self.handle = handle
@@ -245,8 +263,9 @@ class Life:
             self.wished()  # it came while the command was being started
         verdict = self.executor.wait(handle)
         assert verdict is not None  # waited without a limit
-        self.executor.destroy(handle)
-        self.handle = None
+        self._begin_release(handle)
+        if self._release and verdict.reason in _LOST:
+            self._release.wait(_LOST_LIMIT_S)  # its processes may still be writing
         self._firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
         self._finish(verdict)
 
@@ -268,12 +287,13 @@ class Life:
             self._end(reason, verdict.detail, **facts)
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
-            self._move(State.SAVING, reason=reason, gpus="[]", **facts)
+            self._move(State.SAVING, reason=reason, **self._columns_if_free(), **facts)
             with contextlib.suppress(
                 DiskFull, StoreBusy
             ):  # a run that has filled the disk is worth more than its last sample
                 telemetry.last_sample(self.shop.store, self.run.number, verdict)
-        self._free()
+        if self._freed:
+            self._on_free()
         self._save()
         if self._wish() == Wish.KILL:
             outputs.remove_tree(self.shop.home.run_dir(self.run.number))
@@ -289,7 +309,7 @@ class Life:
             code=home.work_dir(number) / "code",
             manifest=self._manifest(),
             mtime_ns=self._mtime_ns,
-            mounted=frozenset(_target(subdir, mount.path) for mount in self.spec.mounts),
+            mounted=frozenset(mount_target(subdir, mount.path) for mount in self.spec.mounts),
             ignore=(*self.shop.config.ignore, *self.spec.ignore),
         )
         found = outputs.save(number, workspace, home.work_dir(number) / "outputs", home.run_dir(number))
@@ -308,11 +328,6 @@ class Life:
     def _mtime_ns(self) -> int:
         return int(self.run.created_at) * 1_000_000_000
 
-    def _free(self) -> None:
-        if not self._freed:
-            self._freed = True
-            self._on_free()
-
     def _manifest(self) -> Manifest:
         return self.shop.blobs.tree(self.spec.code.tree) if self.spec.code else _NO_CODE
 
@@ -328,6 +343,7 @@ class Life:
 
     def _end(self, reason: str, detail: str = "", **columns: Any) -> None:
         try:
+            columns = {**columns, **self._columns_if_free()}
             self._firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
             _log.info("run %d was ended by somebody else", self.run.number)
@@ -358,12 +374,6 @@ def decide(verdict: Verdict, wish: Wish | None) -> str:
     if verdict.signal is not None:
         return "signalled"
     return "exited_nonzero" if verdict.exit_code else "exited_zero"
-
-
-def _target(subdir: str, path: str) -> str:
-    if path.startswith("/"):
-        return path
-    return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -30,12 +30,16 @@ class MachineType:
         cpus: cores, may be a fraction.
         memory_bytes: None when none is reserved.
         gpus: how many.
+        pids, shm_bytes: how many processes a container of it may have, and how much shared memory; None for half of
+            its memory.
     """
 
     name: str
     cpus: float
     memory_bytes: int | None = None
     gpus: int = 0
+    pids: int = 4096
+    shm_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ class RunRecord(RunSummary):
     mounted_by: list[int]
     attempt: int
     gpus: list[int]
+    image: str | None
     environment: str | None
     python: str
     packages: list[str]
@@ -136,6 +141,61 @@ class SampleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StatRecord:
+    """What a running run uses now. What its executor did not tell in time is None.
+
+    Attributes:
+        cpu_percent: 100 for one core that is always busy.
+        memory_limit_bytes: what it asked for; None when it asked for none.
+        gpus: as in `SampleRecord`.
+        duration_s: since its command was started.
+    """
+
+    run: int
+    name: str
+    command: str
+    executor: str
+    cpu_percent: float | None
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+    processes: int | None
+    gpus: list[dict[str, float]]
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRecord:
+    """A line of `spell doctor`: one thing that was looked at.
+
+    Attributes:
+        status: `ok`, `warn` (something will not be had) or `fail` (something needed is broken).
+        text: what was found.
+        cure: what to do about it; "" when nothing need be done.
+    """
+
+    name: str
+    status: str
+    text: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedRecord:
+    """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took."""
+
+    what: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """What `spell gc` has done, or would do; `warnings` tells what it could not look at."""
+
+    removed: list[CollectedRecord]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class FileRecord:
     """A line of `spell ls`. `link` is where a symbolic link leads, else ""."""
 
@@ -165,6 +225,15 @@ class CastRecord:
     number: int
     machine_type: str
     warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """A baked image: its name, the engine's ID of it, and whether its registry has it."""
+
+    tag: str
+    id: str
+    pushed: bool
 
 
 @dataclass(frozen=True, slots=True)

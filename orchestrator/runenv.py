@@ -10,19 +10,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from orchestrator.executors.base import Places
 from orchestrator.home import Home
 
-PASSED = (
+ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
+"""Variables of the server that every run sees, wherever it is; `pass_env` of the configuration adds to them."""
+
+HERE = (
     "HOME",
     "USER",
     "LOGNAME",
     "SHELL",
-    "LANG",
-    "LC_*",
-    "TZ",
     "TMPDIR",
-    "*_proxy",
-    "*_PROXY",
     "SSL_CERT_*",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -30,16 +29,29 @@ PASSED = (
     "CUDA_HOME",
     "CUDA_PATH",
     "HF_HOME",
-    "HF_ENDPOINT",
 )
-"""Variables of the server that every run sees; `pass_env` of the configuration adds to them."""
+"""Those that name people and files of this machine, and so are of use only to runs that see them."""
 
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def passed(server_env: Mapping[str, str], more: Iterable[str]) -> dict[str, str]:
-    """The variables of the server's own environment that its runs may see."""
-    patterns = [*PASSED, *more]
+def certificates(server_env: Mapping[str, str]) -> Path | None:
+    """The CA bundle that the server was told to trust; None when it was told none."""
+    for name in _CERTIFICATES:
+        if server_env.get(name) and Path(server_env[name]).is_file():
+            return Path(server_env[name]).resolve()
+    return None
+
+
+def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_here: bool) -> dict[str, str]:
+    """The variables of the server's own environment that its runs may see.
+
+    Args:
+        more: patterns of the configuration.
+        is_here: whether the runs see the files of this machine.
+    """
+    patterns = [*ANYWHERE, *more, *(HERE if is_here else ())]
     return {
         name: value
         for name, value in server_env.items()
@@ -50,10 +62,8 @@ def passed(server_env: Mapping[str, str], more: Iterable[str]) -> dict[str, str]
 def compose(
     home: Home,
     number: int,
+    places: Places,
     *,
-    code: Path,
-    environment: Path,
-    bytecode: Path | None,
     gpus: tuple[int, ...],
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
@@ -61,30 +71,34 @@ def compose(
     """All variables of one run; what the spec asked for wins, except over what spell itself needs.
 
     Args:
-        code: the root of the code.
-        environment: the root of the Python environment.
-        bytecode: where Python keeps byte code while that of the environment is not compiled yet.
+        places: where it sees what it is given.
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
     """
-    path = os.environ.get("PATH") or _SAFE_PATH
+    path = asked.get("PATH") or places.path or os.environ.get("PATH") or _SAFE_PATH
     env = {
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
         **inherited,
+        **(dict.fromkeys(_CERTIFICATES, places.certificates) if places.certificates else {}),
+        **({} if places.is_here else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
         **asked,
     }
-    env["PATH"] = ":".join([f"{home.runtime}/bin", f"{environment}/bin", asked.get("PATH", path)])
-    env["PYTHONPATH"] = ":".join(filter(None, [str(code), asked.get("PYTHONPATH", ""), str(home.runtime)]))
-    if bytecode:
-        env["PYTHONPYCACHEPREFIX"] = str(bytecode)
-    env["VIRTUAL_ENV"] = str(environment)
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
-    env["SPELL_HOME"] = str(home.root)
+    env["PATH"] = ":".join([*places.tools, f"{places.environment}/bin", path])
+    env["PYTHONPATH"] = ":".join(filter(None, [places.code, asked.get("PYTHONPATH", ""), places.runtime]))
+    if places.bytecode:
+        env["PYTHONPYCACHEPREFIX"] = places.bytecode
+    if places.home:
+        env.setdefault("HOME", places.home)
+    env["VIRTUAL_ENV"] = places.environment
+    # in a container there are no others, and so they are counted anew
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if places.is_here else range(len(gpus))))
+    if places.is_here:
+        env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
-    env["SPELL_METRICS"] = str(home.metrics(number))
-    env["SPELL_CHECKPOINT_DIR"] = str(code / "checkpoints")
+    env["SPELL_METRICS"] = places.metrics
+    env["SPELL_CHECKPOINT_DIR"] = f"{places.code}/checkpoints"
     return env
 
 

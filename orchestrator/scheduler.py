@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.executors.base import Usage
-from orchestrator.lifecycle import Life, Workshop
+from orchestrator.lifecycle import Life
 from orchestrator.machine import Capacity
 from orchestrator.store import ClaimedRun
+from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 _ERROR_PAUSE_S = 1.0
@@ -53,6 +54,16 @@ class Scheduler:
             life = self._lives.get(number)
         if life:
             life.wished()
+
+    def life(self, number: int) -> Life | None:
+        """The life of a run that is led now."""
+        with self._lock:
+            return self._lives.get(number)
+
+    def lives(self) -> list[Life]:
+        """The lives of all runs that are led now, the oldest run first."""
+        with self._lock:
+            return [self._lives[number] for number in sorted(self._lives)]
 
     def running(self) -> list[tuple[int, tuple[int, ...], Callable[[], Usage | None]]]:
         """The runs that are led now: number, GPUs, and how to ask what they use."""
@@ -93,6 +104,8 @@ class Scheduler:
             taken = self._shop.store.take_over(number)
             if taken:
                 self._lead(taken, lambda life: life.resume())
+        for ended in self._shop.store.unreleased():
+            self._lead(ended, lambda life: life.give_back())
 
     def _admit(self) -> None:
         free = self.free()

@@ -5,27 +5,35 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 
 import orchestrator
-from orchestrator import machine, telemetry
+from orchestrator import doctor, machine, telemetry
+from orchestrator.baking import Baker
+from orchestrator.collect import collect
 from orchestrator.environments import check_requirement
-from orchestrator.errors import ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
-from orchestrator.lifecycle import Workshop
+from orchestrator.errors import ExecutorFailed, ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
+from orchestrator.executors.base import Session
 from orchestrator.outputs import check_patterns
 from orchestrator.records import (
     API_VERSION,
     CastRecord,
+    CheckRecord,
+    CollectionRecord,
     MachineRecord,
     MachineType,
     MetricRecord,
     RunRecord,
     ServerRecord,
+    StatRecord,
 )
 from orchestrator.resources import Resources
 from orchestrator.scheduler import Scheduler
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import State, Wish
+from orchestrator.stats import Meter, not_running
 from orchestrator.store import NewRun
+from orchestrator.workshop import Workshop
 
 
 class Service:
@@ -34,15 +42,18 @@ class Service:
     Args:
         workshop: store, home and tools.
         scheduler: told of new runs and wishes.
-        default_executor: the name of the executor for specs that name none.
+        baker: bakes images.
+        defaults: executors for specs that name none: the first of them that lacks nothing is taken.
     """
 
-    def __init__(self, workshop: Workshop, scheduler: Scheduler, default_executor: str) -> None:
+    def __init__(self, workshop: Workshop, scheduler: Scheduler, defaults: Sequence[str], baker: Baker) -> None:
         self.shop, self.scheduler = workshop, scheduler
         self.store, self.home = workshop.store, workshop.home
         self.resources = Resources(workshop.home, workshop.store)
-        self._default_executor = default_executor
+        self._defaults = defaults
+        self.baker = baker
         self._types = workshop.config.types()
+        self._meter = Meter(self.store, scheduler)
         self._started_at = time.time()
 
     def cast(self, spec: RunSpec) -> CastRecord:
@@ -56,11 +67,15 @@ class Service:
             SnapshotMissing: the code has not been sent.
         """
         wanted = self._machine_type(spec.machine_type)
-        name = spec.executor or self._default_executor
+        name = spec.executor or self.default_executor
         executor = self.shop.executors.get(name)
         if executor is None:
             there = ", ".join(sorted(self.shop.executors))
             raise InvalidConfig(f"There is no executor {name!r}.", f"There are: {there}.")
+        if lack := executor.lacks():
+            others = [other for other in self._defaults if other != name]
+            cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
+            raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
         mounts = tuple(Mount(self.resources.mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
@@ -70,6 +85,12 @@ class Service:
         number = self.store.add(NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus))
         self.scheduler.wake()
         return CastRecord(number, wanted.name, list(executor.warnings(spec, wanted)))
+
+    @property
+    def default_executor(self) -> str:
+        """The executor of specs that name none, at this moment."""
+        usable = (name for name in self._defaults if not self.shop.executors[name].lacks())
+        return next(usable, self._defaults[-1])
 
     def _lacks_diff(self, digest: str) -> bool:
         return bool(digest) and not self.home.blob(digest).exists()
@@ -112,6 +133,35 @@ class Service:
         number = self.store.find(reference)
         telemetry.ingest_metrics(self.store, self.home, number)
         return self.store.metrics(number, name)
+
+    def open_session(self, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> Session:
+        """Start a command, or a shell, beside a run's own.
+
+        Args:
+            command: program and arguments; one word is a line for a shell, none the shell itself.
+            term: the kind of terminal that somebody sits at; "" for the usual.
+            terminal: whether it gets a terminal.
+
+        Raises:
+            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+        """
+        number = self.store.find(reference)
+        life = self.scheduler.life(number)
+        if life is None or life.handle is None:
+            raise not_running(self.store, number)
+        return life.open_session(command, term, terminal=terminal)
+
+    def stats(self, references: Sequence[str]) -> list[StatRecord]:
+        """What these runs use now; all that run, when none is named. Raises as `Meter.stats`."""
+        return self._meter.stats(references)
+
+    def examine(self) -> list[CheckRecord]:
+        """What works here, and what does not."""
+        return doctor.examine(self.shop, self.default_executor)
+
+    def collect(self, older_than_s: float, *, dry_run: bool) -> CollectionRecord:
+        """Remove what earlier runs have left and nobody uses any more."""
+        return collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run)
 
     def machines(self) -> list[MachineRecord]:
         """All machine types, and how many more runs of each would start at once."""

@@ -21,6 +21,9 @@ _LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
 _PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
+_IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z", re.IGNORECASE)
+_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
+NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _RESERVED_NAMES = frozenset({"latest"})
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
@@ -146,6 +149,9 @@ class RunSpec:
         pip, requirements: requirement lines and requirement files (by value).
         python: the wanted version ("3.12"); "" for the server's own.
         frameworks: named sets of pip packages; None for the configuration's default.
+        image: the base image of its container; "" for the configuration's.
+        apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
+        network: `bridge` or `none`; "" for the configuration's.
         env: environment variables; hidden in `repr`.
         code: the snapshot; None for a run without code.
         params: fill `:NAME:` in the command.
@@ -161,6 +167,9 @@ class RunSpec:
     requirements: tuple[RequirementFile, ...] = ()
     python: str = ""
     frameworks: tuple[str, ...] | None = None
+    image: str = ""
+    apt: tuple[str, ...] = ()
+    network: str = ""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: Code | None = None
     description: str = ""
@@ -186,6 +195,7 @@ class RunSpec:
                 _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
             _reject("The time limit must be a positive number of minutes.")
+        _check_container(self.image, self.apt, self.network)
         _check_env(self.env)
         _check_requirements(self.pip)
         _check_mount_paths(self.mounts)
@@ -220,6 +230,16 @@ def check_run_name(name: str) -> str:
             "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
         )
     return name
+
+
+def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
+    if image and not _IMAGE.match(image):
+        _reject(f"Image {image!r} is not like 'python:3.12-slim'.")
+    for package in apt:
+        if not _APT.match(package):
+            _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
+    if network and network not in NETWORKS:
+        _reject(f"There is no network {network!r}.", f"There are: {', '.join(NETWORKS)}.")
 
 
 def _check_env(env: Mapping[str, str]) -> None:

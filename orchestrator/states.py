@@ -48,8 +48,6 @@ FINAL = frozenset(
     }
 )
 ACTIVE = frozenset(State) - FINAL
-OCCUPYING = frozenset({State.BUILDING, State.MOUNTING, State.RUNNING})
-"""States in which a run holds its cores, memory and GPUs."""
 
 _ENDS_EARLY = frozenset({State.FAILED, State.KILLED, State.STOPPED, State.INTERRUPTED})
 MOVES: dict[State, frozenset[State]] = {
@@ -96,6 +94,7 @@ ENDS: dict[str, End] = {
     "disk_full": End(State.FAILED, False, "the disk is full: {detail}"),
     "save_failed": End(State.FAILED, False, "its outputs could not be saved: {detail}"),
     "supervisor_lost": End(State.FAILED, True, "its supervisor died without a verdict: {detail}"),
+    "container_lost": End(State.FAILED, True, "its container was removed by somebody else: {detail}"),
     "machine_restarted": End(State.INTERRUPTED, True, "the machine restarted while it ran"),
     "internal_error": End(State.FAILED, True, "spelld met an error of its own: {detail}"),
 }

@@ -8,7 +8,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from orchestrator import outputs
 from orchestrator.executors.base import Usage, Verdict
@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
 _HASHES_AT_ONCE = 200
 _ERROR_PAUSE_S = 5.0
-_PATIENCE_S = 5.0
 
 
 def ingest_metrics(store: Store, home: Home, number: int) -> None:
@@ -136,21 +135,41 @@ class Sampler:
     ) -> None:
         self._store, self._home, self._interval_s, self._running = store, home, interval_s, running
         self._closing = threading.Event()
+        self._asking: set[int] = set()
         self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop at once."""
         self._closing.set()
-        self._thread.join(_PATIENCE_S)  # an executor that hangs must not hold up the end
+        self._thread.join()
 
     def _loop(self) -> None:
         while not self._closing.wait(self._interval_s):
-            for number, gpus, ask in self._running():
-                try:
+            running = self._running()
+            for number, _, _ in running:
+                with _logged(number):
                     ingest_metrics(self._store, self._home, number)
-                    usage = ask()
-                    if usage:
-                        sample(self._store, number, gpus, usage)
-                except Exception:
-                    _log.exception("run %d could not be sampled", number)
+            for number, gpus, ask in running:
+                if number not in self._asking:  # else an earlier question hangs
+                    self._asking.add(number)
+                    name, args = f"sample-{number}", (number, gpus, ask)
+                    # in a thread of its own: an executor that hangs must not hold up the others' samples
+                    threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
+
+    def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
+        try:
+            with _logged(number):
+                usage = ask()
+                if usage and not self._closing.is_set():
+                    sample(self._store, number, gpus, usage)
+        finally:
+            self._asking.discard(number)
+
+
+@contextlib.contextmanager
+def _logged(number: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        _log.exception("run %d could not be sampled", number)

@@ -42,7 +42,7 @@ class Transport:
     """
 
     def __init__(self, home: Home, *, start: bool) -> None:
-        self._home, self._start = home, start
+        self.home, self._start = home, start
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(home.socket), verify=False, trust_env=False),
             base_url="http://spell",
@@ -70,13 +70,13 @@ class Transport:
         if "json" in options:
             options["content"] = _encoded(options.pop("json"))
             options["headers"] = {"Content-Type": "application/json"}
-        with _mapped(self._home):
+        with _mapped(self.home):
             try:
                 response = self._send(method, path, options)
             except httpx.ConnectError:
                 if not self._start:
                     raise
-                ensure_server(self._home)
+                ensure_server(self.home)
                 response = self._send(method, path, options)
             if response.is_error:
                 with contextlib.closing(response):
@@ -84,7 +84,7 @@ class Transport:
         return response
 
     def _send(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response:
-        self._home.check_socket()
+        self.home.check_socket()
         return self._http.send(self._http.build_request(method, path, **options), stream=True)
 
 

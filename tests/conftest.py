@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import engines
 import psutil
 import pytest
+from engines import need_engine
 
 from orchestrator.client import Client
 from orchestrator.errors import Conflict
@@ -225,7 +227,10 @@ def repo(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
-    """Makes homes with `Spell`; `config` is the text of their config.toml, other words are environment variables."""
+    """Makes homes with `Spell`; `config` is the text of their config.toml, other words are environment variables.
+
+    Their runs are processes; those of homes made with `docker=True` are containers of the test image.
+    """
     with contextlib.ExitStack() as ends:
 
         def make(
@@ -234,10 +239,17 @@ def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
             cwd: Path | None = None,
             root: Path | None = None,
             prefix: Sequence[str] = (),
+            *,
+            docker: bool = False,
             **env: str,
         ) -> Spell:
             root = root or folder / name
             root.mkdir(exist_ok=True)
+            if docker:
+                need_engine()
+                config += engines.CONFIG
+            elif "executor =" not in config:
+                config = f'executor = "process"\n{config}'
             if config:
                 (root / "config.toml").write_text(config)
             clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
@@ -253,6 +265,12 @@ def make_spell(tmp_path: Path) -> Iterator[Callable[..., Spell]]:
     """See `homes`."""
     with homes(tmp_path) as make:
         yield make
+
+
+@pytest.fixture
+def docker_spell(make_spell: Callable[..., Spell]) -> Spell:
+    """A fresh home whose runs are containers."""
+    return make_spell(docker=True)
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,8 @@ class Screen:
             del row[self._column :], self._rows[self._row + 1 :]
         elif command == "A":
             self._row = max(0, self._row - (number or 1))
+        elif command == "C":
+            self._column = min(self.columns - 1, self._column + (number or 1))
         elif command == "G":
             self._column = max(0, number - 1)
         else:

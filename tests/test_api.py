@@ -27,6 +27,10 @@ ROUTES = {
     ("GET", "/server"): "ServerRecord",
     ("POST", "/server/stop"): "",
     ("GET", "/machine-types"): "list of MachineRecord",
+    ("GET", "/doctor"): "list of CheckRecord",
+    ("POST", "/gc"): "CollectionRecord",
+    ("GET", "/stats"): "list of StatRecord",
+    ("POST", "/images"): "",
     ("POST", "/trees"): "",
     ("GET", "/blobs/{digest}"): "",
     ("PUT", "/blobs/{digest}"): "",
@@ -137,6 +141,7 @@ def fields_of(kind: type) -> dict[str, str]:
 
 KINDS = [
     *(getattr(records, name) for name in sorted({record.removeprefix("list of ") for record in ROUTES.values()} - {""})),
+    records.ImageRecord,  # the last line of a stream
     spec.RunSpec,
     spec.Code,
 ]  # fmt: skip
@@ -170,7 +175,7 @@ def with_json(group: click.Group, before: str = "") -> Iterator[str]:
 
 
 def test_docs_tell_every_command_that_has_json() -> None:
-    told = set(re.findall(r"\| `spell ([a-z-]+(?: status)?)[^`]*--json", (DOCS / "json.md").read_text()))
+    told = set(re.findall(r"\| `spell ([a-z-]+(?: (?:status|build|push))?)[^`]*--json", (DOCS / "json.md").read_text()))
     assert told == set(with_json(main.spell))
 
 
@@ -201,6 +206,8 @@ def fits(value: Any, words: str) -> bool:
         (["metrics", "2"], "MetricRecord"),
         (["machine-types"], "MachineRecord"),
         (["server", "status"], "ServerRecord"),
+        (["doctor"], "CheckRecord"),
+        (["gc"], "CollectionRecord"),
     ],
 )
 def test_json_is_as_documented(spell: Spell, words: list[str], name: str) -> None:

@@ -365,7 +365,7 @@ def completed(spell: Spell, line: str) -> list[str]:
     ("line", "offered"),
     [
         ("spell lo", ["logs"]),
-        ("spell s", ["stop", "server"]),
+        ("spell s", ["stats", "stop", "server"]),
         ("spell server st", ["start", "status", "stop"]),
         ("spell logs ", ["4", "3", "a", "2", "b", "1", "latest"]),
         ("spell stop lat", ["latest"]),
@@ -389,7 +389,7 @@ def test_completion(told: Spell, line: str, offered: list[str] | None) -> None:
 def test_completion_never_starts_a_server(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("untouched")
     assert completed(spell, "spell logs ") == []
-    assert list(spell.home.root.iterdir()) == []
+    assert list(spell.home.root.iterdir()) == [spell.home.config]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

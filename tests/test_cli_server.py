@@ -45,7 +45,7 @@ def test_life_of_a_server(make_spell: Callable[..., Spell]) -> None:
     assert started.out.startswith(
         f"spelld {orchestrator.__version__} (process {server.pid}) serves {spell.home.root} since "
     )
-    assert started.out.endswith("Executors: process. Active runs: 0.\n")
+    assert started.out.endswith("Executors: docker, process. Active runs: 0.\n")
     assert spell("server", "start").out == spell("server", "status").out == started.out  # it runs already
     status = spell("server", "status", "--json").json()
     assert (status["pid"], status["home"]) == (server.pid, str(spell.home.root))

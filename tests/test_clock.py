@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Spell, wait_for
+from launches import make_launch
 
 import orchestrator
 from orchestrator.cli import show
 from orchestrator.client import Client
-from orchestrator.executors.base import Launch
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec
@@ -61,22 +61,13 @@ def test_f46_the_clock_jumps_while_a_command_runs(tmp_path: Path, clock: Clock, 
     gate, log, folder = tmp_path / "gate", tmp_path / "log", tmp_path / "attempt"
     folder.mkdir()
     executor = ProcessExecutor()
-    launch = Launch(
-        number=1,
-        attempt=1,
-        command=f"echo up; until [ -e {gate} ]; do sleep 0.02; done; exit 5",
-        code=tmp_path,
-        subdir="",
+    launch = make_launch(
+        tmp_path,
+        f"echo up; until [ -e {gate} ]; do sleep 0.02; done; exit 5",
         env=dict(os.environ),
-        binds=(),
-        environment=tmp_path,
         log=log,
         folder=folder,
-        protected=(),
-        writable=(),
-        gpus=(),
         timeout_s=HOURS,
-        grace_s=1.0,
     )
     executor._write_request(launch)
     parent = str(Path(orchestrator.__file__).parent.parent)

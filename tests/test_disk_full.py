@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S, Spell, bearing, git, wait_for
+from launches import make_launch
 from wheels import make_wheel
 
 from orchestrator import outputs
 from orchestrator.errors import DiskFull
-from orchestrator.executors.base import Launch
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records import RunRecord
 
@@ -304,11 +304,9 @@ def test_f38_while_the_command_is_started(disk: Disk, token: str, namespaces: bo
         code = disk.place / f"code-{pages}"
         folder.mkdir()
         code.mkdir()
-        launch = Launch(
-            number=1, attempt=1, command="exit 3", code=code, subdir="", env={"TOKEN": token}, binds=(),
-            environment=code, log=folder / "log", folder=folder, protected=(),
-            writable=(), gpus=(), timeout_s=None, grace_s=0.1,
-        )  # fmt: skip
+        launch = make_launch(
+            disk.place, "exit 3", code=code, folder=folder, log=folder / "log", env={"TOKEN": token}, grace_s=0.1
+        )
         disk.fill(pages * os.sysconf("SC_PAGE_SIZE"))
         try:
             verdict = executor.wait(executor.start(launch), DEADLINE_S)

@@ -29,7 +29,10 @@ description: "two: words"
 name: trained
 labels: [one, two words]
 machine_type: gpu
-executor: process
+executor: docker
+image: registry.example:5000/base@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+apt: [tree, ffmpeg=7:5.1.6-0+deb12u1]
+network: none
 framework: pytorch
 pip:
   - six==1.17
@@ -54,7 +57,10 @@ def test_every_field(tmp_path: Path) -> None:
         name="trained",
         labels=("one", "two words"),
         machine_type="gpu",
-        executor="process",
+        executor="docker",
+        image=f"registry.example:5000/base@sha256:{'a' * 64}",
+        apt=("tree", "ffmpeg=7:5.1.6-0+deb12u1"),
+        network="none",
         framework=("pytorch",),
         pip=("six==1.17", "torch @ file:///x.whl"),
         pip_req=("requirements.txt",),

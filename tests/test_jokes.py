@@ -16,8 +16,9 @@ FRAMEWORKS = f'[frameworks]\ntransformers = ["{TORCH}", "transformers>=4.45,<6"]
 
 @pytest.mark.torch
 @pytest.mark.timeout(900)
-def test_chain_of_jokes(make_spell: Callable[..., Spell]) -> None:
-    spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT)
+@pytest.mark.parametrize("executor", ["process", "docker"])
+def test_chain_of_jokes(make_spell: Callable[..., Spell], executor: str) -> None:
+    spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT, docker=executor == "docker")
     for number, job in enumerate(("base", "download", "finetune", "generate"), start=1):
         done = spell("run", "--force", "--file", f"jobs/jokes/{job}.yaml", timeout=600)
         assert done.code == 0, done
@@ -37,5 +38,6 @@ def test_chain_of_jokes(make_spell: Callable[..., Spell]) -> None:
     assert finetune["mounted_by"] == [4]
     assert any(package.startswith("torch==") for package in finetune["packages"])
     assert spell("info", "1", "--json").json()["environment"] == finetune["environment"]
+    assert finetune["executor"] == executor
     assert {path.name for path in spell.home.run_dir(3).iterdir()} >= {"model"}
     assert not list(spell.home.run_dir(4).rglob("data.txt")), "what was mounted is no output"

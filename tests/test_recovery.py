@@ -28,6 +28,8 @@ from typing import BinaryIO
 import psutil
 import pytest
 from conftest import Spell, wait_for
+from engines import containers_of, engine_api
+from launches import make_launch
 from servers import python, serving
 from wheels import SlowProject
 
@@ -689,6 +691,15 @@ def _supervisor_lost(bench: Workbench) -> RunRecord:
     return bench.spell.ended(number)
 
 
+def _container_lost(bench: Workbench) -> RunRecord:
+    spell = bench.make_spell("docker", docker=True)
+    number = spell.cast("echo up; sleep 1000")
+    spell.says(number, b"up")
+    (container,) = containers_of(spell.home)
+    engine_api().remove_container(container["Id"], force=True)
+    return spell.ended(number)
+
+
 def _machine_restarted(bench: Workbench) -> RunRecord:
     number = bench.spell.cast("sleep 1000")
     bench.spell.reaches(number, "running")
@@ -729,6 +740,7 @@ PROVOKED: dict[str, tuple[Callable[[Workbench], RunRecord], int | None, int | No
     "disk_full": (_disk_full, 1, None),
     "save_failed": (_save_failed, 0, None),
     "supervisor_lost": (_supervisor_lost, None, None),
+    "container_lost": (_container_lost, None, None),
     "machine_restarted": (_machine_restarted, None, None),
     "internal_error": (_internal_error, None, None),
 }
@@ -926,23 +938,7 @@ def test_f12_an_attempt_that_was_given_up_never_starts(tmp_path: Path, tally: Ta
     folder.mkdir()
     executor = ProcessExecutor()
     assert executor.recover(folder) is None
-    launch = Launch(
-        number=1,
-        attempt=1,
-        command=tally.command(),
-        code=tmp_path,
-        subdir="",
-        env=dict(os.environ),
-        binds=(),
-        environment=tmp_path,
-        log=tmp_path / "log",
-        folder=folder,
-        protected=(),
-        writable=(),
-        gpus=(),
-        timeout_s=None,
-        grace_s=1.0,
-    )
+    launch = make_launch(tmp_path, tally.command(), env=dict(os.environ), folder=folder)
     with pytest.raises(Conflict):
         executor.start(launch)
     assert executor.recover(folder) is None

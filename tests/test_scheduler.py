@@ -19,7 +19,7 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.machine import Capacity
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec
-from orchestrator.states import FINAL, OCCUPYING
+from orchestrator.states import FINAL, State
 
 GIB = 1 << 30
 LIMIT_S = 60.0
@@ -117,7 +117,7 @@ def assert_never_overcommitted(client: Client, sizes: dict[int, tuple[float, flo
     events = [event for number in sizes for event in client.events(str(number)) if event.kind == "state"]
     held: set[int] = set()
     for event in sorted(events, key=lambda event: event.id):
-        if event.state in OCCUPYING:
+        if event.state in (State.BUILDING, State.MOUNTING, State.RUNNING):
             held.add(event.run)
         else:
             held.discard(event.run)

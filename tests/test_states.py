@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from orchestrator import errors
-from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, OCCUPYING, State, may_move
+from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, may_move
 
 PLACEHOLDERS = {"code", "signal", "detail"}
 NORMAL_LIFE = ["machine_requested", "building", "mounting", "running", "saving", "pushing", "complete"]
@@ -74,8 +74,6 @@ def test_the_words_of_an_end(reason: str) -> None:
 
 
 def test_sets_of_states() -> None:
-    assert OCCUPYING < ACTIVE
-    assert State.MACHINE_REQUESTED not in OCCUPYING
     assert KEEPS_OUTPUTS < FINAL
     assert State.KILLED not in KEEPS_OUTPUTS
 

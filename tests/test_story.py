@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Spell
 
 
-def test_chain_of_runs(spell: Spell, repo: Path) -> None:
+@pytest.mark.parametrize("docker", [False, True], ids=["process", "docker"])
+def test_chain_of_runs(make_spell: Callable[..., Spell], repo: Path, docker: bool) -> None:
+    spell = make_spell(docker=docker)
     first = spell("run", "python hello.py > data.txt; echo said", cwd=repo)
     assert first.code == 0, first
     assert first.out.splitlines()[:8] == [

@@ -24,6 +24,8 @@ VERBS = {
     "logs": ("orchestrator.cli.runs", "Show what a run says."),
     "ps": ("orchestrator.cli.runs", "List runs, newest last."),
     "info": ("orchestrator.cli.runs", "Show all about one run."),
+    "exec": ("orchestrator.cli.session", "Open a shell, or start a command, in a run's container."),
+    "stats": ("orchestrator.cli.runs", "Show what runs use now."),
     "stop": ("orchestrator.cli.runs", "End runs and keep their outputs."),
     "kill": ("orchestrator.cli.runs", "End runs at once; their outputs are lost."),
     "wait": ("orchestrator.cli.runs", "Wait until runs have ended."),
@@ -32,7 +34,10 @@ VERBS = {
     "cp": ("orchestrator.cli.files", "Copy outputs to this machine."),
     "metrics": ("orchestrator.cli.runs", "List what a run sent with send_metric."),
     "machine-types": ("orchestrator.cli.server", "List what runs can ask for."),
+    "image": ("orchestrator.cli.image", "Bake an environment into an image, for registries."),
     "server": ("orchestrator.cli.server", "Start, stop and look at the server."),
+    "doctor": ("orchestrator.cli.doctor", "Say what works here, and what to do about what does not."),
+    "gc": ("orchestrator.cli.server", "Make room: remove what nobody uses any more."),
     "completion": ("orchestrator.cli.completion", "Print the shell's completion script."),
 }
 

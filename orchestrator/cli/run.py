@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,16 @@ from orchestrator import snapshot
 from orchestrator.cli import complete, show
 from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
 from orchestrator.cli.hints import Commanding
+from orchestrator.cli.requirements import located, requirement_files
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
 from orchestrator.home import Home, default_home
 from orchestrator.records import CastRecord
 from orchestrator.snapshot import Snapshot
-from orchestrator.spec import PLACEHOLDER, RequirementFile, RunSpec, parse_mount
+from orchestrator.spec import NETWORKS, PLACEHOLDER, RunSpec, parse_mount
 
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
-_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", re.MULTILINE)
 _SHOWN_UNTRACKED = 10
 
 
@@ -59,6 +58,14 @@ _SHOWN_UNTRACKED = 10
 @click.option(
     "--framework", metavar="NAME[==V]", multiple=True, help="A named set of packages: pytorch, transformers, …"
 )
+@click.option("--from", "--docker-image", "image", metavar="IMAGE", help="The base image of its container.")
+@click.option("--apt", metavar="PKG[=V]", multiple=True, help="An apt package for its container.")
+@click.option(
+    "--network",
+    type=click.Choice(NETWORKS),
+    metavar="bridge|none",
+    help="The network of its container. [default: bridge]",
+)
 @click.option("-e", "--env", metavar="K=V", multiple=True, help="An environment variable.")
 @click.option("--github-url", metavar="URL", help="Take the code from this git URL instead.")
 @click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]")
@@ -73,7 +80,11 @@ _SHOWN_UNTRACKED = 10
     "--ignore", metavar="PATTERN", multiple=True, help="Outputs not to keep, as in .gitignore; also .spellignore"
 )
 @click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores.")
-@click.option("--executor", metavar="NAME", help="Which executor runs it.")
+@click.option(
+    "--executor",
+    metavar="NAME",
+    help="Which executor runs it: docker or process. [default: docker where an engine answers]",
+)
 @click.option("-f", "--force", is_flag=True, help="Ask nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and what was logged in them.")
 @click.option("--json", "json_", is_flag=True, help="Print the run as JSON: when cast with -b, else when it has ended.")
@@ -102,6 +113,9 @@ class Asked:
     pip_req: tuple[str, ...]
     python: str | None
     framework: tuple[str, ...]
+    image: str | None
+    apt: tuple[str, ...]
+    network: str | None
     env: tuple[str, ...]
     github_url: str | None
     github_ref: str | None
@@ -138,10 +152,13 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
         machine_type=asked.machine_type or job.machine_type or "cpu",
         executor=asked.executor or job.executor,
         mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
-        pip=(*(_located(line, job.folder) for line in job.pip), *(_located(line, Path()) for line in asked.pip)),
-        requirements=_requirement_files(paths),
+        pip=(*(located(line, job.folder) for line in job.pip), *(located(line, Path()) for line in asked.pip)),
+        requirements=requirement_files(paths),
         python=asked.python or job.python,
         frameworks=asked.framework or job.framework,
+        image=asked.image or job.image,
+        apt=(*job.apt, *asked.apt),
+        network=asked.network or job.network,
         env={**job.env, **_pairs(asked.env, "--env")},
         description=asked.description or job.description,
         name=asked.name or job.name,
@@ -161,8 +178,8 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
 class _NoJob:
     """The job file that is not there: it says nothing."""
 
-    command = machine_type = executor = python = description = name = github_url = github_ref = ""
-    mounts = pip = pip_req = labels = ignore = ()
+    command = machine_type = executor = python = description = name = github_url = github_ref = image = network = ""
+    mounts = pip = pip_req = apt = labels = ignore = ()
     framework = timeout_min = None
     env: Mapping[str, str] = {}
     params: Mapping[str, str] = {}
@@ -311,27 +328,3 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
             raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.")
         found[name] = value
     return found
-
-
-def _located(line: str, folder: Path) -> str:
-    """A requirement that is a path (`./x.whl`), made absolute: the server has another working directory."""
-    return str((folder / line).absolute()) if line.startswith(("./", "../")) else line
-
-
-def _requirement_files(paths: Sequence[Path]) -> tuple[RequirementFile, ...]:
-    """These files and those that they refer to (`-r other.txt`), each once."""
-    todo, found = list(paths), {}
-    while todo:
-        path = todo.pop(0)
-        if path not in found:
-            found[path] = _requirement_file(path)
-            names = _REFERENCE.findall(found[path].text)
-            todo += [path.parent / name for name in names if "://" not in name]
-    return tuple(found.values())
-
-
-def _requirement_file(path: Path) -> RequirementFile:
-    try:
-        return RequirementFile(path.name, path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from error

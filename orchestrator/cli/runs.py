@@ -1,10 +1,10 @@
-"""Looking at runs and ending them: logs, ps, info, stop, kill, wait, metrics."""
+"""Looking at runs and ending them: logs, ps, info, stats, stop, kill, wait, metrics."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
@@ -13,7 +13,7 @@ from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
-from orchestrator.records import RunRecord, RunSummary
+from orchestrator.records import RunRecord, RunSummary, StatRecord
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -172,6 +172,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Git URL", str(code.get("url", ""))),
         ("Machine Type", run.machine_type),
         ("Executor", run.executor),
+        ("Docker Image", " ".join(filter(None, [spec.get("image", ""), (run.image or "")[:19]]))),
+        ("Network", spec.get("network", "")),
         ("GPUs", ", ".join(map(str, run.gpus))),
         ("Created", show.clock(run.created_at)),
         ("Start Time", "" if run.started_at is None else show.clock(run.started_at)),
@@ -188,6 +190,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Frameworks", ", ".join(spec["frameworks"] or ())),
         ("Requirements File", ", ".join(item["name"] for item in spec["requirements"])),
         ("Pip Packages", ", ".join(spec["pip"])),
+        ("Apt Packages", ", ".join(spec.get("apt", ()))),
         ("Installed", ", ".join(run.packages)),
         ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
         ("Outputs", outputs),
@@ -271,3 +274,42 @@ def metrics(run: str, name: str, json_: bool) -> None:
             ["METRIC", "STEP", "VALUE", "TIME"],
             [[item.name, str(item.step), f"{item.value:g}", show.clock(item.at)] for item in found],
         )
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, shell_complete=complete.runs)
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def stats(run: Sequence[str], json_: bool) -> None:
+    """Show what each RUN uses now; all that are running, when none is named."""
+    with connect() as client:
+        found = client.stats(run)
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say("Nothing is running.")
+    else:
+        headers = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
+        show.table(headers, [_used(item) for item in found])
+
+
+def _used(item: StatRecord) -> list[str]:
+    limit = show.size(item.memory_limit_bytes) if item.memory_limit_bytes else "-"
+    return [
+        str(item.run),
+        item.name or show.cut(item.command, _COMMAND_WIDTH),
+        "?" if item.cpu_percent is None else f"{item.cpu_percent:.0f}%",
+        f"{'?' if item.memory_bytes is None else show.size(item.memory_bytes)} / {limit}",
+        "?" if item.processes is None else str(item.processes),
+        ", ".join(_gpu(gpu) for gpu in item.gpus) or "-",
+        show.duration(round(item.duration_s)),
+    ]
+
+
+def _gpu(gpu: Mapping[str, float]) -> str:
+    """`0: 97% 12G/80G`; what it does not tell is left out."""
+    words = [f"{gpu['index']:.0f}:"]
+    if "utilization_percent" in gpu:
+        words.append(f"{gpu['utilization_percent']:.0f}%")
+    if "memory_used_bytes" in gpu:
+        words.append(f"{show.size(int(gpu['memory_used_bytes']))}/{show.size(int(gpu['memory_total_bytes']))}")
+    return " ".join(words)

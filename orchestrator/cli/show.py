@@ -16,7 +16,7 @@ import click
 from orchestrator.cli.streams import speaks_utf8
 from orchestrator.spec import to_wire
 
-_ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x"}
+_ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x", "✓": "ok", "✗": "x"}
 _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
 _VARIATION = "\ufe0f"  # makes an emoji of the character before it
 _WIDE = frozenset("WF")  # of unicodedata.east_asian_width: two cells of a terminal

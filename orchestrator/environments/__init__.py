@@ -6,24 +6,42 @@ settings    those and uv's, as uv is started with
 key         content to key
 find_links  wheels that were replaced
 lock        one builder for each key
+base        what an environment stands on: this machine or an image, and where programs of its build run
+here        on this machine
+containers  in containers of an image
+inside      what uv is given there of the user's settings and files
 uv          runs uv
 installed   what uv has installed
 bytecode    byte code, taken over or compiled in the background
 published   an environment on the disk
 builder     one build
+leftovers   what a killed server leaves of one
+unused      environments that go
 environments  all of it together
 """
 
+from orchestrator.environments.base import Base, Place
+from orchestrator.environments.collected import Removed
+from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
+from orchestrator.environments.here import Here
+from orchestrator.environments.images import ImageRequest, Images
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
+    "Base",
     "BuildCancelled",
+    "Container",
     "Environment",
     "EnvironmentRequest",
     "Environments",
+    "Here",
+    "ImageRequest",
+    "Images",
+    "Place",
+    "Removed",
     "check_request",
     "check_requirement",
 ]

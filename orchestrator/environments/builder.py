@@ -4,8 +4,13 @@
   cwd/        where uv runs; the empty project in it hides those around the home
     asked/    the requirement lines and files
   local/N/    copies of local projects, which are built in them
-  uv.json     the uv process of this moment
+  home/       HOME of a build in a container
+  uv.json     the uv process or the container of this moment
   venv/       becomes the environment
+
+A container makes `venv` in a second folder of that name, in `CONTAINERS`. All containers that build can write to it, and
+what they run may be hostile: so we write nothing there, nothing at all while the container is open, and look at `venv`
+only when it has been moved away from them.
 """
 
 from __future__ import annotations
@@ -13,25 +18,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.environments.base import Base, Place
 from orchestrator.environments.bytecode import adopt
+from orchestrator.environments.containers import Container, Mount
 from orchestrator.environments.find_links import FindLinks
-from orchestrator.environments.installed import Distribution, distributions, python_of
+from orchestrator.environments.inside import UV, inside
+from orchestrator.environments.installed import Distribution, distributions, python_of, read_inside
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
+from orchestrator.environments.leftovers import BUILDING, CONTAINERS, RECORD, discard
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
 from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
 from orchestrator.environments.settings import UvSettings, link_mode
-from orchestrator.environments.uv import BuildLog, IndexAway, Uv, end_recorded
+from orchestrator.environments.uv import BuildLog, IndexAway, Uv, uv_executable
 from orchestrator.errors import BuildFailed
 
-BUILDING = ".building-"
-REMOVED = ".removed-"
-_RECORD = "uv.json"
 _LINES_FILE = "pip.txt"
 
 
@@ -43,20 +51,34 @@ class Plan:
         environments: the folder of all environments.
         key: of the new one.
         asked: what it shall hold.
+        base: what it stands on.
         settings: the user's, for uv.
-        log: the build log.
         cancelled: asked all the time.
     """
 
     environments: Path
     key: str
     asked: Asked
+    base: Base
     settings: UvSettings
-    log: BuildLog
     cancelled: Callable[[], bool] = field(repr=False)
 
+    @property
+    def workshop(self) -> Path:
+        """The folder that the build takes place in."""
+        return self.environments / CONTAINERS if self.base.image else self.environments
 
-def build(plan: Plan) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """Where uv runs, which one, and its variables."""
+
+    place: Place
+    uv: str
+    env: Mapping[str, str] = field(repr=False)
+
+
+def build(plan: Plan, log: BuildLog) -> None:
     """Build an environment and publish it; the caller holds the lock of its key.
 
     Raises:
@@ -64,84 +86,139 @@ def build(plan: Plan) -> None:
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.environments))
     try:
-        _Build(plan, folder).publish()
+        with _output(plan, folder) as output:
+            built = _Build(plan, folder, output, log)
+            with _surroundings(plan, folder, log) as surroundings:
+                built.make(surroundings)
+            _take(output, folder)
+        built.publish()
     finally:
         discard(folder)
 
 
-def discard(folder: Path) -> None:
-    """Remove a build, and end the uv that a killed server may have left at work in it."""
-    end_recorded(folder / _RECORD)
-    shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def _output(plan: Plan, folder: Path) -> Iterator[Path]:
+    """The folder in which `venv` is made."""
+    if not plan.base.image:
+        yield folder
+        return
+    plan.workshop.mkdir(exist_ok=True)
+    output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.workshop))
+    try:
+        yield output
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
 
 
-def key_of_leftover(name: str) -> str:
-    """The key in the name of a folder that a build has left behind; "" for any other name."""
-    for prefix in (BUILDING, REMOVED):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix).rpartition("-")[0]
-    return ""
+def _take(output: Path, folder: Path) -> None:
+    """Move `venv` to where no container sees it.
+
+    Raises:
+        BuildFailed: it is not what uv makes.
+    """
+    try:
+        descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if output != folder:
+                os.rename("venv", folder / "venv", src_dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        if stat.S_ISDIR((folder / "venv").lstat().st_mode):
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    raise BuildFailed("What was built is not an environment.", "Is something wrong with the Python of the image?")
+
+
+@contextmanager
+def _surroundings(plan: Plan, folder: Path, log: BuildLog) -> Iterator[_Surroundings]:
+    for note in plan.settings.notes:
+        log.say(note)
+    base, env = plan.base, dict(plan.settings.env)
+    if isinstance(base.place, Container):
+        home = folder / "home"
+        home.mkdir()
+        given = inside(plan.settings, plan.asked, plan.environments, home, base.path)
+        own = [Mount(path, writable=True) for path in (home, folder / "cwd", folder / "local") if path.exists()]
+        for note in given.notes:
+            log.say(note)
+        with Container(base.place.engine, base.image, base.python, [*given.mounts, *own]).opened(
+            folder / RECORD
+        ) as place:
+            yield _Surroundings(place, UV, given.env)
+    else:
+        if mode := link_mode(plan.settings, plan.environments):
+            env["UV_LINK_MODE"] = mode
+        env["PATH"] = _search_path(plan.asked.python, env)
+        yield _Surroundings(base.place, uv_executable(), env)
 
 
 class _Build:
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, output: Path, log: BuildLog) -> None:
         self._plan = plan
         self._folder = folder
-        self._venv = folder / "venv"
+        self._log = log
+        self._made, self._venv = output / "venv", folder / "venv"
         self._cwd = folder / "cwd"
         self._asked = self._cwd / "asked"
         self._asked.mkdir(parents=True, mode=0o700)
         (self._cwd / "pyproject.toml").write_text("[tool.uv]\n")  # uv looks no further up for a project's settings
-        env = dict(plan.settings.env)
-        if mode := link_mode(plan.settings, plan.environments):
-            env["UV_LINK_MODE"] = mode
-        env["PATH"] = _search_path(plan.asked.python, env)
-        self._uv = Uv(self._cwd, env, plan.log, plan.cancelled, folder / _RECORD)
-        self._find_links = FindLinks(plan.environments, plan.settings.find_links)
+        self._shown: dict[str, str] = {}
+        self._options, self._arguments = self._write_asked()
+        cache = CONTAINERS if plan.base.image else ""
+        self._find_links = FindLinks(plan.environments, plan.settings.find_links, cache)
 
-    def publish(self) -> None:
-        say = self._plan.log.say
-        for note in self._plan.settings.notes:
-            say(note)
+    def make(self, surroundings: _Surroundings) -> None:
+        """Run uv."""
+        place, uv, env = surroundings.place, surroundings.uv, surroundings.env
+        self._uv = Uv(place, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / RECORD)
+        self._uv.shown |= self._shown
         self._create()
         if not self._plan.asked.bare:
             self._install()
+
+    def publish(self) -> None:
+        """What uv has made becomes the environment."""
+        self._tidy()
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())
-        describe(self._venv, self._plan.key, self._plan.asked, packages, compiled=compiled)
+        describe(self._venv, self._plan.key, self._plan.asked, self._plan.base, packages, compiled=compiled)
         os.rename(self._venv, self._plan.environments / self._plan.key)
         sync_folder(self._plan.environments)
         self._find_links.note(_names(packages))
 
     def _create(self) -> None:
         python = self._plan.asked.python
-        self._plan.log.say(f"Making an environment for Python {python or '.'.join(map(str, sys.version_info[:3]))}")
-        wanted = str(getattr(sys, "_base_executable", "") or sys.executable) if is_own_python(python) else python
+        shown = self._plan.base.python or f"Python {python or '.'.join(map(str, sys.version_info[:3]))}"
+        self._log.say(f"Making an environment for {shown}")
+        own = str(getattr(sys, "_base_executable", "") or sys.executable) if is_own_python(python) else ""
+        wanted = self._plan.base.python or own or python
         try:
-            self._uv.run("venv", "--relocatable", "--no-project", "--python", wanted, str(self._venv))
+            self._uv.run("venv", "--relocatable", "--no-project", "--python", wanted, str(self._made))
         except IndexAway as error:
             raise BuildFailed(
                 f"Python {python} is not installed here and could not be downloaded: {error.message}",
                 "Install it, or ask for another version.",
             ) from error
+
+    def _tidy(self) -> None:
         # Tools that clean up caches and repositories must not take an environment for either.
         for name in ("CACHEDIR.TAG", ".gitignore"):
             (self._venv / name).unlink(missing_ok=True)
         # Some versions of uv write the path of now into the scripts of some shells.
         for script in self._venv.glob("bin/activate*"):
-            if os.fsencode(self._folder) in script.read_bytes():
+            if os.fsencode(self._made.parent) in read_inside(self._venv, script):
                 script.unlink()
 
     def _install(self) -> None:
-        files, arguments = self._write_asked()
-        self._plan.log.say("Installing " + ", ".join(_titles(self._plan.asked)))
-        command = ["pip", "install", "--python", str(self._venv / "bin" / "python"), *self._plan.settings.args]
-        command += [*self._find_links.refresh_arguments(), *files]
-        command += ["--", *arguments] if arguments else []
+        self._log.say("Installing " + ", ".join(_titles(self._plan.asked)))
+        command = ["pip", "install", "--python", str(self._made / "bin" / "python"), *self._plan.settings.args]
+        command += [*self._find_links.refresh_arguments(), *self._options]
+        command += ["--", *self._arguments] if self._arguments else []
         try:
             self._uv.run(*command)
         except IndexAway:
-            self._plan.log.say("The index does not answer. Trying with what is in uv's cache")
+            self._log.say("The index does not answer. Trying with what is in uv's cache")
             if not self._succeeds(*command[:2], "--offline", *command[2:]):
                 raise
 
@@ -179,17 +256,22 @@ class _Build:
         # built in a copy, as building writes into it.
         copy = self._folder / "local" / str(len(arguments)) / line.path.name
         shutil.copytree(line.path, copy, symlinks=True, ignore=_not_content)
-        self._uv.shown[str(copy)] = str(line.path)
+        self._shown[str(copy)] = str(line.path)
         arguments.append(_local_requirement(line, copy))
         return ""
 
     def _donors(self) -> list[Path]:
-        """Compiled environments of the same Python, the newest first."""
+        """Compiled environments of the same Python, the last used first.
+
+        What a container has compiled is good for containers only: its Python is not trusted with more.
+        """
         mine = python_of(self._venv)
         found = []
         for path in published_folders(self._plan.environments):
             other = open_environment(path.name, path)
-            if other is not None and other.compiled and python_of(path) == mine:
+            if other is None or not other.compiled or (other.image and not self._plan.base.image):
+                continue
+            if python_of(path) == mine:
                 found.append(path)
         return found
 

@@ -3,7 +3,7 @@
 Compiling torch and transformers takes far longer than linking them, and importing them without byte code takes two to
 three times as long. So a new environment gets, before it is published, the byte code of those of its packages that an
 older environment has (another set of packages, mostly the same ones), by hard links; and the rest is compiled in the
-background by the environment's own Python, at low priority.
+background by the environment's own Python, at low priority, in a container of its image where it is for one.
 
 The byte code carries no time stamp ("unchecked hash", PEP 552): environments never change, and so it stays valid in
 copies and links. Only new files are made; those that uv's cache shares with the environment are never touched.
@@ -15,19 +15,32 @@ import filecmp
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.environments.containers import Container, Mount
+from orchestrator.environments.here import end_group
 from orchestrator.environments.installed import Distribution, site_folder
-from orchestrator.environments.uv import end_group
+from orchestrator.environments.leftovers import COMPILING, RECORD, discard
+from orchestrator.errors import SpellError
 
 MARKER = ".compiled"
 BYTECODE = ".bytecode-"
 """Before a key: where runs keep byte code while that of the environment is not compiled."""
 _CACHE = "__pycache__"
-_NICE = "19"
+_NICE = 19
+_OPTIONS = ("-qq", "--invalidation-mode", "unchecked-hash")
+# Runs in a container: one process for each list of files.
+_COMPILE_LISTS = f"""
+import os, subprocess, sys
+os.nice({_NICE})
+command = [sys.executable, "-I", "-S", "-m", "compileall", *{_OPTIONS}, "-i"]
+processes = [subprocess.Popen([*command, path]) for path in sys.argv[1:]]
+sys.exit(max(abs(process.wait()) for process in processes))
+"""
 
 
 def adopt(environment: Path, wanted: Iterable[Distribution], donors: Iterable[Path]) -> bool:
@@ -41,7 +54,9 @@ def adopt(environment: Path, wanted: Iterable[Distribution], donors: Iterable[Pa
         whether nothing is left to compile.
     """
     missing = {package.folder: package for package in wanted if package.modules}
-    site = site_folder(environment)
+    site = site_folder(environment).resolve()
+    if not site.is_relative_to(environment.resolve()):
+        return False
     for donor in donors:
         if not missing:
             break
@@ -73,6 +88,8 @@ def _adopt_folder(donor: Path, folder: Path, names: list[str]) -> bool:
             compiled[name.rsplit(".", 2)[0]] = name
     same = True
     source_folder, target_folder = os.path.join(donor, _CACHE), os.path.join(folder, _CACHE)
+    if os.path.realpath(target_folder) != target_folder:
+        return False  # a link that a build has left; in a container, it may have been made to lead us anywhere
     os.makedirs(target_folder, exist_ok=True)
     for name in names:
         if not _same_content(os.path.join(donor, name), os.path.join(folder, name)):
@@ -111,10 +128,14 @@ class Compiler:
 
     Args:
         pending: the published environments without byte code, the one to do first in front.
+        container: where an environment is compiled; None for this machine. Raises `BuildFailed` when that is gone.
     """
 
-    def __init__(self, pending: Callable[[], list[Path]]) -> None:
+    def __init__(
+        self, pending: Callable[[], list[Path]], container: Callable[[Path], Container | None] = lambda _: None
+    ) -> None:
         self._pending = pending
+        self._container = container
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -165,11 +186,17 @@ class Compiler:
     def _compile(self, environment: Path) -> bool:
         try:
             files = uncompiled(environment)
-            workers = max(1, min(os.cpu_count() or 1, len(files) // 20 + 1))
-            for index in range(workers if files else 0):
-                self._start(environment, files[index::workers])
-            codes = [process.wait() for process in self._processes]
-        except OSError:  # removed meanwhile, or the disk is full: a run imports without it, only slower
+            workers = max(1, min(os.cpu_count() or 1, len(files) // 20 + 1)) if files else 0
+            lists = [files[index::workers] for index in range(workers)]
+            container = self._container(environment) if lists else None
+            if container is not None:
+                codes = [self._compile_inside(container, environment, lists)]
+            else:
+                for chosen in lists:
+                    self._start(environment, chosen)
+                codes = [process.wait() for process in self._processes]
+        except (OSError, SpellError):
+            # Removed meanwhile, the disk is full, or its image is gone: a run imports without it, only slower.
             return False
         finally:
             with self._lock:
@@ -179,10 +206,27 @@ class Compiler:
             return False
         return _finish(environment)
 
+    def _compile_inside(self, container: Container, environment: Path, lists: list[list[str]]) -> int:
+        folder = Path(tempfile.mkdtemp(prefix=f"{COMPILING}{environment.name}-", dir=environment.parent))
+        try:
+            paths = [folder / str(index) for index in range(len(lists))]
+            for path, files in zip(paths, lists, strict=True):
+                path.write_bytes(os.fsencode("".join(f"{file}\n" for file in files)))
+            mounts = [Mount(environment, writable=True), *map(Mount, paths)]
+            return container.with_mounts(mounts).run(
+                [str(environment / "bin" / "python"), "-I", "-S", "-c", _COMPILE_LISTS, *map(str, paths)],
+                cwd=Path("/"),
+                env={},
+                record=folder / RECORD,
+                output=lambda _: None,
+                cancelled=self._closed.is_set,
+            )
+        finally:
+            discard(folder)
+
     def _start(self, environment: Path, files: list[str]) -> None:
-        nice = [shutil.which("nice") or "", "-n", _NICE]
-        command = [str(environment / "bin" / "python"), "-I", "-S", "-m", "compileall", "-qq", "-i", "-"]
-        command += ["--invalidation-mode", "unchecked-hash"]
+        nice = [shutil.which("nice") or "", "-n", str(_NICE)]
+        command = [str(environment / "bin" / "python"), "-I", "-S", "-m", "compileall", *_OPTIONS, "-i", "-"]
         with self._lock:
             if self._closed.is_set():
                 return
@@ -212,7 +256,8 @@ def _finish(environment: Path) -> bool:
     """Mark an environment as compiled, once all of it is safe on the disk: the mark also says that it was synced."""
     os.sync()
     try:
-        (environment / MARKER).touch()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never through what a container has put there
+        os.close(os.open(environment / MARKER, flags, 0o644))
     except OSError:
         return False
     return True

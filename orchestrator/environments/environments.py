@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.environments.builder import BUILDING, REMOVED, Plan, build, discard, key_of_leftover
+from orchestrator.engine import Engine
+from orchestrator.environments.base import Base
+from orchestrator.environments.builder import Plan, build
 from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
+from orchestrator.environments.collected import Removed
+from orchestrator.environments.containers import Container, remove_abandoned
+from orchestrator.environments.here import Here
 from orchestrator.environments.key import ContentHashes, environment_key
+from orchestrator.environments.leftovers import (
+    BUILDING,
+    CONTAINERS,
+    discard,
+    key_of_leftover,
+    remove_environment,
+    workshops,
+)
 from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.published import (
     Environment,
@@ -22,9 +35,13 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import Asked, EnvironmentRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
+from orchestrator.environments.unused import collect, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
-from orchestrator.errors import BuildFailed
+from orchestrator.errors import BuildFailed, SpellError
 from orchestrator.home import Home
+
+_HERE = Base(Here())
+_LOW_SHARES = 2  # of a container that compiles, where a run's has 1024
 
 
 class Environments:
@@ -34,35 +51,40 @@ class Environments:
         home: where they are.
         settings: the user's environment variables, from which the settings of pip and uv are taken; by default those
             of this process. Relative paths in them start from the working directory of now.
+        engine: where environments of images are compiled, and what dead servers left there is ended.
     """
 
-    def __init__(self, home: Home, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Home, settings: Mapping[str, str] | None = None, engine: Engine | None = None) -> None:
         self._home = home
+        self._engine = engine
         self._variables = dict(os.environ if settings is None else settings)
         self._folder = Path.cwd()
         self._hashes = ContentHashes()
-        self._compiler = Compiler(self._uncompiled)
+        self._compiler = Compiler(self._uncompiled, self._container)
 
-    def key(self, request: EnvironmentRequest) -> str:
+    def key(self, request: EnvironmentRequest, base: Base | None = None) -> str:
         """The key of what is asked.
 
         Raises:
             InvalidConfig: when it cannot be built as it is written.
         """
         asked = read(request)
-        return environment_key(asked, self._settings(asked).content, self._hashes)
+        return environment_key(asked, self._settings(asked).content, self._hashes, base)
 
     def get(self, key: str) -> Environment | None:
         """The published environment of a key if it is there and whole; costs a few stats."""
         return open_environment(key, self._home.environment(key))
 
-    def ensure(self, request: EnvironmentRequest, log: Path, cancelled: Callable[[], bool]) -> Environment:
+    def ensure(
+        self, request: EnvironmentRequest, log: Path, cancelled: Callable[[], bool], base: Base | None = None
+    ) -> Environment:
         """The environment that is asked: at once if it is there, else built, or waited for while another builds it.
 
         Args:
             request: what is asked.
             log: the build log; what uv says is appended line by line while it says so.
             cancelled: asked many times a second; when it says yes, the build is ended.
+            base: what it stands on; None for this machine.
         Raises:
             InvalidConfig: the request is wrong in itself.
             BuildFailed: it cannot be built; the log tells why. Nothing of it is kept.
@@ -71,8 +93,11 @@ class Environments:
         """
         asked = read(request)
         settings = self._settings(asked)
-        key = environment_key(asked, settings.content, self._hashes)
-        return self.get(key) or self._build(key, asked, settings, log, cancelled)
+        base = base or _HERE
+        key = environment_key(asked, settings.content, self._hashes, base)
+        with suppress(OSError):  # not there; or another person's, who collects it too
+            mark_used(self._home.environment(key))  # before it is looked for: who collects looks the other way round
+        return self.get(key) or self._build(Plan(self._home.environments, key, asked, base, settings, cancelled), log)
 
     def bytecode_until_compiled(self, environment: Environment) -> Path | None:
         """A folder beside an environment that is not compiled yet, where its runs keep and share byte code.
@@ -88,9 +113,11 @@ class Environments:
     def start(self) -> None:
         """Clear up after a server that was killed, and compile in the background from now on."""
         self._home.environments.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        self._remove_leftovers(_hidden(self._home.environments))
         self._remove_bytecode()
         self._remove_unsafe()
+        left = _hidden(self._home.environments / CONTAINERS)
+        threading.Thread(target=self._clear_containers, args=(left,), name="clear-containers", daemon=True).start()
         self._compiler.start()
 
     def close(self) -> None:
@@ -101,23 +128,32 @@ class Environments:
         """Compile all environments that have no byte code yet, here and now."""
         self._compiler.compile_pending()
 
+    def collect(self, keep: Collection[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+        """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
+
+        Args:
+            keep: the keys of environments that runs use.
+            older_than_s: seconds since the last use.
+            dry_run: only tell.
+        """
+        return collect(self._home.environments, keep, older_than_s, dry_run=dry_run)
+
     def _settings(self, asked: Asked) -> UvSettings:
         return uv_settings(self._variables, self._folder, asked.options)
 
-    def _build(
-        self, key: str, asked: Asked, settings: UvSettings, log_path: Path, cancelled: Callable[[], bool]
-    ) -> Environment:
+    def _build(self, plan: Plan, log_path: Path) -> Environment:
         with _disk_full_told(), _opened(log_path) as log:
-            environments = self._home.environments
+            environments, key = self._home.environments, plan.key
             environments.mkdir(parents=True, exist_ok=True)
-            with hold(environments, key, lambda: log.say("Another run is building this; waiting"), cancelled) as lock:
+            waiting = "Another run is building this; waiting"
+            with hold(environments, key, lambda: log.say(waiting), plan.cancelled) as lock:
                 found = self.get(key)
                 if found is not None:
                     return found
                 _take_failure(lock, log)
                 self._clear(key)
                 try:
-                    build(Plan(environments, key, asked, settings, log, cancelled))
+                    build(plan, log)
                 except BuildFailed as error:
                     log.say(f"The environment could not be built: {error.message}")
                     lock.fail(Failure(error.message, error.cure, tuple(log.lines)))
@@ -130,24 +166,25 @@ class Environments:
 
     def _clear(self, key: str) -> None:
         """Remove what is in the way of a build: the remains of an earlier one, and an environment that is not whole."""
-        environments = self._home.environments
-        for leftover in environments.glob(f"{BUILDING}{key}-*"):
-            discard(leftover)
-        self._remove(environments / key)
+        for workshop in workshops(self._home.environments):
+            for leftover in workshop.glob(f"{BUILDING}{key}-*"):
+                discard(leftover, self._engine)
+        remove_environment(self._home.environment(key))
 
-    def _remove(self, path: Path) -> None:
-        if path.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f"{REMOVED}{path.name}-", dir=path.parent))
-            os.rename(path, aside / path.name)
-            shutil.rmtree(aside, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        for path in sorted(self._home.environments.glob(".*")):
+    def _remove_leftovers(self, paths: list[Path]) -> None:
+        for path in paths:
             key = key_of_leftover(path.name) or path.name.partition(".lock-")[2]
             if key:
                 with hold_if_free(self._home.environments, key) as held:
                     if held:
-                        discard(path)
+                        discard(path, self._engine)
+
+    def _clear_containers(self, left: list[Path]) -> None:
+        """The same for builds in containers: asking the engine takes a while, and nobody waits for it."""
+        if self._engine is not None and not self._engine.lacks():
+            with suppress(SpellError):  # it went away: the next start does it
+                remove_abandoned(self._engine)
+        self._remove_leftovers(left)
 
     def _remove_bytecode(self) -> None:
         for path in self._home.environments.glob(f"{BYTECODE}*"):
@@ -163,11 +200,28 @@ class Environments:
             if content and content["boot"] != boot and not (path / MARKER).exists():
                 with hold_if_free(self._home.environments, path.name) as held:
                     if held:
-                        self._remove(path)
+                        remove_environment(path)
 
     def _uncompiled(self) -> list[Path]:
         folders = published_folders(self._home.environments)
         return [path for path in folders if not (path / MARKER).exists() and read_description(path)]
+
+    def _container(self, environment: Path) -> Container | None:
+        """Where an environment is compiled: the image that it is for; None for this machine.
+
+        Raises:
+            BuildFailed: when there is no engine.
+        """
+        content = read_description(environment) or {}
+        if not content.get("image"):
+            return None
+        if self._engine is None or self._engine.lacks():
+            raise BuildFailed("There is no engine that could run the container.")
+        return Container(self._engine, content["image"], content["python_path"], cpu_shares=_LOW_SHARES)
+
+
+def _hidden(folder: Path) -> list[Path]:
+    return sorted(folder.glob(".*"))
 
 
 def _take_failure(lock: KeyLock, log: BuildLog) -> None:

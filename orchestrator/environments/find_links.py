@@ -34,10 +34,12 @@ class FindLinks:
     Args:
         environments: the folder of all environments; notes are kept in it.
         folders: the folders.
+        cache: which of uv's caches is meant; "" for the person's.
     """
 
-    def __init__(self, environments: Path, folders: Iterable[Path]) -> None:
+    def __init__(self, environments: Path, folders: Iterable[Path], cache: str = "") -> None:
         self._notes = environments / ".find-links"
+        self._cache = cache
         self._now = {folder: packages_in(folder) for folder in folders}
 
     def refresh_arguments(self) -> list[str]:
@@ -59,7 +61,7 @@ class FindLinks:
                 self._write(folder, before | found)
 
     def _file(self, folder: Path) -> Path:
-        return self._notes / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+        return self._notes / f"{hashlib.sha256(os.fsencode(folder) + self._cache.encode()).hexdigest()[:32]}.json"
 
     def _noted(self, folder: Path) -> dict[str, str]:
         try:

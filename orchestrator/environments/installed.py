@@ -6,13 +6,18 @@ Format: https://packaging.python.org/en/latest/specifications/recording-installe
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.environments.request import redacted
+
+_LIMIT_BYTES = 256 << 20  # the largest RECORDs have a few megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +43,31 @@ def site_folder(environment: Path) -> Path:
     Raises:
         FileNotFoundError: when there is none.
     """
+    root = environment.resolve()
     for place in environment.glob("lib/*/site-packages"):
-        return place
+        if place.resolve().is_relative_to(root):
+            return place
     raise FileNotFoundError(f"{environment} has no site-packages")
+
+
+def read_inside(environment: Path, path: Path) -> bytes:
+    """A file of an environment, which may hold whatever a build has put there: links that lead out, devices, pipes.
+
+    Raises:
+        FileNotFoundError: when it is not there, or is no file that an installer would write.
+    """
+    if path.resolve().is_relative_to(environment.resolve()):
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _LIMIT_BYTES:
+                return file.read(_LIMIT_BYTES)
+    raise FileNotFoundError(f"{path} is not a file")
 
 
 def python_of(environment: Path) -> tuple[str, str]:
     """Full version and kind ("3.11.7", "CPython") of the Python of an environment, from its `pyvenv.cfg`."""
     settings = {}
-    for line in (environment / "pyvenv.cfg").read_text().splitlines():
+    for line in read_inside(environment, environment / "pyvenv.cfg").decode(errors="replace").splitlines():
         name, _, value = line.partition("=")
         settings[name.strip()] = value.strip()
     return settings.get("version_info", ""), settings.get("implementation", "")
@@ -55,56 +76,58 @@ def python_of(environment: Path) -> tuple[str, str]:
 def distributions(environment: Path) -> list[Distribution]:
     """All packages of an environment, sorted by name."""
     site = site_folder(environment)
-    return sorted((_read(folder) for folder in site.glob("*.dist-info")), key=lambda found: found.frozen.lower())
+    return sorted(
+        (_read(environment, folder) for folder in site.glob("*.dist-info")), key=lambda found: found.frozen.lower()
+    )
 
 
-def _read(folder: Path) -> Distribution:
+def _read(environment: Path, folder: Path) -> Distribution:
     modules, size_bytes = [], 0
-    for path, size in _record(folder):
+    for path, size in _record(environment, folder):
         size_bytes += int(size) if size.isdigit() else 0
-        if path.endswith(".py") and not path.startswith(("/", "../")):
+        if path.endswith(".py") and not path.startswith("/") and "../" not in path:
             modules.append(path)
-    return Distribution(folder.name, _frozen(folder), tuple(modules), size_bytes)
+    return Distribution(folder.name, _frozen(environment, folder), tuple(modules), size_bytes)
 
 
-def _record(folder: Path) -> Iterator[tuple[str, str]]:
+def _record(environment: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """Path and size of each installed file."""
     try:
-        with (folder / "RECORD").open(newline="", errors="surrogateescape") as file:
-            for row in csv.reader(file):
-                if row:
-                    yield row[0], row[2] if len(row) > 2 else ""
-    except FileNotFoundError:
+        text = read_inside(environment, folder / "RECORD").decode(errors="surrogateescape")
+        for row in csv.reader(io.StringIO(text, newline="")):
+            if row:
+                yield row[0], row[2] if len(row) > 2 else ""
+    except (FileNotFoundError, csv.Error):
         return
 
 
-def _frozen(folder: Path) -> str:
+def _frozen(environment: Path, folder: Path) -> str:
     stem = folder.name.removesuffix(".dist-info")
     name, _, version = stem.partition("-")
-    name = _metadata_name(folder) or name
-    url = _source(folder)
+    name = _metadata_name(environment, folder) or name
+    url = _source(environment, folder)
     return f"{name} @ {url}" if url else f"{name}=={version}"
 
 
-def _metadata_name(folder: Path) -> str:
+def _metadata_name(environment: Path, folder: Path) -> str:
     try:
-        with (folder / "METADATA").open(errors="replace") as file:
-            for line in file:
-                if line.startswith("Name:"):
-                    return line[5:].strip()
-                if not line.strip():
-                    break
+        text = read_inside(environment, folder / "METADATA").decode(errors="replace")
     except FileNotFoundError:
-        pass
+        return ""
+    for line in io.StringIO(text):
+        if line.startswith("Name:"):
+            return line[5:].strip()
+        if not line.strip():
+            break
     return ""
 
 
-def _source(folder: Path) -> str:
+def _source(environment: Path, folder: Path) -> str:
     """The URL of a package that did not come from an index; "" for a local one, whose path says nothing later."""
     try:
-        told: dict[str, Any] = json.loads((folder / "direct_url.json").read_text())
+        told: dict[str, Any] = json.loads(read_inside(environment, folder / "direct_url.json"))
         url = str(told["url"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     if url.startswith("file:"):
         return ""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from orchestrator.environments.base import Base
 from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference, redacted
 from orchestrator.errors import InvalidConfig
 
@@ -96,15 +97,16 @@ def is_own_python(python: str) -> bool:
     return sys.implementation.name == "cpython" and wanted == list(platform.python_version_tuple())[: len(wanted)]
 
 
-def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes) -> str:
+def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes, base: Base | None = None) -> str:
     """The key: 32 hex digits.
 
     Args:
         asked: the request, read.
         settings: what of the user's pip and uv settings decides which packages are chosen.
         hashes: remembers the digests of local files.
+        base: what it stands on. The Python of an image is that of the image, however it was asked for.
     """
-    content = {
+    content: dict[str, object] = {
         "format": _FORMAT,
         "python": canonical_python(asked.python),
         "platform": f"{sys.platform}-{platform.machine()}",
@@ -112,6 +114,8 @@ def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes
         "files": [_canonical_file(file, hashes) for file in asked.files if file.lines],
         "settings": [] if asked.bare else [redacted(line) for line in settings],
     }
+    if base is not None and base.image:
+        content |= {"python": base.python, "image": base.image}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 
 

@@ -79,7 +79,7 @@ def hold(environments: Path, key: str, waiting: Callable[[], None], cancelled: C
                     waiting()
                     told = True
                 if cancelled():
-                    raise BuildCancelled("The build of the environment was cancelled.")
+                    raise BuildCancelled
                 time.sleep(_POLL_S)
             failure = _failure(descriptor, since) if told else None
             if failure is None and not _same_file(descriptor, path):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.environments.base import Base
 from orchestrator.environments.bytecode import MARKER
 from orchestrator.environments.installed import Distribution, python_of
 from orchestrator.environments.request import Asked, Local, Reference, redacted
@@ -30,6 +31,7 @@ class Environment:
         packages: what was resolved, as `pip freeze` writes it, sorted.
         python: the full version of its Python.
         compiled: whether its byte code is there.
+        image: the engine's ID of the image whose Python it is for; "" for one of this machine.
     """
 
     key: str
@@ -37,9 +39,12 @@ class Environment:
     packages: tuple[str, ...]
     python: str
     compiled: bool
+    image: str = ""
 
 
-def describe(environment: Path, key: str, asked: Asked, packages: list[Distribution], *, compiled: bool) -> None:
+def describe(
+    environment: Path, key: str, asked: Asked, base: Base, packages: list[Distribution], *, compiled: bool
+) -> None:
     """Write the description of a new environment into it, and make it durable."""
     version, kind = python_of(environment)
     content = {
@@ -50,11 +55,13 @@ def describe(environment: Path, key: str, asked: Asked, packages: list[Distribut
         "request": _request(asked),
         "python": version,
         "implementation": kind,
+        "image": base.image,
+        "python_path": base.python,
         "packages": [package.frozen for package in packages],
         "size_bytes": sum(package.size_bytes for package in packages),
         "compiled": compiled,
     }
-    with (environment / DESCRIPTION).open("w") as file:
+    with (environment / DESCRIPTION).open("x") as file:  # never into what a container has put there
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -80,16 +87,22 @@ def read_description(environment: Path) -> dict[str, Any] | None:
 
 
 def open_environment(key: str, path: Path) -> Environment | None:
-    """A published environment that is whole: described, and with a Python that still exists."""
+    """A published environment that is whole: described, and with a Python that still exists.
+
+    The Python of an image is not on this machine; there, a link to it must be enough.
+    """
     content = read_description(path)
-    if content is None or not (path / "bin" / "python").exists():
+    if content is None:
+        return None
+    image, python = str(content.get("image", "")), path / "bin" / "python"
+    if not (os.path.lexists(python) if image else python.exists()):
         return None
     compiled = bool(content["compiled"]) or (path / MARKER).exists()
-    return Environment(key, path, tuple(content["packages"]), str(content["python"]), compiled)
+    return Environment(key, path, tuple(content["packages"]), str(content["python"]), compiled, image)
 
 
 def published_folders(environments: Path) -> Iterator[Path]:
-    """All published environments, whole or not, the newest first."""
+    """All published environments, whole or not, the newest or last used first."""
     with os.scandir(environments) as entries:
         folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
     found = []

@@ -7,6 +7,7 @@ The grammar of requirement files is pip's: https://pip.pypa.io/en/stable/referen
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar\.(gz|bz2|xz)|tgz)\Z", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'`]+@")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, gzip, bzip2, xz
+_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _FILE_NAME = re.compile(r"[\w][\w.+-]*\Z")
 _NOT_REQUIREMENTS = re.compile(r"(pyproject\.toml|setup\.(py|cfg)|pylock[\w.-]*\.toml|.*\.(ya?ml|py))\Z")
 
@@ -170,7 +173,26 @@ def read(request: EnvironmentRequest) -> Asked:
     for local in asked.locals():
         if not local.path.exists():
             raise InvalidConfig(f"The requirement {str(local.path)!r} does not exist on the server's machine.")
+        if not is_package(local.path):
+            raise InvalidConfig(
+                f"The requirement {str(local.path)!r} is neither a package nor the folder of a project.",
+                "Name a wheel, a source archive, or a folder with a pyproject.toml or setup.py.",
+            )
     return asked
+
+
+def is_package(path: Path) -> bool:
+    """Whether a file is an archive, by its first bytes, or a folder holds a project.
+
+    A build sees what a requirement names: that must not be any file of this machine.
+    """
+    try:
+        if path.is_dir():
+            return any((path / name).is_file() for name in _PROJECT)
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            return file.read(max(map(len, _ARCHIVES))).startswith(_ARCHIVES)
+    except OSError as error:
+        raise InvalidConfig(f"The requirement {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
 def _read(request: EnvironmentRequest) -> Asked:

@@ -50,7 +50,7 @@ _CHOOSING = (
     *("UV_NO_BINARY_PACKAGE", "UV_NO_BUILD", "UV_NO_BUILD_PACKAGE", "UV_TORCH_BACKEND", "UV_NO_SOURCES"),
     *("UV_REQUIRE_HASHES", "UV_NO_BUILD_ISOLATION", "UV_VENV_SEED"),
 )
-_FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
+FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
 _PATHS = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PACKAGES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 _TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
@@ -66,6 +66,7 @@ class UvSettings:
         content: what decides which packages are chosen, for the key; may hold credentials.
         notes: what a person should read in the build log.
         find_links: the local folders among the places to find packages.
+        asked: local places that requirement files name as index or find-links, and the user does not.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -73,6 +74,7 @@ class UvSettings:
     content: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...]
     find_links: tuple[Path, ...]
+    asked: frozenset[Path] = frozenset()
 
 
 def uv_settings(env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> UvSettings:
@@ -91,6 +93,7 @@ def uv_settings(env: Mapping[str, str], folder: Path, options: Mapping[str, Sequ
         tuple(translator.content()),
         tuple(redacted(note) for note in translator.notes),
         tuple(translator.find_links),
+        translator.asked(),
     )
 
 
@@ -120,9 +123,17 @@ class _Translator:
         found = [f"{name}={self.env[name]}" for name in _CHOOSING if self.env.get(name)]
         found += [argument for argument in self.args if argument not in map(str, self._constraints)]
         found += [f"{place.name} {_listing(place)}" for place in self.find_links]
-        listed = [Path(path) for name in _FILE_LISTS for path in self.env.get(name, "").split()]
+        listed = [Path(path) for name in FILE_LISTS for path in self.env.get(name, "").split()]
         texts = [path.read_bytes() if path.is_file() else b"" for path in (*self._constraints, *listed)]
         return found + [hashlib.sha256(text).hexdigest() for text in (*texts, *self._uv_texts)]
+
+    def asked(self) -> frozenset[Path]:
+        names = ("find-links", "index-url", "extra-index-url")
+        mine = {self._place(value) for name in names for value in self._pip.get(name, "").split()}
+        return frozenset(self._place(value) for name in names for value in self._options.get(name, ())) - mine
+
+    def _place(self, value: str) -> Path:
+        return Path(os.path.normpath(path_of(self._url(value))))
 
     def _absolute(self, path: str) -> Path:
         return Path(os.path.normpath(self._folder / Path(path).expanduser()))
@@ -160,7 +171,7 @@ class _Translator:
 
     def _is_there(self, url: str) -> bool:
         """pip only warns of a local index or folder that is not there; uv would give up."""
-        if not url.startswith("file:") or Path(_path_of(url)).exists():
+        if not url.startswith("file:") or Path(path_of(url)).exists():
             return True
         self.notes.append(f"{url} is left out: there is no such folder.")
         return False
@@ -168,18 +179,18 @@ class _Translator:
     def _links(self) -> None:
         own = [place for place in self.env.get("UV_FIND_LINKS", "").split(",") if place.strip()]
         wanted = [url for url in map(self._url, self._list("find-links")) if self._is_there(url)]
-        places = [_path_of(url) if Path(_path_of(url)).is_dir() else url for url in wanted]
+        places = [path_of(url) if Path(path_of(url)).is_dir() else url for url in wanted]
         places += [str(self._absolute(place)) if "://" not in place else place for place in own]
         if places:
             self.env["UV_FIND_LINKS"] = ",".join(places)
-        self.find_links = [Path(_path_of(place)) for place in places if Path(_path_of(place)).is_dir()]
+        self.find_links = [Path(path_of(place)) for place in places if Path(path_of(place)).is_dir()]
 
     def _constraint_files(self) -> None:
         for place in self._list("constraint"):
             path = place if "://" in place else str(self._absolute(place))
             self._constraints += [] if "://" in path else [Path(path)]
             self.args += ["--constraint", path]
-        for name in _FILE_LISTS:
+        for name in FILE_LISTS:
             if self.env.get(name):
                 places = self.env[name].split()
                 self.env[name] = " ".join(str(self._absolute(p)) if "://" not in p else p for p in places)
@@ -208,7 +219,8 @@ class _Translator:
             self.env["UV_HTTP_TIMEOUT"] = self._of_pip("timeout")
 
 
-def _path_of(place: str) -> str:
+def path_of(place: str) -> str:
+    """A path, or the path in a `file:` URL."""
     return unquote(urlsplit(place).path) if place.startswith("file:") else place
 
 
@@ -236,7 +248,7 @@ def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
     """The keys that uv's own configuration files set, and their contents."""
     keys: set[str] = set()
     texts = []
-    for path in _uv_places(env):
+    for path in uv_places(env):
         try:
             texts.append(path.read_bytes())
             table: dict[str, Any] = tomllib.loads(texts[-1].decode())
@@ -248,7 +260,8 @@ def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
     return keys, texts
 
 
-def _uv_places(env: Mapping[str, str]) -> list[Path]:
+def uv_places(env: Mapping[str, str]) -> list[Path]:
+    """Where uv looks for its own settings, there or not."""
     if env.get("UV_CONFIG_FILE"):
         return [Path(env["UV_CONFIG_FILE"])]
     if env.get("UV_NO_CONFIG", "").lower() in _TRUE:

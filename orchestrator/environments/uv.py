@@ -1,29 +1,21 @@
-"""Runs uv: its output to the build log while it comes, its end as an error in one sentence, its death on request."""
+"""Runs uv, wherever that is: its output to the build log while it comes, its end as an error in one sentence."""
 
 from __future__ import annotations
 
 import errno
-import json
-import os
 import re
-import selectors
 import shutil
-import signal
-import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, ClassVar
 
-import psutil
 from uv import find_uv_bin
 
+from orchestrator.environments.base import Place
 from orchestrator.environments.request import redacted
 from orchestrator.errors import BuildFailed, DiskFull, SpellError
 
-_POLL_S = 0.05  # how late a wish to cancel may be seen
-_GRACE_S = 1.0
 _KEPT_LINES = 400
 _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
@@ -46,6 +38,9 @@ class BuildCancelled(SpellError):
 
     code: ClassVar[str] = "cancelled"
     http_status: ClassVar[int] = 409
+
+    def __init__(self, message: str = "The build of the environment was cancelled.", cure: str = "") -> None:
+        super().__init__(message, cure)
 
 
 class IndexAway(BuildFailed):
@@ -94,10 +89,12 @@ class Uv:
     """uv, started again and again for one build.
 
     Args:
+        place: where it runs.
+        executable: its path there.
         folder: the working directory of uv; it keeps out the projects around the home.
         env: the whole environment of uv.
         log: where its output goes.
-        cancelled: asked every `_POLL_S` seconds.
+        cancelled: asked many times a second.
         record: where the process is noted while it lives, so that a later server can end it if this one is killed.
 
     Attributes:
@@ -105,9 +102,17 @@ class Uv:
     """
 
     def __init__(
-        self, folder: Path, env: Mapping[str, str], log: BuildLog, cancelled: Callable[[], bool], record: Path
+        self,
+        place: Place,
+        executable: str,
+        folder: Path,
+        env: Mapping[str, str],
+        log: BuildLog,
+        cancelled: Callable[[], bool],
+        record: Path,
     ) -> None:
-        self._executable = uv_executable()
+        self._place = place
+        self._executable = executable
         self._folder = folder
         self._env = dict(env)
         self._log = log
@@ -124,88 +129,40 @@ class Uv:
             BuildCancelled: as asked; uv and its children are gone.
         """
         output: deque[str] = deque(maxlen=_KEPT_LINES)
-        process = subprocess.Popen(
+        rest = b""
+
+        def take(data: bytes) -> None:
+            nonlocal rest
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._say(line, output)
+
+        code = self._place.run(
             [self._executable, *args],
             cwd=self._folder,
             env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            record=self._record,
+            output=take,
+            cancelled=self._cancelled,
         )
-        try:
-            _note(process.pid, self._record)
-            self._follow(process, output)
-            code = process.wait()
-        finally:
-            end_group(process)
-            self._record.unlink(missing_ok=True)
+        take(b"\n")
         if code != 0:
             raise failure(output, code)
 
-    def _follow(self, process: subprocess.Popen[bytes], output: deque[str]) -> None:
-        assert process.stdout is not None
-        buffer = b""
-        with process.stdout as pipe, selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while True:
-                if self._cancelled():
-                    raise BuildCancelled("The build of the environment was cancelled.")
-                ready = selector.select(_POLL_S)
-                chunk = os.read(pipe.fileno(), 1 << 16) if ready else b""
-                buffer = self._take(buffer + chunk, output)
-                # A process that a build left behind may hold the pipe open for ever.
-                if not chunk and (ready or process.poll() is not None):
-                    break
-        self._take(buffer + b"\n", output)
-
-    def _take(self, data: bytes, output: deque[str]) -> bytes:
-        *lines, rest = data.split(b"\n")
-        for raw in lines:
-            line = _OWN_FOLDER.sub("", raw.decode(errors="replace").rstrip("\r"))
-            for path, shown in self.shown.items():
-                line = line.replace(path, shown)
-            if not _NOISE.match(line):
-                output.append(line)
-                self._log.say(line)
-        return rest
-
-
-def _note(pid: int, record: Path) -> None:
-    with suppress(psutil.Error):
-        record.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all it started: asked first, killed after a second."""
-    for sign, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(wait_s)
-            break
-    with suppress(ProcessLookupError, PermissionError):  # what the leader's end did not end
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def end_recorded(record: Path) -> None:
-    """End the uv that a killed server left behind, where the record still names it and no other process."""
-    try:
-        noted = json.loads(record.read_text())
-        process = psutil.Process(int(noted["pid"]))
-        if abs(process.create_time() - float(noted["started"])) > 1:
-            return
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(_GRACE_S)
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return
+    def _say(self, raw: bytes, output: deque[str]) -> None:
+        line = _OWN_FOLDER.sub("", raw.decode(errors="replace").rstrip("\r"))
+        for path, shown in self.shown.items():
+            line = line.replace(path, shown)
+        if not _NOISE.match(line):
+            output.append(line)
+            self._log.say(line)
 
 
 def failure(output: Iterable[str], code: int) -> SpellError:
     """The error that uv's output tells of."""
     lines = list(output)
     text = "\n".join(lines)
-    if _DISK_FULL.search(text):
+    if is_told_full(text):
         return disk_full()
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
@@ -223,6 +180,11 @@ def disk_full() -> DiskFull:
         "The disk became full while the environment was built.",
         "Make room where the home and uv's cache are (`uv cache dir` names it), then cast the run again.",
     )
+
+
+def is_told_full(text: str) -> bool:
+    """Whether a program says that it could not write for want of room."""
+    return _DISK_FULL.search(text) is not None
 
 
 def is_disk_full(error: OSError) -> bool:

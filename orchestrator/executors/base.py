@@ -4,8 +4,8 @@ An executor runs one attempt of one run and says how it ended. It holds nothing 
 `recover` gets a handle back from the attempt's folder after spelld died. There is no verb for logs: the launch names the
 log file. No caller asks which executor it has.
 
-Life of an attempt: refuse/warnings (at casting) → prepare → start → wait → destroy; stop and usage at any time between
-start and destroy; recover instead of start after a restart of spelld.
+Life of an attempt: lacks/refuse/warnings (at casting) → base → places → prepare → start → wait → destroy; stop, usage
+and open_session at any time between start and destroy; recover instead of base … start after a restart of spelld.
 
 To add an executor: one module beside this one, one line in `server/app.py`, and `tests/test_executors.py` must pass
 with it.
@@ -14,12 +14,15 @@ with it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from orchestrator.records import MachineType
+from orchestrator.environments.base import Base
+from orchestrator.environments.collected import Removed
+from orchestrator.errors import Conflict
+from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
 
@@ -32,22 +35,54 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run sees what it is given; paths as the run writes them.
+
+    Attributes:
+        code, environment, runtime, metrics, bytecode: the root of the code, the Python environment, what is importable
+            in every run, the file of its metrics, the folder of byte code that is not compiled yet.
+        tools: folders in front of its PATH.
+        path: the PATH behind them; "" for the server's.
+        home: its HOME; "" for the server's.
+        certificates: the CA bundle that it shall trust; "" for what the server's variables say.
+        is_here: whether it sees this machine's files, and so its server and variables that name files.
+    """
+
+    code: str
+    environment: str
+    runtime: str
+    metrics: str
+    bytecode: str
+    tools: tuple[str, ...] = ()
+    path: str = ""
+    home: str = ""
+    certificates: str = ""
+    is_here: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
-    """All that an executor needs to run one attempt.
+    """All that an executor needs to run one attempt. Paths are of this machine.
 
     Attributes:
         number, attempt: the run and which try of it this is (from 1).
         command: for a shell.
         code: the root of the code, writable; the run's work dir.
         subdir: the caller's directory below `code`; "" for the root itself.
-        env: the run's whole environment; hidden in `repr`.
+        env: the run's whole environment, made for the executor's `places`; hidden in `repr`.
         binds: its mounts.
+        base: what its environment stands on.
         environment: the root of its Python environment.
+        runtime: what is importable in every run.
+        metrics: the file that gets its metrics.
+        bytecode: where it keeps byte code of an environment that is not compiled yet; None when that is.
+        scratch: an empty folder, writable, that goes with the run; may become its HOME.
         log: the file that gets stdout and stderr, byte for byte.
         folder: the attempt's own folder; request, claim and verdict lie there.
         protected: folders of the home that the run must not change.
-        writable: places below them that it may.
+        machine: what it asked for; a limit where the executor can hold a run to it.
         gpus: indices of the GPUs it was given.
+        network: `bridge` or `none`; "" for the executor's own choice.
         timeout_s: stop after this running time; None for never.
         grace_s: between TERM and KILL.
     """
@@ -59,14 +94,25 @@ class Launch:
     subdir: str
     env: Mapping[str, str] = field(repr=False)
     binds: tuple[Bind, ...]
+    base: Base
     environment: Path
+    runtime: Path
+    metrics: Path
+    bytecode: Path | None
+    scratch: Path
     log: Path
     folder: Path
     protected: tuple[Path, ...]
-    writable: tuple[Path, ...]
+    machine: MachineType
     gpus: tuple[int, ...]
+    network: str
     timeout_s: float | None
     grace_s: float
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """What below the protected folders the run may change."""
+        return (self.code, self.metrics, *([self.bytecode] if self.bytecode else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +155,38 @@ class Usage:
     processes: int
 
 
+class Session(ABC):
+    """A command beside a run's own, in the same surroundings, with somebody at its keyboard."""
+
+    @abstractmethod
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        """What it says, as it comes: 1 and bytes of stdout, 2 and bytes of stderr; ends with it."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Type something; b"" ends its input."""
+
+    @abstractmethod
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal has this size now."""
+
+    @abstractmethod
+    def exit_code(self) -> int:
+        """How it ended; called after `read` has ended."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nobody is at its keyboard any more."""
+
+
 class Executor(ABC):
     """Runs commands somewhere. All methods may be called from any thread."""
 
     name: ClassVar[str]
+
+    def lacks(self) -> str:
+        """Why it can run nothing now, in words; "" when it can. Fast."""
+        return ""
 
     @abstractmethod
     def refuse(self, spec: RunSpec) -> None:
@@ -121,6 +195,25 @@ class Executor(ABC):
     @abstractmethod
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         """What it will run but not hold to the letter, in words for the person who casts it."""
+
+    @abstractmethod
+    def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
+        """What the environment of this run stands on; built first where it must be.
+
+        Args:
+            gpus: how many the run has.
+            log: the build log; what is said is appended as it comes.
+            cancelled: asked many times a second.
+
+        Raises:
+            BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when there is none.
+        """
+
+    @abstractmethod
+    def places(
+        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+    ) -> Places:
+        """Where a run will see these."""
 
     @abstractmethod
     def prepare(self, launch: Launch) -> None:
@@ -135,7 +228,7 @@ class Executor(ABC):
         """Start the attempt. When this returns, the command runs, or has run already.
 
         Raises:
-            PhaseFailed: when it could not be started; nothing of it is left then.
+            PhaseFailed: when it could not be started. What is left of it is found by `recover`, and destroyed.
             Conflict: when the attempt was started by somebody else before.
         """
 
@@ -145,11 +238,17 @@ class Executor(ABC):
 
         Returns:
             None when the attempt was never started; then it is sure that it never will be.
+
+        Raises:
+            ExecutorFailed: it was never started and never will be, but something of it is left; to be called again.
         """
 
     @abstractmethod
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
-        """Wait for the end of the attempt; None when `timeout_s` passed before."""
+        """Wait for the end of the attempt; None when `timeout_s` passed before.
+
+        Unless the verdict says that something was lost, none of its processes can write to its files any more.
+        """
 
     @abstractmethod
     def stop(self, handle: Handle, *, kill: bool) -> None:
@@ -159,6 +258,57 @@ class Executor(ABC):
     def usage(self, handle: Handle) -> Usage | None:
         """What it uses now; None when it is over."""
 
+    def open_session(
+        self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
+    ) -> Session:
+        """Start a command beside a running attempt's own.
+
+        Args:
+            command: program and arguments; one word is a line for a shell, none the shell itself.
+            env: its whole environment.
+            cwd: where it starts, as the run sees it.
+            terminal: whether it gets a terminal (its stderr is then part of its stdout).
+
+        Raises:
+            Conflict: when this executor cannot, or the attempt is over.
+        """
+        raise Conflict(
+            f"A run of the {self.name} executor has no container to look into.",
+            "It is an ordinary process of this machine: spell info shows where it works.",
+        )
+
+    def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most leave nothing
+        """Remove what a dead server may have left of attempts that nobody needs.
+
+        Args:
+            needed: whether a run, by number and attempt, is still led by somebody.
+        """
+
+    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+        """Remove images that its runs have needed, and that nobody used for so long. Returns what went, or would go.
+
+        Args:
+            keep: images of active runs, by ID.
+            older_than_s: how long nobody must have used them.
+            dry_run: only tell.
+
+        Raises:
+            PhaseFailed: when that cannot be told now.
+        """
+        return []
+
+    def checks(self, gpus: int) -> Iterable[CheckRecord]:
+        """What `spell doctor` says about it. May take a while.
+
+        Args:
+            gpus: how many this machine has.
+        """
+        return ()
+
     @abstractmethod
     def destroy(self, handle: Handle) -> None:
-        """See to it that no process or other thing of the attempt is left, except its files. May be called again."""
+        """See to it that no process or other thing of the attempt is left, except its files. May be called again.
+
+        Raises:
+            ExecutorFailed: when something may be left; then it is called again, and its machine is not free before.
+        """

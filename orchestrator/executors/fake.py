@@ -17,11 +17,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from orchestrator.environments import Base, Here
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
 from orchestrator.records import MachineType
 from orchestrator.spec import RunSpec
 
@@ -38,11 +39,20 @@ class FakeExecutor(Executor):
         self._changed = threading.Condition()
 
     def refuse(self, spec: RunSpec) -> None:
-        if any(mount.path.startswith("/") for mount in spec.mounts):
-            raise InvalidConfig("The fake executor cannot mount at an absolute path.")
+        for mount in spec.mounts:
+            if mount.path.startswith("/"):
+                raise InvalidConfig(f"The fake executor cannot mount at the absolute path {mount.path!r}.")
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         return ("The fake executor runs nothing.",)
+
+    def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
+        return Base(Here())
+
+    def places(
+        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+    ) -> Places:
+        return Places(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
 
     def prepare(self, launch: Launch) -> None:
         pass

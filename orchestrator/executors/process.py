@@ -8,7 +8,6 @@ found by their parents; `isolation` tells which.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -19,17 +18,21 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 import orchestrator
-from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, MountFailed, PhaseFailed
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.environments import Base, Here
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
+from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
+from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
-from orchestrator.records import MachineType
+from orchestrator.executors.verdict import phase_error, read_verdict
+from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
 _PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
@@ -41,6 +44,10 @@ _BOOT = (
 # The interpreter itself, not a version manager's or a virtual environment's way to it: that costs up to 0.1 s.
 _PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
 _MARK = "SPELL_RUN_MARK"
+_ALLOW_NAMESPACES = (
+    "Let users have them, by one of: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1 (Debian), "
+    "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)."
+)
 _LOST_POLL_S = 0.1
 
 
@@ -69,7 +76,13 @@ class ProcessExecutor(Executor):
             if mount.path.startswith("/"):
                 raise InvalidConfig(
                     f"The process executor cannot mount at the absolute path {mount.path!r}.",
-                    "Give a path relative to the working directory.",
+                    "Give a path relative to the working directory, or cast it with --executor docker.",
+                )
+        for asked in ("image", "apt", "network"):
+            if getattr(spec, asked):
+                raise InvalidConfig(
+                    f"The process executor runs nothing in containers, and so has no {asked}.",
+                    "Cast it with --executor docker, where a Docker engine answers; see: spell doctor",
                 )
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
@@ -81,22 +94,23 @@ class ProcessExecutor(Executor):
             found.append("Private namespaces are not to be had here: the run, being root, could write to its mounts.")
         return tuple(found)
 
+    def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
+        return Base(Here())
+
+    def places(
+        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+    ) -> Places:
+        return Places(
+            code=str(code),
+            environment=str(environment),
+            runtime=str(runtime),
+            metrics=str(metrics),
+            bytecode=str(bytecode or ""),
+            tools=(f"{runtime}/bin",),
+        )
+
     def prepare(self, launch: Launch) -> None:
-        for bind in launch.binds:
-            target = _inside(launch.code, bind.target)
-            if not bind.source.exists():
-                raise MountFailed(f"{bind.source} is gone")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if self.isolation == "none":
-                    _link(bind.source, target)
-                elif bind.source.is_dir():
-                    target.mkdir(exist_ok=True)
-                else:
-                    target.touch()
-            except OSError as error:
-                kind = DiskFull if _is_disk_full(error) else MountFailed
-                raise kind(f"{bind.target!r} cannot be placed: {error.strerror}") from error
+        make_mount_points(launch, _link if self.isolation == "none" else make_placeholder)
 
     def start(self, launch: Launch) -> Handle:
         try:
@@ -105,13 +119,13 @@ class ProcessExecutor(Executor):
             if not words and not (launch.folder / "claim.json").exists():
                 words = self._nursery.start(launch.folder)  # the nursery was killed; the claim makes a second try safe
         except OSError as error:
-            kind = DiskFull if _is_disk_full(error) else ExecutorFailed
+            kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
         (launch.folder / "request.json").unlink(missing_ok=True)  # it holds the environment's values
         if "started_at" in words:
             return self._handle(launch.folder)
         if "error" in words:
-            raise _phase_error(words["error"])
+            raise phase_error(words["error"])
         if "taken" in words:
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         if (launch.folder / "claim.json").exists():
@@ -158,6 +172,18 @@ class ProcessExecutor(Executor):
                     count += 1
         return Usage(cpu_time_s, memory_bytes, count) if count else None  # over, but not reaped yet
 
+    def checks(self, gpus: int) -> Iterator[CheckRecord]:
+        if self.isolation == "namespaces":
+            words = "a process run has its own: its mounts are read-only, none of its processes outlives it"
+            yield CheckRecord("namespaces", "ok", words)
+            return
+        yield CheckRecord(
+            "namespaces",
+            "warn",
+            "not to be had: mounts of a process run are links, and the store is protected by its permissions only",
+            "" if sys.platform != "linux" or not self._allowed else _ALLOW_NAMESPACES,
+        )
+
     def destroy(self, handle: Handle) -> None:
         self.stop(handle, kill=True)
         if handle.data["boot_id"] != identity.boot_id():
@@ -175,7 +201,7 @@ class ProcessExecutor(Executor):
         if self.isolation == "namespaces":
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
-            binds += [(str(bind.source), str(_inside(launch.code, bind.target)), True) for bind in launch.binds]
+            binds += [(str(bind.source), str(inside(launch.code, bind.target)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {
             "version": supervisor.VERSION,
@@ -237,31 +263,12 @@ class _Nursery:
         return ours
 
 
-def _inside(code: Path, target: str) -> Path:
-    """`target` below the code's root, when no link of the code leads elsewhere on the way."""
-    path = code / target
-    if not path.parent.resolve().is_relative_to(code.resolve()):
-        raise MountFailed(f"{target!r} leads out of the work dir through a link of the code")
-    if path.is_symlink():
-        raise MountFailed(f"{target!r} is a link in the code")
-    return path
-
-
 def _link(source: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     else:
         target.unlink(missing_ok=True)
     target.symlink_to(source)
-
-
-def _phase_error(words: dict[str, Any]) -> PhaseFailed:
-    kinds: dict[str, type[PhaseFailed]] = {"mount_failed": MountFailed, "disk_full": DiskFull}
-    return kinds.get(str(words["reason"]), ExecutorFailed)(str(words["detail"]))
-
-
-def _is_disk_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _alive(handle: Handle) -> bool:
@@ -308,24 +315,7 @@ def _read_verdict(handle: Handle) -> Verdict:
         if handle.data["boot_id"] != identity.boot_id():
             return Verdict(reason="machine_restarted")
         return Verdict(reason="supervisor_lost", detail=f"process {handle.data['pid']} is gone")
-    error = words["error"] or {}
-    reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
-    if words["disk_full"]:
-        detail = "there was no space left when the command ended"
-    for flag in ("disk_full", "out_of_memory", "timed_out"):
-        if words[flag]:
-            reason = flag
-    return Verdict(
-        exit_code=words["exit_code"],
-        signal=words["signal"],
-        reason=reason,
-        detail=detail,
-        started_at=words["started_at"],
-        ended_at=words["ended_at"],
-        duration_s=words["duration_s"],
-        cpu_time_s=words["cpu_time_s"],
-        max_rss_bytes=words["max_rss_bytes"],
-    )
+    return read_verdict(words)
 
 
 def _kill_marked(mark: str) -> None:

@@ -12,35 +12,46 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 import orchestrator
 from orchestrator import config as configuration
 from orchestrator import machine, runenv
-from orchestrator.environments import Environments
+from orchestrator.baking import Baker
+from orchestrator.config import Config
+from orchestrator.engine import Engine
+from orchestrator.environments import Environments, Images
 from orchestrator.errors import InvalidConfig, NotFound, SaveFailed, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
+from orchestrator.executors.docker import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
-from orchestrator.lifecycle import Workshop
 from orchestrator.outputs import remove_tree
 from orchestrator.records import API_VERSION
 from orchestrator.scheduler import Scheduler
 from orchestrator.server.follow import Hub
 from orchestrator.server.routes import router
+from orchestrator.server.sessions import refuse
+from orchestrator.server.sessions import router as sessions
 from orchestrator.service import Service
 from orchestrator.states import FINAL
 from orchestrator.store import Store
 from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
+from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 _KEEPS_WORK = ("save_failed", "disk_full", "internal_error")  # outputs may be there that were not saved
 
 
-def executors() -> dict[str, Executor]:
-    """Every executor that there is, by name."""
-    return {ProcessExecutor.name: ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never")}
+def executors(engine: Engine, images: Images, config: Config) -> dict[str, Executor]:
+    """Every executor that there is, by name; those that are preferred first."""
+    found: list[Executor] = [
+        DockerExecutor(engine, images, config.docker, runenv.certificates(os.environ)),
+        ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never"),
+    ]
+    return {executor.name: executor for executor in found}
 
 
 def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor] | None = None) -> FastAPI:
@@ -54,6 +65,8 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
     """
     config = configuration.load(home.config)
+    engine = Engine(home, config.docker.host)
+    images = Images(engine, config.docker)
     hub = Hub()
     store = Store(Database(home.database), hub.changed)
     shop = Workshop(
@@ -61,15 +74,15 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         home=home,
         config=config,
         blobs=BlobStore(home),
-        environments=Environments(home),
-        executors=found if found is not None else executors(),
+        environments=Environments(home, engine=engine),
+        executors=found if found is not None else executors(engine, images, config),
         hasher=Hasher(store, home),
-        server_env=runenv.passed(os.environ, config.pass_env),
+        server_env=dict(os.environ),
         closing=threading.Event(),
     )
-    default = config.executor or ProcessExecutor.name
-    if default not in shop.executors:
-        raise InvalidConfig(f"{home.config}: executor: there is no executor {default!r}.")
+    if config.executor and config.executor not in shop.executors:
+        raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
+    defaults = [config.executor] if config.executor else list(shop.executors)
     scheduler = Scheduler(shop, machine.detect())
 
     @asynccontextmanager
@@ -93,10 +106,11 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = Service(shop, scheduler, default)
+    app.state.service = Service(shop, scheduler, defaults, Baker(shop, engine, images))
     app.state.hub = hub
     app.state.stop = stop
     app.include_router(router)
+    app.include_router(sessions)
     app.add_exception_handler(SpellError, _answer_error)
     app.add_exception_handler(Exception, _answer_crash)
     return app
@@ -135,13 +149,16 @@ class _CheckVersion:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             spoken = dict(scope["headers"]).get(b"spell-api")
             if spoken is not None and spoken != str(API_VERSION).encode():
                 error = VersionMismatch(
                     f"This server speaks version {API_VERSION} of the API, the client {spoken.decode('latin-1')}.",
                     "Install the same spell on both sides; restart an old server with: spell server stop",
                 )
-                await JSONResponse(error.to_wire(), status_code=error.http_status)(scope, receive, send)
+                if scope["type"] == "http":
+                    await JSONResponse(error.to_wire(), status_code=error.http_status)(scope, receive, send)
+                else:
+                    await refuse(WebSocket(scope, receive, send), error)
                 return
         await self._app(scope, receive, send)

@@ -60,7 +60,14 @@ def _server(home: Home) -> uvicorn.Server:
 
     app = make_app(home, stop)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+            ws_ping_interval=None,  # the kernel tells when a client is gone; one that only reads slowly is not
+        )
     )
     return server
 

@@ -15,6 +15,8 @@ from orchestrator.errors import InvalidConfig, NotFound
 from orchestrator.records import (
     ArtifactRecord,
     CastRecord,
+    CheckRecord,
+    CollectionRecord,
     EventRecord,
     FileRecord,
     MachineRecord,
@@ -23,6 +25,7 @@ from orchestrator.records import (
     RunSummary,
     SampleRecord,
     ServerRecord,
+    StatRecord,
 )
 from orchestrator.resources import read_chunks, tail
 from orchestrator.server.follow import Follower, Hub, Position
@@ -68,6 +71,36 @@ def stop_server(request: Request) -> Response:
 def machine_types(verbs: Verbs) -> Response:
     """All machine types, and how many more runs of each would start at once."""
     return _json(verbs.machines())
+
+
+@router.get("/doctor", response_model=list[CheckRecord])
+def examine(verbs: Verbs) -> Response:
+    """What works on the server's machine, and what does not."""
+    return _json(verbs.examine())
+
+
+@router.post("/gc", response_model=CollectionRecord)
+def collect(
+    verbs: Verbs,
+    older_than_s: Annotated[float, Query(ge=0, lt=1e10)],
+    dry_run: bool = False,  # noqa: FBT001, FBT002  of the query
+) -> Response:
+    """Remove what earlier runs have left, and nobody uses and nobody used for so long."""
+    return _json(verbs.collect(older_than_s, dry_run=dry_run))
+
+
+@router.get("/stats", response_model=list[StatRecord])
+def stats(verbs: Verbs, run: Annotated[list[str] | None, Query()] = None) -> Response:
+    """What these runs use now; all that run, when none is named."""
+    return _json(verbs.stats(run or ()))
+
+
+@router.post("/images")
+def bake(
+    verbs: Verbs, spec: Annotated[dict[str, Any], Body()], tag: Annotated[str, Body()], push: Annotated[bool, Body()]
+) -> Response:
+    """Bake the environment of a spec into an image, and push it when asked. JSON lines, see `baking.Baker.bake`."""
+    return StreamingResponse(verbs.baker.bake(read_spec(spec), tag, push=push), media_type="application/jsonl")
 
 
 @router.post("/trees")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, TextClause, func, insert, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records import EventRecord, RunRecord, RunSummary
 from orchestrator.spec import to_wire
-from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, OCCUPYING, State, Wish
+from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
@@ -24,6 +24,8 @@ from orchestrator.store.tables import events, labels, mounts, runs
 
 MAX_PAGE = 10_000
 _ROWS_AT_ONCE = 20
+RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
+"""The columns of a run that has given back its machine."""
 _DEMAND = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
 _SUMMARY = [
     runs.c[name]
@@ -124,6 +126,7 @@ class Store(DetailStore):
                     fence=runs.c.fence + 1,
                     attempt=runs.c.attempt + 1,
                     gpus=json.dumps(list(gpus)),
+                    held=True,
                 )
             ).rowcount
             if not changed:
@@ -182,6 +185,11 @@ class Store(DetailStore):
             if not changed:
                 raise StaleFence(f"Run {number} is worked on by somebody else.")
 
+    def release(self, number: int, fence: int) -> None:
+        """Its machine is free, whatever state the run is in. Nothing happens when it is somebody else's by now."""
+        with self._db.write() as connection:
+            connection.execute(update(runs).where(runs.c.number == number, runs.c.fence == fence).values(**RELEASED))
+
     def notice(self, number: int, text: str) -> None:
         """Tell the followers of a run something."""
         with self._db.write() as connection:
@@ -204,14 +212,14 @@ class Store(DetailStore):
 
     def queued(self) -> Iterator[Demand]:
         """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
-        return self._demands([State.MACHINE_REQUESTED])
+        return self._demands(runs.c.state == State.MACHINE_REQUESTED)
 
     def occupying(self) -> Iterator[Demand]:
         """Runs that hold cores, memory or GPUs now."""
-        return self._demands(OCCUPYING)
+        return self._demands(text("held"))  # as the index says it
 
-    def _demands(self, states: Iterable[State]) -> Iterator[Demand]:
-        query = select(*_DEMAND).where(runs.c.state.in_(list(states))).order_by(runs.c.number)
+    def _demands(self, which: ColumnElement[bool] | TextClause) -> Iterator[Demand]:
+        query = select(*_DEMAND).where(which).order_by(runs.c.number)
         with self._db.read() as connection:
             for row in connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
                 yield Demand(
@@ -223,6 +231,12 @@ class Store(DetailStore):
                     row.gpus_wanted,
                     tuple(json.loads(row.gpus)),
                 )
+
+    def unreleased(self) -> list[ClaimedRun]:
+        """Runs that have ended, and whose machine nobody has given back yet."""
+        query = select(runs).where(text("held"), runs.c.state.in_(list(FINAL)))
+        with self._db.read() as connection:
+            return [claimed_run(row) for row in connection.execute(query)]
 
     def led(self) -> list[int]:
         """The numbers of all runs that somebody leads: neither queued nor final, oldest first."""
@@ -236,6 +250,13 @@ class Store(DetailStore):
         query = select(func.count()).select_from(runs).where(runs.c.state.in_(list(ACTIVE)))
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
+
+    def in_use(self) -> tuple[set[str], set[str]]:
+        """Keys of the environments, and IDs of the images, of runs that have not ended or still hold their machine."""
+        query = select(runs.c.environment, runs.c.image).where(runs.c.state.in_(list(ACTIVE)) | runs.c.held)
+        with self._db.read() as connection:
+            rows = connection.execute(query).all()
+        return {row.environment for row in rows} - {None}, {row.image for row in rows} - {None}
 
     def find(self, reference: str) -> int:
         """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
@@ -301,7 +322,7 @@ class Store(DetailStore):
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
         fields = dict(row._mapping)
-        for key in ("fence", "cpus", "memory_bytes", "gpus_wanted", "metrics_offset"):
+        for key in ("fence", "cpus", "memory_bytes", "gpus_wanted", "metrics_offset", "held"):
             del fields[key]
         for key in ("spec", "gpus", "packages"):
             fields[key] = json.loads(fields[key])
@@ -329,7 +350,7 @@ def _move(connection: Connection, number: int, fence: int, to: State, text: str,
 def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:
     end = ENDS[reason]
     message = end.text.format(code=columns.get("exit_code"), signal=columns.get("signal"), detail=detail)
-    columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message, "gpus": "[]"}
+    columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message}
     _move(connection, number, fence, end.state, message, columns)
 
 

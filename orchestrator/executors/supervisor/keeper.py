@@ -1,7 +1,7 @@
 """The parent of the command: starts it, reaps every orphan, and sees to it that nothing of the run outlives it.
 
-In a process namespace the keeper is its init, and the kernel ends everything with it. Elsewhere it is a subreaper: it
-adopts every descendant (setsid, nohup, double fork alike) and kills them until none is left.
+In a process namespace or a container the keeper is its init, and the kernel ends everything with it. Elsewhere it is a
+subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kills them until none is left.
 
     SIGTERM   stop: TERM to all, the grace time, KILL
     SIGUSR1   kill: KILL to all at once; also sent by the kernel when the supervisor dies
@@ -24,7 +24,7 @@ _KILL_ROUND_S = 0.01
 
 
 class Keeper:
-    """Runs one command to its end. `run` never returns."""
+    """Runs one command to its end."""
 
     def __init__(self, request: dict[str, Any], result_fd: int, report_fd: int, log_fd: int) -> None:
         self.request = request
@@ -32,28 +32,32 @@ class Keeper:
         self.report_fd = report_fd
         self.log_fd = log_fd
         self.started_at = 0.0
-        self.in_namespace = request["isolation"] == "namespaces"
+        self.is_init = request["isolation"] != "none"
         self.command_pid = 0
         self.command_over = False
         self.stop_deadline: float | None = None
         self.timed_out = False
 
     def run(self, go_fd: int) -> None:
-        """Wait for the word on `go_fd`, run the command, write its result, exit when nothing of the run is left."""
-        isolation.die_with_parent(signal.SIGKILL if self.in_namespace else signal.SIGUSR1)
+        """Wait for the word on `go_fd`, then `lead`. Never returns."""
+        isolation.die_with_parent(signal.SIGKILL if self.is_init else signal.SIGUSR1)
         if not os.read(go_fd, 1) or _hung_up(go_fd):
             os._exit(1)  # the supervisor died before it said go, or before the kernel knew whom to tell
-        if self.in_namespace:
+        if self.is_init:
             isolation.mount_proc()
         else:
             isolation.adopt_orphans()
+        self.lead()
+        os._exit(0)
+
+    def lead(self) -> None:
+        """Run the command, write its result, return when nothing of the run is left."""
         started = time.monotonic()
         self.command_pid = self._start()
         if self.command_pid:
             self.started_at = time.time()
             self._report_start()
             self._watch(started)
-        os._exit(0)
 
     def _start(self) -> int:
         """Fork the command. Returns its pid, or 0 after the failure to start it was told."""
@@ -79,7 +83,7 @@ class Keeper:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)  # whatever spelld, or who started it, ignores
         os.chdir(self.request["cwd"])
-        if self.in_namespace:
+        if self.request["isolation"] == "namespaces":
             isolation.give_up_mounting()
         empty = os.open(os.devnull, os.O_RDONLY)
         os.dup2(empty, 0)
@@ -122,7 +126,7 @@ class Keeper:
         self._signal_all(signal.SIGCONT)  # a stopped process sees TERM only when it goes on
 
     def _signal_all(self, number: int) -> None:
-        if self.in_namespace:
+        if self.is_init:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, number)
             return

@@ -21,6 +21,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,30 @@ def main(folder_name: str) -> int:
     except OSError as error:
         _report({"error": _words(error)})
         return 1
-    before = _oom_kills()
+    verdict = judge(lambda: _supervise(request, files.log), folder, _oom_kills, only_when_killed=True)
+    files.publish(verdict)
+    if verdict["error"]:
+        _report({"error": verdict["error"]})
+    return 0
+
+
+def judge(
+    run: Callable[[], dict[str, Any]], disk: Path, oom_kills: Callable[[], int], *, only_when_killed: bool
+) -> dict[str, Any]:
+    """Run a command, and say how it ended.
+
+    Args:
+        run: runs it; returns the fields of the verdict that its keeper knows.
+        disk: a place on the disk that it writes to.
+        oom_kills: how many processes were ended for want of memory up to now.
+        only_when_killed: whether such an end of some process is its own only when it was killed itself.
+    """
+    before = oom_kills()
     verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
     began_at, began = time.time(), time.monotonic()
     verdict |= {"max_rss_bytes": 0, "started_at": began_at}
     try:
-        verdict |= _supervise(request, files.log)
+        verdict |= run()
     except OSError as error:
         verdict["error"] = _words(error)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -78,12 +97,10 @@ def main(folder_name: str) -> int:
     verdict["ended_at"] = max(verdict["started_at"], began_at + verdict["duration_s"])
     verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
     killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
-    verdict["out_of_memory"] = killed and _oom_kills() > before
-    verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(folder)
-    files.publish(verdict)
-    if verdict["error"]:
-        _report({"error": verdict["error"]})
-    return 0
+    failed = killed if only_when_killed else verdict["exit_code"] != 0
+    verdict["out_of_memory"] = failed and oom_kills() > before
+    verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(disk)
+    return verdict
 
 
 def _request(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,140 @@
+"""`spell doctor`: what works here. What can be seen without a server is looked at on this side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+from uv import find_uv_bin
+
+import orchestrator
+from orchestrator.cli import show
+from orchestrator.client import connect
+from orchestrator.errors import SpellError
+from orchestrator.home import Home, default_home
+from orchestrator.records import CheckRecord
+
+_SIGNS = {"ok": "✓", "warn": "!", "fail": "✗"}
+_ASK_LIMIT_S = 5.0
+_LITTLE_BYTES = 5 << 30
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, json_: bool) -> None:
+    """Say what works here, and what to do about what does not. Exit code 1 when something needed is broken."""
+    found = [*_program(), *_git(), *_uv(), *_home(), *_server()]
+    if json_:
+        show.as_json(found)
+    else:
+        _print(found)
+    ctx.exit(int(any(item.status == "fail" for item in found)))
+
+
+def _print(found: Sequence[CheckRecord]) -> None:
+    signs = [show.plain(_SIGNS.get(item.status, "!")) for item in found]
+    sign_width, name_width = max(map(len, signs)), max(len(item.name) for item in found)
+    for sign, item in zip(signs, found, strict=True):
+        show.say(f"{sign.ljust(sign_width)} {item.name.ljust(name_width)}  {item.text}")
+        for line in item.cure.splitlines():
+            show.say(f"{' ' * (sign_width + name_width + 3)}{line}")
+
+
+def _program() -> Iterator[CheckRecord]:
+    words = f"spell {orchestrator.__version__}, Python {platform.python_version()}"
+    yield CheckRecord("program", "ok", f"{words}, {platform.system()} {platform.release()} {platform.machine()}")
+
+
+def _git() -> Iterator[CheckRecord]:
+    said = _said("git", "--version")
+    if said is None:
+        yield CheckRecord("git", "fail", "git is not to be had: no code can be captured", "Install git.")
+    else:
+        yield CheckRecord("git", "ok", said.removeprefix("git version "))
+
+
+def _uv() -> Iterator[CheckRecord]:
+    uv = _uv_executable()
+    said = _said(uv, "--version") if uv else None
+    if said is None:
+        cure = "Install it: pip install uv"
+        yield CheckRecord("uv", "fail", "uv, which builds environments, does not answer", cure)
+    else:
+        yield CheckRecord("uv", "ok", said.removeprefix("uv "))
+
+
+def _home() -> Iterator[CheckRecord]:
+    try:
+        home = Home(default_home())
+        place = _nearest(home.root)
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"\0")
+        usage = shutil.disk_usage(place)
+    except SpellError as error:
+        yield CheckRecord("home", "fail", error.message, error.cure)
+        return
+    except OSError as error:
+        cure = "Choose another one with SPELL_HOME=…, or mend its permissions."
+        yield CheckRecord("home", "fail", f"{default_home()} cannot be written to: {error.strerror}", cure)
+        return
+    yield CheckRecord("home", "ok", f"{home.root}{'' if home.root.exists() else ' (not made yet)'}")
+    words = f"{show.size(usage.free)} free of {show.size(usage.total)}"
+    few = usage.free < _LITTLE_BYTES
+    cure = "Make room: spell gc removes environments and images that nobody uses."
+    yield CheckRecord("disk", "warn" if few else "ok", words, cure if few else "")
+    yield from _cache(place)
+
+
+def _cache(place: Path) -> Iterator[CheckRecord]:
+    """Whether environments can be links to uv's cache: that takes a fraction of the time and of the room."""
+    uv = _uv_executable()
+    said = _said(uv, "cache", "dir") if uv else None
+    if not said:
+        return
+    with contextlib.suppress(OSError):
+        if _nearest(Path(said)).stat().st_dev == place.stat().st_dev:
+            yield CheckRecord("cache", "ok", f"{said} is on the disk of the home: packages are linked, not copied")
+            return
+        words = f"{said} is not on the disk of the home: packages are copied into each environment"
+        yield CheckRecord("cache", "warn", words, "Set UV_CACHE_DIR to a folder there, then: spell server stop")
+
+
+def _server() -> Iterator[CheckRecord]:
+    try:
+        with connect() as client:
+            yield from client.examine()
+    except SpellError as error:
+        yield CheckRecord("server", "fail", error.message, error.cure)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that there is."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _uv_executable() -> str | None:
+    try:
+        return os.fspath(find_uv_bin())
+    except FileNotFoundError:
+        return shutil.which("uv")
+
+
+def _said(*command: str) -> str | None:
+    """What a program says in one line; None when it fails, or takes too long."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASK_LIMIT_S, check=False, cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace").strip().partition("\n")[0] if done.returncode == 0 else None

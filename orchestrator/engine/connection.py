@@ -1,0 +1,125 @@
+"""The engine, over the docker SDK: https://docker-py.readthedocs.io"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engine import find
+from orchestrator.errors import ExecutorFailed
+from orchestrator.home import Home
+
+if TYPE_CHECKING:
+    import docker
+
+_TRUST_S = 5.0  # how long an answer to a ping is good
+CALL_LIMIT_S = 60.0
+
+
+class EngineError(ExecutorFailed):
+    """The engine refused, failed or did not answer. `status` is its HTTP status, 0 when it gave none."""
+
+    def __init__(self, message: str, cure: str = "", status: int = 0) -> None:
+        super().__init__(message, cure)
+        self.status = status
+
+
+class Engine:
+    """The engine that a home's server uses.
+
+    Args:
+        home: whose containers and images are ours, by label.
+        host: the configured address; "" looks for one.
+        env: the server's environment variables.
+    """
+
+    def __init__(self, home: Home, host: str = "", env: Mapping[str, str] = os.environ) -> None:
+        self.home = home
+        self.host = find.find_host(host, env)
+        self._asked_at, self._answered = float("-inf"), False
+        self._lock = threading.Lock()
+
+    def lacks(self) -> str:
+        """Why no container can be run now, in words; "" when one can. Costs nothing most of the time."""
+        if sys.platform != "linux":
+            return "Containers are supported on Linux only."
+        if not self.host:
+            return "No Docker engine was found."
+        if not self.host.startswith("unix://"):
+            return f"The Docker engine at {self.host} is not on this machine."
+        with self._lock:
+            if time.monotonic() - self._asked_at > _TRUST_S:
+                self._answered = find.answers(self.host)
+                self._asked_at = time.monotonic()
+            return "" if self._answered else f"No Docker engine answers at {self.host}."
+
+    @functools.cached_property
+    def api(self) -> docker.APIClient:
+        """The SDK's low-level client. It takes a while to load, hence not before it is used."""
+        sdk: Any = importlib.import_module("docker")
+        with self.told():
+            client: docker.APIClient = sdk.APIClient(base_url=self.host, version="auto", timeout=CALL_LIMIT_S)
+            return client
+
+    @functools.cached_property
+    def info(self) -> dict[str, Any]:
+        """What the engine says about itself: `docker info`."""
+        with self.told():
+            return dict(self.api.info())
+
+    @property
+    def is_rootless(self) -> bool:
+        """Whether root in a container is the person who runs the engine."""
+        return any("rootless" in option for option in self.info.get("SecurityOptions") or ())
+
+    @property
+    def user(self) -> str:
+        """UID:GID in a container of the person who runs this server, so that files made there are theirs."""
+        return "0:0" if self.is_rootless else f"{os.getuid()}:{os.getgid()}"
+
+    def labels(self, **more: str | int) -> dict[str, str]:
+        """The labels of what belongs to this home: `spell.home`, and `spell.NAME` for each of `more`."""
+        return {"spell.home": str(self.home.root)} | {f"spell.{name}": str(value) for name, value in more.items()}
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Errors of the SDK and of its connection, as `EngineError`."""
+        errors: Any = importlib.import_module("docker.errors")
+        requests: Any = importlib.import_module("requests")
+        try:
+            yield
+        except errors.APIError as error:
+            words = str(error.explanation or error).strip()
+            raise EngineError(words, status=error.response.status_code if error.response is not None else 0) from error
+        except (errors.DockerException, requests.RequestException, OSError) as error:
+            raise EngineError(f"the Docker engine at {self.host} does not answer: {error}") from error
+
+    def remove(self, container: str) -> None:
+        """Remove a container with its anonymous volumes, running or not. No error when it is not there.
+
+        Raises:
+            EngineError: when it is still there.
+        """
+        try:
+            with self.told():
+                self.api.remove_container(container, v=True, force=True)
+        except EngineError as error:
+            if error.status == 409:  # somebody is at it: wait until it is gone
+                self._await_removal(container)
+            elif error.status != 404:
+                raise
+
+    def _await_removal(self, container: str) -> None:
+        try:
+            with self.told():
+                self.api.wait(container, condition="removed", timeout=CALL_LIMIT_S)
+        except EngineError as error:
+            if error.status != 404:
+                raise

@@ -1,0 +1,72 @@
+"""Where the engine's socket is, and whether anybody answers there. Standard library only: asked at every start.
+
+Docker's own order (https://docs.docker.com/engine/manage-resources/contexts/): DOCKER_HOST, DOCKER_CONTEXT or the
+context chosen with `docker context use`, the usual socket; then those of rootless Docker and of podman.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PING_LIMIT_S = 2.0
+
+
+def find_host(configured: str, env: Mapping[str, str]) -> str:
+    """The address of the engine, `unix:///…` or another one that we refuse later; "" when there is none.
+
+    Args:
+        configured: what the configuration says; wins when it says anything.
+        env: the server's environment variables.
+    """
+    named = configured or env.get("DOCKER_HOST", "") or _of_context(env)
+    if named:
+        return named
+    return next((f"unix://{path}" for path in _usual_places(env) if path.exists()), "")
+
+
+def answers(host: str) -> bool:
+    """Whether an engine answers at this Unix socket, within two seconds."""
+    connection = _UnixConnection(host.removeprefix("unix://"))
+    try:
+        connection.request("GET", "/_ping")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _usual_places(env: Mapping[str, str]) -> Iterator[Path]:
+    yield Path("/var/run/docker.sock")
+    if runtime := env.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "docker.sock")
+        yield Path(runtime, "podman", "podman.sock")
+
+
+def _of_context(env: Mapping[str, str]) -> str:
+    folder = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME") or "~").expanduser() / ".docker")
+    try:
+        name = env.get("DOCKER_CONTEXT") or json.loads((folder / "config.json").read_bytes()).get("currentContext", "")
+        if not name or name == "default":
+            return ""
+        meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+        return str(json.loads(meta.read_bytes())["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PING_LIMIT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))

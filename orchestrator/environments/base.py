@@ -1,0 +1,55 @@
+"""What an environment stands on, and where the programs of its build run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Place(ABC):
+    """Where programs run that build an environment: this machine, or a container."""
+
+    @abstractmethod
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        record: Path,
+        output: Callable[[bytes], None],
+        cancelled: Callable[[], bool],
+    ) -> int:
+        """Run a command to its end. Returns its exit code; nothing of it is left then, however this ends.
+
+        Args:
+            command: program and arguments; paths are those of this machine.
+            cwd: where it starts.
+            env: its whole environment.
+            record: a file that names the process or container while it lives, so that a later server can end it.
+            output: called with its output as it comes.
+            cancelled: asked many times a second.
+
+        Raises:
+            BuildCancelled: as asked.
+            BuildFailed: it could not be started.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an environment stands on.
+
+    Attributes:
+        place: where its programs run.
+        image: the engine's ID of the image (`sha256:…`); "" for this machine.
+        python: the path of the image's Python; "" for this machine, where uv looks for the wanted one.
+        path: the image's own PATH; "" for this machine.
+    """
+
+    place: Place
+    image: str = ""
+    python: str = ""
+    path: str = ""

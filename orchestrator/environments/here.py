@@ -1,0 +1,98 @@
+"""Programs of a build that run on this machine: in a process group of their own, of which nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.environments.base import Place
+from orchestrator.environments.uv import BuildCancelled
+from orchestrator.errors import BuildFailed
+
+POLL_S = 0.05  # how late a wish to cancel may be seen
+_GRACE_S = 1.0
+
+
+class Here(Place):
+    """This machine."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        record: Path,
+        output: Callable[[bytes], None],
+        cancelled: Callable[[], bool],
+    ) -> int:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise BuildFailed(f"{command[0]} cannot be started: {error.strerror or error}.") from error
+        try:
+            _note(process.pid, record)
+            _follow(process, output, cancelled)
+            return process.wait()
+        finally:
+            end_group(process)
+            record.unlink(missing_ok=True)
+
+
+def _follow(process: subprocess.Popen[bytes], output: Callable[[bytes], None], cancelled: Callable[[], bool]) -> None:
+    assert process.stdout is not None
+    with process.stdout as pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if cancelled():
+                raise BuildCancelled
+            ready = selector.select(POLL_S)
+            chunk = os.read(pipe.fileno(), 1 << 16) if ready else b""
+            if chunk:
+                output(chunk)
+            # A process that a build left behind may hold the pipe open for ever.
+            elif ready or process.poll() is not None:
+                break
+
+
+def _note(pid: int, record: Path) -> None:
+    with suppress(psutil.Error):
+        record.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all it started: asked first, killed after a second."""
+    for sign, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+            break
+    with suppress(ProcessLookupError, PermissionError):  # what the leader's end did not end
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_noted(noted: Mapping[str, Any]) -> None:
+    """End the process group that a killed server left behind, where the note still names it and no other process."""
+    with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+        process = psutil.Process(int(noted["pid"]))
+        if abs(process.create_time() - float(noted["started"])) <= 1:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_GRACE_S)

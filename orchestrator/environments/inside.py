@@ -1,0 +1,170 @@
+"""What of a person's settings, and of this machine's files, the uv in a container is given.
+
+Variables that say something to uv, of certificates and of proxies; nothing else of the server's. Files and folders that
+they name are mounted, read-only, where they are: a container sees them at the same paths. What a requirements file names
+may be anything, as it is not of the person's own making: of such a folder a build sees the packages in it, and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.environments.containers import Mount
+from orchestrator.environments.leftovers import CONTAINERS
+from orchestrator.environments.request import Asked, is_package, redacted
+from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
+from orchestrator.environments.uv import uv_executable
+from orchestrator.errors import BuildFailed
+
+UV = "/opt/spell/uv"
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PASSED = re.compile(
+    r"UV_(?!PYTHON_|TOOL_|PUBLISH_|INSTALL|ENV_FILE|CACHE_DIR|LINK_MODE)|NO_COLOR\Z|HTTP_TIMEOUT\Z"
+    r"|(?i:(https?|all|no)_proxy)\Z|SSL_|REQUESTS_CA_BUNDLE\Z|CURL_CA_BUNDLE\Z|GIT_SSL_CAINFO\Z|NETRC\Z"
+)
+_INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+_FILES = ("SSL_CERT_FILE", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NETRC")
+_LOOPBACK = re.compile(r"\w://([^/@\s]*@)?(localhost|127\.[\d.]+|\[::1\])(?=[:/\s]|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """How uv is started in a container, and what the container sees.
+
+    Attributes:
+        env: its variables; hidden, as they hold secrets.
+        mounts: files and folders of this machine.
+        notes: what a person should read in the build log.
+    """
+
+    env: dict[str, str] = field(repr=False)
+    mounts: tuple[Mount, ...]
+    notes: tuple[str, ...]
+
+
+def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, path: str) -> Inside:
+    """The settings of one build in a container.
+
+    Raises:
+        BuildFailed: when that cannot be shown to a container.
+
+    Args:
+        settings: the person's.
+        asked: what is installed; local files in it are mounted too.
+        environments: the folder of all environments.
+        home: an empty folder in its `CONTAINERS`, for uv's HOME.
+        path: the image's PATH.
+    """
+    shared = environments / CONTAINERS
+    env = {name: value for name, value in settings.env.items() if _PASSED.match(name)} | _places(settings.env)
+    named = [place for place in dict.fromkeys(_named(env, settings, asked)) if place.is_absolute()]
+    there = [place for place in named if place.exists()]
+    notes = [f"{place} is not there, and so not in the container either" for place in named if place not in there]
+    notes += [
+        redacted(f"{name} names this machine itself ({found[0]}), which a container does not reach under that name")
+        for name, value in env.items()
+        if (found := _LOOPBACK.search(value))
+    ]
+    env |= {
+        "HOME": str(home),
+        "PATH": path or _USUAL_PATH,
+        "UV_CACHE_DIR": str(shared / "uv-cache"),
+        "UV_LINK_MODE": "hardlink",
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
+    mounts = [Mount(shared, writable=True), Mount(Path(uv_executable()), target=UV)]
+    return Inside(env, (*mounts, *map(Mount, _outermost(there, shared))), tuple(notes))
+
+
+def _places(env: Mapping[str, str]) -> dict[str, str]:
+    """Where uv finds what it looks for at home, told as variables, as it has another home in the container."""
+    home = Path(env.get("HOME") or Path.home())
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
+    told = {name: env[name] for name in ("XDG_CONFIG_DIRS",) if env.get(name)}
+    if (config / "uv" / "uv.toml").exists():
+        told["XDG_CONFIG_HOME"] = str(config)
+    for name, place in (("NETRC", home / ".netrc"), ("UV_CREDENTIALS_DIR", data / "uv" / "credentials")):
+        if not env.get(name) and place.exists():
+            told[name] = str(place)
+    return told
+
+
+def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterator[Path]:
+    """The files and folders of this machine that a build needs, there or not."""
+    yield from (local.path for local in asked.locals() if not local.path.is_dir())  # of a folder, a copy is built
+    for folder in settings.find_links:
+        if folder in settings.asked:
+            yield from (folder / name for name in packages_in(folder) if is_package(folder / name))
+            continue
+        yield folder
+        yield from _linked(folder / name for name in packages_in(folder))
+    for name in _INDEXES:
+        for place in re.split(r"[\s,]+", env.get(name, "")):
+            url = place.rpartition("=")[2] if "=" in place.partition(":")[0] else place
+            if url.startswith("file:"):
+                path = Path(os.path.normpath(path_of(url)))
+                if path in settings.asked:
+                    raise BuildFailed(
+                        f"A requirements file names {path} as an index; a container is not shown a folder for that.",
+                        "Put it into your pip or uv settings, or name a folder of wheels with --find-links.",
+                    )
+                yield _index(path)
+    pairs = zip(settings.args, settings.args[1:], strict=False)
+    texts = [value for option, value in pairs if option == "--constraint"]
+    texts += [value for name in FILE_LISTS for value in env.get(name, "").split()]
+    texts += [env[name] for name in _FILES if env.get(name)]
+    yield from (Path(text) for text in texts if "://" not in text)
+    for text in filter(None, env.get("SSL_CERT_DIR", "").split(os.pathsep)):
+        yield Path(text)
+        yield from (link.parent for link in _linked(Path(text).glob("*")))
+    if env.get("UV_CREDENTIALS_DIR"):
+        yield Path(env["UV_CREDENTIALS_DIR"])
+    for file in uv_places(settings.env):
+        if file.is_file():
+            yield file
+            yield from _in_settings(file)
+
+
+def _index(folder: Path) -> Path:
+    """What must be mounted of an index: its pages name files beside it, as those of `simple/` do in `files/`."""
+    return folder.parent if folder.parent != Path(folder.root) else folder
+
+
+def _linked(paths: Iterable[Path]) -> Iterator[Path]:
+    """What the links among these lead to, as far as that is in another folder."""
+    for path in paths:
+        if path.is_symlink():
+            end = Path(os.path.normpath(path.parent / path.readlink()))
+            if end.parent != path.parent and end.exists():
+                yield end
+
+
+def _in_settings(file: Path) -> Iterator[Path]:
+    """The existing files and folders that a uv.toml names."""
+    with suppress(OSError, ValueError):  # uv itself says best what is wrong with it
+        for text in _texts(tomllib.loads(file.read_text())):
+            place = path_of(text) if text.startswith("file:") else text
+            path = file.parent / place
+            if "/" in place and "://" not in place and path.exists():
+                yield Path(os.path.normpath(path))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
+
+
+def _outermost(places: list[Path], shared: Path) -> list[Path]:
+    """Without those that are in another of them, or in the folder that is mounted anyway."""
+    whole = {shared, *(place for place in places if place.is_dir())}
+    return [place for place in places if whole.isdisjoint(place.parents) and place != shared]

@@ -1,0 +1,123 @@
+"""What `spell doctor` says about the Docker engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import DockerConfig
+from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.image_build import buildkit
+from orchestrator.records import CheckRecord
+
+_LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "cores", "PidsLimit": "number of processes"}
+_NVIDIA_HOOK = "nvidia-container-runtime-hook"
+
+
+def checks(
+    engine: Engine, config: DockerConfig, gpus: int, env: Mapping[str, str] = os.environ
+) -> Iterator[CheckRecord]:
+    """Look at the engine.
+
+    Args:
+        gpus: how many this machine has.
+        env: the server's environment variables.
+    """
+    lack = engine.lacks()
+    if lack:
+        yield CheckRecord("docker", "warn", lack, _start_it(engine))
+        return
+    with engine.told():
+        info, version = engine.api.info(), engine.api.version()  # as it is now; `engine.info` may be of hours ago
+    yield CheckRecord("docker", "ok", _what_it_is(engine, info, version))
+    yield _limits(info)
+    yield _storage(info)
+    yield _buildkit(engine, env)
+    yield _base_image(engine, config)
+    if gpus:
+        yield _gpu_runtime(info)
+
+
+def _start_it(engine: Engine) -> str:
+    path = Path(engine.host.removeprefix("unix://"))
+    if engine.host.startswith("unix://") and path.exists() and not os.access(path, os.W_OK):
+        return f"You may not use {path}. Join its group, log in again, then: spell server stop"
+    return "To run in containers, start or install one: https://docs.docker.com/engine/install"
+
+
+def _what_it_is(engine: Engine, info: Mapping[str, Any], version: Mapping[str, Any]) -> str:
+    parts = [str(part.get("Name", "")) for part in version.get("Components") or ()]
+    name = "Podman" if any("podman" in part.lower() for part in parts) else "Docker"
+    rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
+    words = f"{name} {version.get('Version', '?')} (API {version.get('ApiVersion', '?')}) at {engine.host}"
+    return f"{words}, rootless" if rootless else words
+
+
+def _limits(info: Mapping[str, Any]) -> CheckRecord:
+    words = f"cgroup version {info.get('CgroupVersion') or '1'}, driver {info.get('CgroupDriver') or '?'}"
+    lacking = [name for key, name in _LIMITS.items() if not info.get(key, True)]
+    if not lacking:
+        return CheckRecord("limits", "ok", f"{words}: memory, cores and number of processes of a run are held")
+    return CheckRecord(
+        "limits",
+        "warn",
+        f"{words}: a run is not held to its {' and '.join(lacking)}",
+        "A rootless engine needs cgroup version 2 and delegated controllers: "
+        "https://rootlesscontaine.rs/getting-started/common/cgroup2/",
+    )
+
+
+def _storage(info: Mapping[str, Any]) -> CheckRecord:
+    driver = str(info.get("Driver", "?"))
+    root = str(info.get("DockerRootDir", "?"))
+    words = f"{driver} in {root}"
+    with contextlib.suppress(OSError):  # not for us to see, or of another machine
+        words += f", {shutil.disk_usage(root).free / (1 << 30):.1f} GiB free"
+    if driver == "vfs":
+        return CheckRecord("storage", "warn", f"{words}: each container is a whole copy", "Prefer overlay2.")
+    return CheckRecord("storage", "ok", words)
+
+
+def _buildkit(engine: Engine, env: Mapping[str, str]) -> CheckRecord:
+    command = buildkit(engine, env)
+    if command:
+        return CheckRecord("buildkit", "ok", f"images are built by {' '.join(command[:2])}")
+    return CheckRecord(
+        "buildkit",
+        "warn",
+        "no client with BuildKit: images are built by the engine's classic builder, without your certificates",
+        "Install docker-buildx, or whatever your distribution calls it.",
+    )
+
+
+def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
+    name = config.base_image.replace("{version}", "{}.{}".format(*sys.version_info))
+    try:
+        with engine.told():
+            engine.api.inspect_image(name)
+    except EngineError as error:
+        if error.status == 404:
+            return CheckRecord(
+                "image", "warn", f"{name} is not here; the first run pulls it", f"To have it now: docker pull {name}"
+            )
+        return CheckRecord("image", "warn", f"{name}: {error.message}", "See base_image in [docker] of config.toml.")
+    return CheckRecord("image", "ok", f"{name} is here")
+
+
+def _gpu_runtime(info: Mapping[str, Any]) -> CheckRecord:
+    devices = [str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or ()]
+    if any(device.startswith("nvidia.com/gpu") for device in devices):
+        return CheckRecord("gpu runtime", "ok", "the engine knows the GPUs by CDI")
+    if "nvidia" in (info.get("Runtimes") or {}) or shutil.which(_NVIDIA_HOOK):
+        return CheckRecord("gpu runtime", "ok", "the engine has NVIDIA's runtime")
+    return CheckRecord(
+        "gpu runtime",
+        "warn",
+        "the engine cannot give GPUs to containers",
+        "Install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure && sudo systemctl restart docker",
+    )

@@ -1,0 +1,188 @@
+"""A command beside a run's own, in its container: an exec of the engine.
+
+The engine lets an exec go on when its client has gone. So each bears a token in its environment, as do all that it
+starts; when nobody is at its keyboard any more, another exec looks for the token and ends who has it. That is done
+inside the container, with its `sh` and `grep`: process numbers are its own there, whatever the engine runs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.engine.connection import Engine, EngineError
+from orchestrator.engine.hijack import start_exec
+from orchestrator.errors import Conflict
+from orchestrator.executors.base import Session
+
+_log = logging.getLogger(__name__)
+_TOKEN = "SPELL_SESSION"  # noqa: S105  a name
+_SHELL = 'command -v bash >/dev/null 2>&1 && exec bash "$@"; exec sh "$@"'
+# HUP as from a terminal that is gone; who is still there a second later is killed.
+_END = """
+for sign in HUP KILL; do
+    found=
+    for folder in /proc/[0-9]*; do
+        if grep -q "$1" "$folder/environ" 2>/dev/null; then
+            found=1
+            kill -$sign "${folder#/proc/}" 2>/dev/null
+        fi
+    done
+    [ "$found" ] || exit 0
+    [ $sign = KILL ] || sleep 1
+done
+"""
+# The engine ends a terminal's session when it reads these. Nobody types them.
+_DETACH_KEYS = ",".join(["ctrl-@"] * 8)
+_HEADER = struct.Struct(">BxxxI")  # of each piece of output where there is no terminal
+_CHUNK_BYTES = 64 << 10
+_GONE = (404, 409)  # there is no such container; it does not run
+_KILLED = 137
+_LOOK_S, _SLOW_LOOK_S = 0.01, 0.2
+_RESIZE_TRIES = 20
+
+
+class DockerSession(Session):
+    """A command in a running container.
+
+    Args:
+        engine: whose container it is.
+        container: its name.
+        command: program and arguments; one word is a line for a shell, none the shell itself: bash, where there is
+            one.
+        env: the whole environment of the command.
+        cwd: where it starts.
+        terminal: whether it gets a terminal.
+
+    Raises:
+        Conflict: when the container does not run.
+        EngineError: when it could not be started.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        *,
+        terminal: bool,
+    ) -> None:
+        self._engine, self._container, self._terminal = engine, container, terminal
+        self._token = f"{_TOKEN}={secrets.token_hex(16)}"
+        self._exit_code: int | None = None
+        self._closed = threading.Event()
+        self._id = self._create(_argv(command), env, cwd)
+        self._socket = start_exec(engine, self._id, terminal=terminal)
+
+    def _create(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
+        try:
+            with self._engine.told():
+                created: dict[str, str] = self._engine.api.exec_create(
+                    self._container,
+                    list(argv),
+                    stdin=True,
+                    tty=self._terminal,
+                    environment=[*(f"{name}={value}" for name, value in env.items()), self._token],
+                    workdir=cwd,
+                    user=self._engine.user,
+                    detach_keys=_DETACH_KEYS,
+                )
+        except EngineError as error:
+            if error.status in _GONE:
+                raise Conflict("The container of this run does not run any more.") from error
+            raise
+        return created["Id"]
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            yield from self._read_raw() if self._terminal else self._read_framed()
+        except OSError:  # the engine was ended; or `close`, by another thread
+            return
+
+    def _read_raw(self) -> Iterator[tuple[int, bytes]]:
+        while data := self._socket.recv(_CHUNK_BYTES):
+            yield 1, data
+
+    def _read_framed(self) -> Iterator[tuple[int, bytes]]:
+        with self._socket.makefile("rb") as stream:
+            while len(header := stream.read(_HEADER.size)) == _HEADER.size:
+                channel, left = _HEADER.unpack(header)
+                while left and (data := stream.read(min(left, _CHUNK_BYTES))):
+                    left -= len(data)
+                    yield (2 if channel == 2 else 1), data
+
+    def write(self, data: bytes) -> None:
+        try:
+            if data:
+                self._socket.sendall(data)
+            else:
+                self._socket.shutdown(socket.SHUT_WR)
+        except OSError:  # it reads no more
+            return
+
+    def resize(self, columns: int, rows: int) -> None:
+        for _ in range(_RESIZE_TRIES):  # what was started a moment ago may not have its terminal yet
+            try:
+                with self._engine.told():
+                    self._engine.api.exec_resize(self._id, height=rows, width=columns)
+            except EngineError:
+                if self._closed.wait(_LOOK_S) or not self._state().get("Running"):
+                    return
+            else:
+                return
+
+    def exit_code(self) -> int:
+        pause_s = _LOOK_S
+        while self._exit_code is None:
+            state = self._state()
+            if state.get("Running") and not self._closed.is_set():
+                time.sleep(pause_s)  # it has closed its output, or just ends
+                pause_s = min(2 * pause_s, _SLOW_LOOK_S)
+                continue
+            code = state.get("ExitCode")
+            self._exit_code = _KILLED if code is None else int(code)
+        return self._exit_code
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._exit_code is None and self._state().get("Running"):
+            self._end()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who reads and writes
+        self._socket.close()
+
+    def _state(self) -> dict[str, Any]:
+        """What the engine knows of the exec; nothing when container or engine are gone."""
+        try:
+            with self._engine.told():
+                return dict(self._engine.api.exec_inspect(self._id))
+        except EngineError:
+            return {}
+
+    def _end(self) -> None:
+        """End the command and all that it has started. Does not wait for it."""
+        try:
+            with self._engine.told():
+                api = self._engine.api
+                argv = ["sh", "-c", _END, "sh", self._token]
+                ended = api.exec_create(self._container, argv, stdout=False, stderr=False, user=self._engine.user)
+                api.exec_start(ended["Id"], detach=True)
+        except EngineError as error:
+            if error.status not in _GONE:
+                _log.warning("a command in %s may go on: %s", self._container, error.message)
+
+
+def _argv(command: Sequence[str]) -> list[str]:
+    """What to start for what was asked."""
+    if len(command) > 1:
+        return list(command)
+    return ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]

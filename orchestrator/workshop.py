@@ -1,0 +1,119 @@
+"""What the life of every run needs: store, home and tools, and how they become the launch of one attempt."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import outputs, runenv, telemetry
+from orchestrator.config import Config
+from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
+from orchestrator.executors.base import Bind, Executor, Launch, Places
+from orchestrator.home import Home
+from orchestrator.records import MachineType
+from orchestrator.spec import RunSpec
+from orchestrator.store import ClaimedRun, Store
+from orchestrator.store.blobs import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Store, home, and tools.
+
+    Attributes:
+        server_env: the server's own environment variables.
+        closing: set when the server ends.
+    """
+
+    store: Store
+    home: Home
+    config: Config
+    blobs: BlobStore
+    environments: Environments
+    executors: Mapping[str, Executor]
+    hasher: telemetry.Hasher
+    server_env: Mapping[str, str]
+    closing: threading.Event
+
+    def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
+        """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
+        frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
+        lines = [line for name in frameworks for line in self.config.framework(name)]
+        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
+        return self.environments.ensure(request, log, cancelled, base)
+
+    def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
+        """All that the executor of a run needs to start it."""
+        home, number = self.home, run.number
+        code = home.work_dir(number) / "code"
+        subdir = spec.code.subdir if spec.code else ""
+        bytecode = self.environments.bytecode_until_compiled(environment)
+        executor = self.executors[run.executor]
+        places = executor.places(
+            base,
+            code=code,
+            environment=environment.path,
+            runtime=home.runtime,
+            metrics=home.metrics(number),
+            bytecode=bytecode,
+        )
+        return Launch(
+            number=number,
+            attempt=run.attempt,
+            command=spec.filled_command,
+            code=code,
+            subdir=subdir,
+            env=self._env(run, spec, places),
+            binds=tuple(
+                Bind(home.root / outputs.actual(mount.resource), mount_target(subdir, mount.path))
+                for mount in spec.mounts
+            ),
+            base=base,
+            environment=environment.path,
+            runtime=home.runtime,
+            metrics=home.metrics(number),
+            bytecode=bytecode,
+            scratch=home.work_dir(number) / "scratch",
+            log=home.log(number),
+            folder=home.attempt_dir(number, run.attempt),
+            protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
+            machine=self._machine(run, spec),
+            gpus=run.gpus,
+            network=spec.network,
+            timeout_s=spec.timeout_s,
+            grace_s=self.config.grace_s,
+        )
+
+    def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
+        """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
+        home, executor = self.home, self.executors[run.executor]
+        base = executor.base(spec, len(run.gpus), home.build_log(run.number), lambda: False)
+        places = executor.places(
+            base,
+            code=home.work_dir(run.number) / "code",
+            environment=home.environment(self.store.record(run.number).environment or ""),
+            runtime=home.runtime,
+            metrics=home.metrics(run.number),
+            bytecode=None,
+        )
+        subdir = spec.code.subdir if spec.code else ""
+        return self._env(run, spec, places), f"{places.code}/{subdir}".rstrip("/")
+
+    def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
+        inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)
+        return runenv.compose(self.home, run.number, places, gpus=run.gpus, asked=spec.env, inherited=inherited)
+
+    def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
+        """What the run asked for when it was cast; the configuration may say something else by now."""
+        known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
+        return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
+
+
+def mount_target(subdir: str, path: str) -> str:
+    """Where a mount appears: absolute, or relative to the root of the code."""
+    if path.startswith("/"):
+        return path
+    return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))

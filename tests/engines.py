@@ -1,0 +1,55 @@
+"""The Docker engine of the tests: a real one. See `tests/engine/up`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import docker
+import pytest
+
+from orchestrator.config import DockerConfig
+from orchestrator.engine import Engine, find
+from orchestrator.environments import Images
+from orchestrator.executors.docker import DockerExecutor
+from orchestrator.home import Home
+
+TEST_IMAGE = "spell-test-base:bookworm"
+CONFIG = f"[docker]\nbase_image = '{TEST_IMAGE}'\ngpu_base_image = '{TEST_IMAGE}'\n"
+
+
+@functools.cache
+def engine_api() -> Any:
+    """The engine itself, over docker's SDK."""
+    return docker.APIClient(base_url=find.find_host("", os.environ), version="auto")
+
+
+@functools.cache
+def _lack() -> str:
+    host = find.find_host("", os.environ)
+    if not host or not find.answers(host):
+        return "no Docker engine answers here; tests/engine/up starts one"
+    if not engine_api().images(TEST_IMAGE):
+        return f"the engine does not have {TEST_IMAGE}; tests/engine/up makes it"
+    return ""
+
+
+def docker_executor(home: Home) -> DockerExecutor:
+    """A docker executor for a home, whose containers are of the test image."""
+    engine, config = Engine(home), DockerConfig(base_image=TEST_IMAGE, gpu_base_image=TEST_IMAGE)
+    return DockerExecutor(engine, Images(engine, config), config)
+
+
+def need_engine() -> None:
+    """Skip a test that needs a Docker engine where there is none; where one must be, fail it."""
+    if lack := _lack():
+        if os.environ.get("SPELL_TEST_ENGINE") == "required":
+            pytest.fail(lack)
+        pytest.skip(lack)
+
+
+def containers_of(home: Home, **filters: str) -> list[dict[str, Any]]:
+    """All containers of a home, running or not."""
+    wanted = {"label": [f"spell.home={home.root}"], **filters}
+    return list(engine_api().containers(all=True, filters=wanted))

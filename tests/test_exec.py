@@ -1,0 +1,370 @@
+"""`spell exec`: a command or a shell beside a running run, with its streams, its terminal and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+from conftest import BIN, Spell, bearing, wait_for
+from engines import TEST_IMAGE, need_engine
+from terminal import Terminal
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import unix_connect
+
+from orchestrator.cli.main import spell as group
+from orchestrator.engine import Engine
+from orchestrator.errors import Conflict, InvalidConfig, NotFound
+from orchestrator.executors.docker_session import DockerSession
+from orchestrator.home import Home
+from orchestrator.machine import detect
+
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello there"}
+
+
+# -- a session in a plain container -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The engine of this machine."""
+    need_engine()
+    return Engine(Home(tmp_path_factory.mktemp("engine")))
+
+
+@pytest.fixture(scope="module")
+def container(engine: Engine) -> Iterator[str]:
+    """A container that does nothing."""
+    name = f"spell-test-exec-{uuid.uuid4().hex[:8]}"
+    engine.api.create_container(
+        TEST_IMAGE,
+        ["sleep", "600"],
+        name=name,
+        host_config=engine.api.create_host_config(init=True, network_mode="none"),
+    )
+    engine.api.start(name)
+    yield name
+    engine.remove(name)
+
+
+@pytest.fixture
+def begin(engine: Engine, container: str) -> Iterator[Callable[..., DockerSession]]:
+    """Starts commands in it; they are closed at the end."""
+    begun = []
+
+    def start(*command: str, terminal: bool = False, env: dict[str, str] | None = None) -> DockerSession:
+        session = DockerSession(engine, container, command, ENV | (env or {}), "/tmp", terminal=terminal)
+        begun.append(session)
+        return session
+
+    yield start
+    for session in begun:
+        session.close()
+
+
+def said(session: DockerSession) -> tuple[bytes, bytes, int]:
+    """All that it says, and how it ended."""
+    streams = {1: b"", 2: b""}
+    for channel, data in session.read():
+        streams[channel] += data
+    return streams[1], streams[2], session.exit_code()
+
+
+def test_a_session_has_environment_folder_user_and_two_streams(begin: Callable[..., DockerSession]) -> None:
+    script = 'echo "$GREETING"; pwd; id -u; echo aside >&2; exit 7'
+    assert said(begin("sh", "-c", script)) == (f"hello there\n/tmp\n{os.getuid()}\n".encode(), b"aside\n", 7)
+
+
+def test_one_word_is_a_line_for_bash_and_none_is_the_shell(begin: Callable[..., DockerSession]) -> None:
+    assert said(begin("echo $((6 * 7)) ${BASH_VERSION:0:1} | cat")) == (b"42 5\n", b"", 0)
+    shell = begin()
+    shell.write(b"echo ${BASH_VERSION:+bash}; exit 3\n")
+    assert said(shell) == (b"bash\n", b"", 3)
+
+
+def test_what_cannot_be_started_says_so(begin: Callable[..., DockerSession]) -> None:
+    out, err, code = said(begin("no-such-program", "x"))
+    assert code in (126, 127) and b"no-such-program" in out + err
+
+
+def test_the_end_of_input_reaches_the_command(begin: Callable[..., DockerSession]) -> None:
+    data = os.urandom(5 << 20)
+    session = begin("cat", "-")
+
+    def type_all() -> None:
+        for start in range(0, len(data), 100_000):
+            session.write(data[start : start + 100_000])
+        session.write(b"")
+
+    typist = threading.Thread(target=type_all)
+    typist.start()
+    out, err, code = said(session)
+    typist.join()
+    assert (out == data, err, code) == (True, b"", 0)
+
+
+def test_much_and_fast_output_is_whole(begin: Callable[..., DockerSession]) -> None:
+    for _ in range(10):
+        out, err, code = said(begin("sh", "-c", "printf begun; head -c 300000 /dev/zero; printf done >&2"))
+        assert (out[:5], len(out), err, code) == (b"begun", 300_005, b"done", 0)
+
+
+def test_a_terminal_has_a_size_and_one_stream(begin: Callable[..., DockerSession]) -> None:
+    session = begin("sh", "-c", "while read line; do stty size; done; test -t 2; echo $? >&2", terminal=True)
+    session.resize(123, 45)
+    session.write(b"\n")
+    output = iter(session.read())
+    seen = b""
+    while b"45 123" not in seen:
+        channel, data = next(output)
+        seen += data
+        assert channel == 1
+    session.resize(77, 11)
+    session.write(b"\n\x04")
+    rest = b"".join(data for _, data in output)
+    assert b"11 77" in rest and rest.endswith(b"0\r\n")
+    assert session.exit_code() == 0
+
+
+def test_keys_that_detach_docker_reach_the_command_at_once(begin: Callable[..., DockerSession]) -> None:
+    session = begin("sh", "-c", "stty raw -echo; printf ready; head -c 2 | od -An -tx1; exit 5", terminal=True)
+    output = iter(session.read())
+    assert next(output) == (1, b"ready")
+    session.write(b"\x10")
+    session.write(b"\x11")
+    assert b"10 11" in b"".join(data for _, data in output)
+    assert session.exit_code() == 5
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_lingers_when_nobody_listens_any_more(
+    begin: Callable[..., DockerSession], token: str, terminal: bool
+) -> None:
+    script = f"trap '' HUP TERM; (setsid sleep {token} >/dev/null 2>&1 &); echo up; while :; do sleep {token}; done"
+    session = begin("sh", "-c", script, terminal=terminal)
+    assert next(session.read())[1].strip() == b"up"
+    wait_for(lambda: len(bearing(token)) >= 3, "its processes")
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 5
+    wait_for(lambda: not bearing(token), "the end of all its processes")
+
+
+def test_what_a_session_leaves_behind_on_purpose_stays(begin: Callable[..., DockerSession], token: str) -> None:
+    session = begin("sh", "-c", f"setsid sleep {token} </dev/null >/dev/null 2>&1 & exit 0")
+    assert said(session)[2] == 0
+    session.close()
+    left = wait_for(lambda: bearing(token), "what it left")
+    for pid in left:
+        os.kill(pid, 9)
+
+
+def test_a_container_that_is_gone(engine: Engine) -> None:
+    with pytest.raises(Conflict, match="does not run any more"):
+        DockerSession(engine, "spell-no-such-container", ["true", "x"], {}, "/", terminal=False)
+
+
+def test_the_end_of_the_container_ends_a_session(engine: Engine) -> None:
+    name = f"spell-test-exec-{uuid.uuid4().hex[:8]}"
+    engine.api.create_container(TEST_IMAGE, ["sleep", "600"], name=name)
+    try:
+        engine.api.start(name)
+        session = DockerSession(engine, name, ["sh", "-c", "echo up; sleep 600"], ENV, "/", terminal=False)
+        assert next(session.read()) == (1, b"up\n")
+        engine.remove(name)
+        assert said(session) == (b"", b"", 137)
+        session.close()
+    finally:
+        engine.remove(name)
+
+
+# -- spell exec -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(make_shared: Callable[..., Spell]) -> Spell:
+    """A home whose runs are containers, with one that goes on."""
+    types = f"[machine_types.small]\ncpus = 0.1\n[machine_types.whole]\ncpus = {detect().cpus:g}\n"
+    spell = make_shared("exec", config=types, docker=True)
+    number = spell.cast("echo up; sleep 1000", name="sleeper", env={"COLOUR": "green"})
+    spell.says(number, b"up")
+    return spell
+
+
+def test_a_command_sees_what_the_run_sees(home: Spell) -> None:
+    done = home("exec", "sleeper", "echo $COLOUR $SPELL_RUN; pwd; which python; echo aside >&2; exit 7")
+    assert (done.code, done.out, done.err) == (7, "green 1\n/spell\n/opt/spell/environment/bin/python\n", "aside\n")
+    code = "import os, sys; print(os.environ['COLOUR'], sys.argv[1:])"
+    assert home("exec", "1", "python", "-c", code, "-x", "a b").out == "green ['-x', 'a b']\n"
+    assert home("exec", "1", "--", "ls", "-d", "/").out == "/\n"
+
+
+def test_input_between_pipes(home: Spell) -> None:
+    data = os.urandom(4 << 20)
+    command = [str(BIN / "spell"), "exec", "1", "cat", "-"]
+    done = subprocess.run(command, env=home.env, input=data, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+    shell = subprocess.run(command[:3], env=home.env, input=b"echo $COLOUR\nexit 9\n", capture_output=True, check=False)
+    assert (shell.returncode, shell.stdout) == (9, b"green\n")
+
+
+def test_output_into_a_closed_pipe(home: Spell, token: str) -> None:
+    line = f"{BIN}/spell exec 1 'yes {token}' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], env=home.env, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{token}\n141\n", "")
+    wait_for(lambda: not bearing(token), "the end of the command")
+
+
+def test_a_shell_on_a_terminal(home: Spell) -> None:
+    script = f"before=$(stty -g); {BIN}/spell exec 1; code=$?; [ $before = $(stty -g) ] && echo same $code"
+    with Terminal(["sh", "-c", script], home.cwd, home.env, columns=91) as terminal:
+        terminal.sees("run-1:/spell")  # the prompt
+        terminal.type("stty size; echo $((40 + 2))-$COLOUR-$TERM\r")
+        assert any("24 91" in line for line in terminal.sees("42-green-xterm"))
+        terminal.resize(77)
+        os.killpg(terminal._process.pid, signal.SIGWINCH)
+        terminal.type("while ! stty size | grep 77; do sleep 0.1; done; echo now-$((70 + 7))\r")
+        terminal.sees("now-77")
+        terminal.type("echo g''o; cat\r")
+        terminal.sees(lambda lines: "go" in lines)
+        terminal.type("line\r")
+        terminal.sees(lambda lines: lines.count("line") == 2)  # as typed, and by cat
+        terminal.type("\x03")  # ends cat, not us
+        terminal.sees(lambda lines: lines[-2] == "^C" and "run-1:/spell" in lines[-1])
+        terminal.type("exit 5\r")
+        assert terminal.sees("same 5")
+        assert terminal.ends() == 0
+
+
+def test_the_terminal_is_restored_when_we_are_asked_to_end(home: Spell, token: str) -> None:
+    script = f"before=$(stty -g); {BIN}/spell exec 1 'echo u''p; sleep {token}'; code=$?; [ $before = $(stty -g) ] && echo same $code"
+    with Terminal(["sh", "-c", script], home.cwd, home.env) as terminal:
+        terminal.sees("up")
+        ours = [child for child in psutil.Process(terminal._process.pid).children() if "exec" in child.cmdline()]
+        ours[0].terminate()
+        terminal.sees("same 143")
+        assert terminal.ends() == 0
+    wait_for(lambda: not bearing(token), "the end of the command")
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("command", ["trap '' INT HUP TERM; sleep {}", "exec sleep {}"])
+def test_nothing_lingers_when_the_client_is_gone(home: Spell, token: str, command: str, sign: int, code: int) -> None:
+    client = home.popen("exec", "1", f"echo up; {command.format(token)}", stdin=subprocess.PIPE)
+    assert client.stdout is not None and client.stdout.readline() == b"up\n"
+    wait_for(lambda: len(bearing(token)) > 1, "the command")
+    client.send_signal(sign)
+    assert client.wait(10) == code
+    client.communicate()
+    wait_for(lambda: not bearing(token), "the end of the command")
+
+
+def test_a_command_that_does_not_read_holds_up_who_types_and_nothing_else(home: Spell, token: str) -> None:
+    line = f"cat /dev/zero | {BIN}/spell exec 1 'echo up; sleep {token}'"
+    client = subprocess.Popen(["bash", "-c", line], env=home.env, stdout=subprocess.PIPE, start_new_session=True)
+    assert client.stdout is not None and client.stdout.readline() == b"up\n"
+    memory = psutil.Process(home.server_pid).memory_info().rss
+    time.sleep(0.5)  # would be a hundred megabytes
+    assert psutil.Process(home.server_pid).memory_info().rss - memory < 32 << 20
+    os.killpg(client.pid, signal.SIGINT)
+    client.communicate()
+    wait_for(lambda: not bearing(token), "the end of the command")
+
+
+def test_the_end_of_the_run_ends_its_sessions(home: Spell) -> None:
+    number = home.cast("echo up; sleep 1000", machine_type="small")
+    home.says(number, b"up")
+    client = home.popen("exec", str(number), "echo up; sleep 1000")
+    assert client.stdout is not None and client.stdout.readline() == b"up\n"
+    home.client.kill(str(number))
+    assert client.wait(20) == 137
+    assert client.communicate() == (b"", b"")
+    assert home.ended(number).state == "killed"
+
+
+def test_a_server_that_ends_takes_its_sessions_with_it_and_not_the_run(home: Spell, token: str) -> None:
+    client = home.popen("exec", "1", f"echo up; sleep {token}")
+    assert client.stdout is not None and client.stdout.readline() == b"up\n"
+    assert home("server", "stop").code == 0
+    assert client.wait(20) == 1
+    assert b"ERROR: The connection to the server was lost." in client.communicate()[1]
+    wait_for(lambda: not bearing(token), "the end of the command")
+    assert home("exec", "1", "echo again").out == "again\n"  # by the next server
+
+
+def test_runs_that_have_no_container_now(home: Spell) -> None:
+    ended = home.run("true", machine_type="small").number
+    done = home("exec", str(ended), "true")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"ERROR: Run {ended} is not running: its state is complete.\n")
+    assert home("exec", "4711", "true").err.startswith("ERROR: There is no run '4711'.")
+    waiting = home.cast("true", machine_type="whole")
+    assert "its state is machine_requested" in home("exec", str(waiting)).err
+    home.client.kill(str(waiting))
+
+
+def test_python_api(home: Spell) -> None:
+    with home.client.open_session("sleeper", ["sh", "-c", "cat; exit 4"]) as session:
+        session.write(b"hello")
+        session.write(b"")
+        assert b"".join(data for _, data in session.read()) == b"hello"
+        assert session.exit_code == 4
+    with pytest.raises(InvalidConfig, match="not text in UTF-8"):
+        home.client.open_session("1", ["echo", "\udcff"])
+    with pytest.raises(NotFound):
+        home.client.open_session("nobody")
+
+
+def talk(home: Spell, *frames: str | bytes, api: str = "1") -> dict[str, Any]:
+    """Send these frames as a client would; the last text frame that the server answers."""
+    uri, headers = "ws://spell/runs/1/exec", {"Spell-Api": api}
+    with unix_connect(str(home.home.socket), uri, additional_headers=headers, ping_interval=None) as connection:
+        with contextlib.suppress(ConnectionClosed):
+            for frame in frames:
+                connection.send(frame)
+        texts = [frame for frame in connection if isinstance(frame, str)]
+    return json.loads(texts[-1])
+
+
+def test_clients_that_speak_otherwise(home: Spell) -> None:
+    assert talk(home, api="0")["error"]["code"] == "version_mismatch"
+    hello = '{"command": ["sleep", "100"], "terminal": false}'
+    for frames in (
+        ["{"],
+        [b"x"],
+        ["[]"],
+        ['{"command": 7}'],
+        [hello, b"\x07x"],
+        [hello, "{}"],
+        [hello, '{"resize": [1]}'],
+    ):
+        assert talk(home, *frames)["error"]["code"] == "invalid_config", frames
+    flood = [b"\0" + bytes(1 << 20)] * 8
+    assert talk(home, hello, *flood)["error"]["code"] == "invalid_config"
+
+
+def test_a_run_of_the_process_executor(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell()
+    number = spell.cast("echo up; sleep 1000")
+    spell.says(number, b"up")
+    done = spell("exec", str(number), "true")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("ERROR: A run of the process executor has no container to look into.")
+
+
+def test_help_and_completion(home: Spell) -> None:
+    help_ = CliRunner().invoke(group, ["exec", "--help"], prog_name="spell").output
+    assert help_.startswith("Usage: spell exec [OPTIONS] RUN [COMMAND]...")
+    env = home.env | {"_SPELL_COMPLETE": "bash_complete", "COMP_WORDS": "spell exec sl", "COMP_CWORD": "2"}
+    done = subprocess.run([BIN / "spell"], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "plain,sleeper\n"
