@@ -27,6 +27,7 @@ from orchestrator import outputs, telemetry
 from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
+    CodeFailed,
     Conflict,
     DiskFull,
     ExecutorFailed,
@@ -235,6 +236,8 @@ class Life:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
             if code:
                 self.shop.blobs.unpack(self._manifest(), work / "code", self._mtime_ns)
+                if not (work / "code" / code.subdir).resolve().is_relative_to((work / "code").resolve()):
+                    raise CodeFailed(f"{code.subdir!r} leads out of it through a link")
                 (work / "code" / code.subdir).mkdir(parents=True, exist_ok=True)
             home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), home.build_log(number), self._wished.is_set)

@@ -179,7 +179,11 @@ def _leads_to(root: Path, path: str) -> str | None:
     if target.startswith("/"):
         return None
     place = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    return None if place == ".." or place.startswith("../") else place
+    if place == ".." or place.startswith("../"):
+        return None
+    # `a/../b` is another place where `a` is a link: what the kernel finds must be inside, too
+    leads_to = os.path.realpath(root / path)
+    return place if leads_to.startswith(f"{os.path.realpath(root)}/") else None
 
 
 def _folders(paths: Iterable[str]) -> set[str]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
-_QUICKLY_S = 0.003
+_QUICKLY_S = 0.002
 _RETRY_S = 2.0
 _PATIENCE_S = 5.0
 

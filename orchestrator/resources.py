@@ -18,6 +18,7 @@ from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
 from orchestrator.store import Store
 
 _CHUNK_BYTES = 1 << 20
+_LOOK_BACK_BYTES = 1 << 30  # a run may make its log as long as files can be, without a single line in it
 
 
 class Resources:
@@ -146,8 +147,8 @@ def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
     if lines == 0:
         return end
     position = end - 1  # a newline at the very end does not begin a line
-    missing = lines
-    while position > 0:
+    missing, first = lines, max(0, end - _LOOK_BACK_BYTES)
+    while position > first:
         size = min(_CHUNK_BYTES, position)
         position -= size
         file.seek(position)
@@ -157,7 +158,7 @@ def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
             missing -= 1
             if missing == 0:
                 return position + found + 1
-    return 0
+    return first
 
 
 def _file_record(path: Path, name: str) -> FileRecord:

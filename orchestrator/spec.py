@@ -22,6 +22,7 @@ _PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
 _IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z", re.IGNORECASE)
+_LONGEST = 500  # of an image's name
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -80,6 +81,8 @@ class Mount:
                 "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
             )
         if self.path.startswith("/"):
+            if "\0" in self.path or "\n" in self.path:
+                _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
             if ".." in self.path.split("/") or self.path.strip("/") == "":
                 _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
         else:
@@ -233,7 +236,7 @@ def check_run_name(name: str) -> str:
 
 
 def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
-    if image and not _IMAGE.match(image):
+    if image and (not _IMAGE.match(image) or {"", ".", ".."}.intersection(image.split("/")) or len(image) > _LONGEST):
         _reject(f"Image {image!r} is not like 'python:3.12-slim'.")
     for package in apt:
         if not _APT.match(package):

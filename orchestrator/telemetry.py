@@ -19,6 +19,7 @@ from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
+_METRICS_BYTES = 1 << 30  # what lies behind is not read: a run may make a file of terabytes out of nothing
 _HASHES_AT_ONCE = 200
 _ERROR_PAUSE_S = 5.0
 
@@ -27,7 +28,7 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
     """Take new lines of a run's metrics file into the store. A malformed line is passed over."""
     path = home.metrics(number)
     offset = store.metrics_offset(number)
-    while path.is_file():  # a run may have put anything there
+    while offset < _METRICS_BYTES and path.is_file():  # a run may have put anything there
         with path.open("rb") as file:
             file.seek(offset)
             block = file.read(_METRICS_AT_ONCE_BYTES)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Spell, wait_for
+from conftest import DEADLINE_S, Spell, wait_for
 from containers import EngineProxy, config, none_left
 from engines import TEST_IMAGE, containers_of, need_engine
 from servers import serving
@@ -20,7 +25,7 @@ from test_recovery import PROMPT_S, assert_free
 
 from orchestrator.client import Client
 from orchestrator.config import DockerConfig
-from orchestrator.engine import Engine
+from orchestrator.engine import Engine, find
 from orchestrator.environments import Images
 from orchestrator.errors import ExecutorFailed
 from orchestrator.executors.docker import DockerExecutor
@@ -42,9 +47,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProxy]:
 
 
 @pytest.fixture(scope="module")
-def shared(
-    proxy: EngineProxy, make_shared: Callable[..., Spell], tmp_path_factory: pytest.TempPathFactory
-) -> Spell:
+def shared(proxy: EngineProxy, make_shared: Callable[..., Spell], tmp_path_factory: pytest.TempPathFactory) -> Spell:
     return make_shared("engine", config=config(tmp_path_factory.getbasetemp(), proxy.host))
 
 
@@ -74,8 +77,7 @@ def at_once() -> Iterator[None]:
 # -- F9: what cannot be removed -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("server", ["up", "killed"])
-@pytest.mark.parametrize("how", ["refuse", "hold"])
+@pytest.mark.parametrize(("how", "server"), [("refuse", "up"), ("refuse", "killed"), ("hold", "killed")])
 def test_f09_machine_is_held_until_the_container_is_gone(
     spell: Spell, proxy: EngineProxy, how: str, server: str
 ) -> None:
@@ -193,3 +195,77 @@ def test_f18_a_run_without_gpus_sees_none(two_gpus: Client, proxy: EngineProxy, 
     assert two_gpus.wait(str(number), PROMPT_S).state == "complete"
     assert not created(proxy)[str(number)]["HostConfig"].get("DeviceRequests")
     assert Home(tmp_path / "home").log(number).read_text() == "[void] []\n"
+
+
+# -- the engine is started again ------------------------------------------------------------------------------------
+
+NETWORK = ("spelltest0", "10.213.77.1/24")
+LEFT_OUT = "proc sys dev var usr/share usr/lib/git-core usr/lib/*/perl*".split()
+
+
+class OwnEngine:
+    """A dockerd of the test's own, with a small copy of the test image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.host = folder, f"unix://{folder}/sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        places = [f"--{name}={self.folder / name}" for name in ("data-root", "exec-root", "pidfile")]
+        network = [f"--bridge={NETWORK[0]}", "--iptables=false", "--ip-masq=false", "--ip-forward=false"]
+        with (self.folder / "log").open("ab") as log:
+            command = ["dockerd", "-H", self.host, *places, *network]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_for(lambda: find.answers(self.host), "the engine")
+
+    def end(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(DEADLINE_S)
+        for left in ("pidfile", "exec-root/containerd/containerd.pid"):  # it would wait for that process
+            (self.folder / left).unlink(missing_ok=True)
+
+    def take_image(self) -> None:
+        skipped = [f"--exclude=./{path}" for path in LEFT_OUT]
+        with subprocess.Popen(
+            ["docker", "run", "--rm", "--network=none", TEST_IMAGE, "tar", "-c", *skipped, "-C", "/", "."],
+            stdout=subprocess.PIPE,
+        ) as tree:
+            subprocess.run(["docker", "-H", self.host, "import", "-", TEST_IMAGE], stdin=tree.stdout, check=True)
+
+
+@pytest.fixture
+def own_engine() -> Iterator[OwnEngine]:
+    need_engine()
+    if os.getuid() != 0 or not shutil.which("dockerd") or not shutil.which("docker"):
+        pytest.skip("no engine can be started here")
+    if subprocess.run(["ip", "link", "add", NETWORK[0], "type", "bridge"], check=False).returncode:
+        pytest.skip("no network can be made here")
+    folder = Path(tempfile.mkdtemp(prefix="spell-engine-"))  # its sockets need a short path
+    engine = OwnEngine(folder)
+    try:
+        subprocess.run(["ip", "addr", "add", NETWORK[1], "dev", NETWORK[0]], check=True)
+        subprocess.run(["ip", "link", "set", NETWORK[0], "up"], check=True)
+        engine.start()
+        engine.take_image()
+        yield engine
+        engine.end(signal.SIGTERM)
+    finally:
+        subprocess.run(["ip", "link", "del", NETWORK[0]], check=True)
+        subprocess.run(["umount", "--lazy", folder / "data-root"], capture_output=True, check=False)
+        shutil.rmtree(folder)
+
+
+def test_f03_engine_is_started_again(own_engine: OwnEngine, make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    spell = make_spell(config=config(tmp_path, own_engine.host))
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        number = spell.cast("echo out > out.txt; echo up; while :; do sleep 0.02; done")
+        spell.says(number, b"up")
+        own_engine.end(how)
+        assert spell("ps").code == 0
+        own_engine.start()
+        run = spell.ended(number)
+        assert (run.state, run.reason, run.signal) == ("failed", "signalled", signal.SIGTERM)  # so an engine ends them
+        assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
+        assert_free(spell)
+    spell.end()

@@ -34,7 +34,7 @@ from orchestrator.environments import (
     Environments,
     Here,
 )
-from orchestrator.environments.containers import Mount
+from orchestrator.environments.containers import Mount, new_name
 from orchestrator.environments.inside import Inside, inside
 from orchestrator.environments.request import read
 from orchestrator.environments.settings import uv_settings
@@ -320,10 +320,12 @@ def test_f32_start_after_a_killed_builder(
 ) -> None:
     """What a dead server has left is removed in the background; what one that lives has, is not."""
     with killed_builder(home, base.image, slow, variables):
-        (building,) = (home.environments / ".containers").glob(".building-*")
+        (building,) = home.environments.glob(".building-*")
         assert json.loads((building / "uv.json").read_text())["container"].startswith("spell-build-")
     for server in (f"{os.getpid()}:1.0", ""):
-        engine_api().create_container(base.image, ["true"], labels=engine.labels(role="build", server=server))
+        engine_api().create_container(
+            base.image, ["true"], name=new_name(), labels=engine.labels(role="build", server=server)
+        )
     with Container(engine, base.image, PYTHON).opened(home.root / "record"):
         environments.start()
         try:
@@ -492,8 +494,10 @@ def test_secrets_are_not_told_to_the_engine(
     limits = told["HostConfig"]
     assert (limits["CapDrop"], limits["SecurityOpt"], limits["Init"]) == (["ALL"], ["no-new-privileges"], True)
     assert (told["Config"]["User"], limits["LogConfig"]["Type"]) == (engine.user, "none")
-    writable = [mount["Source"] for mount in told["Mounts"] if mount["RW"]]
-    assert writable == [str(home.environments / ".containers")]
+    writable = [Path(mount["Source"]) for mount in told["Mounts"] if mount["RW"]]
+    shared = home.environments / ".containers"
+    assert sorted(path.name for path in writable if path != shared) == ["cwd", "home", "local"]
+    assert {path.parent.parent for path in writable if path != shared} == {home.environments}
     assert SECRET not in log.read_text()
 
 

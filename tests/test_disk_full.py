@@ -63,11 +63,11 @@ class Disk:
         wait_for(lambda: self.free_bytes > DISK_BYTES // 2, "room on the disk")
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[Disk]:
+    """A small file system, mounted at a folder that this makes."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a small disk")
-    place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=755", "tmpfs", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -79,6 +79,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         return subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0
 
     wait_for(unmounted, "nobody uses the small disk")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "disk") as made:
+        yield made
 
 
 @pytest.fixture

@@ -107,8 +107,12 @@ def test_containers_and_images(make_spell: Callable[..., Spell]) -> None:
     number = spell.cast("echo up; sleep 1000", machine_type="small")
     spell.says(number, b"up")
     labels = {"spell.home": str(spell.home.root)}
+    (own,) = containers_of(spell.home)
     left = engine_api().create_container(
-        TEST_IMAGE, ["true"], labels=labels | {"spell.role": "run", "spell.run": "4711", "spell.attempt": "1"}
+        TEST_IMAGE,
+        ["true"],
+        name="-".join([*own["Names"][0].strip("/").split("-")[:2], "4711", "a1", "0"]),
+        labels=labels | {"spell.role": "run", "spell.run": "4711", "spell.attempt": "1"},
     )["Id"]
     line = f"FROM {TEST_IMAGE}\nLABEL " + " ".join(
         f'{name}="{value}"' for name, value in (labels | {"spell.role": "image"}).items()

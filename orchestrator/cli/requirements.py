@@ -34,4 +34,3 @@ def _requirement_file(path: Path) -> RequirementFile:
         return RequirementFile(path.name, path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from error
-

@@ -207,7 +207,7 @@ class _Opened(Place):
                     output(said)
                 kept = nul + maybe if nul and len(maybe) < _END_BYTES else b""
                 if nul and not kept:
-                    output(maybe)
+                    output(nul + maybe)
                 if cancelled():
                     raise BuildCancelled
                 if selector.select(POLL_S):

@@ -15,6 +15,7 @@ import secrets
 import selectors
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -266,7 +267,9 @@ def _build_with_cli(
     engine: Engine, command: Sequence[str], recipe: Recipe, watch: Watch, env: Mapping[str, str]
 ) -> None:
     said = Transcript(watch)
-    with _named(engine, recipe.base) as base:
+    # A docker command that is ended leaves a copy of the Dockerfile in its temporary folder.
+    folder = tempfile.TemporaryDirectory(prefix="spell-build-", ignore_cleanup_errors=True)
+    with folder as temporary, _named(engine, recipe.base) as base:
         arguments = ["--progress=plain", f"--tag={recipe.tag}", f"--build-arg=BASE={base}"]
         arguments += [f"--build-arg={name}={value}" for name, value in recipe.args.items()]
         # By name only: a proxy's password is not for the list of processes.
@@ -276,7 +279,7 @@ def _build_with_cli(
             arguments.append(f"--secret=id=ca,src={ca}")
         code = _run(
             [*command, *arguments, "-"],
-            {**env, **_proxies(env), "DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "1"},
+            {**env, **_proxies(env), "DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "1", "TMPDIR": temporary},
             recipe.dockerfile,
             said,
             watch,

@@ -163,11 +163,12 @@ def probe(engine: Engine, image: str, watch: Watch) -> Contents:
 
         follow(engine, call, replace(watch, idle_limit_s=min(watch.idle_limit_s, _IDLE_LIMIT_S)), take)
     lines = bytes(said).decode(errors="replace").splitlines()
-    if _END not in lines or not lines[0].startswith("path "):
+    path = next((line for line in lines if line.startswith("path ")), "")  # a loader may have complained before
+    if _END not in lines or not path:
         for line in lines:
             watch.log.say(line)
         raise watch.failure(lines[-1] if lines else "its shell says nothing")
-    return Contents(lines[0].removeprefix("path "), tuple(_pythons(lines)))
+    return Contents(path.removeprefix("path "), tuple(_pythons(lines)))
 
 
 def _pythons(lines: list[str]) -> Iterator[Python]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.environments.request import redacted
 
+_DIGITS = 20  # of a size that any disk has
 _LIMIT_BYTES = 256 << 20  # the largest RECORDs have a few megabytes
 
 
@@ -84,7 +85,7 @@ def distributions(environment: Path) -> list[Distribution]:
 def _read(environment: Path, folder: Path) -> Distribution:
     modules, size_bytes = [], 0
     for path, size in _record(environment, folder):
-        size_bytes += int(size) if size.isdigit() else 0
+        size_bytes += int(size) if size.isdecimal() and len(size) < _DIGITS else 0
         if path.endswith(".py") and not path.startswith("/") and "../" not in path:
             modules.append(path)
     return Distribution(folder.name, _frozen(environment, folder), tuple(modules), size_bytes)

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.supervisor.container import RESULT_BYTES
+from orchestrator.executors.verdict import is_verdict
+
+_PAUSE_S = 0.01
+_VERDICT_BYTES, _LAST_BYTES = 4 * RESULT_BYTES, 4096
 
 
 def make_files(folder: Path, log: Path) -> None:
@@ -39,15 +43,26 @@ def request_name(nonce: str) -> str:
 
 
 def take_back(folder: Path, nonce: str) -> bool:
-    """Take the attempt from its keeper, so that nothing of it is ever started. False when the keeper was there first."""
-    untaken = folder / "untaken"
-    with contextlib.suppress(FileNotFoundError):
+    """Take the attempt from its keeper, so that nothing of it is ever started. False when the keeper was there first.
+
+    The command may have put anything in the place of the request: it is ours when its second name is its own.
+    """
+    untaken, request = folder / "untaken", folder / "request"
+    with contextlib.suppress(OSError):
         (folder / "inside" / request_name(nonce)).rename(untaken)
     try:
-        os.truncate(untaken, 0)  # it holds the environment's values
+        if not os.path.samestat(untaken.lstat(), request.lstat()):
+            forget_request(folder)
+            return False
+        os.truncate(request, 0)  # it holds the environment's values
     except FileNotFoundError:
         return False
     return True
+
+
+def forget_request(folder: Path) -> None:
+    """The keeper has it: take away the second name of the request."""
+    (folder / "request").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -76,20 +91,33 @@ def await_end(line: int, timeout_s: float | None) -> bool:
         try:
             if not os.read(line, 65536):
                 return True
+            time.sleep(_PAUSE_S)  # one that does not stop talking must not keep us from all else
         except BlockingIOError:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            poll.poll(None if left is None else left * 1000)
+            poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
+        if deadline is not None and time.monotonic() >= deadline and not _hung_up(poll):
+            return False
+
+
+def _hung_up(poll: select.poll) -> bool:
+    """Whether nobody holds the other end, and nothing is left to be read."""
+    return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A verdict; None when it is not there or was never finished."""
+    """A verdict; None when it is not there, was never finished, or is none: who wrote it may lie."""
     try:
-        words: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        with path.open("rb") as file:
+            words = json.loads(file.read(_VERDICT_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return words
+    return words if is_verdict(words) else None
+
+
+def read_end(path: Path) -> str:
+    """The last of what a file says."""
+    with path.open("rb") as file:
+        file.seek(-min(_LAST_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_CUR)
+        return file.read(_LAST_BYTES).decode(errors="replace")
 
 
 def publish(path: Path, words: Mapping[str, Any]) -> None:

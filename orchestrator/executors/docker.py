@@ -20,7 +20,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,15 +33,16 @@ from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, Container, ImageRequest, Images
 from orchestrator.environments.collected import Removed
-from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
+from orchestrator.executors import container_end, docker_checks
 from orchestrator.executors import container_files as files
-from orchestrator.executors import docker_checks
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Session, Usage, Verdict
 from orchestrator.executors.docker_session import DockerSession
-from orchestrator.executors.mounting import is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.mounting import check_absolute, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
-from orchestrator.executors.verdict import phase_error, read_verdict
+from orchestrator.executors.supervisor.judge import VERSION
+from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
@@ -47,12 +50,12 @@ _PACKAGE = Path(orchestrator.__file__).parent
 _OURS = "/opt/spell"
 _CODE, _HOME = "/spell", "/home/spell"
 _ENVIRONMENT, _RUNTIME = f"{_OURS}/environment", f"{_OURS}/runtime"
-_METRICS, _BYTECODE = f"{_OURS}/metrics.jsonl", f"{_OURS}/bytecode"
+_METRICS = f"{_OURS}/metrics.jsonl"
 _INSIDE, _KEEPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/keeper", f"{_OURS}/certificates.pem"
 _KEPT = ("/proc", "/sys", "/dev", _OURS, _CODE, _HOME)
 _BOOT = (
     f"import sys; sys.path.insert(0, {_KEEPER!r}); "
-    "from orchestrator.executors.supervisor import container; sys.exit(container.main(*sys.argv[1:]))"
+    "from orchestrator.executors.supervisor import container; container.main(*sys.argv[1:])"
 )
 _LOOK_S = 0.5  # how often the engine is asked about a container whose keeper says nothing
 _START_LIMIT_S = 120.0  # until a keeper says its first word
@@ -82,7 +85,7 @@ class DockerExecutor(Executor):
     def refuse(self, spec: RunSpec) -> None:
         for mount in spec.mounts:
             if mount.path.startswith("/"):
-                _check_absolute(mount.path)
+                check_absolute(mount.path, _KEPT, _CODE)
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
@@ -102,7 +105,7 @@ class DockerExecutor(Executor):
             environment=_ENVIRONMENT,
             runtime=_RUNTIME,
             metrics=_METRICS,
-            bytecode=_BYTECODE if bytecode else "",
+            bytecode=f"{_HOME}/.bytecode" if bytecode else "",  # its own: what others share, they could put code into
             path=base.path,
             home=_HOME,
             certificates=_CERTIFICATES if self._certificates else "",
@@ -126,18 +129,21 @@ class DockerExecutor(Executor):
                 with self._engine.told():
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
+                container_end.note_process(self._engine, container, folder)  # while its keeper is still loading
                 self._await_keeper(line, container, launch)
             except ExecutorFailed as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
                     raise _with_cure(error) from error
                 # its keeper has the request: whatever became of the engine's answer, it was started
             self._read_word(line, container, launch)
+        files.forget_request(folder)
         return handle
 
     def recover(self, folder: Path) -> Handle | None:
         if supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
             for left in folder.glob(f"inside/{files.request_name('*')}"):
                 left.unlink()  # it holds the environment's values
+            files.forget_request(folder)
             return None
         handle = self._handle(folder)
         if "container" not in handle.data:
@@ -148,32 +154,40 @@ class DockerExecutor(Executor):
         return None
 
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
+        container = str(handle.data["container"])
         with files.opened(handle.folder / "line") as line:
             if not files.await_end(line, timeout_s):
                 return None
+        is_same_boot = handle.data["boot_id"] == identity.boot_id()
+        if is_same_boot and not container_end.await_death(self._engine, container, handle.folder):
+            return Verdict(reason="supervisor_lost", detail=f"nobody can say whether {container} has ended")
         words = files.read(handle.folder / "result") or files.read(handle.folder / "verdict.json")
         if words is None:
-            words = _as_words(self._lost(handle))
+            words = as_words(container_end.find_out(self._engine, handle), VERSION)
             files.publish(handle.folder / "verdict.json", words)
         return read_verdict(words)
 
     def stop(self, handle: Handle, *, kill: bool) -> None:
-        with files.opened(handle.folder / "line") as line:
-            if files.await_end(line, 0):
-                return
+        if _is_over(handle):
+            return
         try:
             with self._engine.told():
                 self._engine.api.kill(handle.data["container"], "SIGUSR1" if kill else "SIGTERM")
         except EngineError as error:
             if error.status not in (404, 409):  # it is over, or not there
                 raise
+        if kill:  # who is told may be no keeper of ours: a run can replace the Python that it runs on
+            args = self._engine, str(handle.data["container"]), handle.folder / "line"
+            threading.Thread(target=container_end.insist, args=args, name="insist", daemon=True).start()
 
     def usage(self, handle: Handle) -> Usage | None:
+        if _is_over(handle) or self._engine.info.get("CgroupDriver") == "none":
+            return None  # without control groups the engine would tell of the whole machine
         try:
             with self._engine.told():
                 found = self._engine.api.stats(handle.data["container"], stream=False, one_shot=True)
-        except EngineError as error:
-            if error.status in (404, 409):
+        except EngineError:
+            if _is_over(handle):
                 return None
             raise
         memory = found["memory_stats"]
@@ -187,9 +201,8 @@ class DockerExecutor(Executor):
     def open_session(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
     ) -> Session:
-        with files.opened(handle.folder / "line") as line:
-            if files.await_end(line, 0):
-                raise Conflict("The run is over.")
+        if _is_over(handle):
+            raise Conflict("The run is over.")
         return DockerSession(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
@@ -197,8 +210,9 @@ class DockerExecutor(Executor):
             wanted = [f"{name}={value}" for name, value in self._engine.labels(role="run").items()]
             found = self._engine.api.containers(all=True, filters={"label": wanted})
         for container in found:
-            labels = container["Labels"]
-            if not needed(int(labels["spell.run"]), int(labels["spell.attempt"])):
+            # by name: labels may be those of an image, of anybody's
+            ours = re.match(rf"/spell-{self._home_key}-(\d+)-a(\d+)-", (container.get("Names") or [""])[0])
+            if ours and not needed(int(ours[1]), int(ours[2])):
                 self._engine.remove(container["Id"])
 
     def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
@@ -221,7 +235,7 @@ class DockerExecutor(Executor):
         inside = launch.folder / "inside"
         inside.mkdir(mode=0o700, exist_ok=True)
         request = {
-            "version": supervisor.VERSION,
+            "version": VERSION,
             "command": launch.command,
             "cwd": f"{_CODE}/{launch.subdir}".rstrip("/"),
             "env": dict(launch.env),
@@ -232,7 +246,9 @@ class DockerExecutor(Executor):
         path = inside / files.request_name(nonce)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(request, file)
-        owner = {"version": supervisor.VERSION, "boot_id": identity.boot_id(), "container": container, "nonce": nonce}
+        files.forget_request(launch.folder)
+        os.link(path, launch.folder / "request")
+        owner = {"version": VERSION, "boot_id": identity.boot_id(), "container": container, "nonce": nonce}
         if not supervisor.claim(launch.folder, owner):
             path.unlink()
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
@@ -288,8 +304,6 @@ class DockerExecutor(Executor):
         yield _bind(launch.environment, _ENVIRONMENT, read_only=True)
         yield _bind(launch.runtime, _RUNTIME, read_only=True)
         yield _bind(_PACKAGE, f"{_KEEPER}/orchestrator", read_only=True)
-        if launch.bytecode:
-            yield _bind(launch.bytecode, _BYTECODE)
         if self._certificates:
             yield _bind(self._certificates, _CERTIFICATES, read_only=True)
         for bind in launch.binds:
@@ -323,47 +337,32 @@ class DockerExecutor(Executor):
         said = os.read(line, 65536).splitlines()
         if not said:
             raise ExecutorFailed(f"its keeper was killed: {self._last_words(container, launch.folder)}")
-        words = json.loads(said[0])
-        if "error" in words:
-            raise phase_error(words["error"])
+        try:
+            words = dict(json.loads(said[0]))
+            error = dict(words.get("error") or {})
+        except (ValueError, TypeError, RecursionError):
+            raise ExecutorFailed(f"its keeper does not speak as ours does: {said[0][:80]!r}") from None
+        if error:
+            raise phase_error(error)
         if "taken" in words:
+            self._engine.remove(container)  # it should end by itself
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was taken by another server.")
 
     def _last_words(self, container: str, folder: Path) -> str:
-        said = (folder / "errors").read_text(errors="replace")
+        said = files.read_end(folder / "errors")
         if not said:
             with contextlib.suppress(EngineError), self._engine.told():
                 said = self._engine.api.logs(container, tail=5).decode(errors="replace")
         return said.strip().rpartition("\n")[2] or "it said nothing"
 
-    # -- ends that the keeper could not tell --------------------------------------------------------------------
-
-    def _lost(self, handle: Handle) -> Verdict:
-        if handle.data["boot_id"] != identity.boot_id():
-            return Verdict(reason="machine_restarted")
-        deadline = time.monotonic() + _AWAY_LIMIT_S
-        while True:
-            try:
-                with self._engine.told():
-                    state = self._engine.api.inspect_container(handle.data["container"])["State"]
-                if not state["Running"] and state["Status"] not in ("removing", "dead"):
-                    break
-                problem = f"the engine says that it is {state['Status']}"
-            except EngineError as error:
-                if error.status == 404:
-                    return Verdict(reason="container_lost", detail=str(handle.data["container"]))
-                problem = error.message
-            if time.monotonic() > deadline:
-                return Verdict(reason="supervisor_lost", detail=f"its keeper is gone; {problem}")
-            time.sleep(_LOOK_S)
-        if state.get("OOMKilled"):
-            return Verdict(signal=9, reason="out_of_memory")
-        words = f"its keeper was killed; the container ended with code {state.get('ExitCode')}"
-        return Verdict(reason="supervisor_lost", detail=words)
-
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
         return Handle(self.name, int(owner.pop("version")), folder, owner)
+
+
+def _is_over(handle: Handle) -> bool:
+    with files.opened(handle.folder / "line") as line:
+        return files.await_end(line, 0)
 
 
 def _with_cure(error: ExecutorFailed) -> ExecutorFailed:
@@ -373,23 +372,8 @@ def _with_cure(error: ExecutorFailed) -> ExecutorFailed:
     return error
 
 
-def _check_absolute(path: str) -> None:
-    place = os.path.normpath("/" + path.lstrip("/"))
-    for kept in _KEPT:
-        if place == kept or place.startswith(f"{kept}/") or kept.startswith(f"{place}/"):
-            cure = "Give a path relative to the working directory." if kept == _CODE else "Choose another place."
-            raise InvalidConfig(f"Nothing can be mounted at {path!r}: the container needs {kept} itself.", cure)
-
-
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
-
-
-def _as_words(verdict: Verdict) -> dict[str, Any]:
-    flags = dict.fromkeys(("disk_full", "out_of_memory", "timed_out"), False)
-    error = {"reason": verdict.reason, "detail": verdict.detail}
-    names = ("exit_code", "signal", "started_at", "ended_at", "duration_s", "cpu_time_s", "max_rss_bytes")
-    return {"version": supervisor.VERSION, "error": error, **flags, **{name: getattr(verdict, name) for name in names}}
 
 
 def _machine_memory() -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from orchestrator.errors import DiskFull, MountFailed
+from orchestrator.errors import DiskFull, InvalidConfig, MountFailed
 from orchestrator.executors.base import Launch
 
 
@@ -53,6 +54,23 @@ def inside(code: Path, target: str) -> Path:
     if path.is_symlink():
         raise MountFailed(f"{target!r} is a link in the code")
     return path
+
+
+def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
+    """Check the place of an absolute mount in a container.
+
+    Args:
+        kept: the places that the container needs itself.
+        code: the one of them that the work dir is mounted at.
+
+    Raises:
+        InvalidConfig: it is one of them, in one, or above one.
+    """
+    place = os.path.normpath("/" + path.lstrip("/"))
+    for needed in kept:
+        if place == needed or place.startswith(f"{needed}/") or needed.startswith(f"{place}/"):
+            cure = "Give a path relative to the working directory." if needed == code else "Choose another place."
+            raise InvalidConfig(f"Nothing can be mounted at {path!r}: the container needs {needed} itself.", cure)
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -31,6 +31,7 @@ from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage,
 from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
+from orchestrator.executors.supervisor.judge import VERSION
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
@@ -204,7 +205,7 @@ class ProcessExecutor(Executor):
             binds += [(str(bind.source), str(inside(launch.code, bind.target)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {
-            "version": supervisor.VERSION,
+            "version": VERSION,
             "argv": [shell, "-c", launch.command],
             "cwd": str(launch.code / launch.subdir),
             "env": {**launch.env, _MARK: str(launch.folder)},

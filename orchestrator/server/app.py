@@ -42,6 +42,7 @@ from orchestrator.telemetry import Hasher, Sampler
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
+_MOST_BYTES = {"/runs": 16 << 20, "/images": 16 << 20, "/trees": 512 << 20}
 _KEEPS_WORK = ("save_failed", "disk_full", "internal_error")  # outputs may be there that were not saved
 
 
@@ -102,7 +103,7 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         title="spell",
         version=orchestrator.__version__,
         lifespan=lifespan,
-        middleware=[Middleware(_CheckVersion)],
+        middleware=[Middleware(_CheckVersion), Middleware(_CheckSize)],
         docs_url=None,
         redoc_url=None,
     )
@@ -140,6 +141,24 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
     _log.error("a request failed", exc_info=error)
     words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
     return JSONResponse(words.to_wire(), status_code=500)
+
+
+class _CheckSize:
+    """Refuses bodies that are read as a whole, and are larger than any that is meant."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = _MOST_BYTES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        told = dict(scope["headers"]).get(b"content-length", b"") if most else b""
+        if most and not (told.isdigit() and int(told) <= most):
+            error = InvalidConfig(
+                f"What is sent to {scope['path']} must say its size, and be of {most >> 20} MiB at most."
+            )
+            await JSONResponse(error.to_wire(), status_code=413)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _CheckVersion:

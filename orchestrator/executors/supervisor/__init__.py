@@ -2,7 +2,9 @@
 
     nursery    forks supervisors
 main       claim the attempt, make the private namespaces, forward signals, write the verdict
+container  both of them in one, as process 1 of a container
 keeper     the parent of the command: starts it, reaps, TERM → grace → KILL, time limit
 isolation  mount and process namespaces
+judge      how the command ended, as the verdict says it
 identity   which process is meant: boot id + start time, never the pid alone
 """

@@ -19,49 +19,61 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-from pathlib import Path
-from typing import Any
 
 from orchestrator.executors.supervisor import isolation, keeper
-from orchestrator.executors.supervisor import main as supervisor
+from orchestrator.executors.supervisor.judge import judge
+
+TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 RESULT_BYTES = 4096
 _OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
-def main(folder_name: str, request_name: str) -> int:
-    """Supervise the attempt to its end. Returns the exit status of the container, which nobody looks at."""
+def main(folder: str, request_name: str) -> None:
+    """Supervise the attempt to its end, and end the container."""
     env = _env()
     isolation.be_unreachable()
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
-    folder = Path(folder_name)
-    os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_APPEND), 2)
-    line = os.open(folder / "line", os.O_RDWR)  # opened so, it needs nobody at the other end
-    try:
-        request: dict[str, Any] = json.loads((folder / request_name).read_bytes())
-        (folder / request_name).unlink()
-    except FileNotFoundError:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's own handler would have a command's `kill -INT 1` end us
+    os.chdir(folder)
+    os.dup2(os.open("errors", os.O_WRONLY | os.O_APPEND), 2)
+    line = os.open("line", os.O_RDWR)  # opened so, it needs nobody at the other end
+    request = _take(request_name)
+    if request is None:
         os.write(line, b'{"taken": true}\n')
-        return 0
-    log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND)
-    result = os.open(folder / "result", os.O_WRONLY)
+        return
+    log = os.open("log", os.O_WRONLY | os.O_APPEND)
+    result = os.open("result", os.O_WRONLY)
     for name in ("errors", "line", "log", "result"):
-        (folder / name).unlink()
+        os.unlink(name)
     request["argv"] = ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", request["command"]]
     request["env"] = {**env, **request["env"]}
-    verdict = supervisor.judge(lambda: _keep(request, line, log), folder, _oom_kills, only_when_killed=False)
+    verdict = judge(lambda: _keep(request, line, log), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
     os.pwrite(result, json.dumps(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
     if verdict["error"]:
         os.write(line, (json.dumps({"error": verdict["error"]}) + "\n").encode())
-    return 0
+    os._exit(0)  # spelld sees the end of our pipe; there is nothing that Python had to tidy up
+
+
+def _take(request_name: str) -> dict[str, Any] | None:
+    """What is to be done; None when somebody else took the attempt."""
+    try:
+        with open(request_name, "rb") as file:
+            request: dict[str, Any] = json.load(file)
+        os.unlink(request_name)
+    except FileNotFoundError:
+        return None
+    return request
 
 
 def _env() -> dict[str, str]:
     """The variables of the image, without what Python itself has added to its own (LC_CTYPE)."""
-    pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    with open("/proc/self/environ", "rb") as file:
+        pairs = file.read().split(b"\0")
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
@@ -77,12 +89,9 @@ def _oom_kills() -> int:
     """How many processes of this container the kernel has ended for want of memory."""
     for name in _OOM_FILES:
         try:
-            lines = Path(name).read_text().splitlines()
+            with open(name) as file:
+                lines = file.read().splitlines()
         except OSError:
             continue
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

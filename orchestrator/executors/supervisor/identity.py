@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
-from pathlib import Path
 
-_LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LINUX_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @functools.cache
 def boot_id() -> str:
     """Changes with every start of the machine."""
-    if _LINUX_BOOT_ID.exists():
-        return _LINUX_BOOT_ID.read_text().strip()
-    return _output("sysctl", "-n", "kern.boottime")
+    if _is_linux():
+        return _read(_LINUX_BOOT_ID).strip()
+    return _output("sysctl -n kern.boottime")
 
 
 def start_time(pid: int) -> str:
     """When process `pid` started, in units of its own (clock ticks since boot on Linux); "" when it is gone."""
-    if _LINUX_BOOT_ID.exists():
+    if _is_linux():
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            stat = _read(f"/proc/{pid}/stat")
         except OSError:
             return ""
         return stat.rpartition(")")[2].split()[19]  # field 22 of proc(5), the 20th after the command's name
-    return _output("ps", "-o", "lstart=", "-p", str(pid))
+    return _output(f"ps -o lstart= -p {pid:d}")
 
 
 def parents() -> dict[int, int]:
     """pid → pid of its parent, of all processes that can be seen."""
     found: dict[int, int] = {}
-    if not _LINUX_BOOT_ID.exists():
-        for line in _output("ps", "-A", "-o", "pid=,ppid=").splitlines():
+    if not _is_linux():
+        for line in _output("ps -A -o pid=,ppid=").splitlines():
             pid, parent = line.split()
             found[int(pid)] = int(parent)
         return found
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                stat = Path("/proc", name, "stat").read_text()
+                stat = _read(f"/proc/{name}/stat")
             except OSError:
                 continue
             found[int(name)] = int(stat.rpartition(")")[2].split()[1])
@@ -61,6 +59,15 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+def _is_linux() -> bool:
+    return os.path.exists(_LINUX_BOOT_ID)
+
+
+def _read(name: str) -> str:
+    with open(name) as file:  # pathlib is slow to load, and a container waits for us
+        return file.read()
+
+
+def _output(command: str) -> str:
+    with os.popen(command) as output:  # loads subprocess only where it is needed  # noqa: S605
+        return output.read().strip()

@@ -15,9 +15,12 @@ import os
 import select
 import signal
 import time
-from typing import Any
 
 from orchestrator.executors.supervisor import identity, isolation
+
+TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01

@@ -14,22 +14,18 @@ SIGTERM stops the run, SIGUSR1 kills it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.supervisor import identity, isolation, keeper
+from orchestrator.executors.supervisor.judge import VERSION, MountError, judge, words_of
 
-VERSION = 1
 _VERDICT_BYTES = 4096
-_ALMOST_FULL_BYTES = 16 << 20  # more than the store lets go of when it cannot be written
 
 
 def claim(folder: Path, owner: dict[str, Any]) -> bool:
@@ -63,44 +59,13 @@ def main(folder_name: str) -> int:
             return 0
         files = _Files(folder, request["log"])
     except OSError as error:
-        _report({"error": _words(error)})
+        _report({"error": words_of(error)})
         return 1
-    verdict = judge(lambda: _supervise(request, files.log), folder, _oom_kills, only_when_killed=True)
+    verdict = judge(lambda: _supervise(request, files.log), folder_name, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
     return 0
-
-
-def judge(
-    run: Callable[[], dict[str, Any]], disk: Path, oom_kills: Callable[[], int], *, only_when_killed: bool
-) -> dict[str, Any]:
-    """Run a command, and say how it ended.
-
-    Args:
-        run: runs it; returns the fields of the verdict that its keeper knows.
-        disk: a place on the disk that it writes to.
-        oom_kills: how many processes were ended for want of memory up to now.
-        only_when_killed: whether such an end of some process is its own only when it was killed itself.
-    """
-    before = oom_kills()
-    verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
-    began_at, began = time.time(), time.monotonic()
-    verdict |= {"max_rss_bytes": 0, "started_at": began_at}
-    try:
-        verdict |= run()
-    except OSError as error:
-        verdict["error"] = _words(error)
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    verdict["duration_s"] = time.monotonic() - began
-    # not what the clock says now: somebody may have set it meanwhile
-    verdict["ended_at"] = max(verdict["started_at"], began_at + verdict["duration_s"])
-    verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
-    killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
-    failed = killed if only_when_killed else verdict["exit_code"] != 0
-    verdict["out_of_memory"] = failed and oom_kills() > before
-    verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(disk)
-    return verdict
 
 
 def _request(folder: Path) -> dict[str, Any] | None:
@@ -112,18 +77,6 @@ def _request(folder: Path) -> dict[str, Any] | None:
     return words
 
 
-class _MountError(OSError):
-    """A bind mount was refused."""
-
-
-def _words(error: OSError) -> dict[str, str]:
-    """What to report: the end reason, and the words that go with it."""
-    reason = "mount_failed" if isinstance(error, _MountError) else "executor_failed"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = "disk_full"
-    return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
-
-
 def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
     """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
     if request["isolation"] == "namespaces":
@@ -131,7 +84,7 @@ def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
         try:
             isolation.bind_all(request["binds"])
         except OSError as error:
-            raise _MountError(error.errno, error.strerror, error.filename) from error
+            raise MountError(error.errno, error.strerror, error.filename) from error
     else:
         isolation.adopt_orphans()  # those of a keeper that is killed
     result_read, result_write = os.pipe()
@@ -161,7 +114,7 @@ def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int, log_fd: int)
     try:
         keeper.Keeper(request, result_fd, sys.stdout.fileno(), log_fd).run(go_fd)
     except OSError as error:
-        words = {"error": _words(error)}
+        words = {"error": words_of(error)}
         os.write(result_fd, (json.dumps(words) + "\n").encode())
     finally:
         os._exit(1)
@@ -216,11 +169,6 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _almost_full(folder: Path) -> bool:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _ALMOST_FULL_BYTES
 
 
 def probe() -> int:
