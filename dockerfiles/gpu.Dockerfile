@@ -1,44 +1,8 @@
-# As cpu.Dockerfile, for runs with GPUs. The driver comes from the machine, mounted by NVIDIA's container toolkit; CUDA
-# comes with the Python packages (or with BASE). Built by spell; by hand:
+# What the image of runs with GPUs has beyond cpu.Dockerfile, after which it is read. The driver comes from the machine,
+# mounted by NVIDIA's container toolkit; CUDA comes with the Python packages (or with BASE). Built by spell; by hand:
 #
-#   docker build --build-arg BASE=debian:bookworm --build-arg PYTHON=python3 --build-arg APT="git tree" - < gpu.Dockerfile
+#   cat cpu.Dockerfile gpu.Dockerfile | docker build --build-arg BASE=debian:bookworm --build-arg PYTHON=python3 -
 #
-# BASE    the image to start from
-# PYTHON  "python3" where BASE has no Python of 3.9 or later, else empty
-# APT     packages, separated by spaces
-#
-# The secret `ca` is a file of CA certificates for packages over https. A mounted secret is in no layer; a builder that
-# knows no secrets is given this text without the flag. Proxies come as predefined build arguments, which no layer keeps
-# either: https://docs.docker.com/reference/dockerfile/#predefined-args
-ARG BASE
-FROM ${BASE}
-ARG PYTHON=""
-ARG APT=""
-USER 0:0
-RUN --mount=type=secret,id=ca,target=/run/spell-ca.crt,mode=0444 \
-    set -eu; \
-    ca=/run/spell-ca.crt; \
-    set --; \
-    if command -v apt-get >/dev/null; then \
-        if [ -s "$ca" ]; then set -- -o "Acquire::https::CaInfo=$ca"; fi; \
-        set -- "$@" -o Acquire::Languages=none; \
-        export DEBIAN_FRONTEND=noninteractive; \
-        apt-get "$@" update; \
-        apt-get "$@" install --yes --no-install-recommends -- $PYTHON $APT; \
-        apt-get clean; \
-        rm -rf /var/lib/apt/lists/*; \
-    elif [ -n "$APT" ]; then \
-        echo "This image has no apt, so it cannot get: $APT"; exit 1; \
-    elif command -v apk >/dev/null; then \
-        if [ -s "$ca" ]; then export SSL_CA_CERT_FILE="$ca"; fi; \
-        apk add --no-cache $PYTHON; \
-    elif tool=$(command -v dnf || command -v microdnf || command -v yum); then \
-        if [ -s "$ca" ]; then set -- "--setopt=sslcacert=$ca"; fi; \
-        "$tool" "$@" install -y $PYTHON; \
-        "$tool" clean all; \
-    else \
-        echo "This image has no Python of 3.9 or later, and no apt, apk or dnf to get one with."; exit 1; \
-    fi
 # What of the driver is mounted: CUDA and nvidia-smi.
 # https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility

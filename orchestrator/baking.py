@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from orchestrator.engine import Engine
 from orchestrator.environments import Base, Container, ImageRequest, Images
 from orchestrator.environments.image_bake import check_tag
+from orchestrator.environments.leftovers import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
 from orchestrator.records import ImageRecord
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.workshop import Workshop
 
 _LOOK_S = 0.05
+_SILENT_S = 1.0
 
 
 class Baker:
@@ -31,12 +36,12 @@ class Baker:
     def __init__(self, workshop: Workshop, engine: Engine, images: Images) -> None:
         self._shop, self._engine, self._images = workshop, engine, images
 
-    def bake(self, spec: RunSpec, tag: str, *, push: bool) -> Iterator[bytes]:
+    def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
         """Bake what `spec` asks for into the image `tag`, and push it to its registry when asked.
 
         Yields:
-            JSON lines: `{"line": …}` of the build log as it comes; last `{"image": …}` or `{"error": …}`. When nobody
-            reads on, the build is ended.
+            JSON lines: `{"line": …}` of the build log as it comes, `{}` while nothing comes; last `{"image": …}` or
+            `{"error": …}`. When nobody reads on, the build is ended.
 
         Raises:
             InvalidConfig: no image can be called so.
@@ -58,37 +63,56 @@ class Baker:
             self._images.push(tag, log, cancelled)
         return ImageRecord(tag, baked, push)
 
-    def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> Iterator[bytes]:
+    def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> AsyncIterator[bytes]:
         over, unwanted = threading.Event(), threading.Event()
         last: list[dict[str, object]] = []
-        with tempfile.TemporaryDirectory(prefix="bake-", dir=self._shop.home.work) as folder:
-            log = Path(folder, "log")
-            log.touch()
+        # Named so, it is removed at the next start when this server is killed.
+        folder = tempfile.TemporaryDirectory(
+            prefix=f"{BUILDING}bake-", dir=self._shop.home.environments, ignore_cleanup_errors=True
+        )
+        log = Path(folder.name, "log")
+        log.touch()
 
-            def work() -> None:
-                try:
-                    last.append({"image": to_wire(make(log, lambda: unwanted.is_set() or self._shop.closing.is_set()))})
-                except SpellError as error:
-                    last.append(dict(error.to_wire()))
-                except Exception as error:
-                    last.append(dict(SpellError(f"spelld met an error of its own: {error!r}").to_wire()))
-                    raise
-                finally:
-                    over.set()
-
-            thread = threading.Thread(target=work, name="bake", daemon=True)
-            thread.start()
+        def work() -> None:
             try:
-                with log.open(errors="replace") as lines:
-                    while not over.wait(_LOOK_S):
-                        yield from _json_lines(lines)
-                    yield from _json_lines(lines)
-                yield (json.dumps(last[0]) + "\n").encode()
+                last.append({"image": to_wire(make(log, lambda: unwanted.is_set() or self._shop.closing.is_set()))})
+            except SpellError as error:
+                last.append(dict(error.to_wire()))
+            except Exception as error:
+                last.append(dict(SpellError(f"spelld met an error of its own: {error!r}").to_wire()))
+                raise
             finally:
-                unwanted.set()
-                thread.join()
+                over.set()
+                folder.cleanup()
+
+        async def stream(lines: TextIO) -> AsyncIterator[bytes]:
+            with lines:
+                threading.Thread(target=work, name="bake", daemon=True).start()
+                try:
+                    async for line in _followed(lines, over):
+                        yield line
+                    yield _json_line(last[0])
+                finally:
+                    unwanted.set()  # it is not waited for: this is the thread that serves everybody
+
+        return stream(log.open(errors="replace"))
 
 
-def _json_lines(lines: Iterator[str]) -> Iterator[bytes]:
-    for line in lines:
-        yield (json.dumps({"line": line.rstrip("\n")}) + "\n").encode()
+async def _followed(lines: Iterator[str], over: threading.Event) -> AsyncIterator[bytes]:
+    """The lines as they come; now and then an empty object, as only who is written to is seen to be gone."""
+    said_at = time.monotonic()
+    while True:
+        is_over = over.is_set()
+        for line in lines:
+            yield _json_line({"line": line.rstrip("\n")})
+            said_at = time.monotonic()
+        if is_over:
+            return
+        if time.monotonic() - said_at > _SILENT_S:
+            yield _json_line({})
+            said_at = time.monotonic()
+        await asyncio.sleep(_LOOK_S)
+
+
+def _json_line(words: Mapping[str, object]) -> bytes:
+    return (json.dumps(words) + "\n").encode()

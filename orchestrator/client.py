@@ -40,6 +40,7 @@ from orchestrator.records import (
 from orchestrator.records import from_wire as record
 from orchestrator.remote_session import RemoteSession
 from orchestrator.spec import RunSpec, to_wire
+from orchestrator.states import FINAL
 from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path, timeout
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
@@ -205,6 +206,8 @@ class Client:
             TimeoutError: when `timeout_s` passed before.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if timeout_s is not None and (run := self.run(reference)).state in FINAL:
+            return run  # however little time there was
         for item in self.follow(reference, "0.9223372036854775807.9223372036854775807", deadline):
             if item.run:
                 return item.run
@@ -319,7 +322,7 @@ class Client:
                 said(words["line"])
             elif "image" in words:
                 return record(ImageRecord, words["image"])
-            else:
+            elif words:  # nothing is said only to see whether we still listen
                 raise error_from_wire(words, answer.status_code)
         raise ServerUnavailable("The server ended before the image was made.", "See: spell server logs")
 

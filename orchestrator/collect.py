@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from orchestrator.environments.collected import Removed
 from orchestrator.errors import SpellError
@@ -17,6 +19,12 @@ from orchestrator.workshop import Workshop
 _log = logging.getLogger(__name__)
 # A run that builds may take an image now and an environment an hour later; the store has neither before it has both.
 _OLDER_WHILE_BUILDING_S = 24 * 3600.0
+_ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
+_CALL_S = 0.01  # who is called reads the clock a little later
+
+
+class _Collected(Protocol):
+    def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[Removed]: ...
 
 
 def collect(shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool) -> CollectionRecord:
@@ -44,16 +52,28 @@ def collect(shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_ru
 def _parts(
     shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool
 ) -> Iterator[Callable[[], Sequence[Removed]]]:
-    if shop.store.summaries(states=[State.BUILDING], limit=1):
-        older_than_s = max(older_than_s, _OLDER_WHILE_BUILDING_S)
-    environments, images = shop.store.in_use()
+    def unused(column: int, collected: _Collected) -> Sequence[Removed]:
+        # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
+        # is building still, or in the store.
+        began = time.time()
+        is_building = bool(shop.store.summaries(states=[State.BUILDING], limit=1))
+        keep = shop.store.in_use()[column]
+        unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
+        return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
+
     for executor in shop.executors.values():
-        if executor.lacks():
+        if lack := executor.lacks():
+            if executor.is_chosen:
+                yield functools.partial(_warn, lack)
             continue  # there is nothing of it that could be asked
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
-        yield functools.partial(executor.collect, images, older_than_s, dry_run=dry_run)
-    yield functools.partial(shop.environments.collect, environments, older_than_s, dry_run=dry_run)
+        yield functools.partial(unused, _IMAGES, executor.collect)
+    yield functools.partial(unused, _ENVIRONMENTS, shop.environments.collect)
+
+
+def _warn(lack: str) -> Sequence[Removed]:
+    raise SpellError(lack)
 
 
 def _sweep(executor: Executor, scheduler: Scheduler) -> Sequence[Removed]:

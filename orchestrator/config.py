@@ -32,18 +32,23 @@ dns = ["10.0.0.53"]
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import ErrorDetails
 
 from orchestrator.errors import HomeUnusable, InvalidConfig
 from orchestrator.records import MachineType
 
 _GIB = 1 << 30
+_LEAST_CPUS = 0.01  # the kernel gives no fewer, and no engine less memory
+_LEAST_MEMORY_GB = 6 / 1024
 _STRICT = ConfigDict(extra="forbid")
 DEFAULT_FRAMEWORKS = {
     "pytorch": ("torch",),
@@ -56,11 +61,18 @@ DEFAULT_FRAMEWORKS = {
 class MachineTypeConfig:
     """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs; processes and shared memory."""
 
-    cpus: Annotated[float, Gt(0), Lt(10_000)] = 1
-    memory_gb: Annotated[float, Gt(0)] | None = None
+    cpus: Annotated[float, Ge(_LEAST_CPUS), Lt(10_000)] = 1
+    memory_gb: Annotated[float, Ge(_LEAST_MEMORY_GB)] | None = None
     gpus: Annotated[int, Ge(0)] = 0
     pids: Annotated[int, Ge(16)] = 4096
     shm_gb: Annotated[float, Gt(0)] | None = None
+
+
+def _check_placeholders(image: str) -> str:
+    unknown = re.search(r"[{}][^{}]*}?", image.replace("{version}", ""))
+    if unknown:
+        raise ValueError(f"there is no {unknown[0]}; there is: {{version}}")
+    return image
 
 
 @with_config(_STRICT)
@@ -69,8 +81,8 @@ class DockerConfig:
     """`[docker]`; see the module's docstring."""
 
     host: str = ""
-    base_image: str = "python:{version}-slim"
-    gpu_base_image: str = "python:{version}-slim"
+    base_image: Annotated[str, AfterValidator(_check_placeholders)] = "python:{version}-slim"
+    gpu_base_image: Annotated[str, AfterValidator(_check_placeholders)] = "python:{version}-slim"
     network: Literal["bridge", "none"] = "bridge"
     idle_limit_s: Annotated[float, Gt(0)] = 600.0
     options: dict[str, Any] = field(default_factory=dict)
@@ -139,5 +151,19 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidConfig(f"{path}: {where}: {first['msg']}") from error
+        raise InvalidConfig(f"{path}: {where}: {_words(first)}") from error
     return config
+
+
+def _words(problem: ErrorDetails) -> str:
+    if problem["type"] != "unexpected_keyword_argument":
+        return problem["msg"].removeprefix("Value error, ")
+    names = ", ".join(item.name for item in fields(_table(problem["loc"])))
+    return f"there is no such field; there are: {names}"
+
+
+def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | MachineTypeConfig]:
+    """Which table a field is in."""
+    if len(place) == 1:
+        return Config
+    return DockerConfig if place[0] == "docker" else MachineTypeConfig

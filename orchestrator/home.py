@@ -6,6 +6,7 @@ $SPELL_HOME                     default ~/.spell
   uploads/NAME/…
   store/                        everything else
     spell.db                    runs, events, mounts, artifacts, metrics, samples
+    spell.ballast               let go when the disk is full, so that this can be recorded
     spelld.sock, .lock, .log    the server
     records/2/                  log, build log, metrics, and one folder for each attempt
     blobs/ab/cdef…              content of snapshots
@@ -18,13 +19,16 @@ $SPELL_HOME                     default ~/.spell
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
-from orchestrator.errors import HomeUnusable
+from orchestrator.errors import DiskFull, HomeUnusable
 
 _SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one person
+_ROOM_BYTES = 128 << 10  # what a server writes while it starts
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
@@ -40,6 +44,20 @@ def default_home() -> Path:
         raise HomeUnusable(f"There is no home: {error}.", "Say where it is to be: SPELL_HOME=/…") from error
 
 
+def check_room(folder: Path) -> None:
+    """See that something can be written there.
+
+    Raises:
+        DiskFull: when there is no room for it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM_BYTES))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk of {folder} is full.", "Free some space; runs go on by themselves.") from error
+
+
 class Home:
     """The paths of one home. Makes nothing by itself, except in `create` and the `…_dir` functions that say so."""
 
@@ -50,6 +68,7 @@ class Home:
         self.uploads = root / "uploads"
         self.store = root / "store"
         self.database = self.store / "spell.db"
+        self.ballast = self.store / "spell.ballast"
         self.lock = self.store / "spelld.lock"
         self.server_log = self.store / "spelld.log"
         self.records = self.store / "records"

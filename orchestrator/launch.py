@@ -11,12 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.errors import HomeUnusable, InvalidConfig, ServerUnavailable
-from orchestrator.home import Home
+from orchestrator.errors import DiskFull, HomeUnusable, InvalidConfig, ServerUnavailable
+from orchestrator.home import Home, check_room
 
 _START_LIMIT_S = 60.0
 _PATIENCE_S = 1.0  # then it is looked whether the server still lives
 _LOOK_S = 0.01
+NOT_STARTED = "The server could not be started: "
 _GOOD_BYE = "Application startup failed. Exiting."
 
 
@@ -25,6 +26,7 @@ def ensure_server(home: Home) -> None:
 
     Raises:
         HomeUnusable: when the home cannot be made or written to.
+        DiskFull: when there is no room for what a server writes while it starts.
         InvalidConfig: when its configuration says something impossible.
         ServerUnavailable: when the server ends at once or does not answer; with its last words.
     """
@@ -38,12 +40,21 @@ def ensure_server(home: Home) -> None:
         with (home.store / "launch.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not answers(home.socket):
+                _make_room(home)
                 _start(home)
     except OSError as error:
         raise HomeUnusable(
             f"The home {home.root} cannot be used: {error.strerror or error}.",
             "Choose another one with SPELL_HOME=…, or mend its permissions.",
         ) from error
+
+
+def _make_room(home: Home) -> None:
+    try:
+        check_room(home.store)
+    except DiskFull:
+        home.ballast.unlink(missing_ok=True)  # set aside for moments like this one
+        check_room(home.store)
 
 
 def _start(home: Home) -> None:
@@ -62,7 +73,7 @@ def _start(home: Home) -> None:
         if server.poll() is not None or time.monotonic() > deadline:
             kind = InvalidConfig if server.returncode == InvalidConfig.exit_code else ServerUnavailable
             words = _last_words(home.server_log, said_before)
-            raise kind(f"The server could not be started: {words}", f"See {home.server_log}")
+            raise kind(f"{NOT_STARTED}{words}", f"See {home.server_log}")
         time.sleep(_LOOK_S)
 
 

@@ -14,16 +14,17 @@ Every step can be interrupted by a killed server. `resume` goes on where the run
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator import outputs, telemetry
+from orchestrator.ending import as_phase, decide, is_disk_full
 from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
@@ -71,7 +72,7 @@ class Life:
         self.handle: Handle | None = None
         self._wished = threading.Event()
         self._release: Release | None = None
-        self._started = self._over = self._keep_work = self._freed = False
+        self._started = self._resumed = self._over = self._keep_work = self._freed = False
 
     @functools.cached_property
     def spec(self) -> RunSpec:
@@ -120,6 +121,7 @@ class Life:
 
     def resume(self) -> None:
         """Lead a run of a dead server to its end, from where it is."""
+        self._resumed = True
         self._safely(self._resume)
 
     def give_back(self) -> None:
@@ -134,12 +136,12 @@ class Life:
         except BuildCancelled:
             self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
         except PhaseFailed as error:
-            self._give_up(error.reason, error.message)
+            self._give_up(error.reason, f"{error.message} {error.cure}".strip())
         except SpellError as error:
             self._give_up("internal_error", error.message)
         except Exception as error:  # whatever it was: no run stays active for ever
             _log.exception("run %d", self.run.number)
-            self._give_up("disk_full" if _is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
+            self._give_up("disk_full" if is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
             self._give_back()
             if self._over and not self._keep_work and not self.shop.closing.is_set():
@@ -152,8 +154,8 @@ class Life:
             _log.exception("run %d", self.run.number)
 
     def _give_up(self, reason: str, detail: str) -> None:
-        self._keep_work = self._started  # what it left is still there: nothing is lost
-        if self.handle:
+        self._keep_work = self._started or self._resumed  # what it left is still there: nothing is lost
+        if self.handle or self._resumed:
             self._begin_release(self.handle)
         self._end(reason, detail)
 
@@ -207,20 +209,34 @@ class Life:
         self._attend(handle)
 
     def _resume(self) -> None:
-        try:
-            handle = self.executor.recover(self._attempt_folder())
-        except ExecutorFailed as error:
-            _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
-            self._begin_release(handle := None)
+        handle = self._recover()
         if handle:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
             self._stop_if_wished()
+            if self._release:  # it starts again only when nothing of it is left
+                self._release.join()
+                if not self._release.is_done:
+                    raise StaleFence("the server ends")
             self._move(State.MACHINE_REQUESTED, **RELEASED)  # nothing of it was started: it waits for its turn again
             self._freed = True
             self._on_free()
         else:
             self._end("supervisor_lost", "its records are gone")
+
+    def _recover(self) -> Handle | None:
+        """What there is of the attempt. Asked again for as long as this machine cannot tell: it may still run."""
+        while True:
+            try:
+                return self.executor.recover(self._attempt_folder())
+            except ExecutorFailed as error:
+                _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
+                self._begin_release(None)
+                return None
+            except OSError as error:  # no room for a claim, too many open files
+                _log.warning("run %d cannot be found again yet: %s", self.run.number, error)
+                if self.shop.closing.wait(_RETRY_S):
+                    raise StaleFence("the server ends") from error
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -243,7 +259,7 @@ class Life:
             base = self.executor.base(self.spec, len(self.run.gpus), home.build_log(number), self._wished.is_set)
             environment = self.shop.environment(self.spec, base, home.build_log(number), self._wished.is_set)
         except OSError as error:
-            raise _phase(error) from error
+            raise as_phase(error) from error
         except InvalidConfig as error:  # what could not be seen when it was cast: a local wheel that is not there
             raise BuildFailed(error.message, error.cure) from error
         self.shop.store.update(
@@ -261,16 +277,28 @@ class Life:
         self.handle = handle
         self._started = True
         if self.run.state not in (State.RUNNING, State.SAVING, State.PUSHING):
-            self._move(State.RUNNING)
+            self._move(State.RUNNING, started_at=time.time())
         if self._wish():
             self.wished()  # it came while the command was being started
         verdict = self.executor.wait(handle)
         assert verdict is not None  # waited without a limit
         self._begin_release(handle)
-        if self._release and verdict.reason in _LOST:
-            self._release.wait(_LOST_LIMIT_S)  # its processes may still be writing
+        if verdict.reason in _LOST and not self._is_gone():
+            self._keep_work = True
+            self._end(
+                verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
+            )
+            return
         self._firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
+        if verdict.note:
+            self._firmly(lambda: self.shop.store.notice(self.run.number, verdict.note))
         self._finish(verdict)
+
+    def _is_gone(self) -> bool:
+        """Whether nothing of an attempt is left that could write to its files; waits for that as long as one may."""
+        if self._release:
+            self._release.wait(_LOST_LIMIT_S)
+        return self._release is None or self._release.is_done
 
     def _finish(self, verdict: Verdict) -> None:
         facts: dict[str, float | None] = {
@@ -364,26 +392,3 @@ class Life:
                     raise StaleFence("the server ends") from None
             else:
                 return
-
-
-def decide(verdict: Verdict, wish: Wish | None) -> str:
-    """The end reason of a run whose command has ended, in `states.ENDS`."""
-    if wish == Wish.KILL:
-        return "kill_requested"
-    if verdict.reason and not (wish and verdict.reason in ("disk_full", "out_of_memory")):
-        return verdict.reason
-    if wish == Wish.STOP:
-        return "stop_requested"
-    if verdict.signal is not None:
-        return "signalled"
-    return "exited_nonzero" if verdict.exit_code else "exited_zero"
-
-
-def _is_disk_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _phase(error: OSError) -> PhaseFailed:
-    if _is_disk_full(error):
-        return DiskFull(f"{error.filename}: {error.strerror}")
-    return BuildFailed(f"{error.filename}: {error.strerror}")

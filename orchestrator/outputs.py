@@ -103,7 +103,7 @@ def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
 
 
 def _leads_out(workspace: Workspace, path: str) -> str:
-    return f"a link that leads out of the outputs: {printable(os.readlink(workspace.code / path))}"
+    return f"a link to what is not among the outputs: {printable(os.readlink(workspace.code / path))}"
 
 
 def _scan(workspace: Workspace) -> _Found:

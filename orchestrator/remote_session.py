@@ -25,6 +25,9 @@ _CLOSE_LIMIT_S = 1.0
 class RemoteSession:
     """A command that runs beside a run's own. Reading and typing may be done in two threads. Also a context manager.
 
+    Attributes:
+        run_is_over: whether the end of the run was its end; known when `read` has ended.
+
     Args:
         home: whose server leads the run.
         number: the run.
@@ -40,6 +43,7 @@ class RemoteSession:
         self._untaken_bytes = 0
         self._over = False
         self._exit_code: int | None = None
+        self.run_is_over = False
         first = _encoded(words)
         self._exceptions: Any = importlib.import_module("websockets.exceptions")
         self._connection = _connect(home, number)
@@ -78,6 +82,7 @@ class RemoteSession:
             raise from_wire(words, 0)
         if "exit_code" in words:
             self._exit_code = int(words["exit_code"])
+            self.run_is_over = bool(words.get("run_is_over"))
         elif "taken" in words:
             with self._room:
                 self._untaken_bytes -= int(words["taken"])

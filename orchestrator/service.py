@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import orchestrator
 from orchestrator import doctor, machine, telemetry
@@ -80,17 +80,28 @@ class Service:
         mounts = tuple(Mount(self.resources.mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
         executor.refuse(spec)
+        warnings = [*([] if spec.executor else self._passed_over(name)), *executor.warnings(spec, wanted)]
         if spec.code and (not self.home.tree(spec.code.tree).exists() or self._lacks_diff(spec.code.diff)):
             raise SnapshotMissing(f"The server does not have snapshot {spec.code.tree[:12]}.")
         number = self.store.add(NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus))
         self.scheduler.wake()
-        return CastRecord(number, wanted.name, list(executor.warnings(spec, wanted)))
+        return CastRecord(number, wanted.name, warnings)
+
+    def _passed_over(self, taken: str) -> Iterator[str]:
+        """Why not an executor that is preferred, and that a person may take for granted."""
+        for name in self._defaults[: self._defaults.index(taken)]:
+            executor = self.shop.executors[name]
+            if executor.is_expected:
+                yield f"This run does not go to the {name} executor: {executor.lacks()}"
 
     @property
     def default_executor(self) -> str:
         """The executor of specs that name none, at this moment."""
-        usable = (name for name in self._defaults if not self.shop.executors[name].lacks())
-        return next(usable, self._defaults[-1])
+        for name in self._defaults:
+            executor = self.shop.executors[name]
+            if executor.is_chosen or not executor.lacks():
+                return name
+        return self._defaults[-1]
 
     def _lacks_diff(self, digest: str) -> bool:
         return bool(digest) and not self.home.blob(digest).exists()

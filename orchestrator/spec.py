@@ -276,7 +276,8 @@ def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
         path = "/" + path if mount.path.startswith("/") else path
         for other in seen:
             if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-                _reject(f"Two mounts want the same place: {mount.path!r}.", "Give one of them a path: RESOURCE:PATH.")
+                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
+                _reject(words, "Give one of them another path: RESOURCE:PATH.")
         seen.append(path)
 
 

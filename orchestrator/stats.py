@@ -16,6 +16,7 @@ from orchestrator.records import StatRecord
 from orchestrator.scheduler import Scheduler
 from orchestrator.states import State
 from orchestrator.store import Store
+from orchestrator.telemetry import Complaints
 
 _log = logging.getLogger(__name__)
 _ANSWER_LIMIT_S = 2.0
@@ -40,6 +41,7 @@ class Meter:
         self._store, self._scheduler = store, scheduler
         self._asking: set[int] = set()
         self._lock = threading.Lock()
+        self._complaints = Complaints(_log, "run %d does not say what it uses")
 
     def stats(self, references: Sequence[str]) -> list[StatRecord]:
         """What these runs use now; all that run, when none is named.
@@ -49,6 +51,7 @@ class Meter:
             Conflict: it does not run.
         """
         lives = self._running(references)
+        self._complaints.forget_all_but([life.run.number for life in self._scheduler.lives()])
         first = self._read(lives, _ANSWER_LIMIT_S)
         began = min((reading.at for reading in first.values()), default=0.0)
         time.sleep(max(0.0, began + _BETWEEN_S - time.monotonic()) if first else 0.0)
@@ -81,15 +84,11 @@ class Meter:
         number = life.run.number
 
         def ask() -> None:
-            began = time.monotonic()
-            try:
+            began, usage = time.monotonic(), None
+            with self._complaints.of(number):
                 usage = life.usage()
-            except Exception:
-                _log.exception("run %d does not say what it uses", number)
-                return
-            finally:
-                with self._lock:
-                    self._asking.discard(number)
+            with self._lock:
+                self._asking.discard(number)
             if usage:
                 answer(number, _Reading((began + time.monotonic()) / 2, usage))
 

@@ -8,9 +8,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from orchestrator import outputs
+from orchestrator.errors import SpellError
 from orchestrator.executors.base import Usage, Verdict
 from orchestrator.home import Home
 from orchestrator.machine import gpu_samples
@@ -137,6 +138,7 @@ class Sampler:
         self._store, self._home, self._interval_s, self._running = store, home, interval_s, running
         self._closing = threading.Event()
         self._asking: set[int] = set()
+        self._complaints = Complaints(_log, "run %d could not be sampled")
         self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
         self._thread.start()
 
@@ -148,8 +150,9 @@ class Sampler:
     def _loop(self) -> None:
         while not self._closing.wait(self._interval_s):
             running = self._running()
+            self._complaints.forget_all_but([number for number, _, _ in running])
             for number, _, _ in running:
-                with _logged(number):
+                with self._complaints.of(number):
                     ingest_metrics(self._store, self._home, number)
             for number, gpus, ask in running:
                 if number not in self._asking:  # else an earlier question hangs
@@ -160,7 +163,7 @@ class Sampler:
 
     def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
         try:
-            with _logged(number):
+            with self._complaints.of(number):
                 usage = ask()
                 if usage and not self._closing.is_set():
                     sample(self._store, number, gpus, usage)
@@ -168,9 +171,29 @@ class Sampler:
             self._asking.discard(number)
 
 
-@contextlib.contextmanager
-def _logged(number: int) -> Iterator[None]:
-    try:
-        yield
-    except Exception:
-        _log.exception("run %d could not be sampled", number)
+class Complaints:
+    """Logs what fails again and again: an error of ours in one line, when its words change; others with their traceback.
+
+    Args:
+        words: what failed, with a `%d` for the number of the run.
+    """
+
+    def __init__(self, log: logging.Logger, words: str) -> None:
+        self._log, self._words = log, words
+        self._said: dict[int, str] = {}
+
+    @contextlib.contextmanager
+    def of(self, number: int) -> Iterator[None]:
+        """What is done for this run; whatever it raises is logged, and goes no further."""
+        try:
+            yield
+        except SpellError as error:
+            if self._said.get(number) != error.message:
+                self._said[number] = error.message
+                self._log.warning("%s: %s", self._words % number, error.message)
+        except Exception:
+            self._log.exception(self._words, number)
+
+    def forget_all_but(self, numbers: Collection[int]) -> None:
+        """Only these runs may still fail."""
+        self._said = {number: said for number, said in self._said.items() if number in numbers}

@@ -90,11 +90,11 @@ class Workshop:
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
         """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
-        base = executor.base(spec, len(run.gpus), home.build_log(run.number), lambda: False)
+        record = self.store.record(run.number)
         places = executor.places(
-            base,
+            executor.base_of(record.image or ""),
             code=home.work_dir(run.number) / "code",
-            environment=home.environment(self.store.record(run.number).environment or ""),
+            environment=home.environment(record.environment or ""),
             runtime=home.runtime,
             metrics=home.metrics(run.number),
             bytecode=None,

@@ -45,7 +45,7 @@ gpu_base_image = "{image}"
 [docker.options]
 binds = ["{folder}:{folder}"]
 """
-ENGINE = find.find_host("", {}).removeprefix("unix://") or "/var/run/docker.sock"
+ENGINE = find.find_host("", {})[0].removeprefix("unix://") or "/var/run/docker.sock"
 
 
 def config(folder: Path, host: str = f"unix://{ENGINE}") -> str:

@@ -22,12 +22,12 @@ CONFIG = f"[docker]\nbase_image = '{TEST_IMAGE}'\ngpu_base_image = '{TEST_IMAGE}
 @functools.cache
 def engine_api() -> Any:
     """The engine itself, over docker's SDK."""
-    return docker.APIClient(base_url=find.find_host("", os.environ), version="auto")
+    return docker.APIClient(base_url=find.find_host("", os.environ)[0], version="auto")
 
 
 @functools.cache
 def _lack() -> str:
-    host = find.find_host("", os.environ)
+    host = find.find_host("", os.environ)[0]
     if not host or not find.answers(host):
         return "no Docker engine answers here; tests/engine/up starts one"
     if not engine_api().images(TEST_IMAGE):

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
-from conftest import Spell
-from engines import engine_api, need_engine
-from wheels import make_wheel
+from conftest import DEADLINE_S, Spell, wait_for
+from engines import containers_of, engine_api, need_engine
+from wheels import SlowProject, make_wheel
+
+from orchestrator.baking import Baker
+from orchestrator.engine import Engine
+from orchestrator.home import Home
+from orchestrator.records import ImageRecord
+from orchestrator.spec import RunSpec, to_wire
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +67,7 @@ def test_build_and_run_without_spell(shared: Spell, job: Path) -> None:
         done = shared("image", "build", str(job))
         assert done.code == 0, done
         assert "Installing" in done.out, "the build log is shown"
+        assert "Warning" not in done.out
         assert "🎉 spell/greet-me:latest is built (sha256:" in done.out
         assert run_in("spell/greet-me:latest", "python", "-m", "greeting") == "baked\n"
 
@@ -63,6 +77,50 @@ def test_json(shared: Spell, job: Path) -> None:
         baked = shared("image", "build", str(job), "--tag", "greet:1", "--json").json()
         assert (baked["tag"], baked["pushed"]) == ("greet:1", False)
         assert engine_api().inspect_image("greet:1")["Id"] == baked["id"]
+
+
+def test_f27_who_leaves_ends_the_build(shared: Spell) -> None:
+    """Also while nothing is said; and the server serves others meanwhile."""
+    slow = SlowProject(shared.home.environments / ".containers" / "slow")  # where a container can say how far it is
+    spec = RunSpec(command="x", pip=(str(slow.path),))
+    body = {"spec": to_wire(spec), "tag": "greet:3", "push": False}
+    transport = httpx.HTTPTransport(uds=str(shared.home.socket))
+    with httpx.Client(transport=transport, base_url="http://spell", timeout=DEADLINE_S) as client:
+        with client.stream("POST", "/images", json=body) as answer:
+            said = answer.iter_lines()
+            assert any("Installing" in line for line in said)
+            assert any(json.loads(line) == {} for line in said)
+            assert len(containers_of(shared.home)) == 1
+        began = time.monotonic()
+        shared.client.server()
+        assert time.monotonic() - began < 1
+    wait_for(lambda: not containers_of(shared.home), "the build ends")
+    wait_for(lambda: not list(shared.home.environments.glob(".building-*")), "and leaves nothing")
+
+
+def test_a_build_that_does_not_end_holds_up_nobody(tmp_path: Path) -> None:
+    home, end = Home(tmp_path), threading.Event()
+    home.create()
+    shop: Any = SimpleNamespace(home=home, closing=threading.Event())
+    images: Any = None
+    baker = Baker(shop, Engine(home), images)
+
+    def make(_log: Path, _cancelled: Callable[[], bool]) -> ImageRecord:
+        end.wait()
+        return ImageRecord("greet:4", "sha256:0", pushed=False)
+
+    async def leave() -> float:
+        stream: Any = baker._streamed(make)
+        assert json.loads(await anext(stream)) == {}
+        began = time.monotonic()
+        await stream.aclose()
+        return time.monotonic() - began
+
+    try:
+        assert asyncio.run(leave()) < 1
+    finally:
+        end.set()
+    wait_for(lambda: not list(home.environments.iterdir()), "the folder goes")
 
 
 def test_what_cannot_be_had_is_told(shared: Spell, job: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BIN, Done, Spell, git, wait_for
+from engines import TEST_IMAGE
 
 from orchestrator.machine import detect
 
@@ -97,6 +98,9 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "requirements": [{"name": "requirements.txt", "text": "six\n"}],
         "python": "3.11",
         "frameworks": ["pytorch==2.9"],
+        "image": "",
+        "apt": [],
+        "network": "",
         "code": None,
         "description": "two words",
         "name": "a-name",
@@ -108,10 +112,18 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
     assert (run["command"], run["name"], run["labels"]) == ("train --lr 0.1", "a-name", ["one", "two"])
 
 
+@pytest.mark.parametrize("option", ["--from", "--docker-image"])
+def test_options_of_containers(docker_spell: Spell, option: str) -> None:
+    words = [option, TEST_IMAGE, "--apt", "tree", "--apt", "jq=1.6-2.1+deb12u1", "--network", "none"]
+    number = docker_spell("run", "-b", *words, "true").number
+    spec = docker_spell("info", str(number), "--json").json()["spec"]
+    assert (spec["image"], spec["apt"], spec["network"]) == (TEST_IMAGE, ["tree", "jq=1.6-2.1+deb12u1"], "none")
+
+
 def test_background_prints_the_number_and_returns(full: Spell) -> None:
     done = full("run", "-b", "true")
     assert (done.code, done.err) == (0, NO_REPOSITORY + "\n")
-    assert done.out == f"💫 Casting spell #{done.number}…\nView logs with `spell logs {done.number}`\n"
+    assert done.out == f"💫 Casting spell #{done.number}…\nView logs with `spell logs -f {done.number}`\n"
 
 
 def test_job_file_and_options_beside_it(full: Spell, tmp_path: Path) -> None:
@@ -147,7 +159,7 @@ BAD = [
     (["-m", "data", "true"], 1, "Cannot mount resource 'data': not a valid resource."),
     (["-m", "other/data", "true"], 1, "'other/data' is not a valid resource."),
     (["-m", "runs/1/no-such-file", "true"], 1, "Cannot mount resource 'runs/1/no-such-file': not a valid resource."),
-    (["-m", "runs/1/a", "-m", "runs/1/b:a", "true"], 3, "Two mounts want the same place: 'a'."),
+    (["-m", "runs/1/a", "-m", "runs/1/b:a", "true"], 3, "Two mounts want the same place"),
     (["--pip", "x; rm -rf", "true"], 3, "'x; rm -rf' is not a pip requirement"),
     (["--pip", "-r evil.txt", "true"], 3, "'-r evil.txt' is not a pip requirement."),
     (["--pip-req", "nowhere.txt", "true"], 3, "nowhere.txt cannot be read: No such file or directory."),
@@ -164,7 +176,7 @@ BAD = [
     (["--name", "42", "true"], 3, "Run name '42' is not allowed.\n       A name starts with a letter"),
     (["--name", "latest", "true"], 3, "Run name 'latest' is not allowed."),
     (["--label", "a\nb", "true"], 3, "is not a word of up to 63 letters"),
-    (["--executor", "kubernetes", "true"], 3, "There is no executor 'kubernetes'.\n       There are: process."),
+    (["--executor", "kubernetes", "true"], 3, "There is no executor 'kubernetes'.\n       There are: docker, process."),
     (["--github-ref", "main", "true"], 3, "--github-ref needs --github-url."),
     (["--github-url", "x", "-c", "HEAD", "true"], 3, "--commit-ref is of the local repository."),
     (["--github-url", "/no/such/repository", "true"], 6, "Could not fetch /no/such/repository: "),
@@ -337,7 +349,7 @@ def test_a_reader_that_goes_away_leaves_the_run_alone(spell: Spell) -> None:
     )
     number = spell.client.run("latest").number
     assert done.stdout == f"💫 Casting spell #{number}…\n141\n"
-    assert f"✨ Use 'spell logs {number}' to view logs again\n" in done.stderr
+    assert f"✨ Use 'spell logs -f {number}' to view logs again\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert spell.ended(number).state == "complete"
 

@@ -296,6 +296,8 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     number = spell.cast(f"until [ -e '{gate}' ]; do sleep 0.02; done; exit 4")
     good = spell.run("true").number
     began = time.monotonic()
+    done = spell("wait", "--timeout", "0", str(good))
+    assert (done.code, done.out) == (0, f"Run {good} complete: the command ended with exit code 0\n")
     done = spell("wait", "--timeout", "0.2", str(number))
     assert (done.code, done.err) == (1, f"ERROR: Run {number} has not ended in time.\n")
     assert time.monotonic() - began > 0.2

@@ -20,7 +20,7 @@ DETACHED = [
     "✨ Your run is still running remotely.",
     "✨ Use 'spell stop {n}' to save outputs and stop your run.",
     "✨ Use 'spell kill {n}' to terminate your run. All outputs will be lost.",
-    "✨ Use 'spell logs {n}' to view logs again",
+    "✨ Use 'spell logs -f {n}' to view logs again",
 ]
 BEFORE = ["✨ Machine_Requested… done", "✨ Building… done", "✨ Run is running"]
 AFTER = ["✨ Saving… done", "✨ Pushing… done"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 from containers import EngineProxy, config, none_left
-from engines import TEST_IMAGE, containers_of, need_engine
+from engines import TEST_IMAGE, containers_of, engine_api, need_engine
 from servers import serving
 from test_recovery import PROMPT_S, assert_free
 
@@ -269,3 +269,48 @@ def test_f03_engine_is_started_again(own_engine: OwnEngine, make_spell: Callable
         assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
         assert_free(spell)
     spell.end()
+
+
+# -- casting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cast_that_fails_leaves_no_run(proxy: EngineProxy, make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    spell = make_spell(config=config(tmp_path, proxy.host))
+    with proxy.rule("refuse", "GET .*/info"):
+        done = spell("run", "--force", "-t", "small", "true")
+        assert done.code == 1, done
+    assert spell.client.runs() == []
+
+
+def test_an_engine_that_is_named_and_away_is_not_passed_over(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell(config='# any executor = of this machine\n[docker]\nhost = "unix:///there/is/none"\n')
+    done = spell("run", "--force", "echo on the host")
+    assert done.code == 1, done
+    assert "No Docker engine answers at unix:///there/is/none" in done.err and "--executor process" in done.err
+    assert spell("run", "--force", "--executor", "process", "true").code == 0
+
+
+def test_a_session_needs_no_image_by_name(docker_spell: Spell, tmp_path: Path) -> None:
+    """The image of a run may be called something else by now, or nothing."""
+    spell, tag = docker_spell, f"spell-test-renamed:{os.getpid()}"
+    engine_api().tag(TEST_IMAGE, *tag.split(":"))
+    number = spell.cast("echo up; sleep 1000", image=tag)
+    spell.says(number, b"up")
+    engine_api().remove_image(tag)
+    done = spell("exec", str(number), "echo", "inside")
+    assert (done.code, done.out) == (0, "inside\n"), done
+
+
+def test_started_at_is_told_while_it_runs(docker_spell: Spell) -> None:
+    number = docker_spell.cast("echo up; sleep 1000")
+    docker_spell.says(number, b"up")
+    docker_spell.reaches(number, "running")
+    run = docker_spell.client.run(str(number))
+    assert run.started_at is not None and run.started_at >= run.created_at
+
+
+def test_what_a_run_put_beside_its_files_goes_with_it(docker_spell: Spell) -> None:
+    run = docker_spell.run("echo secret > /opt/spell/inside/kept")
+    assert run.state == "complete"
+    inside = docker_spell.home.attempt_dir(run.number, 1) / "inside"
+    wait_for(lambda: not inside.exists(), "the folder that it was shown is gone")

@@ -24,7 +24,7 @@ from conftest import DEADLINE_S, wait_for
 from engines import TEST_IMAGE, containers_of, engine_api, need_engine
 from wheels import SlowProject, make_index, make_wheel
 
-from orchestrator.engine import Engine
+from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import (
     Base,
     BuildCancelled,
@@ -33,6 +33,7 @@ from orchestrator.environments import (
     EnvironmentRequest,
     Environments,
     Here,
+    uv_cache,
 )
 from orchestrator.environments.containers import Mount, new_name
 from orchestrator.environments.inside import Inside, inside
@@ -334,6 +335,57 @@ def test_f32_start_after_a_killed_builder(
         finally:
             environments.close()
     assert containers_of(home) == []
+
+
+class HungEngine(Engine):
+    """One that answers pings only, until the test lets it go."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home, "unix:///there/is/none")
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def lacks(self) -> str:
+        return ""
+
+    def remove(self, container: str) -> None:
+        self.asked.set()
+        self.go.wait()
+
+
+def test_a_start_does_not_wait_for_the_engine(home: Home, variables: dict[str, str]) -> None:
+    leftover = home.environments / f".building-{'0' * 32}-abc"
+    leftover.mkdir()
+    (leftover / "uv.json").write_text('{"container": "spell-build-0"}')
+    (home.environments / ".building-bake-abc").mkdir()
+    engine = HungEngine(home)
+    environments = Environments(home, variables, engine)
+    starting = threading.Thread(target=environments.start, daemon=True)
+    starting.start()
+    try:
+        starting.join(DEADLINE_S)
+        assert not starting.is_alive()
+        assert engine.asked.wait(DEADLINE_S)
+        assert leftover.exists()
+        assert not (home.environments / ".building-bake-abc").exists()
+        engine.go.set()
+        wait_for(lambda: not left(home), "the leftover goes, too")
+    finally:
+        engine.go.set()
+        environments.close()
+
+
+def test_a_container_that_stays_does_not_change_how_a_build_ends(
+    engine: Engine, image: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove(container: str) -> None:
+        raise EngineError(f"{container} cannot be removed")
+
+    monkeypatch.setattr(engine, "remove", remove)
+    place = Container(engine, image)
+    assert shell(place, "exit 0", home) == (0, b"")
+    with pytest.raises(BuildCancelled), place.opened(home.root / "record"):
+        raise BuildCancelled
+    wait_for(lambda: not containers_of(home), "they end by themselves")
 
 
 def test_f33_failed_build(environments: Environments, home: Home, base: Base, slow: SlowProject, log: Path) -> None:
@@ -640,3 +692,60 @@ def test_unused_environments_are_collected(home: Home, variables: dict[str, str]
     assert left(home) == []
     assert environments.collect({kept.key}, 3600, dry_run=False) == []
     assert environments.ensure(pip(str(tmp_path / "old-1.0-py3-none-any.whl")), log, never) == old
+
+
+@pytest.mark.parametrize("kind", ["index", "wheel", "folder of wheels", "project"])
+def test_packages_of_no_environment_leave_the_cache(
+    home: Home, variables: dict[str, str], engine: Engine, base: Base, tmp_path: Path, log: Path, kind: str
+) -> None:
+    """uv gets them again where they are asked for, and what stays is there without an index."""
+    tiny, small = (make_wheel(tmp_path / "wheels", name) for name in ("tiny", "small"))
+    make_index(tmp_path / "index", tiny, small)
+    (project := SlowProject(home.environments / ".containers" / "slow", "tiny")).go()
+    asked = {"index": "tiny", "wheel": str(tiny), "folder of wheels": "tiny", "project": str(project.path)}[kind]
+    variables = variables | {"NO_PROXY": "*"}
+    if kind == "folder of wheels":
+        variables |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    with serving(tmp_path / "index") as url:
+        environments = Environments(home, {"PIP_INDEX_URL": url} | variables, engine)
+        gone, kept = (environments.ensure(pip(name), log, never, base) for name in (asked, "small"))
+        assert environments.collect({gone.key, kept.key}, 0, dry_run=False) == []
+        environment, packages = environments.collect({kept.key}, 0, dry_run=False)
+        assert (environment.what, packages.what) == (f"environment {gone.key}", "packages in uv's cache")
+        assert packages.size_bytes > 0
+        archives = home.environments / ".containers" / "uv-cache" / "archive-v0"
+        assert [path.name for path in archives.glob("*/*.py")] == ["small.py"]
+        assert left(home) == []
+        assert environments.ensure(pip(asked), log, never, base) == gone
+    assert environments.ensure(pip("small==1.0"), log, never, base).packages == ("small==1.0",)
+
+
+def test_nothing_leaves_the_cache_while_a_build_uses_it(
+    environments: Environments, home: Home, base: Base, tmp_path: Path, log: Path
+) -> None:
+    environments.ensure(pip(str(make_wheel(tmp_path, "tiny"))), log, never, base)
+    (environment,) = environments.collect(set(), 0, dry_run=True)
+    with uv_cache.used(home.environments, never):
+        assert environments.collect(set(), 0, dry_run=False) == [environment]
+    (told,) = environments.collect(set(), 0, dry_run=True)
+    assert environments.collect(set(), 3600, dry_run=False) == []
+    assert environments.collect(set(), 0, dry_run=False) == [told]
+    assert environments.collect(set(), 0, dry_run=False) == []
+
+
+def test_links_of_hostile_builds_are_not_followed(environments: Environments, home: Home, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "photos").mkdir(parents=True)
+    (mine / "photos" / "one").touch()
+    cache = home.environments / ".containers" / "uv-cache"
+    (cache / "archive-v0").mkdir(parents=True)
+    (cache / "archive-v0" / "x").symlink_to(mine)
+    environments.collect(set(), 0, dry_run=False)
+    (cache / "archive-v0").rename(cache / "other")
+    (cache / "archive-v0").symlink_to(mine)
+    environments.collect(set(), 0, dry_run=False)
+    (cache / "archive-v0").unlink()
+    cache.rename(mine / "archive-v0")
+    cache.symlink_to(mine)
+    assert environments.collect(set(), 0, dry_run=False) == []
+    assert (mine / "photos" / "one").exists()

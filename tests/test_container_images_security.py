@@ -60,7 +60,8 @@ os.execv("/usr/bin/python3", ["/usr/bin/python3", *sys.argv[1:]])
 STARTED = "say('{\"started_at\": 1}\\n'); "
 VERDICT = (
     '{"version": 1, "error": null, "exit_code": 0, "signal": null, "timed_out": false, "max_rss_bytes": 0,'
-    ' "started_at": 1, "ended_at": 2, "duration_s": 1, "cpu_time_s": 0, "out_of_memory": false, "disk_full": false}'
+    ' "started_at": 1, "ended_at": 2, "duration_s": 1, "cpu_time_s": 0, "out_of_memory": false, "oom_kills": 0,'
+    ' "disk_full": false}'
 )
 
 
@@ -191,18 +192,21 @@ def test_what_looks_into_images_and_what_builds_has_no_rights(
 
 NO_ERROR = '"error": null'
 REASON = '"error": {"reason": "kill_requested", "detail": ""}'
+ODD_REASON = '"error": {"reason": [], "detail": ""}'
 GARBAGE = {
     "no json": "say('x\\n')",
     "a list": "say('[1]\\n')",
     "an odd error": 'say(\'{"error": {"x": 1}}\\n\'); import time; time.sleep(1000)',
     "an error that is none": "say('{\"error\": 5}\\n')",
     "taken": "say('{\"taken\": true}\\n'); import time; time.sleep(1000)",
+    "a text that is none": 'say(\'{"error": {"detail": "\\\\ud800"}}\\n\'); import time; time.sleep(1000)',
     "no result": STARTED,
     "a result of nothing": STARTED + "end('{}')",
     "a result that is a list": STARTED + "end('[]')",
     "a deep result": STARTED + "end('[' * 200000)",
     "a result without end": STARTED + "end('x', 1 << 42)",
     "a result of other types": STARTED + f"end({VERDICT.replace('null', '[]')!r})",
+    "a reason that is a list": STARTED + f"end({VERDICT.replace(NO_ERROR, ODD_REASON)!r})",
     "an end that nobody may tell": STARTED + f"end({VERDICT.replace(NO_ERROR, REASON)!r})",
     "numbers without end": STARTED + f"end({VERDICT.replace('2,', '1e999,')!r})",
     "errors without end": "os.truncate(inside + '/errors', 1 << 42)",

@@ -175,6 +175,8 @@ def test_f19_out_of_memory_is_told(spell: Spell, name: str) -> None:
 def test_f19_a_command_that_copes_is_no_failure(spell: Spell) -> None:
     run = spell.run(f"{HUNGRY}; exit 0", machine_type="small")
     assert (run.state, run.reason) == ("complete", "exited_zero")
+    notices = [event.text for event in spell.client.events(str(run.number)) if event.kind == "notice"]
+    assert len(notices) == 1 and "more memory than it may have" in notices[0], "but it is told"
 
 
 # -- F20: every byte, up to the last -------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ def test_f39_nothing_is_left_of_many_runs(make_spell: Callable[..., Spell], tmp_
     wait_for(lambda: not any(spell.home.work.iterdir()), "no work dir")
     assert list(temporary.rglob("*")) == []
     left = {path.name for path in spell.home.records.glob("*/attempt-*/*")}
-    assert left <= {"claim.json", "line", "result", "errors", "inside", "untaken", "verdict.json"}
+    assert left <= {"claim.json", "line", "result", "errors", "process.json", "untaken", "verdict.json"}
     assert not any(spell.home.records.glob("*/attempt-*/inside/*"))
     environments = spell.home.environments
     hidden = {path.name for path in [*environments.glob(".*"), *environments.glob(".containers/.*")]}

@@ -22,6 +22,7 @@ from orchestrator import outputs
 from orchestrator.errors import DiskFull
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records import RunRecord
+from orchestrator.store.database import Database
 
 MIB = 1 << 20
 DISK_BYTES = 64 * MIB
@@ -326,3 +327,42 @@ def test_f38_while_the_command_is_started(disk: Disk, token: str, namespaces: bo
         disk.make_room()
     assert found[0] and not found[-1]
     assert found == sorted(found, key=lambda words: not words), "with more room it does not get worse"
+
+
+@pytest.mark.parametrize("gently", [True, False], ids=["ended", "killed"])
+def test_f38_server_starts_on_a_disk_without_one_byte_left(
+    disk: Disk, make_spell: Callable[..., Spell], gently: bool
+) -> None:
+    """What the store set aside is let go for the next server, before anything else is written."""
+    spell = make_spell(root=disk.place / "home", config=CONFIG)
+    assert spell.run("true").state == "complete"
+    assert spell.home.database.with_suffix(".ballast").exists()
+
+    def end() -> None:
+        assert spell("server", "stop").code == 0 if gently else spell.kill_server() is None
+        disk.fill()
+        assert disk.free_bytes == 0
+
+    end()
+    done = spell("ps", "--json")
+    assert (done.code, [run["number"] for run in done.json()]) == (0, [1]), done
+
+    end()  # what was set aside is used up
+    done = spell("ps")
+    assert (done.code, done.err.splitlines()[0]) == (1, f"ERROR: The disk of {spell.home.store} is full."), done
+    assert "Free some space" in done.err
+    disk.make_room()
+    goes_on(spell)
+
+
+def test_f38_store_is_opened_without_one_byte_left(disk: Disk) -> None:
+    path = disk.place / "spell.db"
+    Database(path).close()
+    for words in ("", f"The disk of {disk.place} is full."):
+        disk.fill()
+        assert disk.free_bytes == 0
+        with pytest.raises(DiskFull, match=words) if words else contextlib.nullcontext():
+            Database(path).close()
+    disk.make_room()
+    Database(path).close()
+    assert path.with_suffix(".ballast").exists()

@@ -8,14 +8,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Done, Spell
+from conftest import Done, Spell, wait_for
+from docker.types import HostConfig
 from servers import serving
 
 from orchestrator.config import DockerConfig
-from orchestrator.engine import Engine
+from orchestrator.engine import Engine, find
 from orchestrator.executors import docker_checks
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home
@@ -63,7 +65,10 @@ def test_a_home_of_containers(make_spell: Callable[..., Spell]) -> None:
 def test_a_configuration_that_is_wrong(make_spell: Callable[..., Spell]) -> None:
     done = make_spell(config="grace_s = 'long'\n")("doctor")
     assert done.code == 1
-    assert "✓ git" in done.out and "✗ server" in done.out and "grace_s" in done.out
+    assert "✓ git" in done.out and "✓ home" in done.out and "server logs" not in done.out
+    line = next(line for line in done.out.splitlines() if line.startswith("✗"))
+    assert line.split()[1] == "config" and "/config.toml: grace_s: Input should be a valid number" in line
+    assert "could not be started" not in done.out
 
 
 def test_a_home_that_cannot_be(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
@@ -133,6 +138,9 @@ class Told:
     def version(self, api_version: bool = True) -> dict[str, object]:
         return {"Version": "4.5.6", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}]}
 
+    def create_host_config(self, **options: object) -> dict[str, object]:
+        return dict(HostConfig("1.41", **options))
+
     def inspect_image(self, name: str) -> dict[str, object]:
         return {}
 
@@ -162,6 +170,26 @@ def test_what_engines_tell(
     assert ("gpu runtime" in found) == bool(gpus)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dns": ["10.0.0.53"]}, ""),
+        ({"no_such": 1}, "[docker.options]: "),
+        ({"dns": 5, "mem_swappiness": "much"}, "[docker.options]: "),
+    ],
+)
+def test_options_that_the_sdk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], words: str
+) -> None:
+    engine = Engine(Home(tmp_path), "unix:///the/engine")
+    monkeypatch.setattr(engine, "lacks", lambda: "")
+    engine.__dict__["api"] = Told({})
+    found = list(docker_checks.checks(engine, DockerConfig(options=options), 0, {}))
+    told = [(item.status, item.text) for item in found if item.name == "options"]
+    assert [(status, text.startswith(words)) for status, text in told] == [("fail", True)] * bool(words)
+    assert all(name in text for _, text in told for name in options if name != "dns")
+
+
 def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as deaf:
@@ -172,3 +200,59 @@ def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
     assert [(item.name, item.status) for item in found] == [("docker", "warn")]
     assert "No Docker engine answers" in found[0].text
+
+
+@contextlib.contextmanager
+def slow_engine(path: Path) -> Iterator[Callable[[], int]]:
+    """Nobody answers there; tells how often somebody has asked."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        deaf.setblocking(False)
+        asked: list[socket.socket] = []
+
+        def count() -> int:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    asked.append(deaf.accept()[0])
+            return len(asked)
+
+        yield count
+
+
+def test_one_asks_an_engine_that_hangs_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    with slow_engine(tmp_path / "sock") as count:
+        engine = Engine(Home(tmp_path), f"unix://{tmp_path}/sock")
+        with ThreadPoolExecutor(8) as pool:
+            began = time.monotonic()
+            assert all(pool.map(lambda _: engine.lacks(), range(8)))
+            assert (count(), time.monotonic() - began < 3) == (1, True), "all wait for the first answer"
+            engine._asked_at -= 60
+            asking = pool.submit(engine.lacks)
+            wait_for(lambda: count() == 2, "somebody asks again")
+            began = time.monotonic()
+            assert all(pool.map(lambda _: engine.lacks(), range(8)))
+            assert time.monotonic() - began < 1 and not asking.done(), "the others take the last answer"
+
+
+def test_an_engine_that_is_started_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "_usual_places", lambda env: [Path(env["HOME"], "sock")])
+    monkeypatch.setattr(find, "answers", lambda host: host == f"unix://{tmp_path}/sock")
+    engine = Engine(Home(tmp_path), env={"HOME": str(tmp_path)})
+    assert engine.lacks() == "No Docker engine was found."
+    (tmp_path / "sock").touch()
+    assert engine.lacks(), "the last answer is still good"
+    engine._asked_at -= 60
+    assert (engine.lacks(), engine.host, engine.is_named) == ("", f"unix://{tmp_path}/sock", False)
+
+
+def test_what_is_known_of_an_engine_that_does_not_answer_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "answers", lambda _host: answers)
+    engine = Engine(Home(tmp_path), "unix:///the/engine")
+    engine.__dict__ |= {"api": Told({}), "info": {"ID": "old"}}
+    for answers, known in ((True, True), (False, False)):
+        engine._asked_at -= 60
+        assert (engine.lacks() == "") == answers
+        assert ("api" in engine.__dict__, "info" in engine.__dict__) == (known, known)

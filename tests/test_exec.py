@@ -28,6 +28,7 @@ from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.executors.docker_session import DockerSession
 from orchestrator.home import Home
 from orchestrator.machine import detect
+from orchestrator.server.sessions import WINDOW_BYTES
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello there"}
 
@@ -136,6 +137,13 @@ def test_a_terminal_has_a_size_and_one_stream(begin: Callable[..., DockerSession
     assert session.exit_code() == 0
 
 
+def test_a_terminal_has_its_size_from_the_start(begin: Callable[..., DockerSession]) -> None:
+    for _ in range(5):
+        session = begin("stty", "size", terminal=True)
+        session.resize(91, 24)
+        assert said(session) == (b"24 91\r\n", b"", 0)
+
+
 def test_keys_that_detach_docker_reach_the_command_at_once(begin: Callable[..., DockerSession]) -> None:
     session = begin("sh", "-c", "stty raw -echo; printf ready; head -c 2 | od -An -tx1; exit 5", terminal=True)
     output = iter(session.read())
@@ -170,7 +178,7 @@ def test_what_a_session_leaves_behind_on_purpose_stays(begin: Callable[..., Dock
 
 
 def test_a_container_that_is_gone(engine: Engine) -> None:
-    with pytest.raises(Conflict, match="does not run any more"):
+    with pytest.raises(Conflict, match="No command can be started in its container now: No such container"):
         DockerSession(engine, "spell-no-such-container", ["true", "x"], {}, "/", terminal=False)
 
 
@@ -273,9 +281,16 @@ def test_a_command_that_does_not_read_holds_up_who_types_and_nothing_else(home: 
     line = f"cat /dev/zero | {BIN}/spell exec 1 'echo up; sleep {token}'"
     client = subprocess.Popen(["bash", "-c", line], env=home.env, stdout=subprocess.PIPE, start_new_session=True)
     assert client.stdout is not None and client.stdout.readline() == b"up\n"
-    memory = psutil.Process(home.server_pid).memory_info().rss
-    time.sleep(0.5)  # would be a hundred megabytes
-    assert psutil.Process(home.server_pid).memory_info().rss - memory < 32 << 20
+    server = psutil.Process(home.server_pid)
+    cat = next(child for child in psutil.Process(client.pid).children() if child.name() == "cat")
+    memory, looks = server.memory_info().rss, [0]
+
+    def held_up() -> bool:
+        looks.append(cat.io_counters().write_chars)
+        return looks[-1] > WINDOW_BYTES and looks[-20:] == looks[-1:] * 20
+
+    wait_for(held_up, "nothing more is typed")
+    assert server.memory_info().rss - memory < 32 << 20
     os.killpg(client.pid, signal.SIGINT)
     client.communicate()
     wait_for(lambda: not bearing(token), "the end of the command")
@@ -288,8 +303,19 @@ def test_the_end_of_the_run_ends_its_sessions(home: Spell) -> None:
     assert client.stdout is not None and client.stdout.readline() == b"up\n"
     home.client.kill(str(number))
     assert client.wait(20) == 137
-    assert client.communicate() == (b"", b"")
+    assert client.communicate() == (b"", f"Run {number} has ended, and this command with it.\n".encode())
     assert home.ended(number).state == "killed"
+
+
+def test_a_command_that_is_killed_alone_says_nothing_of_the_run(home: Spell) -> None:
+    done = home("exec", "1", "kill -9 $$")
+    assert (done.code, done.out, done.err) == (137, "", "")
+
+
+def test_options_stand_before_the_run_and_must_exist(home: Spell) -> None:
+    done = home("exec", "-x", "1", "true")
+    assert (done.code, done.out) == (2, "")
+    assert "No such option" in done.err and "-x" in done.err
 
 
 def test_a_server_that_ends_takes_its_sessions_with_it_and_not_the_run(home: Spell, token: str) -> None:

@@ -18,6 +18,7 @@ from orchestrator.environments.collected import Removed
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.machine import Capacity
 from orchestrator.spec import RunSpec
+from orchestrator.store import Store
 
 DAY_S = 86400
 
@@ -100,6 +101,24 @@ def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
         found = client.collect(0.0)
     assert found.warnings == ["the Docker engine does not answer"]
     assert [item.what.split()[0] for item in found.removed] == ["environment"]
+
+
+def test_what_a_run_takes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins right after the store has said what is in use."""
+    asked = Store.in_use
+
+    def in_use(store: Store) -> tuple[set[str], set[str]]:
+        found = asked(store)
+        for path in (tmp_path / "store" / "environments").glob("[0-9a-f]*"):
+            os.utime(path)
+        return found
+
+    with serving(tmp_path, {"fake": FakeExecutor()}, Capacity(8, 8 << 30, ())) as client:
+        client.wait(str(client.cast(RunSpec(command="exit 0")).number))
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "in_use", in_use)
+            assert client.collect(0.0).removed == []
+        wait_for(lambda: client.collect(0.0).removed, "it is no longer in use")
 
 
 def test_containers_and_images(make_spell: Callable[..., Spell]) -> None:

@@ -6,6 +6,7 @@ Most tests stand on an image of a few hundred kilobytes, whose apt-get is a scri
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -31,9 +32,13 @@ from engines import TEST_IMAGE, engine_api, need_engine
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Environments, image_build, image_probe
+from orchestrator.environments.collected import Removed
+from orchestrator.environments.containers import remove_abandoned, this_server
+from orchestrator.environments.image_stream import Watch
 from orchestrator.environments.images import Image, ImageRequest, Images
+from orchestrator.environments.leftovers import key_of_leftover
 from orchestrator.environments.lock import lock_path
-from orchestrator.environments.uv import BuildCancelled
+from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
 
@@ -293,6 +298,47 @@ def test_an_image_is_built_once_whatever_the_order(bench: Bench, tiny: Callable[
     assert bench.ensure(base, "one", "two", gpu=True).id != first.id
 
 
+def test_a_probe_is_not_taken_for_that_of_a_dead_server(bench: Bench) -> None:
+    watch = Watch(BuildLog(bench.log), never, DEADLINE_S, "It")
+    with image_probe._container(bench.engine, TEST_IMAGE, watch) as container:
+        remove_abandoned(bench.engine)
+        assert engine_api().inspect_container(container)
+
+
+def test_what_a_killed_build_leaves_is_removed(bench: Bench, tiny: Callable[..., str]) -> None:
+    """The name that it gave to its base, where that has another; names of other homes and of living servers stay."""
+    base = tiny()
+    ours = f"from-{hashlib.sha256(str(bench.engine.home.root).encode()).hexdigest()[:16]}"
+    alive = this_server().replace(":", "-")
+    tags = [f"{ours}-{os.getpid()}-1.5-{'0' * 16}", f"{ours}-{alive}-{'0' * 16}", f"from-{'0' * 16}-1-1.5-{'0' * 16}"]
+    for tag in tags:
+        engine_api().tag(base, "spell", tag)
+    try:
+        image_build.remove_abandoned_names(bench.engine)
+        left = engine_api().inspect_image(base)["RepoTags"]
+        assert [f"spell:{tag}" in left for tag in tags] == [False, True, True]
+    finally:
+        for tag in tags:
+            with suppress(docker.errors.ImageNotFound):
+                engine_api().remove_image(f"spell:{tag}")
+
+
+def test_the_folder_of_a_build_can_be_found_again(
+    bench: Bench, tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", path_with_buildkit(bench.engine))
+    found: list[str] = []
+
+    def cancelled() -> bool:
+        found.extend(path.name for path in bench.engine.home.environments.glob(".building-image-*-*"))
+        return bool(found)
+
+    with pytest.raises(BuildCancelled):
+        bench.ensure(tiny("sleep 1000"), "x", cancelled=cancelled)
+    assert lock_path(Path(), key_of_leftover(found[0])).name.startswith(".lock-image-")
+    assert not list(bench.engine.home.environments.glob(".building-*"))
+
+
 def test_images_for_gpus_are_told_to_the_driver(bench: Bench, tiny: Callable[..., str], builder: str) -> None:
     image = bench.ensure(tiny(), "x", gpu=True)
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in engine_api().inspect_image(image.id)["Config"]["Env"]
@@ -311,12 +357,12 @@ def test_without_apt_no_apt_packages(bench: Bench, tiny: Callable[..., str], bui
     with pytest.raises(BuildFailed, match="has no apt, so it cannot get: tree"):
         bench.ensure(base, "tree")
     base = tiny(more="rm apt-get python3")
-    with pytest.raises(BuildFailed, match=r"no Python of 3\.8 or later, and no apt"):
+    with pytest.raises(BuildFailed, match=r"no Python of 3\.9 or later, and no apt"):
         bench.ensure(base)
 
 
 def test_a_python_that_stays_too_old(bench: Bench, tiny: Callable[..., str]) -> None:
-    with pytest.raises(BuildFailed, match=r"no Python of 3\.8 or later, and none could be installed"):
+    with pytest.raises(BuildFailed, match=r"no Python of 3\.9 or later, and none could be installed"):
         bench.ensure(tiny(python="3.6.8"))
 
 
@@ -498,6 +544,22 @@ def test_only_images_that_nobody_needs_are_collected(bench: Bench, tiny: Callabl
     assert {kept.id, busy.id, recent.id, named.id} <= left
     assert old.id not in left
     assert bench.ensure(base, "old").reference == old.reference
+
+
+def test_an_image_used_while_they_are_collected_stays(
+    bench: Bench, tiny: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = bench.ensure(tiny(), "x")
+    measured = bench.images._removed
+
+    def removed(found: dict[str, Any]) -> Removed:
+        bench.ensure(tiny(), "x")
+        return measured(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.images, "_removed", removed)
+        assert bench.images.collect(set(), 0, dry_run=False) == []
+    assert image.id in all_images()
 
 
 # -- registries -------------------------------------------------------------------------------------------------------

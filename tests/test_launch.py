@@ -188,7 +188,25 @@ def test_a_home_that_may_not_be_read(make_spell: Callable[..., Spell], words: li
     ("config", "said"),
     [
         ("grace_s = 'soon'\n", "config.toml: grace_s: Input should be a valid number"),
-        ("[machine_types.big]\ncpus = 0\n", "config.toml: machine_types.big.cpus: Input should be greater than 0"),
+        (
+            "[machine_types.big]\ncpus = 0\n",
+            "config.toml: machine_types.big.cpus: Input should be greater than or equal to 0.01",
+        ),
+        (
+            "[machine_types.big]\nmemory_gb = 0.005\n",
+            "config.toml: machine_types.big.memory_gb: Input should be greater than or equal to 0.005",
+        ),
+        (
+            "[machine_types.big]\ncpu = 1\n",
+            "big.cpu: there is no such field; there are: cpus, memory_gb, gpus, pids, shm_gb",
+        ),
+        ("[docker]\nbase_imag = 'x'\n", "docker.base_imag: there is no such field; there are: host, base_image, "),
+        ("grace = 1\n", "config.toml: grace: there is no such field; there are: executor, "),
+        ("[docker]\nbase_image = 'a:{version}-{os}'\n", "docker.base_image: there is no {os}; there is: {version}"),
+        (
+            "[docker]\ngpu_base_image = 'a:{version'\n",
+            "docker.gpu_base_image: there is no {version; there is: {version}",
+        ),
         ("executor = 'kubernetes'\n", "config.toml: executor: there is no executor 'kubernetes'"),
         ("ignore = [\n", "config.toml: "),
     ],

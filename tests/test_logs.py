@@ -26,7 +26,7 @@ DETACHED = """\
 ✨ Your run is still running remotely.
 ✨ Use 'spell stop {0}' to save outputs and stop your run.
 ✨ Use 'spell kill {0}' to terminate your run. All outputs will be lost.
-✨ Use 'spell logs {0}' to view logs again
+✨ Use 'spell logs -f {0}' to view logs again
 """
 
 

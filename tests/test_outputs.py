@@ -178,7 +178,7 @@ def test_links(spell: Spell, repo: Path) -> None:
     assert kept(spell, number) == inside
     told = notes(spell, number)
     assert set(told) == {"code", "broken", "loop", "absolute", "own", "climbing", "up", "here"}
-    assert told["absolute"] == "a link that leads out of the outputs: /etc/passwd"
+    assert told["absolute"] == "a link to what is not among the outputs: /etc/passwd"
     for path in inside:
         place = (spell.home.run_dir(number) / path).resolve()
         assert place.exists() and place.is_relative_to(spell.home.run_dir(number))
@@ -271,7 +271,7 @@ def test_link_with_a_name_that_is_not_utf8(spell: Spell, repo: Path) -> None:
         spell, repo, "ln -s $(printf '/gone\\377') out; echo x > $(printf 'in\\377'); ln -s $(printf 'in\\377') in"
     ).number
     assert spell.client.run(str(number)).state == "complete"
-    assert notes(spell, number) == {"out": "a link that leads out of the outputs: /gone\\xff"}
+    assert notes(spell, number) == {"out": "a link to what is not among the outputs: /gone\\xff"}
     assert kept(spell, number) == {"in\\xff": b"x\n", "in": b"in\xff"}
     assert {item.path: item.link for item in spell.client.ls(f"runs/{number}")}["in"] == "in\\xff"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from conftest import Spell, wait_for
 from servers import serving
 
 from orchestrator.cli.show import width
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, ExecutorFailed, NotFound
 from orchestrator.executors.base import Handle, Usage
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.machine import Capacity
 from orchestrator.spec import RunSpec
+from orchestrator.telemetry import Complaints
 
 BUSY = "while :; do :; done"
 TYPES = "[machine_types.small]\ncpus = 0.25\nmemory_gb = 0.25\n"
@@ -104,3 +106,42 @@ def test_who_does_not_answer_holds_up_nobody(tmp_path: Path, silent: Silent) -> 
         client.wait(str(numbers[1]))
         with pytest.raises(Conflict, match=f"Run {numbers[1]} is not running"):
             client.stats([str(numbers[1])])
+
+
+def test_an_error_of_ours_is_logged_in_one_line_when_its_words_change(caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints(logging.getLogger("test"), "run %d cannot be looked at")
+    for words in ("away", "away", "busy", "busy", "away"):
+        with complaints.of(7):
+            raise ExecutorFailed(words)
+    with complaints.of(8):
+        raise ExecutorFailed("away")
+    complaints.forget_all_but([8])
+    for number in (7, 8):
+        with complaints.of(number):
+            raise ExecutorFailed("away")
+    said = [f"run {number} cannot be looked at: {words}" for number, words in ((7, "away"), (7, "busy"), (7, "away"))]
+    assert caplog.messages == [*said, "run 8 cannot be looked at: away", "run 7 cannot be looked at: away"]
+    assert {(record.levelname, record.exc_info) for record in caplog.records} == {("WARNING", None)}
+    with complaints.of(7):
+        raise ValueError("unexpected")
+    assert caplog.records[-1].exc_info is not None
+
+
+class Failing(FakeExecutor):
+    """Never says what a run uses."""
+
+    def usage(self, handle: Handle) -> Usage | None:
+        raise ExecutorFailed("its machine is away")
+
+
+def test_samples_and_stats_that_fail_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(tmp_path, {"fake": Failing()}, Capacity(8, 8 << 30, ()), "sample_interval_s = 0.05") as client:
+        number = client.cast(RunSpec(command="hang")).number
+        wait_for(lambda: f"run {number} could not be sampled: its machine is away" in caplog.messages, "a sample")
+        for _ in range(2):
+            assert client.stats()[0].memory_bytes is None
+        client.kill(str(number))
+        client.wait(str(number))
+    about = [record for record in caplog.records if "its machine is away" in record.getMessage()]
+    assert sorted(record.name for record in about) == ["orchestrator.stats", "orchestrator.telemetry"]
+    assert not any(record.exc_info for record in about)

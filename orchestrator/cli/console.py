@@ -44,7 +44,7 @@ _DETACHED = (
     "✨ Your run is still running remotely.",
     "✨ Use 'spell stop {number}' to save outputs and stop your run.",
     "✨ Use 'spell kill {number}' to terminate your run. All outputs will be lost.",
-    "✨ Use 'spell logs {number}' to view logs again",
+    "✨ Use 'spell logs -f {number}' to view logs again",
 )
 
 

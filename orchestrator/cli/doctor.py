@@ -17,8 +17,9 @@ from uv import find_uv_bin
 import orchestrator
 from orchestrator.cli import show
 from orchestrator.client import connect
-from orchestrator.errors import SpellError
+from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.home import Home, default_home
+from orchestrator.launch import NOT_STARTED
 from orchestrator.records import CheckRecord
 
 _SIGNS = {"ok": "✓", "warn": "!", "fail": "✗"}
@@ -111,6 +112,9 @@ def _server() -> Iterator[CheckRecord]:
     try:
         with connect() as client:
             yield from client.examine()
+    except InvalidConfig as error:
+        cure = "Correct it; then look again, to see the server, its executors and GPUs."
+        yield CheckRecord("config", "fail", error.message.removeprefix(NOT_STARTED), cure)
     except SpellError as error:
         yield CheckRecord("server", "fail", error.message, error.cure)
 

@@ -202,7 +202,7 @@ def _announce(client: Client, cast: CastRecord, asked: Asked) -> int:
     if not asked.json_:
         show.say(f"💫 Casting spell #{number}…")
     if asked.background:
-        show.say(f"View logs with `spell logs {number}`")
+        show.say(f"View logs with `spell logs -f {number}`")
         return 0
     try:
         return _wait_as_json(client, number) if asked.json_ else _follow(client, number, asked.verbose)

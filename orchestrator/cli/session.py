@@ -31,7 +31,6 @@ _TERMINATED = 143
     context_settings={
         "help_option_names": ["-h", "--help"],
         "allow_interspersed_args": False,  # what follows RUN is the command's
-        "ignore_unknown_options": True,
     },
 )
 @click.argument("run", shell_complete=complete.runs)
@@ -55,6 +54,8 @@ def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa:
         except BrokenPipeError:
             close_stdout()
             ctx.exit(BROKEN_PIPE)
+        if session.run_is_over:
+            click.echo(f"Run {run} has ended, and this command with it.", err=True)
         ctx.exit(session.exit_code)
 
 

@@ -42,23 +42,36 @@ class Engine:
 
     def __init__(self, home: Home, host: str = "", env: Mapping[str, str] = os.environ) -> None:
         self.home = home
-        self.host = find.find_host(host, env)
+        self._find = functools.partial(find.find_host, host, env)
+        self.host, self.is_named = self._find()
         self._asked_at, self._answered = float("-inf"), False
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
 
     def lacks(self) -> str:
         """Why no container can be run now, in words; "" when one can. Costs nothing most of the time."""
         if sys.platform != "linux":
             return "Containers are supported on Linux only."
+        # The first answer is waited for. Later one caller asks again, and the others take what was said last.
+        if time.monotonic() - self._asked_at > _TRUST_S and self._asking.acquire(blocking=self._asked_at < 0):
+            try:
+                if time.monotonic() - self._asked_at > _TRUST_S:
+                    self._ask()
+            finally:
+                self._asking.release()
         if not self.host:
             return "No Docker engine was found."
         if not self.host.startswith("unix://"):
             return f"The Docker engine at {self.host} is not on this machine."
-        with self._lock:
-            if time.monotonic() - self._asked_at > _TRUST_S:
-                self._answered = find.answers(self.host)
-                self._asked_at = time.monotonic()
-            return "" if self._answered else f"No Docker engine answers at {self.host}."
+        return "" if self._answered else f"No Docker engine answers at {self.host}."
+
+    def _ask(self) -> None:
+        if not self.host:  # it may have been started after us
+            self.host, self.is_named = self._find()
+        self._answered = self.host.startswith("unix://") and find.answers(self.host)
+        if not self._answered:  # whoever answers next may be another engine
+            self.__dict__.pop("api", None)
+            self.__dict__.pop("info", None)
+        self._asked_at = time.monotonic()
 
     @functools.cached_property
     def api(self) -> docker.APIClient:
@@ -83,6 +96,12 @@ class Engine:
     def user(self) -> str:
         """UID:GID in a container of the person who runs this server, so that files made there are theirs."""
         return "0:0" if self.is_rootless else f"{os.getuid()}:{os.getgid()}"
+
+    @property
+    def security_options(self) -> tuple[str, ...]:
+        """What every container of ours is started with. SELinux would keep it from files that are not labelled for it."""
+        has_selinux = any("selinux" in option for option in self.info.get("SecurityOptions") or ())
+        return ("no-new-privileges", *(["label=disable"] if has_selinux else []))
 
     def labels(self, **more: str | int) -> dict[str, str]:
         """The labels of what belongs to this home: `spell.home`, and `spell.NAME` for each of `more`."""

@@ -17,8 +17,11 @@ from pathlib import Path
 PING_LIMIT_S = 2.0
 
 
-def find_host(configured: str, env: Mapping[str, str]) -> str:
-    """The address of the engine, `unix:///…` or another one that we refuse later; "" when there is none.
+def find_host(configured: str, env: Mapping[str, str]) -> tuple[str, bool]:
+    """The address of the engine, and whether somebody named it.
+
+    Returns:
+        `unix:///…` or another one that we refuse later; "" when there is none.
 
     Args:
         configured: what the configuration says; wins when it says anything.
@@ -26,8 +29,8 @@ def find_host(configured: str, env: Mapping[str, str]) -> str:
     """
     named = configured or env.get("DOCKER_HOST", "") or _of_context(env)
     if named:
-        return named
-    return next((f"unix://{path}" for path in _usual_places(env) if path.exists()), "")
+        return named, True
+    return next((f"unix://{path}" for path in _usual_places(env) if path.exists()), ""), False
 
 
 def answers(host: str) -> bool:
@@ -50,15 +53,17 @@ def _usual_places(env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _of_context(env: Mapping[str, str]) -> str:
+    missing = ""
     folder = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME") or "~").expanduser() / ".docker")
     try:
         name = env.get("DOCKER_CONTEXT") or json.loads((folder / "config.json").read_bytes()).get("currentContext", "")
         if not name or name == "default":
             return ""
+        missing = f"context://{name}"
         meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
         return str(json.loads(meta.read_bytes())["Endpoints"]["docker"]["Host"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
+        return missing  # of a context that was named, and is not there: refused, not replaced by another
 
 
 class _UnixConnection(http.client.HTTPConnection):

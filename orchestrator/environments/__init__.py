@@ -15,6 +15,7 @@ installed   what uv has installed
 bytecode    byte code, taken over or compiled in the background
 published   an environment on the disk
 builder     one build
+uv_cache    that of builds in containers, and what of it goes
 leftovers   what a killed server leaves of one
 unused      environments that go
 environments  all of it together

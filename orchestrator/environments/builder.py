@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.environments import uv_cache
 from orchestrator.environments.base import Base, Place
 from orchestrator.environments.bytecode import adopt
 from orchestrator.environments.containers import Container, Mount
@@ -105,7 +106,8 @@ def _output(plan: Plan, folder: Path) -> Iterator[Path]:
     plan.workshop.mkdir(exist_ok=True)
     output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.workshop))
     try:
-        yield output
+        with uv_cache.used(plan.environments, plan.cancelled):
+            yield output
     finally:
         shutil.rmtree(output, ignore_errors=True)
 

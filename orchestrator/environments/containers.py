@@ -29,6 +29,7 @@ from orchestrator.environments.uv import BuildCancelled, disk_full, is_told_full
 from orchestrator.errors import BuildFailed
 
 _ROLE, _NAME = "build", "spell-build-"
+_PID_DIGITS = 10
 _HEADER_BYTES = 8  # of a frame of the engine's stream: its kind, three zeros, the size of what follows
 _END_BYTES = 512  # no end that a driver tells is longer
 _PIDS, _MEMORY_SHARE = 8192, 0.8  # of this machine's: a build may be hostile, or only too big
@@ -125,7 +126,7 @@ class Container(Place):
             finally:
                 opened.close()
         finally:
-            with _told():
+            with suppress(EngineError):  # it ends by itself, and what does not is swept later
                 self.engine.remove(name)
             record.unlink(missing_ok=True)
 
@@ -153,7 +154,7 @@ class Container(Place):
             working_dir="/",
             stdin_open=True,
             healthcheck={"Test": ["NONE"]},
-            labels=self.engine.labels(role=_ROLE, server=_server(os.getpid())),
+            labels=labels(self.engine),
             host_config=limits,
         )
         stream = api.attach_socket(name, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
@@ -247,9 +248,7 @@ def remove_abandoned(engine: Engine) -> None:
     for container in found:
         if not is_ours(container):
             continue
-        server = str(container["Labels"].get("spell.server", ""))
-        pid = server.partition(":")[0]
-        if not pid.isdigit() or _server(int(pid)) != server:
+        if not is_alive(str(container["Labels"].get("spell.server", ""))):
             engine.remove(container["Id"])
 
 
@@ -258,9 +257,25 @@ def new_name() -> str:
     return f"{_NAME}{secrets.token_hex(8)}"
 
 
+def labels(engine: Engine) -> dict[str, str]:
+    """The labels of a container that builds: whose it is, for `remove_abandoned`."""
+    return engine.labels(role=_ROLE, server=this_server())
+
+
 def is_ours(container: Mapping[str, Any]) -> bool:
     """Whether a container of the engine's list has a name of ours. Labels may be those of an image, of anybody's."""
     return any(str(name).startswith(f"/{_NAME}") for name in container.get("Names") or ())
+
+
+def this_server() -> str:
+    """This process, and no other one that has its number before or after it."""
+    return _server(os.getpid())
+
+
+def is_alive(server: str) -> bool:
+    """Whether the process that called itself so (`this_server`) is there."""
+    pid = server.partition(":")[0]
+    return pid.isdecimal() and len(pid) < _PID_DIGITS and _server(int(pid)) == server
 
 
 def _server(pid: int) -> str:

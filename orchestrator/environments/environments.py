@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
 from orchestrator.environments.collected import Removed
 from orchestrator.environments.containers import Container, remove_abandoned
 from orchestrator.environments.here import Here
+from orchestrator.environments.image_build import remove_abandoned_names
 from orchestrator.environments.key import ContentHashes, environment_key
 from orchestrator.environments.leftovers import (
     BUILDING,
     CONTAINERS,
     discard,
     key_of_leftover,
+    names_container,
     remove_environment,
     workshops,
 )
@@ -113,10 +115,12 @@ class Environments:
     def start(self) -> None:
         """Clear up after a server that was killed, and compile in the background from now on."""
         self._home.environments.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers(_hidden(self._home.environments))
+        found = _hidden(self._home.environments)
+        of_containers = [path for path in found if names_container(path)]
+        self._remove_leftovers([path for path in found if path not in of_containers])
         self._remove_bytecode()
         self._remove_unsafe()
-        left = _hidden(self._home.environments / CONTAINERS)
+        left = of_containers + _hidden(self._home.environments / CONTAINERS)
         threading.Thread(target=self._clear_containers, args=(left,), name="clear-containers", daemon=True).start()
         self._compiler.start()
 
@@ -128,12 +132,12 @@ class Environments:
         """Compile all environments that have no byte code yet, here and now."""
         self._compiler.compile_pending()
 
-    def collect(self, keep: Collection[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
         """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
 
         Args:
             keep: the keys of environments that runs use.
-            older_than_s: seconds since the last use.
+            older_than_s: seconds since the last use, until now: what is used while this works stays.
             dry_run: only tell.
         """
         return collect(self._home.environments, keep, older_than_s, dry_run=dry_run)
@@ -184,6 +188,7 @@ class Environments:
         if self._engine is not None and not self._engine.lacks():
             with suppress(SpellError):  # it went away: the next start does it
                 remove_abandoned(self._engine)
+                remove_abandoned_names(self._engine)
         self._remove_leftovers(left)
 
     def _remove_bytecode(self) -> None:

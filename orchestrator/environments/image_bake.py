@@ -70,9 +70,7 @@ def bake(engine: Engine, baking: Baking, watch: Watch) -> None:
 
 def _dockerfile(baking: Baking) -> str:
     path = re.sub(r'(["\\$])', r"\\\1", f"{TARGET}/bin:{baking.path}")
-    return (
-        f'FROM {baking.base}\nCOPY environment {TARGET}\nENV PATH="{path}" VIRTUAL_ENV="{TARGET}"\nWORKDIR {WORKDIR}\n'
-    )
+    return f'ARG BASE\nFROM ${{BASE}}\nCOPY environment {TARGET}\nENV PATH="{path}" VIRTUAL_ENV="{TARGET}"\nWORKDIR {WORKDIR}\n'
 
 
 def _context(text: str, environment: Path) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -24,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.containers import is_alive, this_server
 from orchestrator.environments.here import end_group
 from orchestrator.environments.image_stream import POLL_S, Watch, follow
+from orchestrator.environments.leftovers import BUILDING
 from orchestrator.errors import BuildFailed, PhaseFailed
 
 REPOSITORY = "spell"  # of the tags of what we build
@@ -267,8 +270,10 @@ def _build_with_cli(
     engine: Engine, command: Sequence[str], recipe: Recipe, watch: Watch, env: Mapping[str, str]
 ) -> None:
     said = Transcript(watch)
-    # A docker command that is ended leaves a copy of the Dockerfile in its temporary folder.
-    folder = tempfile.TemporaryDirectory(prefix="spell-build-", ignore_cleanup_errors=True)
+    # A docker command that is ended leaves a copy of the Dockerfile in its temporary folder. Named so, the folder is
+    # removed at the next start when this server is killed, unless the image is built again at that time.
+    prefix = f"{BUILDING}image-{recipe.tag.rpartition(':')[2]}-"
+    folder = tempfile.TemporaryDirectory(prefix=prefix, dir=engine.home.environments, ignore_cleanup_errors=True)
     with folder as temporary, _named(engine, recipe.base) as base:
         arguments = ["--progress=plain", f"--tag={recipe.tag}", f"--build-arg=BASE={base}"]
         arguments += [f"--build-arg={name}={value}" for name, value in recipe.args.items()]
@@ -336,7 +341,8 @@ def _named(engine: Engine, image: str) -> Iterator[str]:
         found = engine.api.inspect_image(image)
         has_others = bool(found.get("RepoTags") or found.get("RepoDigests"))
         # An image loses its last name only together with its life. Then it keeps ours, always the same.
-        tag = f"from-{secrets.token_hex(8) if has_others else image.removeprefix('sha256:')[:32]}"
+        tag = f"{_names(engine)}{this_server().replace(':', '-')}-{secrets.token_hex(8)}"
+        tag = tag if has_others else f"from-{image.removeprefix('sha256:')[:32]}"
         engine.api.tag(image, REPOSITORY, tag)
     try:
         yield f"{REPOSITORY}:{tag}"
@@ -344,6 +350,29 @@ def _named(engine: Engine, image: str) -> Iterator[str]:
         if has_others:
             with contextlib.suppress(EngineError), engine.told():
                 engine.api.remove_image(f"{REPOSITORY}:{tag}", noprune=True)
+
+
+def remove_abandoned_names(engine: Engine) -> None:
+    """Take back the names that servers of this home gave to images (`_named`) before they died.
+
+    Raises:
+        EngineError: when that cannot be.
+    """
+    ours = re.compile(rf"{REPOSITORY}:{_names(engine)}(\d+-[\d.]+)-[0-9a-f]{{16}}\Z")
+    with engine.told():
+        images: list[dict[str, Any]] = engine.api.images()
+    for image in images:
+        tags = image["RepoTags"] or ()
+        left = [tag for tag in tags if (found := ours.match(tag)) and not is_alive(found[1].replace("-", ":"))]
+        if image["RepoDigests"] or len(left) < len(tags):  # with its last name the image would go
+            for tag in left:
+                with engine.told():
+                    engine.api.remove_image(tag, noprune=True)
+
+
+def _names(engine: Engine) -> str:
+    """What the names begin with that images have for as long as a build of this home lasts."""
+    return f"from-{hashlib.sha256(os.fsencode(engine.home.root)).hexdigest()[:16]}-"
 
 
 # -- what a build is given of the server's environment ----------------------------------------------------------------

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine import Engine
-from orchestrator.environments.containers import new_name
+from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.containers import labels, new_name
 from orchestrator.environments.image_stream import Watch, follow
 from orchestrator.errors import PhaseFailed
 
@@ -105,6 +105,11 @@ class Probes:
             self.used(image)
         return found
 
+    def path(self, image: str) -> str:
+        """The PATH of an image that was looked into before; "" where that is forgotten."""
+        found = self._read(image)
+        return found.path if found else ""
+
     def used(self, image: str) -> None:
         """Note that the image with this ID is used now."""
         with contextlib.suppress(FileNotFoundError):
@@ -191,7 +196,7 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
                 entrypoint=["/bin/sh", "-c", _SCRIPT],
                 command=[],
                 user=engine.user,
-                labels=engine.labels(role="build"),
+                labels=labels(engine),
                 network_disabled=True,
                 name=new_name(),
                 healthcheck={"Test": ["NONE"]},
@@ -209,4 +214,5 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
     try:
         yield container
     finally:
-        engine.remove(container)
+        with contextlib.suppress(EngineError):  # it has said what it had to; what is left is swept later
+            engine.remove(container)

@@ -114,6 +114,10 @@ class Images:
         if found:
             self._probes.used(found)
 
+    def path(self, image: str) -> str:
+        """The PATH of an image, by its ID, that containers were started from; "" where that is forgotten."""
+        return self._probes.path(image)
+
     def bake(self, image: Image, environment: Path, tag: str, log: Path, cancelled: Callable[[], bool]) -> str:
         """Make an image that holds an environment, to be used where spell is not.
 
@@ -159,25 +163,24 @@ class Images:
 
         Args:
             keep: IDs of images that stay.
-            older_than_s: how long an image must not have been used.
+            older_than_s: until now, how long an image must not have been used.
             dry_run: only tell.
 
         Raises:
             EngineError: when the engine does not answer.
         """
+        before = time.time() - older_than_s
         labels = [f"{name}={value}" for name, value in self._engine.labels(role="image").items()]
         with self._engine.told():
             images: list[dict[str, Any]] = self._engine.api.images(filters={"label": labels})
             needed = keep | {str(item["ImageID"]) for item in self._engine.api.containers(all=True)}
         removed = []
         for image in images:
-            noted_at = self._probes.used_at(image["Id"])
-            used_at = float(image["Created"]) if noted_at is None else noted_at
             # One with a name of the person's own is the person's.
             is_ours = all(tag.startswith(f"{REPOSITORY}:") for tag in image["RepoTags"] or ())
-            if image["Id"] not in needed and is_ours and time.time() - used_at >= older_than_s:
+            if image["Id"] not in needed and is_ours and not self._is_used(image, before):
                 item = self._removed(image)
-                if dry_run or self._remove(image):
+                if dry_run or (not self._is_used(image, before) and self._remove(image)):
                     removed.append(item)
         return removed
 
@@ -221,7 +224,7 @@ class Images:
             return self._alone(f"pull-{key}", reference, pull, opened)
 
     def _recipe(self, base: str, apt: tuple[str, ...], *, is_gpu: bool, has_python: bool) -> Recipe:
-        text = dockerfile("gpu" if is_gpu else "cpu")
+        text = dockerfile("cpu") + (dockerfile("gpu") if is_gpu else "")
         args = {"PYTHON": "" if has_python else "python3", "APT": " ".join(apt)}
         labels = self._engine.labels(role="image", base=base)
         content = json.dumps([text, base, args, labels], sort_keys=True)
@@ -274,6 +277,11 @@ class Images:
             raise BuildFailed(f"{what}: {error.strerror or error}.") from error
 
     # -- one step of `collect` each -----------------------------------------------------------------------------------
+
+    def _is_used(self, image: dict[str, Any], before: float) -> bool:
+        """Whether it was used after a moment; a run that has begun since then is in no list of those to keep."""
+        noted_at = self._probes.used_at(image["Id"])
+        return (float(image["Created"]) if noted_at is None else noted_at) > before
 
     def _removed(self, image: dict[str, Any]) -> Removed:
         """What goes with an image: all but the image it stands on."""

@@ -20,6 +20,7 @@ from orchestrator.environments.leftovers import CONTAINERS
 from orchestrator.environments.request import Asked, is_package, redacted
 from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
 from orchestrator.environments.uv import uv_executable
+from orchestrator.environments.uv_cache import CACHE
 from orchestrator.errors import BuildFailed
 
 UV = "/opt/spell/uv"
@@ -74,7 +75,7 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
     env |= {
         "HOME": str(home),
         "PATH": path or _USUAL_PATH,
-        "UV_CACHE_DIR": str(shared / "uv-cache"),
+        "UV_CACHE_DIR": str(shared / CACHE),
         "UV_LINK_MODE": "hardlink",
         "UV_PYTHON_DOWNLOADS": "never",
     }

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from orchestrator.engine import Engine
 from orchestrator.environments.here import end_noted
@@ -45,16 +46,26 @@ def discard(folder: Path, engine: Engine | None = None) -> None:
 
 def end_recorded(record: Path, engine: Engine | None = None) -> None:
     """End the process or container that a killed server left behind, where the record still names it."""
-    try:
-        noted = json.loads(record.read_text())
-        container = str(noted.get("container", ""))
-    except (OSError, ValueError, AttributeError):
-        return
+    noted = _noted(record)
+    container = str(noted.get("container", ""))
     if not container:
         end_noted(noted)
     elif engine is not None and not engine.lacks():
         with suppress(SpellError):  # it ended with the server that listened to it; what is there still is swept later
             engine.remove(container)
+
+
+def names_container(folder: Path) -> bool:
+    """Whether a container is noted in a leftover, so that discarding it may have to wait for the engine."""
+    return "container" in _noted(folder / RECORD)
+
+
+def _noted(record: Path) -> dict[str, Any]:
+    try:
+        noted = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _: False) -> bool:

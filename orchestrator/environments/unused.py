@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from orchestrator.environments import uv_cache
 from orchestrator.environments.bytecode import BYTECODE
 from orchestrator.environments.collected import Removed
 from orchestrator.environments.leftovers import remove_environment
@@ -21,12 +22,12 @@ def mark_used(environment: Path) -> None:
 
 
 def collect(environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
-    """Remove the environments that have not been used for so long.
+    """Remove the environments that have not been used for so long, and what only they had of uv's cache for containers.
 
     Args:
         environments: the folder of all environments.
         keep: keys of those that stay.
-        older_than_s: seconds since the last use.
+        older_than_s: seconds since the last use, until now: what is used while this works stays.
         dry_run: only tell.
     """
     before = time.time() - older_than_s
@@ -40,7 +41,7 @@ def collect(environments: Path, keep: Collection[str], older_than_s: float, *, d
                 found.append(Removed(f"environment {path.name}", size_bytes))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
-    return found
+    return found + uv_cache.collect(environments, before, dry_run=dry_run)
 
 
 def _is_used(environment: Path, before: float) -> bool:

@@ -133,6 +133,7 @@ class Verdict:
         exit_code, signal: one of them, unless the command never started.
         reason: an end reason of `states.ENDS` when the executor knows better than the exit code; else "".
         detail: the words that go with `reason`.
+        note: what else a person should know; "" for nothing.
     """
 
     exit_code: int | None = None
@@ -144,6 +145,7 @@ class Verdict:
     duration_s: float = 0.0
     cpu_time_s: float = 0.0
     max_rss_bytes: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,9 @@ class Usage:
 
 class Session(ABC):
     """A command beside a run's own, in the same surroundings, with somebody at its keyboard."""
+
+    run_is_over = False
+    """Whether it ended because its run did; known when `exit_code` was asked."""
 
     @abstractmethod
     def read(self) -> Iterator[tuple[int, bytes]]:
@@ -183,6 +188,13 @@ class Executor(ABC):
     """Runs commands somewhere. All methods may be called from any thread."""
 
     name: ClassVar[str]
+    is_chosen = False
+    """Whether this machine's settings name what it needs, so that no other executor takes its place."""
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether this machine seems to have what it needs, even when that does not work now."""
+        return True
 
     def lacks(self) -> str:
         """Why it can run nothing now, in words; "" when it can. Fast."""
@@ -208,6 +220,10 @@ class Executor(ABC):
         Raises:
             BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when there is none.
         """
+
+    @abstractmethod
+    def base_of(self, image: str) -> Base:
+        """What a run was started on whose record names this image; nothing is built for it."""
 
     @abstractmethod
     def places(
@@ -274,7 +290,7 @@ class Executor(ABC):
         """
         raise Conflict(
             f"A run of the {self.name} executor has no container to look into.",
-            "It is an ordinary process of this machine: spell info shows where it works.",
+            "It is an ordinary process of this machine.",
         )
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most leave nothing

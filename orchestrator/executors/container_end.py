@@ -71,7 +71,7 @@ def find_out(engine: Engine, handle: Handle) -> Verdict:
         time.sleep(_ASK_S)
     if state.get("OOMKilled"):
         return Verdict(signal=9, reason="out_of_memory")
-    words = f"its keeper was killed; the container ended with code {state.get('ExitCode')}"
+    words = f"its container was killed from outside (exit code {state.get('ExitCode')})"
     return Verdict(reason="supervisor_lost", detail=words)
 
 

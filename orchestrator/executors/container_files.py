@@ -23,18 +23,12 @@ def make_files(folder: Path, log: Path) -> None:
     """Make the files that keeper and spelld share, and the second names by which the keeper finds them."""
     os.mkfifo(folder / "line", 0o600)
     with (folder / "result").open("wb") as result:
-        os.posix_fallocate(
-            result.fileno(), 0, RESULT_BYTES
-        )  # there must be room for it when the run has filled the disk
+        os.posix_fallocate(result.fileno(), 0, RESULT_BYTES)  # there must be room when the run has filled the disk
     for path in (folder / "errors", log):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
-    for name, path in {
-        "line": folder / "line",
-        "result": folder / "result",
-        "errors": folder / "errors",
-        "log": log,
-    }.items():
-        os.link(path, folder / "inside" / name)
+    for path in (folder / "line", folder / "result", folder / "errors"):
+        os.link(path, folder / "inside" / path.name)
+    os.link(log, folder / "inside" / "log")
 
 
 def request_name(nonce: str) -> str:
@@ -45,24 +39,25 @@ def request_name(nonce: str) -> str:
 def take_back(folder: Path, nonce: str) -> bool:
     """Take the attempt from its keeper, so that nothing of it is ever started. False when the keeper was there first.
 
-    The command may have put anything in the place of the request: it is ours when its second name is its own.
+    The command may have put anything in the place of the request: it is ours when our own name leads to the same file.
     """
-    untaken, request = folder / "untaken", folder / "request"
+    untaken, ours = folder / "untaken", folder / request_name(nonce)
     with contextlib.suppress(OSError):
         (folder / "inside" / request_name(nonce)).rename(untaken)
     try:
-        if not os.path.samestat(untaken.lstat(), request.lstat()):
-            forget_request(folder)
-            return False
-        os.truncate(request, 0)  # it holds the environment's values
+        is_ours = os.path.samestat(untaken.lstat(), ours.lstat())
     except FileNotFoundError:
-        return False
-    return True
+        is_ours = False
+    if is_ours:
+        os.truncate(ours, 0)  # it holds the environment's values
+    else:
+        forget_request(folder, nonce)
+    return is_ours
 
 
-def forget_request(folder: Path) -> None:
-    """The keeper has it: take away the second name of the request."""
-    (folder / "request").unlink(missing_ok=True)
+def forget_request(folder: Path, nonce: str) -> None:
+    """The keeper has it, or nobody shall: take away our own name of the request."""
+    (folder / request_name(nonce)).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

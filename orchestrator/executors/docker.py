@@ -9,6 +9,7 @@ Names in the attempt's folder (`inside/` is what the container sees of it):
 
     claim.json          which container; made by link(2): exactly one start or recovery of the attempt wins
     line, result, errors  and the run's log; `inside/` holds second names of them, which the keeper removes
+    request-NONCE.json  our own name of the request, until the keeper has it
     inside/request-NONCE.json  who takes it away takes the attempt: the keeper, or we when nothing was started
     untaken             it was we
     verdict.json        what was found out from the engine where the keeper left no result
@@ -43,6 +44,7 @@ from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
 from orchestrator.executors.supervisor.judge import VERSION
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
+from orchestrator.outputs import remove_tree
 from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
@@ -77,7 +79,12 @@ class DockerExecutor(Executor):
 
     def __init__(self, engine: Engine, images: Images, config: DockerConfig, certificates: Path | None = None) -> None:
         self._engine, self._images, self._config, self._certificates = engine, images, config, certificates
+        self.is_chosen = engine.is_named
         self._home_key = hashlib.sha256(os.fsencode(engine.home.root)).hexdigest()[:8]
+
+    @property
+    def is_expected(self) -> bool:
+        return bool(self._engine.host)
 
     def lacks(self) -> str:
         return self._engine.lacks()
@@ -96,6 +103,9 @@ class DockerExecutor(Executor):
         request = ImageRequest(spec.image, spec.apt, spec.python, gpus > 0)
         image = self._images.ensure(request, log, cancelled)
         return Base(Container(self._engine, image.id), image.id, image.python, image.path)
+
+    def base_of(self, image: str) -> Base:
+        return Base(Container(self._engine, image), image, path=self._images.path(image))
 
     def places(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
@@ -135,15 +145,15 @@ class DockerExecutor(Executor):
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
                     raise _with_cure(error) from error
                 # its keeper has the request: whatever became of the engine's answer, it was started
+            files.forget_request(folder, nonce)
             self._read_word(line, container, launch)
-        files.forget_request(folder)
         return handle
 
     def recover(self, folder: Path) -> Handle | None:
-        if supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
-            for left in folder.glob(f"inside/{files.request_name('*')}"):
+        is_claimed = (folder / "claim.json").exists()  # asked first: a claim needs room on the disk
+        if not is_claimed and supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
+            for left in folder.rglob(files.request_name("*")):
                 left.unlink()  # it holds the environment's values
-            files.forget_request(folder)
             return None
         handle = self._handle(folder)
         if "container" not in handle.data:
@@ -151,6 +161,7 @@ class DockerExecutor(Executor):
         if not files.take_back(handle.folder, str(handle.data["nonce"])):
             return handle
         self._engine.remove(str(handle.data["container"]))
+        remove_tree(folder / "inside")
         return None
 
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
@@ -228,6 +239,7 @@ class DockerExecutor(Executor):
         if files.read(handle.folder / "result") is None:
             self.wait(handle, 0)  # what only the engine knows is asked before the container goes
         self._engine.remove(str(handle.data["container"]))
+        remove_tree(handle.folder / "inside")  # whatever the run has put there
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -246,11 +258,11 @@ class DockerExecutor(Executor):
         path = inside / files.request_name(nonce)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(request, file)
-        files.forget_request(launch.folder)
-        os.link(path, launch.folder / "request")
+        os.link(path, launch.folder / path.name)
         owner = {"version": VERSION, "boot_id": identity.boot_id(), "container": container, "nonce": nonce}
         if not supervisor.claim(launch.folder, owner):
             path.unlink()
+            files.forget_request(launch.folder, nonce)
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         return self._handle(launch.folder)
 
@@ -263,7 +275,7 @@ class DockerExecutor(Executor):
             "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
             "network_mode": launch.network or self._config.network,
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges", *self._config.options.get("security_opt", ())],
+            "security_opt": [*self._engine.security_options, *self._config.options.get("security_opt", ())],
             "nano_cpus": int(machine.cpus * 1e9),
             "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import sys
@@ -39,6 +40,7 @@ def checks(
     yield _storage(info)
     yield _buildkit(engine, env)
     yield _base_image(engine, config)
+    yield from _options(engine, config)
     if gpus:
         yield _gpu_runtime(info)
 
@@ -107,6 +109,17 @@ def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
             )
         return CheckRecord("image", "warn", f"{name}: {error.message}", "See base_image in [docker] of config.toml.")
     return CheckRecord("image", "ok", f"{name} is here")
+
+
+def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
+    """Those of the configuration, if the SDK refuses them; the engine has a look only when a container is made."""
+    errors: Any = importlib.import_module("docker.errors")
+    try:
+        if config.options:
+            engine.api.create_host_config(**config.options)
+    except (TypeError, ValueError, AttributeError, errors.DockerException) as error:
+        cure = "Correct it in config.toml, then: spell server stop"
+        yield CheckRecord("options", "fail", f"[docker.options]: {error}", cure)
 
 
 def _gpu_runtime(info: Mapping[str, Any]) -> CheckRecord:

@@ -25,6 +25,12 @@ from orchestrator.executors.base import Session
 _log = logging.getLogger(__name__)
 _TOKEN = "SPELL_SESSION"  # noqa: S105  a name
 _SHELL = 'command -v bash >/dev/null 2>&1 && exec bash "$@"; exec sh "$@"'
+# The engine sets the size of a terminal only after the start: what is asked for waits for that, half a second at most.
+_SIZED = """
+tries=0
+while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.01; done
+exec "$@"
+"""
 # HUP as from a terminal that is gone; who is still there a second later is killed.
 _END = """
 for sign in HUP KILL; do
@@ -47,6 +53,7 @@ _GONE = (404, 409)  # there is no such container; it does not run
 _KILLED = 137
 _LOOK_S, _SLOW_LOOK_S = 0.01, 0.2
 _RESIZE_TRIES = 20
+_END_LIMIT_S = 2.0
 
 
 class DockerSession(Session):
@@ -80,7 +87,7 @@ class DockerSession(Session):
         self._token = f"{_TOKEN}={secrets.token_hex(16)}"
         self._exit_code: int | None = None
         self._closed = threading.Event()
-        self._id = self._create(_argv(command), env, cwd)
+        self._id = self._create(_argv(command, terminal=terminal), env, cwd)
         self._socket = start_exec(engine, self._id, terminal=terminal)
 
     def _create(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
@@ -98,7 +105,7 @@ class DockerSession(Session):
                 )
         except EngineError as error:
             if error.status in _GONE:
-                raise Conflict("The container of this run does not run any more.") from error
+                raise Conflict(f"No command can be started in its container now: {error.message}") from error
             raise
         return created["Id"]
 
@@ -150,7 +157,22 @@ class DockerSession(Session):
                 continue
             code = state.get("ExitCode")
             self._exit_code = _KILLED if code is None else int(code)
+            self.run_is_over = self._exit_code == _KILLED and self._container_ends()
         return self._exit_code
+
+    def _container_ends(self) -> bool:
+        """Whether the container is gone, or goes in a moment: its processes are killed before it is."""
+        deadline = time.monotonic() + _END_LIMIT_S
+        while time.monotonic() < deadline:
+            try:
+                with self._engine.told():
+                    if not self._engine.api.inspect_container(self._container)["State"]["Running"]:
+                        return True
+            except EngineError as error:
+                return error.status in _GONE
+            if self._closed.wait(_SLOW_LOOK_S):
+                break
+        return False
 
     def close(self) -> None:
         self._closed.set()
@@ -181,8 +203,8 @@ class DockerSession(Session):
                 _log.warning("a command in %s may go on: %s", self._container, error.message)
 
 
-def _argv(command: Sequence[str]) -> list[str]:
+def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:
     """What to start for what was asked."""
-    if len(command) > 1:
-        return list(command)
-    return ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]
+    shell = ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]
+    argv = list(command) if len(command) > 1 else shell
+    return ["sh", "-c", _SIZED, "sh", *argv] if terminal else argv

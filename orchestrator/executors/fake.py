@@ -49,6 +49,9 @@ class FakeExecutor(Executor):
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Here())
 
+    def base_of(self, image: str) -> Base:
+        return Base(Here())
+
     def places(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
     ) -> Places:

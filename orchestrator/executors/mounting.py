@@ -56,6 +56,9 @@ def inside(code: Path, target: str) -> Path:
     return path
 
 
+_SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr/bin", "/usr/lib", "/usr/local/bin", "/usr/local/lib")
+
+
 def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
     """Check the place of an absolute mount in a container.
 
@@ -64,9 +67,14 @@ def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
         code: the one of them that the work dir is mounted at.
 
     Raises:
-        InvalidConfig: it is one of them, in one, or above one.
+        InvalidConfig: it is one of them, in one, or above one; or it covers what every system needs.
     """
     place = os.path.normpath("/" + path.lstrip("/"))
+    for needed in _SYSTEM:
+        if needed == place or needed.startswith(f"{place}/"):
+            raise InvalidConfig(
+                f"Nothing can be mounted over {path!r}: no command would be left.", "Choose another place."
+            )
     for needed in kept:
         if place == needed or place.startswith(f"{needed}/") or needed.startswith(f"{place}/"):
             cure = "Give a path relative to the working directory." if needed == code else "Choose another place."

@@ -98,6 +98,9 @@ class ProcessExecutor(Executor):
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Here())
 
+    def base_of(self, image: str) -> Base:
+        return Base(Here())
+
     def places(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
     ) -> Places:
@@ -134,7 +137,8 @@ class ProcessExecutor(Executor):
         raise ExecutorFailed(f"the supervisor did not start: {_last_line(launch.folder / 'supervisor.log')}")
 
     def recover(self, folder: Path) -> Handle | None:
-        abandoned = supervisor.claim(folder, supervisor.myself() | {"abandoned": True})
+        is_claimed = (folder / "claim.json").exists()  # asked first: a claim needs room on the disk
+        abandoned = not is_claimed and supervisor.claim(folder, supervisor.myself() | {"abandoned": True})
         for left in folder.glob("request*"):  # the server died before it could; who was to read it has done so
             left.unlink(missing_ok=True)
         if abandoned:

@@ -9,34 +9,41 @@ from orchestrator.errors import DiskFull, ExecutorFailed, MountFailed, PhaseFail
 from orchestrator.executors.base import Verdict
 
 _FLAGS = ("disk_full", "out_of_memory", "timed_out")
-
-
-_NUMBERS = {"exit_code": 255, "signal": 64, "max_rss_bytes": 1 << 62}
+_ENDS = {"exit_code": 255, "signal": 64}
+_NUMBERS = {"max_rss_bytes": 1 << 62, "oom_kills": 1 << 31}
 _TIMES = {"started_at", "ended_at", "duration_s", "cpu_time_s"}
 _LATEST_S = 1e11
+_SOME_KILLED = "Some of its processes were killed: it needed more memory than it may have."
 _REASONS = {"executor_failed", "mount_failed", "disk_full", "supervisor_lost", "container_lost"}
 _REASONS |= {"machine_restarted", "out_of_memory", "timed_out"}
 
 
 def is_verdict(words: object) -> bool:
-    """Whether these are words of `supervisor.main.judge`, by their form: a run may have replaced who says them."""
-    if not isinstance(words, Mapping) or not {"error", *_FLAGS, *_NUMBERS, *_TIMES} <= words.keys():
+    """Whether these are words of `supervisor.judge.judge`, by their form: a run may have replaced who says them."""
+    if not isinstance(words, Mapping) or not {"error", *_FLAGS, *_ENDS, *_NUMBERS, *_TIMES} <= words.keys():
         return False
-    error = words["error"]
     return (
-        (error is None or (isinstance(error, Mapping) and error.get("reason") in _REASONS))
+        _is_error(words["error"])
         and all(isinstance(words[name], bool) for name in _FLAGS)
+        and all(words[name] is None or _is_number(words[name], most) for name, most in _ENDS.items())
         and all(_is_number(words[name], most) for name, most in _NUMBERS.items())
         and all(isinstance(words[name], int | float) and 0 <= words[name] < _LATEST_S for name in _TIMES)
     )
 
 
 def _is_number(value: object, most: int) -> bool:
-    return value is None or (isinstance(value, int) and 0 <= value <= most)
+    return isinstance(value, int) and 0 <= value <= most
+
+
+def _is_error(error: object) -> bool:
+    if error is None:
+        return True
+    reason = error.get("reason") if isinstance(error, Mapping) else None
+    return isinstance(reason, str) and reason in _REASONS
 
 
 def read_verdict(words: Mapping[str, Any]) -> Verdict:
-    """The verdict in the words of `supervisor.main.judge`."""
+    """The verdict in the words of `supervisor.judge.judge`."""
     error = words["error"] or {}
     reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
     if words["disk_full"]:
@@ -54,6 +61,7 @@ def read_verdict(words: Mapping[str, Any]) -> Verdict:
         duration_s=words["duration_s"],
         cpu_time_s=words["cpu_time_s"],
         max_rss_bytes=words["max_rss_bytes"],
+        note="" if words["out_of_memory"] or not words.get("oom_kills") else _SOME_KILLED,
     )
 
 
@@ -64,8 +72,14 @@ def phase_error(words: Mapping[str, Any]) -> PhaseFailed:
 
 
 def as_words(verdict: Verdict, version: int) -> dict[str, Any]:
-    """A verdict that was found out here, in the words of `supervisor.main.judge`."""
+    """A verdict that was found out here, in the words of `supervisor.judge.judge`."""
     flags = dict.fromkeys(_FLAGS, False)
     error = {"reason": verdict.reason, "detail": verdict.detail}
     names = ("exit_code", "signal", "started_at", "ended_at", "duration_s", "cpu_time_s", "max_rss_bytes")
-    return {"version": version, "error": error, **flags, **{name: getattr(verdict, name) for name in names}}
+    return {
+        "version": version,
+        "error": error,
+        "oom_kills": 0,
+        **flags,
+        **{name: getattr(verdict, name) for name in names},
+    }

@@ -8,7 +8,8 @@ The client's first frame says what it wants; then both talk as they like:
             text    {"eof": true}           nothing more will be typed
     server  binary  1 or 2, then what the command writes to its stdout or stderr
             text    {"taken": BYTES}        so much of what was typed has reached the command
-            text    {"exit_code": N}        its end; or {"error": …}, as everywhere
+            text    {"exit_code": N, "run_is_over": false}
+                                            its end, and whether the run's was the cause; or {"error": …}, as everywhere
 
 A client has at most `WINDOW_BYTES` on the way that were not taken: so a command that does not read holds up who types,
 and not the frames behind. When the connection is lost, the command is ended.
@@ -170,7 +171,7 @@ class _Talk:
             for channel, data in self._session.read():
                 if not self._wait_for(self._websocket.send_bytes(bytes([channel]) + data)):
                     return
-            outcome = {"exit_code": self._session.exit_code()}
+            outcome = {"exit_code": self._session.exit_code(), "run_is_over": self._session.run_is_over}
         except Exception as error:
             _log.exception("a session failed")
             outcome = (error if isinstance(error, SpellError) else SpellError(f"{type(error).__name__}")).to_wire()

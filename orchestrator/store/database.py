@@ -14,10 +14,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import DiskFull, HomeUnusable, StoreBusy
+from orchestrator.home import check_room
 from orchestrator.store import tables
 
 _BUSY_TIMEOUT_S = 30
 _BALLAST_BYTES = 2 << 20
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a quota that is used up is the latter
 
 
 class Database:
@@ -25,20 +27,42 @@ class Database:
 
     Raises:
         HomeUnusable: when it cannot be opened, is damaged, or was made by a newer version.
+        DiskFull: when there is no space for what SQLite keeps beside an open file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._write_lock = threading.Lock()
-        try:
-            self._migrate()
-        except (sqlite3.Error, DBAPIError) as error:
-            why = error.orig if isinstance(error, DBAPIError) else error
-            raise HomeUnusable(f"The store {path} cannot be opened: {why}.", "Is it a file of spell?") from error
+        self._ballast = path.with_suffix(".ballast")
         self._reader = self._engine("BEGIN", pool_size=8)
         self._writer = self._engine("BEGIN IMMEDIATE", pool_size=1)
-        self._ballast = path.with_suffix(".ballast")
+        try:
+            self._open()
+        except (sqlite3.Error, DBAPIError) as error:
+            if _code(error) not in (*_FULL, sqlite3.SQLITE_CANTOPEN):
+                raise self._unusable(error) from error
+            self._open_without_ballast()
         self._restore_ballast()
+
+    def _open(self) -> None:
+        self._migrate()
+        with (
+            self.read() as connection
+        ):  # a first connection, which stays: SQLite's files beside it are there from now on
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")
+
+    def _open_without_ballast(self) -> None:
+        with contextlib.suppress(OSError):
+            self._ballast.unlink()
+        try:
+            self._open()
+        except (sqlite3.Error, DBAPIError) as error:
+            check_room(self._path.parent)
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error | DBAPIError) -> HomeUnusable:
+        why = error.orig if isinstance(error, DBAPIError) else error
+        return HomeUnusable(f"The store {self._path} cannot be opened: {why}.", "Is it a file of spell?")
 
     def _engine(self, begin: str, pool_size: int) -> Engine:
         engine = create_engine(
@@ -81,10 +105,10 @@ class Database:
                 with self._writer.begin() as connection:
                     yield connection
             except DBAPIError as error:
-                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; sqlite.org/rescode.html
+                code = _code(error)
                 if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                     raise StoreBusy(f"Another program holds {self._path}.", "Try again when it has ended.") from error
-                if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):  # a quota that is used up is the latter
+                if code not in _FULL:
                     raise
                 # What was set aside for this moment lets the next transaction say that the disk is full.
                 self._ballast.unlink(missing_ok=True)
@@ -119,3 +143,8 @@ class Database:
         finally:
             connection.close()
         return str(row[0]) if row else None
+
+
+def _code(error: sqlite3.Error | DBAPIError) -> int:
+    """The primary code; https://sqlite.org/rescode.html"""
+    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) or 0) & 0xFF

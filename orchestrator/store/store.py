@@ -349,13 +349,15 @@ def _move(connection: Connection, number: int, fence: int, to: State, text: str,
 
 def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:
     end = ENDS[reason]
+    detail = detail.encode(errors="backslashreplace").decode()  # a file name, or what a hostile image says
     message = end.text.format(code=columns.get("exit_code"), signal=columns.get("signal"), detail=detail)
     columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message}
     _move(connection, number, fence, end.state, message, columns)
 
 
 def _add_event(connection: Connection, number: int, at: float, kind: str, state: str, text: str) -> None:
-    connection.execute(insert(events).values(run=number, at=at, kind=kind, state=state, text=text))
+    clean = text.encode(errors="backslashreplace").decode()
+    connection.execute(insert(events).values(run=number, at=at, kind=kind, state=state, text=clean))
 
 
 def _why_not(connection: Connection, number: int, fence: int, to: State) -> Conflict:

@@ -55,7 +55,9 @@ def judge(
     verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
     killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL
     failed = killed if only_when_killed else verdict["exit_code"] != 0
-    verdict["out_of_memory"] = failed and oom_kills() > before
+    kills = oom_kills() - before
+    verdict["out_of_memory"] = failed and kills > 0
+    verdict["oom_kills"] = 0 if only_when_killed else kills
     verdict["disk_full"] = verdict["exit_code"] != 0 and _almost_full(disk)
     return verdict
 

@@ -69,11 +69,13 @@ class Keeper:
         if pid == 0:
             try:
                 self._become_command()
-            except OSError as error:
-                os.write(write_fd, f"{error.strerror}: {error.filename}".encode())
-            os._exit(127)
+            except BaseException as error:  # nothing of it may go on as a second keeper
+                words = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else repr(error)
+                os.write(write_fd, words.encode(errors="backslashreplace"))
+            finally:
+                os._exit(127)
         os.close(write_fd)
-        problem = b"".join(iter(lambda: os.read(read_fd, 4096), b"")).decode()
+        problem = b"".join(iter(lambda: os.read(read_fd, 4096), b"")).decode(errors="replace")
         os.close(read_fd)
         if problem:
             self._say({"error": {"reason": "executor_failed", "detail": problem}})

@@ -1,0 +1,134 @@
+"""uv's cache of builds in containers: what no environment has links to goes, and uv gets it again where it is asked for.
+
+Of a package, uv keeps `archive-v0/ID`, a link `wheels-v8/…/X` to it, and beside that link a file `X.rev` or `X.http`. It
+trusts some of these files without looking for the archive, so they go first.
+
+Containers write here, and what they run may be hostile: everything is opened from its folder, and no link is followed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.environments.collected import Removed
+from orchestrator.environments.leftovers import CONTAINERS, REMOVED
+from orchestrator.environments.uv import BuildCancelled
+
+CACHE = "uv-cache"  # in CONTAINERS
+_ARCHIVES = "archive-v0"
+_BUCKETS = ("wheels-", "sdists-")  # where the links to archives are
+_POINTERS = ("", ".rev", ".http")
+_POLL_S = 0.02
+
+
+@contextmanager
+def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Inside this, nothing of the cache goes. Many may use it at once.
+
+    Raises:
+        BuildCancelled: as asked, while waiting for what goes just now.
+    """
+    with _opened(environments) as folder:
+        while not _lock(folder, fcntl.LOCK_SH):
+            if cancelled():
+                raise BuildCancelled
+            time.sleep(_POLL_S)
+        yield
+
+
+def collect(environments: Path, before: float, *, dry_run: bool) -> list[Removed]:
+    """Remove the packages that came before a moment and that no environment has links to; none while a build goes on.
+
+    Args:
+        environments: the folder of all environments.
+        before: seconds since the epoch.
+        dry_run: only tell.
+    """
+    with ExitStack() as stack:
+        aside = ""
+        if not dry_run:  # where no container sees it; removed at the next start where this one is killed
+            aside = tempfile.mkdtemp(prefix=f"{REMOVED}{CACHE}-", dir=environments)
+            stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        with _opened(environments) as folder, suppress(FileNotFoundError, NotADirectoryError):
+            if not _lock(folder, fcntl.LOCK_EX):
+                return []
+            with _opened(environments / CONTAINERS / CACHE) as cache, _opened(_ARCHIVES, cache) as archives:
+                unlinked = _unlinked(archives, before)
+                if not dry_run:
+                    _forget(cache, unlinked)
+                    for name in unlinked:
+                        with suppress(OSError):
+                            os.rename(name, Path(aside, name), src_dir_fd=archives)
+                if unlinked:
+                    return [Removed("packages in uv's cache", sum(unlinked.values()))]
+    return []
+
+
+def _unlinked(archives: int, before: float) -> dict[str, int]:
+    """The names and sizes in bytes of archives that no environment shares a file with."""
+    found = {}
+    for name in os.listdir(archives):
+        with suppress(OSError, RecursionError):  # made to be in the way
+            if os.stat(name, dir_fd=archives, follow_symlinks=False).st_mtime > before:
+                continue
+            size_bytes = _own_bytes(archives, name)
+            if size_bytes is not None:
+                found[name] = size_bytes
+    return found
+
+
+def _own_bytes(folder: int, name: str) -> int | None:
+    """The size of a folder; None where a file in it has another name elsewhere."""
+    size_bytes = 0
+    for _, _, names, inner in os.fwalk(name, dir_fd=folder):
+        for file in names:
+            info = os.lstat(file, dir_fd=inner)
+            if info.st_nlink > 1:
+                return None
+            size_bytes += info.st_blocks * 512
+    return size_bytes
+
+
+def _forget(cache: int, archives: dict[str, int]) -> None:
+    """Remove what leads to these archives."""
+    for bucket in os.listdir(cache):
+        if not bucket.startswith(_BUCKETS):
+            continue
+        with suppress(OSError, RecursionError):
+            for _, folders, files, inner in os.fwalk(bucket, dir_fd=cache):
+                for name in (*folders, *files):
+                    if _leads_to(name, inner) in archives:
+                        for end in _POINTERS:
+                            with suppress(OSError):
+                                os.unlink(name + end, dir_fd=inner)
+
+
+def _leads_to(name: str, folder: int) -> str:
+    try:
+        return os.path.basename(os.readlink(name, dir_fd=folder))
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _opened(folder: str | Path, inside: int | None = None) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
