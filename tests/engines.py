@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import docker
 import pytest
@@ -44,9 +44,14 @@ def docker_executor(home: Home) -> DockerExecutor:
 def need_engine() -> None:
     """Skip a test that needs a Docker engine where there is none; where one must be, fail it."""
     if lack := _lack():
-        if os.environ.get("SPELL_TEST_ENGINE") == "required":
-            pytest.fail(lack)
-        pytest.skip(lack)
+        go_without(lack)
+
+
+def go_without(lack: str) -> NoReturn:
+    """Skip a test for want of what `tests/engine/up` brings; where that must be there, fail it."""
+    if os.environ.get("SPELL_TEST_ENGINE") == "required":
+        pytest.fail(lack)
+    pytest.skip(lack)
 
 
 def containers_of(home: Home, **filters: str) -> list[dict[str, Any]]:

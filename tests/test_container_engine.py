@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 from containers import EngineProxy, config, none_left
-from engines import TEST_IMAGE, containers_of, engine_api, need_engine
+from engines import TEST_IMAGE, containers_of, engine_api, go_without, need_engine
 from servers import serving
 from test_recovery import PROMPT_S, assert_free
 
@@ -238,9 +238,9 @@ class OwnEngine:
 def own_engine() -> Iterator[OwnEngine]:
     need_engine()
     if os.getuid() != 0 or not shutil.which("dockerd") or not shutil.which("docker"):
-        pytest.skip("no engine can be started here")
+        go_without("no engine can be started here")
     if subprocess.run(["ip", "link", "add", NETWORK[0], "type", "bridge"], check=False).returncode:
-        pytest.skip("no network can be made here")
+        go_without("no network can be made here")
     folder = Path(tempfile.mkdtemp(prefix="spell-engine-"))  # its sockets need a short path
     engine = OwnEngine(folder)
     try:

@@ -5,10 +5,7 @@ The server speaks to the engine through a socket of ours, on which requests can 
 
 from __future__ import annotations
 
-import contextlib
-import random
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +35,7 @@ from test_recovery import (
     assert_free,
     assert_legal,
     caught,
+    kill_again_and_again,
     wish,
 )
 from wheels import SlowProject
@@ -188,29 +186,7 @@ def test_f01_killed_while_outputs_are_saved(spell: Spell, tally: Tally) -> None:
 
 
 def test_f01_killed_again_and_again_in_a_burst(spell: Spell, tally: Tally, gate: Gate) -> None:
-    """Kills at random moments, each after a random number of further events of short runs."""
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    blocker = spell.cast(gate.command, machine_type="whole")
-    spell.reaches(blocker, "running")
-    numbers = [spell.cast(f"{tally.command(str(index))}; echo {index} > out.txt") for index in range(12)]
-
-    def events() -> int:
-        with contextlib.closing(sqlite3.connect(f"file:{spell.home.database}?mode=ro", uri=True)) as store:
-            return int(store.execute("SELECT count(*) FROM events").fetchone()[0])
-
-    before = events()
-    gate.open()
-    for threshold in sorted(chance.sample(range(1, 60), 8)):
-        spell.client.server()
-        wait_for(lambda limit=before + threshold: events() >= limit, f"{threshold} events")
-        time.sleep(chance.uniform(0, 0.2))
-        spell.kill_server()
-    for index, number in enumerate(numbers):
-        assert_completed_once(spell, number, tally, str(index))
-        assert (spell.home.run_dir(number) / "out.txt").read_text() == f"{index}\n"
-    assert sum(tally.counts.values()) == len(numbers)
+    kill_again_and_again(spell, tally, gate, runs=12, pause_s=0.2)
     wait_for(lambda: not any(spell.home.work.iterdir()), "no work dir")
     assert_free(spell)
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE_S, Spell, bearing, wait_for
+from conftest import Spell, bearing, wait_for
 from containers import ENGINE, GRACE_S, config, container_of, image_with_apt, none_left, remove_images
 from engines import engine_api, need_engine
-from test_logs import SAYINGS, SIGTERM_SAYS, followed
+from test_logs import SAYINGS, followed, log_of_a_run_that_is_ended
 from test_processes import ESCAPES, _are_out, _let_out
 from test_recovery import assert_free
 from wheels import SlowProject
@@ -202,18 +202,7 @@ def test_f20_last_line_before_the_end(spell: Spell, ending: str) -> None:
 
 @pytest.mark.parametrize("verb", ["stop", "kill"])
 def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
-    number = spell.cast(f"{SIGTERM_SAYS}; printf 'partial'; while :; do sleep 0.02; done")
-    spell.says(number, b"partial")
-    said: list[bytes] = []
-    follower = threading.Thread(target=lambda: said.append(followed(spell.client.follow(str(number)))))
-    follower.start()
-    getattr(spell.client, verb)(str(number))
-    spell.ended(number)
-    follower.join(DEADLINE_S)
-    log = spell.log(number)
-    assert log.startswith(b"partial")
-    assert log.endswith(b"last words, no newline") == (verb == "stop")
-    assert said == [log]
+    log_of_a_run_that_is_ended(spell, verb)
 
 
 # -- F33: failed builds --------------------------------------------------------------------------------------------

@@ -217,8 +217,8 @@ def test_f38_a_stop_is_a_stop_all_the_same(spell: Spell, disk: Disk) -> None:
     disk.remove(spell.home.run_dir(number))
 
 
-def test_f38_while_outputs_are_saved(spell: Spell, disk: Disk) -> None:
-    """Files with several names are copied, which takes room. What could not be saved is not lost."""
+def fill_while_outputs_are_saved(spell: Spell, disk: Disk) -> dict[str, int]:
+    """Files with several names are copied, which takes room. Returns the files that are not lost, and their sizes."""
     go = disk.place.parent / "go"
     os.mkfifo(go)
     number = spell.cast("head -c 10000000 /dev/zero > a; ln a b; echo small > c; read line < $GO", env={"GO": str(go)})
@@ -229,10 +229,15 @@ def test_f38_while_outputs_are_saved(spell: Spell, disk: Disk) -> None:
     assert (run.exit_code, run.outputs_count) == (0, 0)
     assert not spell.home.run_dir(number).exists(), "outputs appear whole or not at all"
     left = {path.name: path.stat().st_size for path in spell.home.work_dir(number).rglob("*") if path.is_file()}
-    assert left["a"] >= 10_000_000 or left["b"] >= 10_000_000
-    assert "c" in left
     disk.make_room()
     disk.remove(spell.home.work_dir(number))
+    return left
+
+
+def test_f38_while_outputs_are_saved(spell: Spell, disk: Disk) -> None:
+    left = fill_while_outputs_are_saved(spell, disk)
+    assert left["a"] >= 10_000_000 or left["b"] >= 10_000_000
+    assert "c" in left
 
 
 def test_f38_while_a_run_ends(spell: Spell, disk: Disk) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import docker
 import pytest
 from conftest import DEADLINE_S, bearing, wait_for
-from engines import TEST_IMAGE, engine_api, need_engine
+from engines import TEST_IMAGE, engine_api, go_without, need_engine
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
@@ -121,10 +121,9 @@ def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp
 
 def path_with_buildkit(engine: Engine) -> str:
     """A PATH on which `docker` can BuildKit."""
-    for path in (os.environ["PATH"], "/usr/bin:/bin"):
-        if image_build.buildkit(engine, {**os.environ, "PATH": path}):
-            return path
-    pytest.skip("no docker command here has BuildKit")
+    paths = (os.environ["PATH"], "/usr/bin:/bin")
+    found = [path for path in paths if image_build.buildkit(engine, {**os.environ, "PATH": path})]
+    return found[0] if found else go_without("no docker command here has BuildKit")
 
 
 @pytest.fixture(scope="session")
@@ -640,7 +639,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     need_engine()
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("docker-registry is not installed; tests/engine/up installs it")
+        go_without("docker-registry is not installed; tests/engine/up installs it")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

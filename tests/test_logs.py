@@ -107,9 +107,8 @@ def test_f20_last_line_before_the_end(spell: Spell, ending: str, last: bytes) ->
     assert followed(spell.client.follow(str(number))) == last
 
 
-@pytest.mark.parametrize("verb", ["stop", "kill"])
-def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
-    """What was said before the wish is there; after a stop also the last words, said at TERM."""
+def log_of_a_run_that_is_ended(spell: Spell, verb: str) -> tuple[int, bytes]:
+    """Number and log of a run that speaks before and at TERM; checked against what a follower saw of it."""
     number = spell.cast(f"{SIGTERM_SAYS}; printf 'partial'; while :; do read -t 0.02 < <(sleep 1); done")
     spell.says(number, b"partial")
     said: list[bytes] = []
@@ -122,6 +121,13 @@ def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
     assert log.startswith(b"partial")
     assert log.endswith(b"last words, no newline") == (verb == "stop")
     assert said == [log]
+    return number, log
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill"])
+def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
+    """What was said before the wish is there; after a stop also the last words, said at TERM."""
+    number, log = log_of_a_run_that_is_ended(spell, verb)
     assert raw(spell, "logs", str(number)).stdout == log
 
 

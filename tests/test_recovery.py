@@ -304,14 +304,14 @@ def test_f01_killed_while_running(spell: Spell, tally: Tally, gate: Gate) -> Non
     assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
 
 
-def test_f01_killed_again_and_again_in_a_burst(spell: Spell, tally: Tally, gate: Gate) -> None:
-    """Kills at random moments, each after a random number of further events of 20 short runs."""
+def kill_again_and_again(spell: Spell, tally: Tally, gate: Gate, runs: int, pause_s: float) -> None:
+    """Kill the server at random moments, each after a random number of further events of so many short runs."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     blocker = spell.cast(gate.command, machine_type="whole")
     spell.reaches(blocker, "running")
-    numbers = [spell.cast(f"{tally.command(str(index))}; echo {index} > out.txt") for index in range(20)]
+    numbers = [spell.cast(f"{tally.command(str(index))}; echo {index} > out.txt") for index in range(runs)]
 
     def events() -> int:
         with contextlib.closing(sqlite3.connect(f"file:{spell.home.database}?mode=ro", uri=True)) as store:
@@ -319,15 +319,19 @@ def test_f01_killed_again_and_again_in_a_burst(spell: Spell, tally: Tally, gate:
 
     before = events()
     gate.open()
-    for threshold in sorted(chance.sample(range(1, 100), 8)):
+    for threshold in sorted(chance.sample(range(1, 5 * runs), 8)):
         spell.client.server()
         wait_for(lambda limit=before + threshold: events() >= limit, f"{threshold} events")
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(chance.uniform(0, pause_s))
         spell.kill_server()
     for index, number in enumerate(numbers):
         assert_completed_once(spell, number, tally, str(index))
         assert (spell.home.run_dir(number) / "out.txt").read_text() == f"{index}\n"
-    assert sum(tally.counts.values()) == 20
+    assert sum(tally.counts.values()) == runs
+
+
+def test_f01_killed_again_and_again_in_a_burst(spell: Spell, tally: Tally, gate: Gate) -> None:
+    kill_again_and_again(spell, tally, gate, runs=20, pause_s=0.02)
     assert not any(spell.home.work.iterdir())
     assert_free(spell)
 
