@@ -88,8 +88,8 @@ class Client:
     """
 
     def __init__(self, home: Home, *, start: bool = True) -> None:
-        self._transport = Transport(home, start=start)
-        self._call, self._stream = self._transport.call, self._transport.stream
+        self.transport = Transport(home, start=start)
+        self._call, self._stream = self.transport.call, self.transport.stream
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +101,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._transport.close()
+        self.transport.close()
 
     # -- runs ---------------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Client:
         """
         number = self.run(reference).number  # starts the server, where there is none
         words = {"command": list(command), "terminal": terminal, "term": term, "size": size}
-        return RemoteSession(self._transport.home, number, words)
+        return RemoteSession(self.transport.home, number, words)
 
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.

@@ -137,7 +137,8 @@ class Service:
         """All about the run that a person means. The values of its environment variables are hidden."""
         record = self.store.record(self.store.find(reference))
         env = dict.fromkeys(record.spec.get("env", {}), "***")
-        return dataclasses.replace(record, spec=record.spec | {"env": env})
+        notify = ["***"] * len(record.spec.get("notify", ()))
+        return dataclasses.replace(record, spec=record.spec | {"env": env, "notify": notify})
 
     def metrics(self, reference: str, name: str = "") -> list[MetricRecord]:
         """The metrics of a run, up to this moment."""

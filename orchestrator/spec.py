@@ -160,6 +160,12 @@ class RunSpec:
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
         ignore: gitignore patterns of outputs that are not kept.
+        retries: how often a failed attempt is tried again.
+        project: the name of the project that the run belongs to; "" for none.
+        stop_conditions: any of these stops the run, `METRIC OP VALUE[:MIN_INDEX]`, joined by `&&` where all must hold.
+        no_output_timeout_s: stop the run when it has neither said nor done anything for so many seconds; None for never.
+        notify: URLs that are told of its end; hidden in `repr`, as a webhook's URL is its key.
+        secrets: environment variables, and the names of the secrets that they hold.
     """
 
     command: str
@@ -181,6 +187,12 @@ class RunSpec:
     params: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     ignore: tuple[str, ...] = ()
+    retries: int = 0
+    project: str = ""
+    stop_conditions: tuple[str, ...] = ()
+    no_output_timeout_s: float | None = None
+    notify: tuple[str, ...] = field(default=(), repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.command.strip() or "\0" in self.command:

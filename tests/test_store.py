@@ -476,10 +476,16 @@ def test_head_is_the_newest_migration() -> None:
     )
 
 
+def is_ours(_item: object, name: str, kind: str, _reflected: bool, _compared: object) -> bool:
+    """SQLAlchemy knows no virtual tables; `schema` sees them."""
+    return kind != "table" or not name.startswith("runs_text")
+
+
 def test_migrations_make_the_tables(path: Path, tmp_path: Path) -> None:
     Database(path).close()
     with create_engine(f"sqlite:///{path}").connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_object": is_ours}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, store_tables.metadata) == []
     fresh = tmp_path / "fresh.db"
     store_tables.metadata.create_all(create_engine(f"sqlite:///{fresh}"))

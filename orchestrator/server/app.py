@@ -30,7 +30,7 @@ from orchestrator.outputs import remove_tree
 from orchestrator.records import API_VERSION
 from orchestrator.scheduler import Scheduler
 from orchestrator.server.follow import Hub
-from orchestrator.server.routes import router
+from orchestrator.server.routes import ROUTERS
 from orchestrator.server.sessions import refuse
 from orchestrator.server.sessions import router as sessions
 from orchestrator.service import Service
@@ -110,8 +110,8 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     app.state.service = Service(shop, scheduler, defaults, Baker(shop, engine, images))
     app.state.hub = hub
     app.state.stop = stop
-    app.include_router(router)
-    app.include_router(sessions)
+    for router in (*ROUTERS, sessions):
+        app.include_router(router)
     app.add_exception_handler(SpellError, _answer_error)
     app.add_exception_handler(Exception, _answer_crash)
     return app

@@ -14,29 +14,21 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, TextClause, func, insert, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
-from orchestrator.records import EventRecord, RunRecord, RunSummary
 from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
+from orchestrator.store.reading import RunReader
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
 from orchestrator.store.tables import events, labels, mounts, runs
 
-MAX_PAGE = 10_000
 _ROWS_AT_ONCE = 20
 RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
 """The columns of a run that has given back its machine."""
 _DEMAND = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
-_SUMMARY = [
-    runs.c[name]
-    for name in (
-        "number name state wish command description machine_type executor repository commit dirty created_at "
-        "started_at ended_at duration_s exit_code signal reason message"
-    ).split()
-]
 
 
-class Store(DetailStore):
+class Store(RunReader, DetailStore):
     """All that is recorded in one home.
 
     Args:
@@ -258,82 +250,6 @@ class Store(DetailStore):
             rows = connection.execute(query).all()
         return {row.environment for row in rows} - {None}, {row.image for row in rows} - {None}
 
-    def find(self, reference: str) -> int:
-        """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
-
-        A name that several runs bear means the newest of them.
-
-        Raises:
-            NotFound: when there is none.
-        """
-        number: int | None = None
-        with self._db.read() as connection:
-            if reference.isdecimal() and len(reference) < 19:
-                number = connection.scalar(select(runs.c.number).where(runs.c.number == int(reference)))
-            elif reference == "latest" or reference.startswith("latest~"):
-                back = reference[len("latest~") :] or "0"
-                if back.isdecimal() and len(back) < 10:
-                    newest = select(runs.c.number).order_by(runs.c.number.desc())
-                    number = connection.scalar(newest.offset(int(back)).limit(1))
-            elif reference:  # most runs have the empty name
-                number = connection.scalar(select(func.max(runs.c.number)).where(runs.c.name == reference))
-        if number is None:
-            raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
-        return number
-
-    def summaries(
-        self, *, states: Sequence[str] = (), label: Sequence[str] = (), name: str = "", limit: int = 50, before: int = 0
-    ) -> list[RunSummary]:
-        """Runs that match every filter given (any of several labels), the newest `limit` of them, newest last.
-
-        Args:
-            before: only runs with smaller numbers (for paging); 0 for no bound.
-        """
-        query = select(*_SUMMARY)
-        if states:
-            query = query.where(runs.c.state.in_(states))
-        if label:
-            query = query.where(runs.c.number.in_(select(labels.c.run).where(labels.c.label.in_(label))))
-        if name:
-            query = query.where(runs.c.name == name)
-        if before:
-            query = query.where(runs.c.number < before)
-        query = query.order_by(runs.c.number.desc()).limit(min(limit, MAX_PAGE))
-        with self._db.read() as connection:
-            rows = connection.execute(query).all()
-            words = _labels_of(connection, [row.number for row in rows])
-        return [RunSummary(**row._mapping, labels=words.get(row.number, [])) for row in reversed(rows)]
-
-    def record(self, number: int) -> RunRecord:
-        """All about one run.
-
-        Raises:
-            NotFound: when there is no such run.
-        """
-        with self._db.read() as connection:
-            row = connection.execute(select(runs).where(runs.c.number == number)).one_or_none()
-            if row is None:
-                raise NotFound(f"There is no run {number}.", "See them with: spell ps")
-            mounted = connection.execute(
-                select(mounts.c.resource, mounts.c.path).where(mounts.c.run == number).order_by(mounts.c.position)
-            ).all()
-            users = connection.scalars(
-                select(mounts.c.run).where(mounts.c.source_run == number).distinct().order_by(mounts.c.run)
-            ).all()
-            words = _labels_of(connection, [number]).get(number, [])
-        fields = dict(row._mapping)
-        for key in ("fence", "cpus", "memory_bytes", "gpus_wanted", "metrics_offset", "held"):
-            del fields[key]
-        for key in ("spec", "gpus", "packages"):
-            fields[key] = json.loads(fields[key])
-        return RunRecord(**fields, labels=words, mounts=[dict(m._mapping) for m in mounted], mounted_by=list(users))
-
-    def events(self, number: int) -> list[EventRecord]:
-        """What happened to a run, in order."""
-        query = select(events).where(events.c.run == number).order_by(events.c.id)
-        with self._db.read() as connection:
-            return [EventRecord(**row._mapping) for row in connection.execute(query)]
-
 
 def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
     sources = [state for state in State if to in MOVES[state]]
@@ -365,13 +281,3 @@ def _why_not(connection: Connection, number: int, fence: int, to: State) -> Conf
     if row is None or row.fence != fence or row.state in FINAL:
         return StaleFence(f"Run {number} is not this worker's any more.")
     return Conflict(f"Run {number} cannot go from {row.state} to {to}.")
-
-
-def _labels_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    if numbers:
-        low, high = min(numbers), max(numbers)  # a range, not a list: a list of numbers may be longer than SQLite takes
-        query = select(labels).where(labels.c.run.between(low, high)).order_by(labels.c.label)
-        for row in connection.execute(query):
-            found.setdefault(row.run, []).append(row.label)
-    return found

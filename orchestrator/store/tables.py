@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    DDL,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    text,
+)
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test holds it to what Alembic says."""
 
 metadata = MetaData()
@@ -48,9 +63,20 @@ runs = Table(
     Column("outputs_count", Integer, nullable=False, default=0),
     Column("outputs_bytes", Integer, nullable=False, default=0),
     Column("metrics_offset", Integer, nullable=False, default=0),
+    Column("project", ForeignKey("projects.id")),
+    Column("archived", Boolean, nullable=False, default=False, server_default=text("0")),
+    Column("fingerprint", String),
+    Column("rerun_of", Integer),
+    Column("wish_reason", String),
+    Column("wish_detail", Text, nullable=False, default="", server_default=text("''")),
     Index("runs_state", "state", "number"),
     Index("runs_name", "name", "number"),
     Index("runs_held", "number", sqlite_where=text("held")),
+    Index("runs_project", "project", "number"),
+    Index("runs_archived", "archived", "number"),
+    Index("runs_machine_type", "machine_type", "number"),
+    Index("runs_created", "created_at"),
+    Index("runs_fingerprint", "fingerprint", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -123,3 +149,163 @@ labels = Table(
     Column("label", String, primary_key=True),
     Index("labels_label", "label", "run"),
 )
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run", ForeignKey("runs.number"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("duration_s", Float),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("reason", String, nullable=False),
+    Column("message", Text, nullable=False, default=""),
+)
+
+metric_summaries = Table(
+    "metric_summaries",
+    metadata,
+    Column("run", ForeignKey("runs.number"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("last", Float, nullable=False),
+    Column("least", Float, nullable=False),
+    Column("most", Float, nullable=False),
+    Column("total", Float, nullable=False),
+    Index("metric_summaries_last", "name", "last", "run"),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(collation="NOCASE"), nullable=False, unique=True),
+    Column("description", Text, nullable=False, default=""),
+    Column("archived", Boolean, nullable=False, default=False),
+    Column("created_at", Float, nullable=False),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("alias", String, primary_key=True),
+    Column("resource", Text, nullable=False),
+    Column("source_run", Integer),
+    Column("created_at", Float, nullable=False),
+    Index("links_source", "source_run"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("tree", String, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.number"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False),
+    Column("done", Boolean, nullable=False, default=False),
+    Column("answer", Text, nullable=False, default=""),
+    Index("notifications_open", "next_at", sqlite_where=text("NOT done")),
+    Index("notifications_run", "run"),
+)
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("wish", String),
+    Column("spec", Text, nullable=False),
+    Column("space", Text, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Index("searches_state", "state"),
+    sqlite_autoincrement=True,
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("search", ForeignKey("searches.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("params", Text, nullable=False),
+    Column("run", ForeignKey("runs.number")),
+    Column("state", String, nullable=False),
+    Column("value", Float),
+    Column("message", Text, nullable=False, default=""),
+    Index("trials_run", "run"),
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("wish", String),
+    Column("message", Text, nullable=False, default=""),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Index("workflows_state", "state"),
+    sqlite_autoincrement=True,
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("workflow", ForeignKey("workflows.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("needs", Text, nullable=False),
+    Column("state", String, nullable=False),
+    Column("run", ForeignKey("runs.number")),
+    Column("reused", Boolean, nullable=False, default=False),
+    Column("message", Text, nullable=False, default=""),
+    Index("steps_run", "run"),
+)
+
+SEARCHED = (
+    (
+        "CREATE VIRTUAL TABLE runs_text USING fts5("
+        "command, description, content='runs', content_rowid='number', tokenize='trigram')"
+    ),
+    (
+        "CREATE TRIGGER runs_text_insert AFTER INSERT ON runs BEGIN "
+        "INSERT INTO runs_text(rowid, command, description) VALUES (new.number, new.command, new.description); END"
+    ),
+    (
+        "CREATE TRIGGER runs_text_update AFTER UPDATE OF command, description ON runs BEGIN "
+        "INSERT INTO runs_text(runs_text, rowid, command, description) "
+        "VALUES ('delete', old.number, old.command, old.description); "
+        "INSERT INTO runs_text(rowid, command, description) VALUES (new.number, new.command, new.description); END"
+    ),
+)
+"""The index of what commands and descriptions say, and what keeps it up to date. https://sqlite.org/fts5.html"""
+for _statement in SEARCHED:
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -58,6 +58,8 @@ class RunSummary:
     repository: str
     commit: str
     dirty: bool
+    project: str
+    archived: bool
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -68,14 +70,30 @@ class RunSummary:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """An attempt of a run that failed, and after which the run was tried again."""
+
+    number: int
+    started_at: float | None
+    ended_at: float | None
+    duration_s: float | None
+    exit_code: int | None
+    signal: int | None
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord(RunSummary):
     """All that is known of one run, except what has a list of its own (events, artifacts, metrics, samples)."""
 
     spec: dict[str, Any] = field(repr=False)
+    rerun_of: int | None
     mounts: list[dict[str, str]]
     mounted_by: list[int]
     attempt: int
+    attempts: list[AttemptRecord]
     gpus: list[int]
     image: str | None
     environment: str | None

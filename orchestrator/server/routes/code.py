@@ -1,0 +1,55 @@
+"""Sending the code of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+
+from orchestrator import manifest as manifests
+from orchestrator.errors import NotFound
+from orchestrator.resources import read_chunks
+from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.spec import check_digest
+
+router = APIRouter()
+
+
+@router.post("/trees")
+async def put_tree(request: Request, verbs: Verbs) -> Response:
+    """Send the manifest of a snapshot; the answer lists the digests of the blobs that must be sent first."""
+    body = await request.body()
+    return answer(await asyncio.to_thread(lambda: verbs.shop.blobs.put_tree(manifests.from_json(body))))
+
+
+@router.get("/blobs/{digest}")
+def blob(digest: str, verbs: Verbs) -> Response:
+    """The content of a blob: the patch of a run's uncommitted changes, say."""
+    if verbs.shop.blobs.missing([check_digest(digest)]):
+        raise NotFound(f"There is no blob {digest[:12]}.")
+    return StreamingResponse(read_chunks(verbs.home.blob(digest)), media_type="application/octet-stream")
+
+
+@router.put("/blobs/{digest}", status_code=204)
+async def put_blob(digest: str, request: Request, verbs: Verbs) -> Response:
+    """Send a blob; it is checked against its digest."""
+    check_digest(digest)
+    chunks = _Pull(request.stream(), asyncio.get_running_loop())
+    await asyncio.to_thread(verbs.shop.blobs.put, digest, chunks)
+    return Response(status_code=204)
+
+
+class _Pull:
+    """An asynchronous stream, read from a thread."""
+
+    def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._stream, self._loop = stream, loop
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (chunk := asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()) is not None:
+            yield chunk
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._stream, None)

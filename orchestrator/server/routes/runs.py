@@ -1,0 +1,119 @@
+"""Casting runs, looking at them, ending them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from orchestrator.errors import InvalidConfig
+from orchestrator.records import (
+    ArtifactRecord,
+    CastRecord,
+    EventRecord,
+    MetricRecord,
+    RunRecord,
+    RunSummary,
+    SampleRecord,
+)
+from orchestrator.resources import tail
+from orchestrator.server.follow import Follower, Hub, Position
+from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.states import Wish
+from orchestrator.wire import read_spec
+
+router = APIRouter()
+
+
+def _hub(request: Request) -> Hub:
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+@router.post("/runs", response_model=CastRecord, status_code=201)
+def cast(verbs: Verbs, spec: Annotated[dict[str, Any], Body()]) -> Response:
+    """Cast a run. 409 with code `snapshot_missing`: send the code first."""
+    return answer(verbs.cast(read_spec(spec)), 201)
+
+
+@router.get("/runs", response_model=list[RunSummary])
+def runs(
+    verbs: Verbs,
+    state: Annotated[list[str] | None, Query()] = None,
+    label: Annotated[list[str] | None, Query()] = None,
+    name: str = "",
+    limit: Annotated[int, Query(ge=1)] = 50,
+    before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
+) -> Response:
+    """Runs that match all filters, the newest `limit` of them, newest last; page back with `before`."""
+    found = verbs.store.summaries(states=state or (), label=label or (), name=name, limit=limit, before=before)
+    return answer(found)
+
+
+@router.get("/runs/{reference}", response_model=RunRecord)
+def run(reference: str, verbs: Verbs) -> Response:
+    """All about one run, by number, name, `latest` or `latest~1`."""
+    return answer(verbs.record(reference))
+
+
+@router.post("/runs/{reference}/stop")
+def stop(reference: str, verbs: Verbs) -> Response:
+    """End the command; its outputs are kept. Answers the state of the run after that."""
+    return JSONResponse({"state": verbs.wish(reference, Wish.STOP)})
+
+
+@router.post("/runs/{reference}/kill")
+def kill(reference: str, verbs: Verbs) -> Response:
+    """End the command at once; its outputs are lost. Answers the state of the run after that."""
+    return JSONResponse({"state": verbs.wish(reference, Wish.KILL)})
+
+
+@router.get("/runs/{reference}/events", response_model=list[EventRecord])
+def events(reference: str, verbs: Verbs) -> Response:
+    """What happened to a run, in order."""
+    return answer(verbs.store.events(verbs.store.find(reference)))
+
+
+@router.get("/runs/{reference}/artifacts", response_model=list[ArtifactRecord])
+def artifacts(reference: str, verbs: Verbs) -> Response:
+    """The manifest of a run's outputs, and what was not kept."""
+    return answer(verbs.store.artifacts(verbs.store.find(reference)))
+
+
+@router.get("/runs/{reference}/metrics", response_model=list[MetricRecord])
+def metrics(reference: str, verbs: Verbs, name: str = "") -> Response:
+    """The metrics that a run sent, in order."""
+    return answer(verbs.metrics(reference, name))
+
+
+@router.get("/runs/{reference}/samples", response_model=list[SampleRecord])
+def samples(reference: str, verbs: Verbs) -> Response:
+    """What a run used of the machine, in order of time."""
+    return answer(verbs.store.samples(verbs.store.find(reference)))
+
+
+@router.get("/runs/{reference}/log")
+def log(reference: str, verbs: Verbs, lines: Annotated[int | None, Query(ge=0)] = None) -> Response:
+    """The run's own output, byte for byte; only its last `lines` lines when given."""
+    path = verbs.home.log(verbs.store.find(reference))
+    end = path.stat().st_size if path.exists() else 0
+    headers = {"Spell-Log-End": str(end)}
+    return StreamingResponse(tail(path, lines, end), headers=headers, media_type="application/octet-stream")
+
+
+@router.get("/runs/{reference}/follow")
+async def follow(
+    reference: str,
+    request: Request,
+    verbs: Verbs,
+    after: str = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> Response:
+    """Events and log as server-sent events, from a position on; see `server/follow.py` for the format."""
+    try:
+        position = Position.parse(last_event_id or after)
+    except ValueError:
+        raise InvalidConfig(f"{last_event_id or after!r} is no position in a log.") from None
+    follower = Follower(_hub(request), verbs.store, verbs.home, verbs.store.find(reference), position)
+    return StreamingResponse(follower.stream(), media_type="text/event-stream")
