@@ -18,6 +18,7 @@ import orchestrator
 from orchestrator import config as configuration
 from orchestrator import machine, runenv
 from orchestrator.baking import Baker
+from orchestrator.conductor import Conductor
 from orchestrator.config import Config
 from orchestrator.engine import Engine
 from orchestrator.environments import Environments, Images
@@ -69,7 +70,12 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     engine = Engine(home, config.docker.host)
     images = Images(engine, config.docker)
     hub = Hub()
-    store = Store(Database(home.database), hub.changed)
+
+    def changed(number: int) -> None:
+        hub.changed(number)
+        conductor.wake()
+
+    store = Store(Database(home.database), changed)
     shop = Workshop(
         store=store,
         home=home,
@@ -85,6 +91,8 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
     defaults = [config.executor] if config.executor else list(shop.executors)
     scheduler = Scheduler(shop, machine.detect())
+    service = Service(shop, scheduler, defaults, Baker(shop, engine, images))
+    conductor = Conductor([])
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -92,8 +100,10 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         runenv.install_runtime(home)
         shop.environments.start()
         scheduler.start()
+        conductor.start()
         sampler = Sampler(store, home, config.sample_interval_s, scheduler.running)
         yield
+        conductor.close()
         scheduler.close()
         sampler.close()
         shop.hasher.close()
@@ -107,7 +117,7 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = Service(shop, scheduler, defaults, Baker(shop, engine, images))
+    app.state.service = service
     app.state.hub = hub
     app.state.stop = stop
     for router in (*ROUTERS, sessions):

@@ -1,0 +1,1 @@
+"""Workflows: runs that need each other's outputs."""
