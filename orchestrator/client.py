@@ -105,20 +105,23 @@ class Client:
 
     # -- runs ---------------------------------------------------------------------------------------------------
 
-    def cast(self, spec: RunSpec, code: CapturedCode | None = None) -> CastRecord:
+    def cast(self, spec: RunSpec, code: CapturedCode | None = None, *, reuse: bool = False) -> CastRecord:
         """Cast a run. The code is sent only as far as the server lacks it.
+
+        Args:
+            reuse: take an identical run that is complete, where there is one.
 
         Raises:
             SpellError: whatever the server refuses, as the class that it raised.
         """
-        body = to_wire(spec)
+        body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
         try:
-            return record(CastRecord, self._call("POST", "/runs", json=body))
+            return record(CastRecord, self._call("POST", "/runs", json=body, params=query))
         except SnapshotMissing:
             if code is None or spec.code is None:
                 raise
         self._send(code, spec.code.diff)
-        return record(CastRecord, self._call("POST", "/runs", json=body))
+        return record(CastRecord, self._call("POST", "/runs", json=body, params=query))
 
     def _send(self, code: CapturedCode, diff: str) -> None:
         manifest = code.manifest.to_json()

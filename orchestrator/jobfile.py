@@ -41,6 +41,12 @@ FIELDS = {
     "env": "mapping",
     "params": "mapping",
     "timeout_min": "number",
+    "no_output_timeout_min": "number",
+    "retries": "number",
+    "stop_conditions": "list",
+    "project": "text",
+    "notify": "list",
+    "secrets": "list",
     "ignore": "list",
     "github_url": "text",
     "github_ref": "text",
@@ -61,6 +67,10 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "env": lambda pair: RunSpec("true", env=dict([pair])),
     "params": lambda pair: RunSpec(f"true :{pair[0]}:", params=dict([pair])),
     "timeout_min": lambda minutes: RunSpec("true", timeout_s=minutes * 60),
+    "no_output_timeout_min": lambda minutes: RunSpec("true", no_output_timeout_s=minutes * 60),
+    "retries": lambda count: RunSpec("true", retries=int(count)),
+    "stop_conditions": lambda text: RunSpec("true", stop_conditions=(text,)),
+    "notify": lambda url: RunSpec("true", notify=(url,)),
 }
 """What raises when a field says something impossible; of lists and mappings, one item of them."""
 _YAML_TAG = "tag:yaml.org,2002:"
@@ -88,6 +98,12 @@ class JobFile:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     params: Mapping[str, str] = field(default_factory=dict)
     timeout_min: float | None = None
+    no_output_timeout_min: float | None = None
+    retries: float | None = None
+    stop_conditions: tuple[str, ...] = ()
+    project: str = ""
+    notify: tuple[str, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     github_url: str = ""
     github_ref: str = ""

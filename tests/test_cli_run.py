@@ -82,7 +82,9 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         *shlex.split(
             "-t CPU --pip six==1.17 --pip 'attrs>=1; python_version>\"3\"' --pip-req requirements.txt --python 3.11 "
             "--framework pytorch==2.9 -e A=1 --env B=x=y --env EMPTY= -d 'two words' --name a-name --label one --label two "
-            "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process"
+            "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process "
+            "--retries 2 --stop-condition 'loss > 10:100' --stop-condition 'loss < 0.1 && acc > 0.9' "
+            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook"
         ),
         "train --lr :LR:",
         cwd=tmp_path,
@@ -108,6 +110,12 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "params": {"LR": "0.1"},
         "timeout_s": 90.0,
         "ignore": ["*.tmp", "cache/"],
+        "retries": 2,
+        "project": "",
+        "stop_conditions": ["loss > 10:100", "loss < 0.1 && acc > 0.9"],
+        "no_output_timeout_s": 1800.0,
+        "notify": ["***"],
+        "secrets": {},
     }
     assert (run["command"], run["name"], run["labels"]) == ("train --lr 0.1", "a-name", ["one", "two"])
 

@@ -43,6 +43,12 @@ mounts: [runs/latest/data.txt, "runs/1:before"]
 env: {A: 1, B: no, C: 0755, D: 1:30, E: 2024-01-01, F: "", G: 1.0e-3, H: x=y}
 params: {LR: 0.10}
 timeout_min: 1.5
+no_output_timeout_min: 30
+retries: 2
+stop_conditions: "loss > 10:100"
+project: jokes
+notify: https://example.org/hook
+secrets: [TOKEN, KEY=API_KEY]
 ignore: ["*.tmp", cache/]
 github_url: https://example.org/code.git
 github_ref: v1
@@ -69,6 +75,12 @@ def test_every_field(tmp_path: Path) -> None:
         env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
         params={"LR": "0.10"},
         timeout_min=1.5,
+        no_output_timeout_min=30,
+        retries=2,
+        stop_conditions=("loss > 10:100",),
+        project="jokes",
+        notify=("https://example.org/hook",),
+        secrets=("TOKEN", "KEY=API_KEY"),
         ignore=("*.tmp", "cache/"),
         github_url="https://example.org/code.git",
         github_ref="v1",
@@ -179,7 +191,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, said: 
 
 
 def test_values_of_variables_are_not_shown(tmp_path: Path) -> None:
-    assert "secret" not in repr(read(tmp_path, "env: {KEY: secret}"))
+    assert "hunter2" not in repr(read(tmp_path, "env: {KEY: hunter2}\nnotify: https://example.org/hunter2"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*/*.yaml")), ids=lambda path: path.name)

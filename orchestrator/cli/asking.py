@@ -1,0 +1,156 @@
+"""From what is typed, and a job file, to a spec and the code that goes with it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cli import show
+from orchestrator.cli.capture import capture
+from orchestrator.cli.requirements import located, requirement_files
+from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.snapshot import Snapshot
+from orchestrator.spec import PLACEHOLDER, RunSpec, parse_mount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was typed; the fields are the options of `options.spec_options`."""
+
+    command: tuple[str, ...] = ()
+    machine_type: str | None = None
+    mount: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    pip_req: tuple[str, ...] = ()
+    python: str | None = None
+    framework: tuple[str, ...] = ()
+    image: str | None = None
+    apt: tuple[str, ...] = ()
+    network: str | None = None
+    env: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
+    github_url: str | None = None
+    github_ref: str | None = None
+    commit_ref: str | None = None
+    description: str | None = None
+    name: str | None = None
+    label: tuple[str, ...] = ()
+    project: str | None = None
+    param: tuple[str, ...] = ()
+    timeout: float | None = None
+    no_output_timeout: float | None = None
+    stop_condition: tuple[str, ...] = ()
+    retries: int | None = None
+    notify: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    include_untracked: bool = False
+    executor: str | None = None
+    force: bool = False
+    json_: bool = False
+    file: Path | None = None
+
+
+class _NoJob:
+    """The job file that is not there: it says nothing."""
+
+    command = machine_type = executor = python = description = name = github_url = github_ref = image = network = ""
+    project = ""
+    mounts = pip = pip_req = apt = labels = ignore = stop_conditions = notify = secrets = ()
+    framework = timeout_min = no_output_timeout_min = retries = None
+    env: Mapping[str, str] = {}
+    params: Mapping[str, str] = {}
+    folder = Path()
+
+
+def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
+    """The spec of what was typed, with the job file's share, and the code that goes with it.
+
+    Raises:
+        SpellError: for whatever is wrong with it.
+    """
+    job = importlib.import_module("orchestrator.jobfile").load(asked.file) if asked.file else _NoJob
+    spec = spec_of(asked, job)
+    code, ignored = capture(asked, asked.github_url or job.github_url, asked.github_ref or job.github_ref)
+    return with_code(spec, code, ignored), code
+
+
+def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
+    """The spec of what was typed and of what the job file (a `jobfile.JobFile`) says, without code.
+
+    Raises:
+        SpellError: for whatever is wrong with it.
+    """
+    command = " ".join(asked.command) or job.command
+    if not command:
+        raise UsageError("There is no command to run.", "Try: spell run -h")
+    paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
+    return RunSpec(
+        command=command,
+        machine_type=asked.machine_type or job.machine_type or "cpu",
+        executor=asked.executor or job.executor,
+        mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
+        pip=(*(located(line, job.folder) for line in job.pip), *(located(line, Path()) for line in asked.pip)),
+        requirements=requirement_files(paths),
+        python=asked.python or job.python,
+        frameworks=asked.framework or job.framework,
+        image=asked.image or job.image,
+        apt=(*job.apt, *asked.apt),
+        network=asked.network or job.network,
+        env={**job.env, **_pairs(asked.env, "--env")},
+        description=asked.description or job.description,
+        name=asked.name or job.name,
+        labels=(*job.labels, *asked.label),
+        params={**job.params, **_pairs(asked.param, "--param")},
+        timeout_s=_seconds(asked.timeout, job.timeout_min),
+        ignore=(*job.ignore, *asked.ignore),
+        retries=int(_first(asked.retries, job.retries) or 0),
+        project=asked.project or job.project,
+        stop_conditions=(*job.stop_conditions, *asked.stop_condition),
+        no_output_timeout_s=_seconds(asked.no_output_timeout, job.no_output_timeout_min),
+        notify=(*job.notify, *asked.notify),
+        secrets=dict(_secret(text) for text in (*job.secrets, *asked.secret)),
+    )
+
+
+def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:
+    """The spec with its code, and with the patterns of the code's `.spellignore` (its text)."""
+    spec = replace(spec, ignore=(*ignored.splitlines(), *spec.ignore))
+    if code is None:
+        return spec
+    return replace(spec, code=code.code, description=spec.description or code.subject)
+
+
+def warn_unfilled(spec: RunSpec) -> None:
+    """Say which `:NAME:` of a command without parameters look as if they were meant to be filled."""
+    names = () if spec.params else dict.fromkeys(PLACEHOLDER.findall(spec.command))
+    for name in names:
+        show.warn(f"The command's ':{name}:' stays as it is; --param {name}=VALUE would fill it.")
+
+
+def _first(typed: float | None, otherwise: float | None) -> float | None:
+    return otherwise if typed is None else typed
+
+
+def _seconds(typed_min: float | None, otherwise_min: float | None) -> float | None:
+    minutes = _first(typed_min, otherwise_min)
+    return None if minutes is None else minutes * 60
+
+
+def _secret(text: str) -> tuple[str, str]:
+    name, equals, variable = text.partition("=")
+    if not name or (equals and not variable):
+        raise InvalidConfig(f"--secret {text!r} is not of the form NAME or NAME=VARIABLE.")
+    return variable or name, name
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.")
+        found[name] = value
+    return found

@@ -1,0 +1,54 @@
+"""What a person sees of a run that was just cast: its number, then its log to the end, or its record."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import show
+from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
+from orchestrator.cli.streams import close_stdout
+from orchestrator.client import Client
+from orchestrator.records import CastRecord
+
+
+def announce(client: Client, cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:
+    """Say which run was cast and, unless it is to stay in the background, show it to its end.
+
+    Returns:
+        The exit code of the command.
+    """
+    for warning in cast.warnings:
+        show.warn(warning)
+    number = str(cast.number)
+    if background and json_:
+        show.as_json(client.run(number))
+        return 0
+    if not json_:
+        show.say(f"💫 Casting spell #{number}…")
+    if background:
+        show.say(f"View logs with `spell logs -f {number}`")
+        return 0
+    try:
+        return _wait_as_json(client, number) if json_ else _follow(client, number, verbose)
+    except KeyboardInterrupt:
+        click.echo(err=json_)
+        detached(number, err=json_)
+        return INTERRUPTED
+    except BrokenPipeError:  # `spell run … | head`: nobody reads on
+        close_stdout()
+        detached(number, err=True)
+        return BROKEN_PIPE
+
+
+def _wait_as_json(client: Client, number: str) -> int:
+    ended = client.wait(number)
+    show.as_json(client.run(number))
+    return exit_code(ended)
+
+
+def _follow(client: Client, number: str, verbose: bool) -> int:
+    show.say("✨ Stop viewing logs with ^C")
+    console = Console(verbose=verbose)
+    ended = console.follow(client.follow(number))
+    console.end(ended)
+    return exit_code(ended)

@@ -1,0 +1,159 @@
+"""`--from-file` and `--save-command`: the arguments and options of a verb in a YAML (or JSON) file.
+
+Its keys are the names of options without dashes and the names of arguments; `-` and `_`, upper and lower case are the same.
+An option that takes several values has a list, or one string that is split as a shell does; a switch is true or false. What
+is typed wins over the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+from click.core import ParameterSource
+
+from orchestrator.errors import InvalidConfig, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OWN = ("from_file", "save_command")
+
+
+def command_files(command: F) -> F:
+    """Give a verb both options; the verb itself sees neither."""
+
+    @functools.wraps(command)
+    def saved(*args: Any, **values: Any) -> Any:
+        ctx = click.get_current_context()
+        if path := ctx.meta.get(__name__):
+            _save(ctx, path)
+        return command(*args, **values)
+
+    for option in _OPTIONS:
+        saved = option(saved)
+    return cast("F", saved)
+
+
+def _load(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    known = dict(_names(ctx.command))
+    found: dict[str, Any] = {}
+    for key, value in _read(path).items():
+        parameter = known.get(_plain(str(key)))
+        if parameter is None or parameter.name is None:
+            names = ", ".join(sorted({_shown(item) for item in known.values()}))
+            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", f"There are: {names}.")
+        if parameter.name in found:
+            raise InvalidConfig(f"{path}: {key} stands there twice.")
+        found[parameter.name] = _values(parameter, value)
+    ctx.default_map = {**(ctx.default_map or {}), **found}
+
+
+def _read(path: Path) -> Mapping[Any, Any]:
+    yaml = importlib.import_module("yaml")
+    try:
+        found = yaml.load(
+            path.read_text("utf-8"), Loader=yaml.BaseLoader
+        )  # values as they are written, like words typed
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+    if not isinstance(found, Mapping):
+        raise InvalidConfig(f"{path} is no mapping of options to values.", "Write one a line: machine-type: gpu")
+    return found
+
+
+def _names(command: click.Command) -> Iterator[tuple[str, click.Parameter]]:
+    """Every spelling of every parameter that a file may hold."""
+    for parameter in command.params:
+        if parameter.name in _OWN:
+            continue
+        if isinstance(parameter, click.Argument) and parameter.name:
+            yield _plain(parameter.name), parameter
+        for name in (*parameter.opts, *parameter.secondary_opts):
+            yield _plain(name), parameter
+
+
+def _plain(name: str) -> str:
+    stripped = name.lstrip("-").replace("_", "-")
+    return stripped if len(stripped) == 1 else stripped.lower()  # -h and -H may be two options
+
+
+def _shown(parameter: click.Parameter) -> str:
+    return max(parameter.opts, key=len).lstrip("-").replace("_", "-")
+
+
+def _values(parameter: click.Parameter, value: Any) -> Any:
+    if isinstance(parameter, click.Argument) and isinstance(value, str):
+        return [value] if parameter.nargs == -1 else value  # a command is for the run's own shell to split
+    if parameter.multiple or parameter.nargs == -1:
+        return _split(parameter, value) if isinstance(value, str) else [str(item) for item in value]
+    if not isinstance(value, str):
+        raise InvalidConfig(f"{_shown(parameter)}: takes one value, not {type(value).__name__}.")
+    return value
+
+
+def _split(parameter: click.Parameter, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InvalidConfig(f"{_shown(parameter)}: {error}.") from error
+
+
+def _remember(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    ctx.meta[__name__] = path  # the other options may not be read yet
+
+
+def _save(ctx: click.Context, path: Path) -> None:
+    used = {}
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if name not in _OWN and ctx.get_parameter_source(name) in (
+            ParameterSource.COMMANDLINE,
+            ParameterSource.DEFAULT_MAP,
+        ):
+            used[_shown(parameter)] = _writable(ctx.params[name])
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(importlib.import_module("yaml").safe_dump(used, sort_keys=False, allow_unicode=True))
+        beside.replace(path)
+    except OSError as error:
+        raise InvalidConfig(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_writable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+_OPTIONS = (
+    click.option(
+        "--save-command",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,
+        callback=_remember,
+        help="Write what is typed here to a file for --from-file.",
+    ),
+    click.option(
+        "--from-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,  # it says what the other options are
+        callback=_load,
+        help="Take arguments and options from a file; what is typed here wins.",
+    ),
+)

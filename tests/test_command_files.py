@@ -1,0 +1,77 @@
+"""`--from-file` and `--save-command`: what is typed, kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Spell
+
+
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home for all tests here."""
+    return make_shared("command-files")
+
+
+def test_what_was_saved_casts_the_same(spell: Spell, tmp_path: Path) -> None:
+    file = tmp_path / "saved.yaml"
+    words = ["--pip", "six", "-e", "A=b c", "--timeout", "1.5", "--force", "--json", "--param", "X=1"]
+    first = spell("run", *words, "--save-command", str(file), "python -c 'print(:X:)'")
+    assert first.code == 0, first.err
+    assert yaml.safe_load(file.read_text()) == {
+        "command": ["python -c 'print(:X:)'"],
+        "pip": ["six"],
+        "env": ["A=b c"],
+        "param": ["X=1"],
+        "timeout": 1.5,
+        "force": True,
+        "json": True,
+    }
+    assert file.stat().st_mode & 0o077 == 0
+    again = spell("run", "--from-file", str(file))
+    assert again.code == 0, again.err
+    assert again.json()["spec"] == first.json()["spec"]
+
+
+def test_what_is_typed_wins(spell: Spell, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "COMMAND: echo file\nname: of-the-file\nlabel: one 'two words'\nforce: true\nm: []\nbackground: false\n"
+    )
+    run = spell("run", "--from-file", str(file), "--name", "typed", "--json").json()
+    assert (run["command"], run["name"], run["labels"]) == ("echo file", "typed", ["one", "two words"])
+    run = spell("run", "--from-file", str(file), "--json", "echo", "typed").json()
+    assert (run["command"], run["name"]) == ("echo typed", "of-the-file")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("colour: red\n", 2, "colour: run has no such option."),
+        ("- a\n", 3, "is no mapping of options to values."),
+        ("name: [a, b]\n", 3, "name: takes one value, not list."),
+        ("name: {a: b}\n", 3, "name: takes one value, not dict."),
+        ("timeout: soon\n", 2, "'soon' is not a valid float"),
+        ("force: perhaps\n", 2, "'perhaps' is not a valid boolean"),
+        ("pip: 'a \"b'\n", 3, "pip: No closing quotation."),
+        ("name: a\nNAME: b\n", 3, "NAME stands there twice."),
+        ("a: b: c\n", 3, "mapping values are not allowed here"),
+        ("from-file: x\n", 2, "from-file: run has no such option."),
+    ],
+)
+def test_wrong_files(spell: Spell, tmp_path: Path, text: str, code: int, words: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    done = spell("run", "--from-file", str(file), "true")
+    assert (done.code, words in done.err) == (code, True), done
+
+
+def test_files_that_cannot_be_used(spell: Spell, tmp_path: Path) -> None:
+    done = spell("run", "--from-file", str(tmp_path / "none.yaml"), "true")
+    assert (done.code, "none.yaml cannot be read: No such file" in done.err) == (3, True), done
+    done = spell("run", "--save-command", str(tmp_path / "none" / "x.yaml"), "true")
+    assert (done.code, "x.yaml cannot be written: No such file" in done.err) == (3, True), done
+    assert "Casting" not in done.out
