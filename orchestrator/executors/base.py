@@ -7,7 +7,7 @@ log file. No caller asks which executor it has.
 Life of an attempt: lacks/refuse/warnings (at casting) → base → places → prepare → start → wait → destroy; stop, usage
 and open_session at any time between start and destroy; recover instead of base … start after a restart of spelld.
 
-To add an executor: one module beside this one, one line in `server/app.py`, and `tests/test_executors.py` must pass
+To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
 with it.
 """
 

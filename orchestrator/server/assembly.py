@@ -1,0 +1,119 @@
+"""Everything of a server put together. The only place that names concrete executors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+
+from orchestrator import config as configuration
+from orchestrator import machine, runenv
+from orchestrator.baking import Baker
+from orchestrator.conductor import Conductor
+from orchestrator.config import Config
+from orchestrator.engine import Engine
+from orchestrator.environments import Environments, Images
+from orchestrator.errors import InvalidConfig, NotFound, SaveFailed
+from orchestrator.executors.base import Executor
+from orchestrator.executors.docker import DockerExecutor
+from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
+from orchestrator.outputs import remove_tree
+from orchestrator.scheduler import Scheduler
+from orchestrator.server.follow import Hub
+from orchestrator.service import Service
+from orchestrator.states import FINAL
+from orchestrator.store import Store
+from orchestrator.store.blobs import BlobStore
+from orchestrator.store.database import Database
+from orchestrator.telemetry import Hasher, Sampler
+from orchestrator.workshop import Workshop
+
+_log = logging.getLogger(__name__)
+_KEEPS_WORK = ("save_failed", "disk_full", "internal_error")  # outputs may be there that were not saved
+
+
+def executors(engine: Engine, images: Images, config: Config) -> dict[str, Executor]:
+    """Every executor that there is, by name; those that are preferred first."""
+    found: list[Executor] = [
+        DockerExecutor(engine, images, config.docker, runenv.certificates(os.environ)),
+        ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never"),
+    ]
+    return {executor.name: executor for executor in found}
+
+
+class Assembly:
+    """The parts of the server of one home, which must exist and be locked by the caller.
+
+    Args:
+        found: the executors; None for all that there are.
+
+    Attributes:
+        service: the verbs.
+        hub: wakes followers.
+
+    Raises:
+        InvalidConfig, HomeUnusable: when configuration or store cannot be used.
+    """
+
+    def __init__(self, home: Home, found: Mapping[str, Executor] | None = None) -> None:
+        config = configuration.load(home.config)
+        engine = Engine(home, config.docker.host)
+        images = Images(engine, config.docker)
+        self.hub = Hub()
+        store = Store(Database(home.database), self._changed)
+        self._shop = Workshop(
+            store=store,
+            home=home,
+            config=config,
+            blobs=BlobStore(home),
+            environments=Environments(home, engine=engine),
+            executors=found if found is not None else executors(engine, images, config),
+            hasher=Hasher(store, home),
+            server_env=dict(os.environ),
+            closing=threading.Event(),
+        )
+        if config.executor and config.executor not in self._shop.executors:
+            raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
+        defaults = [config.executor] if config.executor else list(self._shop.executors)
+        self._scheduler = Scheduler(self._shop, machine.detect())
+        self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
+        self._conductor = Conductor([])
+
+    def _changed(self, number: int) -> None:
+        self.hub.changed(number)
+        self._conductor.wake()
+
+    def start(self) -> None:
+        """Clear up after a server that was killed, go on where it was, and serve."""
+        shop = self._shop
+        _sweep(shop)
+        runenv.install_runtime(shop.home)
+        shop.environments.start()
+        self._scheduler.start()
+        self._conductor.start()
+        self._sampler = Sampler(shop.store, shop.home, shop.config.sample_interval_s, self._scheduler.running)
+
+    def close(self) -> None:
+        """End; active runs go on."""
+        self._conductor.close()
+        self._scheduler.close()
+        self._sampler.close()
+        self._shop.hasher.close()
+        self._shop.environments.close()
+
+
+def _sweep(shop: Workshop) -> None:
+    """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
+    shop.blobs.sweep()
+    for path in shop.home.work.iterdir():
+        try:
+            run = shop.store.record(int(path.name))
+        except (ValueError, NotFound):
+            continue  # not ours
+        if run.state in FINAL and run.reason not in _KEEPS_WORK:
+            try:
+                remove_tree(path)
+            except SaveFailed:  # whatever a run left, the server starts
+                _log.exception("%s stays", path)
