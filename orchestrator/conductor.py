@@ -1,4 +1,4 @@
-"""Leads what is made of several runs (searches, workflows) on: one thread, woken when a run has changed."""
+"""Leads what is made of several runs (searches, workflows) on: one thread, woken when a run has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ERROR_PAUSE_S = 1.0
 
 
 class Conductor:
-    """Calls each of `advances` at the start, and again after every change of a run.
+    """Calls each of `advances` at the start, and again after every end of a run.
 
     Args:
         advances: look at the store and do what can be done now; they keep nothing in memory that a next server would
@@ -30,7 +30,7 @@ class Conductor:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something has changed."""
+        """A run has ended, or something new is to be led."""
         self._wake.set()
 
     def close(self) -> None:

@@ -313,9 +313,11 @@ class Life:
                 "cpu_time_s": verdict.cpu_time_s,
                 "max_rss_bytes": verdict.max_rss_bytes,
             }
-        reason = self.run.reason or decide(verdict, self._wish())
+        asked = self.shop.store.claimed(self.run.number)
+        reason = self.run.reason or decide(verdict, asked.wish, asked.wish_reason)
+        detail = verdict.detail or asked.wish_detail
         if reason in ("kill_requested", "mount_failed", "executor_failed"):
-            self._end(reason, verdict.detail, **facts)
+            self._end(reason, detail, **facts)
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
             self._move(State.SAVING, reason=reason, **self._columns_if_free(), **facts)
@@ -330,7 +332,7 @@ class Life:
             outputs.remove_tree(self.shop.home.run_dir(self.run.number))
             self._firmly(lambda: self.shop.store.set_artifacts(self.run.number, []))
             reason = "kill_requested"
-        self._end(reason, verdict.detail, **facts)
+        self._end(reason, detail, **facts)
 
     def _save(self) -> None:
         home, number = self.shop.home, self.run.number

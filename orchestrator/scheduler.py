@@ -9,13 +9,16 @@ what the waiting one lacks (a run that waits for a GPU does not hold up runs wit
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 
+from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle import Life
 from orchestrator.machine import Capacity
+from orchestrator.states import Wish
 from orchestrator.store import ClaimedRun
 from orchestrator.workshop import Workshop
 
@@ -54,6 +57,12 @@ class Scheduler:
             life = self._lives.get(number)
         if life:
             life.wished()
+
+    def stop(self, number: int, reason: str, words: str) -> None:
+        """Stop a run that met what it was asked to be stopped at, with this end reason; it may have ended by itself."""
+        with contextlib.suppress(Conflict):
+            self._shop.store.wish(number, Wish.STOP, reason, words)
+            self.wished(number)
 
     def life(self, number: int) -> Life | None:
         """The life of a run that is led now."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.conditions import check as check_conditions
 from orchestrator.errors import InvalidConfig, NotFound
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -210,6 +211,11 @@ class RunSpec:
                 _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
             _reject("The time limit must be a positive number of minutes.")
+        check_conditions(self.stop_conditions)
+        if self.no_output_timeout_s is not None and not 0 < self.no_output_timeout_s < 1e9:
+            _reject("The time without output must be a positive number of minutes.")
+        for url in self.notify:
+            _check_webhook(url)
         _check_container(self.image, self.apt, self.network)
         _check_env(self.env)
         _check_requirements(self.pip)
@@ -255,6 +261,18 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
     if network and network not in NETWORKS:
         _reject(f"There is no network {network!r}.", f"There are: {', '.join(NETWORKS)}.")
+
+
+def _check_webhook(url: str) -> None:
+    scheme, colon, rest = url.partition("://")
+    if (
+        not colon
+        or scheme.lower() not in ("http", "https")
+        or not rest.strip("/")
+        or re.search(r"[\x00-\x20\x7f]", url)
+    ):
+        _reject("A webhook to notify must be an http:// or https:// URL.")
+    _check_unicode(url)
 
 
 def _check_env(env: Mapping[str, str]) -> None:

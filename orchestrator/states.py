@@ -85,6 +85,8 @@ ENDS: dict[str, End] = {
     "signalled": End(State.FAILED, True, "the command was ended by signal {signal}"),
     "out_of_memory": End(State.FAILED, False, "the command ran out of memory"),
     "timed_out": End(State.STOPPED, False, "the run reached its time limit and was stopped"),
+    "condition_met": End(State.STOPPED, False, "a stop condition was met: {detail}"),
+    "idle": End(State.STOPPED, False, "stopped, as {detail}"),
     "stop_requested": End(State.STOPPED, False, "stopped on request; its outputs are kept"),
     "kill_requested": End(State.KILLED, False, "killed on request; its outputs are lost"),
     "build_failed": End(State.BUILD_FAILED, False, "the environment could not be built: {detail}"),

@@ -105,7 +105,7 @@ class Console:
         if event.kind == "notice":
             self._say(f"💫 {event.text}")
         elif event.kind == "wish":
-            self._say(f"💫 Run is {event.state}")
+            self._say(f"💫 Run is {event.state}{': ' if event.text else ''}{event.text}")
         else:
             self._enter(State(event.state))
 

@@ -19,6 +19,7 @@ from orchestrator.executors.base import Executor
 from orchestrator.executors.docker import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
+from orchestrator.notifying import Notifier
 from orchestrator.outputs import remove_tree
 from orchestrator.scheduler import Scheduler
 from orchestrator.server.follow import Hub
@@ -28,6 +29,7 @@ from orchestrator.store import Store
 from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
+from orchestrator.watching import Watcher
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Assembly:
         engine = Engine(home, config.docker.host)
         images = Images(engine, config.docker)
         self.hub = Hub()
-        store = Store(Database(home.database), self._changed)
+        store = Store(Database(home.database), self.hub.changed, self._ended)
         self._shop = Workshop(
             store=store,
             home=home,
@@ -80,10 +82,11 @@ class Assembly:
         self._scheduler = Scheduler(self._shop, machine.detect())
         self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
         self._conductor = Conductor([])
+        self._notifier = Notifier(store, home)
 
-    def _changed(self, number: int) -> None:
-        self.hub.changed(number)
+    def _ended(self, _number: int) -> None:
         self._conductor.wake()
+        self._notifier.wake()
 
     def start(self) -> None:
         """Clear up after a server that was killed, go on where it was, and serve."""
@@ -94,12 +97,16 @@ class Assembly:
         self._scheduler.start()
         self._conductor.start()
         self._sampler = Sampler(shop.store, shop.home, shop.config.sample_interval_s, self._scheduler.running)
+        self._watcher = Watcher(shop.store, shop.home, self._scheduler.lives, self._scheduler.stop)
+        self._notifier.start()
 
     def close(self) -> None:
         """End; active runs go on."""
         self._conductor.close()
         self._scheduler.close()
         self._sampler.close()
+        self._watcher.close()
+        self._notifier.close()
         self._shop.hasher.close()
         self._shop.environments.close()
 

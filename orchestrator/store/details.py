@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
 from orchestrator.spec import to_wire
 from orchestrator.store.database import Database
-from orchestrator.store.tables import artifacts, metrics, runs, samples
+from orchestrator.store.tables import artifacts, metric_summaries, metrics, runs, samples
 
 
 class DetailStore:
@@ -69,6 +70,7 @@ class DetailStore:
             ).rowcount
             if won and found:
                 connection.execute(insert(metrics), [to_wire(item) for item in found])
+                _summarise(connection, found)
 
     def last_steps(self, number: int) -> dict[str, int]:
         """The last step of each metric of a run."""
@@ -86,6 +88,15 @@ class DetailStore:
             rows = connection.execute(query)
             return [MetricRecord(row.run, row.name, row.step, row.value, row.at) for row in rows]
 
+    def metrics_after(self, number: int, position: int, limit: int) -> list[tuple[int, MetricRecord]]:
+        """The next values that a run has sent, each with its position; 0 stands before the first."""
+        query = (
+            select(metrics).where(metrics.c.run == number, metrics.c.id > position).order_by(metrics.c.id).limit(limit)
+        )
+        with self._db.read() as connection:
+            rows = connection.execute(query)
+            return [(row.id, MetricRecord(row.run, row.name, row.step, row.value, row.at)) for row in rows]
+
     def add_sample(self, sample: SampleRecord) -> None:
         """Record what a run used at one moment."""
         values = to_wire(sample) | {"gpus": json.dumps(sample.gpus)}
@@ -101,3 +112,37 @@ class DetailStore:
             SampleRecord(row.run, row.at, row.cpu_time_s, row.memory_bytes, row.processes, json.loads(row.gpus))
             for row in rows
         ]
+
+
+def _summarise(connection: Connection, found: Sequence[MetricRecord]) -> None:
+    """Bring the summaries of these metrics up to date: runs are filtered and sorted by them."""
+    by_name: dict[tuple[int, str], list[MetricRecord]] = {}
+    for item in found:
+        by_name.setdefault((item.run, item.name), []).append(item)
+    new = upsert(metric_summaries)
+    old, added = metric_summaries.c, new.excluded
+    merged = new.on_conflict_do_update(
+        index_elements=[old.run, old.name],
+        set_={
+            "count": old.count + added.count,
+            "step": added.step,
+            "last": added.last,
+            "least": func.min(old.least, added.least),
+            "most": func.max(old.most, added.most),
+            "total": old.total + added.total,
+        },
+    )
+    rows = [
+        {
+            "run": run,
+            "name": name,
+            "count": len(items),
+            "step": items[-1].step,
+            "last": items[-1].value,
+            "least": min(item.value for item in items),
+            "most": max(item.value for item in items),
+            "total": sum(item.value for item in items),
+        }
+        for (run, name), items in by_name.items()
+    ]
+    connection.execute(merged, rows)

@@ -76,6 +76,17 @@ class RunReader:
             words = _labels_of(connection, [row.number for row in rows])
         return [RunSummary(**row._mapping, labels=words.get(row.number, [])) for row in reversed(rows)]
 
+    def summary(self, number: int) -> RunSummary:
+        """One run as a line of the list.
+
+        Raises:
+            NotFound: when there is no such run.
+        """
+        found = self.summaries(limit=1, before=number + 1)
+        if not found or found[0].number != number:
+            raise NotFound(f"There is no run {number}.")
+        return found[0]
+
     def record(self, number: int) -> RunRecord:
         """All about one run.
 

@@ -41,6 +41,8 @@ class ClaimedRun:
     gpus: tuple[int, ...]
     created_at: float
     reason: str
+    wish_reason: str
+    wish_detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +74,6 @@ def claimed_run(row: Row[Any]) -> ClaimedRun:
         gpus=tuple(json.loads(row.gpus)),
         created_at=row.created_at,
         reason=row.reason or "",
+        wish_reason=row.wish_reason or "",
+        wish_detail=row.wish_detail,
     )

@@ -18,6 +18,7 @@ from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
+from orchestrator.store.notifications import NotificationStore, add_notifications
 from orchestrator.store.reading import RunReader
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
 from orchestrator.store.tables import events, labels, mounts, runs
@@ -34,11 +35,18 @@ class Store(RunReader, DetailStore):
     Args:
         database: the opened file.
         on_change: called with a run's number after every committed change that a follower may want to see.
+        on_end: called after that when it has ended.
     """
 
-    def __init__(self, database: Database, on_change: Callable[[int], None] = lambda _number: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_change: Callable[[int], None] = lambda _number: None,
+        on_end: Callable[[int], None] = lambda _number: None,
+    ) -> None:
         super().__init__(database)
-        self.on_change = on_change
+        self.on_change, self.on_end = on_change, on_end
+        self.notifications = NotificationStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 
@@ -106,6 +114,7 @@ class Store(RunReader, DetailStore):
         with self._db.write() as connection:
             _end(connection, number, fence, reason, detail, columns)
         self.on_change(number)
+        self.on_end(number)
 
     def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
         """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
@@ -137,8 +146,11 @@ class Store(RunReader, DetailStore):
             row = connection.execute(select(runs).where(runs.c.number == number)).one()
         return claimed_run(row) if changed else None
 
-    def wish(self, number: int, wish: Wish) -> State:
+    def wish(self, number: int, wish: Wish, reason: str = "", detail: str = "") -> State:
         """Record a wish to stop or kill. A run that is still queued ends at once.
+
+        Args:
+            reason, detail: the end reason, with its words, of a wish to stop that no person had.
 
         Returns:
             The state of the run after this.
@@ -155,16 +167,21 @@ class Store(RunReader, DetailStore):
                 raise Conflict(f"Run {number} is already finished: {row.state}.")
             replaceable = runs.c.wish.is_(None) if wish == Wish.STOP else runs.c.wish.is_distinct_from(Wish.KILL)
             changed = connection.execute(
-                update(runs).where(runs.c.number == number, replaceable).values(wish=wish)
+                update(runs)
+                .where(runs.c.number == number, replaceable)
+                .values(wish=wish, wish_reason=reason or None, wish_detail=detail)
             ).rowcount
             if changed:
                 shown = "stopping" if wish == Wish.STOP else "killing"
-                _add_event(connection, number, time.time(), "wish", shown, "")
+                _add_event(connection, number, time.time(), "wish", shown, detail)
             if row.state == State.MACHINE_REQUESTED:
                 # nothing was started, so nothing can be kept
                 _end(connection, number, row.fence, "kill_requested", "", {"duration_s": 0.0})
         self.on_change(number)
-        return State.KILLED if row.state == State.MACHINE_REQUESTED else State(row.state)
+        if row.state != State.MACHINE_REQUESTED:
+            return State(row.state)
+        self.on_end(number)
+        return State.KILLED
 
     def update(self, number: int, fence: int, **columns: Any) -> None:
         """Write other columns than the state. Raises `StaleFence` as `move` does."""
@@ -267,8 +284,10 @@ def _end(connection: Connection, number: int, fence: int, reason: str, detail: s
     end = ENDS[reason]
     detail = detail.encode(errors="backslashreplace").decode()  # a file name, or what a hostile image says
     message = end.text.format(code=columns.get("exit_code"), signal=columns.get("signal"), detail=detail)
-    columns = {"ended_at": time.time(), **columns, "reason": reason, "message": message}
+    now = time.time()
+    columns = {"ended_at": now, **columns, "reason": reason, "message": message}
     _move(connection, number, fence, end.state, message, columns)
+    add_notifications(connection, number, now)
 
 
 def _add_event(connection: Connection, number: int, at: float, kind: str, state: str, text: str) -> None:

@@ -1,0 +1,99 @@
+"""Conditions on metrics: `loss < 0.1`, `loss > 10:100`, `loss < 0.1 && accuracy > 0.9`.
+
+    CONDITION := PART { "&&" PART }
+    PART      := METRIC OP VALUE [ ":" MIN_INDEX ]      OP := < | <= | > | >=
+
+A part holds when the latest value of its metric, sent at step MIN_INDEX or later, compares so. A condition is met in the
+moment in which all of its parts hold; several conditions are alternatives.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.errors import InvalidConfig
+
+MAX_CONDITIONS = 5
+_PART = re.compile(
+    r"\s*(?P<metric>[^<>=&\s](?:[^<>=&]*[^<>=&\s])?)\s*(?P<op><=|>=|<|>)\s*(?P<value>[^\s:&]+)\s*(?::\s*(?P<index>\d{1,18})\s*)?\Z"
+)
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_FORM = "Write it as METRIC OP VALUE[:MIN_INDEX], with <, <=, > or >=: 'loss > 10:100'."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One comparison of a metric's latest value."""
+
+    metric: str
+    op: str
+    value: float
+    min_index: int = 0
+
+    def holds(self, value: float) -> bool:
+        """Whether this value compares so."""
+        return _OPERATORS[self.op](value, self.value)
+
+
+def parse(text: str) -> tuple[Part, ...]:
+    """The parts of a condition, all of which must hold.
+
+    Raises:
+        InvalidConfig: when it is none.
+    """
+    return tuple(_part(part, text) for part in text.split("&&"))
+
+
+def _part(text: str, whole: str) -> Part:
+    found = _PART.match(text)
+    try:
+        value = float(found["value"]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if found is None or not math.isfinite(value):
+        raise InvalidConfig(f"{whole!r} is no condition on a metric.", _FORM)
+    return Part(found["metric"], found["op"], value, int(found["index"] or 0))
+
+
+def check(conditions: Iterable[str]) -> None:
+    """See that these are conditions, and not too many.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    found = [parse(text) for text in conditions]
+    if len(found) > MAX_CONDITIONS:
+        raise InvalidConfig(f"There can be {MAX_CONDITIONS} stop conditions at most.")
+
+
+class Watch:
+    """Looks at the values of one run as they were sent, one after the other.
+
+    Args:
+        conditions: any of them is enough.
+    """
+
+    def __init__(self, conditions: Iterable[str]) -> None:
+        self._conditions = {text: parse(text) for text in conditions}
+        self._latest: dict[tuple[str, int], float] = {}  # by metric and the index from which it counts
+
+    def met(self, metric: str, step: int, value: float) -> str:
+        """The condition that this next value meets, with the values that do; "" for none."""
+        for text, parts in self._conditions.items():
+            for part in parts:
+                if part.metric == metric and step >= part.min_index:
+                    self._latest[metric, part.min_index] = value
+            found = [self._latest.get((part.metric, part.min_index)) for part in parts]
+            if all(value is not None and part.holds(value) for part, value in zip(parts, found, strict=True)):
+                values = ", ".join(f"{part.metric} is {value:g}" for part, value in zip(parts, found, strict=True))
+                return f"{text} ({values})"
+        return ""

@@ -1,0 +1,67 @@
+"""Whom to tell of the end of runs: rows that are written with the end itself, and crossed off when somebody has answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, insert, select, update
+
+from orchestrator.store.database import Database
+from orchestrator.store.tables import notifications, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A webhook that is to be told of the end of a run."""
+
+    id: int
+    run: int
+    url: str = field(repr=False)  # it may be all that somebody needs to write there
+    tries: int
+
+
+class NotificationStore:
+    """Notifications of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def due(self, now: float, limit: int) -> list[Notification]:
+        """Those whose time has come, the longest waiting first."""
+        columns = (notifications.c.id, notifications.c.run, notifications.c.url, notifications.c.tries)
+        query = select(*columns).where(~notifications.c.done, notifications.c.next_at <= now)
+        with self._db.read() as connection:
+            rows = connection.execute(query.order_by(notifications.c.next_at).limit(limit))
+            return [Notification(*row) for row in rows]
+
+    def next_at(self) -> float | None:
+        """When the next one is due; None when there is none."""
+        query = select(notifications.c.next_at).where(~notifications.c.done).order_by(notifications.c.next_at).limit(1)
+        with self._db.read() as connection:
+            return connection.scalar(query)
+
+    def tried(self, number: int, answer: str, next_at: float | None) -> None:
+        """One was tried.
+
+        Args:
+            number: its id.
+            answer: what came of it, in words.
+            next_at: when to try again; None for never.
+        """
+        values = {"answer": answer, "done": next_at is None} | ({} if next_at is None else {"next_at": next_at})
+        with self._db.write() as connection:
+            connection.execute(
+                update(notifications)
+                .where(notifications.c.id == number)
+                .values(tries=notifications.c.tries + 1, **values)
+            )
+
+
+def add_notifications(connection: Connection, number: int, now: float) -> None:
+    """Write down whom to tell of the end of this run, in the transaction of that end."""
+    spec = connection.scalar(select(runs.c.spec).where(runs.c.number == number)) or "{}"
+    urls: Sequence[str] = json.loads(spec).get("notify", ())
+    if urls:
+        connection.execute(insert(notifications), [{"run": number, "url": url, "next_at": now} for url in urls])

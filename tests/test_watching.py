@@ -1,0 +1,92 @@
+"""Runs that are stopped when their metrics, or their silence, say so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from conftest import Spell, wait_for
+
+SEND = "from orchestrator.runtime import send_metric as send"
+_STOPPED_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home for all tests here."""
+    return make_shared("watching")
+
+
+def python(*lines: str) -> str:
+    """A command that runs these lines."""
+    text = "\n".join(lines)
+    return f"python - <<'END'\n{text}\nEND"
+
+
+def test_a_run_is_stopped_when_its_metric_says_so(spell: Spell) -> None:
+    command = python(SEND, "import pathlib, time", "pathlib.Path('kept').touch()", "send('loss', 50)", "[send('loss', 0.5 + n, n) for n in range(100)]", "time.sleep(600)")  # fmt: skip
+    run = spell.ended(spell.cast(command, stop_conditions=("loss > 90:95", "loss < 0.1")), _STOPPED_S)
+    assert (run.state, run.reason, run.outputs_count) == ("stopped", "condition_met", 1)
+    assert run.message == "a stop condition was met: loss > 90:95 (loss is 95.5)"
+
+
+def test_the_console_says_why(spell: Spell) -> None:
+    command = python(SEND, "import time", "send('loss', 0)", "time.sleep(600)")
+    done = spell("run", "--stop-condition", "loss < 1", command)
+    assert done.code == 143
+    assert "💫 Run is stopping: loss < 1 (loss is 0)\n" in done.out
+    assert "stopped: a stop condition was met: loss < 1 (loss is 0)" in done.out
+
+
+def test_a_condition_that_is_not_met_changes_nothing(spell: Spell) -> None:
+    command = python(SEND, "[send('loss', 1) for _ in range(20_001)]")
+    run = spell.ended(spell.cast(command, stop_conditions=("loss < 1", "other > 0")), _STOPPED_S)
+    assert (run.state, run.reason) == ("complete", "exited_zero")
+
+
+def test_a_new_server_goes_on_watching(spell: Spell) -> None:
+    command = python(SEND, "import pathlib, time", "send('loss', 5)", f"go = pathlib.Path('{spell.home.root}/go')", "while not go.exists(): time.sleep(0.01)", "send('loss', 0.5)", "time.sleep(600)")  # fmt: skip
+    number = spell.cast(command, stop_conditions=("loss < 1",))
+    wait_for(lambda: spell.client.metrics(str(number)), "the first value")
+    os.kill(spell.client.server().pid, signal.SIGKILL)
+    wait_for(lambda: spell("ps").code == 0, "a new server")
+    (spell.home.root / "go").touch()
+    assert spell.ended(number, _STOPPED_S).reason == "condition_met"
+
+
+def test_f47_a_run_that_does_nothing_is_stopped(spell: Spell) -> None:
+    run = spell.ended(spell.cast("echo begins; sleep 600", no_output_timeout_s=1.5), _STOPPED_S)
+    assert (run.state, run.reason) == ("stopped", "idle")
+    assert run.message == "stopped, as it said and did nothing for 0.025 minutes"
+
+
+BUSY = {
+    "in silence": "import time; end = time.time() + 4\nwhile time.time() < end: pass",
+    "writing": "import time\nfor _ in range(20): print('.', flush=True); time.sleep(0.2)",
+    "measuring": f"{SEND}\nimport time\nfor n in range(20): send('n', n); time.sleep(0.2)",
+}
+
+
+@pytest.mark.parametrize("how", BUSY)
+def test_f47_a_run_that_does_something_goes_on(spell: Spell, how: str) -> None:
+    run = spell.ended(spell.cast(python(BUSY[how]), no_output_timeout_s=1.5), _STOPPED_S)
+    assert (run.state, run.reason) == ("complete", "exited_zero")
+
+
+def test_f47_a_run_that_was_not_asked_to_goes_on(spell: Spell) -> None:
+    assert spell.ended(spell.cast("sleep 3"), _STOPPED_S).state == "complete"
+
+
+WRONG = [
+    (["--stop-condition", "loss"], "'loss' is no condition on a metric."),
+    ([word for n in range(6) for word in ("--stop-condition", f"a<{n}")], "There can be 5 stop conditions at most."),
+    (["--no-output-timeout", "0"], "The time without output must be a positive number of minutes."),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG)
+def test_wrong_words(spell: Spell, words: list[str], said: str) -> None:
+    done = spell("run", *words, "true")
+    assert (done.code, said in done.err) == (3, True), done
