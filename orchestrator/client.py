@@ -41,7 +41,7 @@ from orchestrator.records import from_wire as record
 from orchestrator.remote_session import RemoteSession
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.states import FINAL
-from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path, timeout
+from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
 _RETRY_S = 0.1
@@ -259,7 +259,7 @@ class Client:
     def _follow_once(self, number: str, position: str, deadline: float | None) -> Iterator[Followed]:
         read_s = _SILENCE_S if deadline is None else max(0.001, min(_SILENCE_S, deadline - time.monotonic()))
         query = {"after": position}
-        response = self._stream("GET", f"/runs/{number}/follow", params=query, timeout=timeout(read_s))
+        response = self._stream("GET", f"/runs/{number}/follow", params=query, read_limit_s=read_s)
         fields: dict[bytes, bytes] = {}
         for line in lines(response):
             if deadline is not None and time.monotonic() >= deadline:
@@ -298,13 +298,13 @@ class Client:
 
     def examine(self) -> list[CheckRecord]:
         """What works on the server's machine, and what does not."""
-        found = self._call("GET", "/doctor", timeout=timeout(_EXAMINATION_LIMIT_S))
+        found = self._call("GET", "/doctor", read_limit_s=_EXAMINATION_LIMIT_S)
         return [record(CheckRecord, item) for item in found]
 
     def collect(self, older_than_s: float, *, dry_run: bool = False) -> CollectionRecord:
         """Remove images, environments and containers that nobody uses, and nobody used for so long."""
         query = {"older_than_s": older_than_s, "dry_run": dry_run}
-        found = self._call("POST", "/gc", params=query, timeout=timeout(_COLLECTION_LIMIT_S))
+        found = self._call("POST", "/gc", params=query, read_limit_s=_COLLECTION_LIMIT_S)
         return CollectionRecord([record(CollectedRecord, item) for item in found["removed"]], found["warnings"])
 
     def bake(self, spec: RunSpec, tag: str, *, push: bool, said: Callable[[str], object] = len) -> ImageRecord:
@@ -318,7 +318,7 @@ class Client:
             SpellError: whatever went wrong, as the class that the server raised.
         """
         body = {"spec": to_wire(spec), "tag": tag, "push": push}
-        answer = self._stream("POST", "/images", json=body, timeout=timeout(_BAKE_LIMIT_S))
+        answer = self._stream("POST", "/images", json=body, read_limit_s=_BAKE_LIMIT_S)
         for line in lines(answer):
             words = json.loads(line)
             if "line" in words:

@@ -1,19 +1,24 @@
 """One request to the server of a home, over its socket; whatever goes wrong on the way becomes an error of ours.
 
-httpx.ConnectError          a server is started when that is allowed, else ServerUnavailable
-httpx.TimeoutException      ServerUnavailable: it hangs
-httpx.TransportError        ServerUnavailable: the connection was lost
-an answer of 4xx or 5xx     the error that it carries
+nobody listens                  a server is started when that is allowed, else ServerUnavailable
+no answer within the limit      ServerUnavailable: it hangs
+the connection is lost          ServerUnavailable
+an answer of 4xx or 5xx         the error that it carries
+
+The standard library speaks HTTP: other clients take longer to load than most commands to run (docs/adr/0008).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import http.client
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import select
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
 
 from orchestrator import __version__
 from orchestrator.errors import InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
@@ -21,20 +26,92 @@ from orchestrator.home import Home
 from orchestrator.launch import ensure_server
 from orchestrator.records import API_VERSION
 
-if TYPE_CHECKING:
-    import httpx
-else:  # without httpx's own command line, which loads rich and so would double the time of every `spell` command
-    sys.modules.setdefault("httpx._main", None)
-    httpx = importlib.import_module("httpx")
-    if sys.modules["httpx._main"] is None:
-        del sys.modules["httpx._main"]
-
-TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 CHUNK_BYTES = 1 << 20
+_READ_LIMIT_S = 60.0
+_CONNECT_LIMIT_S = 5
+_HEADERS = {"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"}
+
+
+class _Nobody(Exception):
+    """Nobody listens on the socket."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__("spell")
+        self._home = home
+        self.read_limit_s = _READ_LIMIT_S
+
+    def connect(self) -> None:
+        """Called by `request` where there is no connection yet."""
+        self._home.check_socket()
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            # While many connect at once, this call has to wait for its turn; without a limit of its own it would fail.
+            limit = struct.pack("ll", _CONNECT_LIMIT_S, 0)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            made.connect(str(self._home.socket))
+            made.settimeout(self.read_limit_s)
+        except BlockingIOError as error:
+            made.close()
+            raise TimeoutError from error
+        except OSError as error:
+            made.close()
+            raise _Nobody from error
+        self.sock = made
+
+    def prepare(self, read_limit_s: float) -> None:
+        """Make ready for the next request; of a connection that the server has closed by now, make a new one."""
+        self.read_limit_s = read_limit_s
+        if self.sock:
+            if select.select([self.sock], [], [], 0)[0]:
+                self.close()
+            else:
+                self.sock.settimeout(read_limit_s)
+
+
+class Answer:
+    """What the server answers; the body is read as it comes.
+
+    Attributes:
+        status_code: of HTTP.
+        headers: by name, in any case.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, connection: _Connection, idle: list[_Connection]) -> None:
+        self.status_code, self.headers = response.status, response.headers
+        self._response, self._connection, self._idle = response, connection, idle
+        self._over = False
+
+    def read(self) -> bytes:
+        """The next bytes of the body, as soon as there are some; nothing at its end.
+
+        Raises:
+            OSError, HTTPException: when the connection is lost before that.
+        """
+        if self._over:
+            return b""
+        chunk = self._response.read1(CHUNK_BYTES)
+        if not chunk and self._response.length:
+            raise http.client.IncompleteRead(b"", self._response.length)
+        if not chunk or self._response.length == 0:
+            self._over = True
+        return chunk
+
+    def close(self) -> None:
+        """Let go of it. A connection whose answer was read to its end is used again."""
+        self._response.close()
+        if self._over and not self._response.will_close:
+            self._idle.append(self._connection)
+        else:
+            self._connection.close()
+        self._over = True
 
 
 class Transport:
-    """Requests to one server.
+    """Requests to one server; from many threads at once, too.
 
     Args:
         home: the home whose server is meant.
@@ -43,65 +120,93 @@ class Transport:
 
     def __init__(self, home: Home, *, start: bool) -> None:
         self.home, self._start = home, start
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(home.socket), verify=False, trust_env=False),
-            base_url="http://spell",
-            timeout=TIMEOUT,
-            trust_env=False,
-            headers={"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"},
-        )
+        self._idle: list[_Connection] = []
 
     def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+        """Close the connections."""
+        while self._idle:
+            self._idle.pop().close()
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON value that the server answers; None when it answers nothing.
+        """The JSON value that the server answers; None when it answers nothing. Arguments as of `stream`.
 
         Raises:
             SpellError: whatever the server refuses, as the class that it raised; ServerUnavailable.
         """
-        with contextlib.closing(self.stream(method, path, **options)) as response:
-            body = b"".join(_drained(response))
+        with contextlib.closing(self.stream(method, path, **options)) as answer:
+            body = b"".join(_drained(answer))
         return json.loads(body) if body else None
 
-    def stream(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The answer, its body not yet read. The caller closes it. Raises as `call`."""
-        if "json" in options:
-            options["content"] = _encoded(options.pop("json"))
-            options["headers"] = {"Content-Type": "application/json"}
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        content: str | bytes | Iterable[bytes] | None = None,
+        read_limit_s: float = _READ_LIMIT_S,
+    ) -> Answer:
+        """The answer, its body not yet read. The caller closes it. Raises as `call`.
+
+        Args:
+            params: the query; of a list, each item.
+            json: sent as JSON.
+            content: sent as it is; chunk by chunk where it is an iterable.
+            read_limit_s: how long the server may say nothing, in seconds.
+        """
+        headers = dict(_HEADERS)
+        if json is not None:
+            content, headers["Content-Type"] = _encoded(json), "application/json"
+        elif isinstance(content, str):
+            content = content.encode()
+        target = f"{path}?{_query(params)}" if params else path
         with _mapped(self.home):
             try:
-                response = self._send(method, path, options)
-            except httpx.ConnectError:
+                answer = self._send(method, target, content, headers, read_limit_s)
+            except _Nobody:
                 if not self._start:
                     raise
                 ensure_server(self.home)
-                response = self._send(method, path, options)
-            if response.is_error:
-                with contextlib.closing(response):
-                    raise _refusal(response)
-        return response
+                answer = self._send(method, target, content, headers, read_limit_s)
+            if answer.status_code >= http.client.BAD_REQUEST:
+                with contextlib.closing(answer):
+                    raise _refusal(answer)
+        return answer
 
-    def _send(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response:
-        self.home.check_socket()
-        return self._http.send(self._http.build_request(method, path, **options), stream=True)
+    def _send(self, method: str, target: str, content: Any, headers: Mapping[str, str], read_limit_s: float) -> Answer:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _Connection(self.home)
+        try:
+            connection.prepare(read_limit_s)
+            # A server that refuses what it is being sent answers and hangs up: its answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, content, headers)
+            response = connection.getresponse()
+            if response.length is None and not response.chunked:  # spelld always says: its headers were cut off
+                raise http.client.IncompleteRead(b"")
+            return Answer(response, connection, self._idle)
+        except BaseException:
+            connection.close()
+            raise
 
 
-def chunks(response: httpx.Response) -> Iterator[bytes]:
+def chunks(answer: Answer) -> Iterator[bytes]:
     """The body of an answer, as it comes; closed at its end.
 
     Raises:
         ServerUnavailable: when the connection is lost before that.
     """
-    with contextlib.closing(response):
-        yield from _drained(response)
+    with contextlib.closing(answer):
+        yield from _drained(answer)
 
 
-def lines(response: httpx.Response) -> Iterator[bytes]:
+def lines(answer: Answer) -> Iterator[bytes]:
     """The body's lines, without their ends. Raises and closes as `chunks`."""
     unfinished: list[bytes] = []  # joined once: a line may be as long as many chunks
-    for chunk in chunks(response):
+    for chunk in chunks(answer):
         *whole, rest = chunk.split(b"\n")
         if whole:
             whole[0] = b"".join([*unfinished, whole[0]])
@@ -134,9 +239,9 @@ def _percent(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
-def timeout(read_s: float) -> httpx.Timeout:
-    """The usual limits, with this one for the next bytes of an answer."""
-    return httpx.Timeout(60.0, connect=5.0, read=read_s)
+def _query(params: Mapping[str, Any]) -> str:
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in params.items()}
+    return urlencode(words, doseq=True, errors="surrogateescape")
 
 
 def _encoded(value: Any) -> bytes:
@@ -147,35 +252,34 @@ def _encoded(value: Any) -> bytes:
         raise InvalidConfig(f"{near!r} is not text in UTF-8.") from None
 
 
-def _drained(response: httpx.Response) -> Iterator[bytes]:
-    body = response.iter_raw()  # as it comes: a chunk size would hold back what is less
+def _drained(answer: Answer) -> Iterator[bytes]:
     while True:
         with _mapped(None):
-            chunk = next(body, None)
-        if chunk is None:
+            chunk = answer.read()
+        if not chunk:
             return
         yield chunk
 
 
 @contextlib.contextmanager
 def _mapped(home: Home | None) -> Iterator[None]:
-    """Errors of httpx, as ours."""
+    """What can go wrong on the way, as errors of ours."""
     try:
         yield
-    except httpx.ConnectError:
+    except _Nobody:
         root = home.root if home else "this home"
         raise ServerUnavailable(f"No server serves {root}.", "Start it: spell server start") from None
-    except httpx.TimeoutException as error:
+    except TimeoutError as error:
         raise ServerUnavailable("The server does not answer.", "See: spell server logs") from error
-    except httpx.TransportError as error:
+    except (ConnectionError, http.client.HTTPException) as error:
         raise ServerUnavailable(
             f"The connection to the server was lost: {error or type(error).__name__}.", "See: spell server logs"
         ) from error
 
 
-def _refusal(response: httpx.Response) -> SpellError:
+def _refusal(answer: Answer) -> SpellError:
     try:
-        body: object = json.loads(response.read())
+        body: object = json.loads(b"".join(_drained(answer)))
     except ValueError:
         body = None
     if isinstance(body, Mapping) and "detail" in body:  # FastAPI's own refusals
@@ -184,4 +288,4 @@ def _refusal(response: httpx.Response) -> SpellError:
             "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in detail) if isinstance(detail, list) else detail
         )
         return SpellError(str(words))
-    return from_wire(body, response.status_code)
+    return from_wire(body, answer.status_code)

@@ -1,0 +1,173 @@
+"""Requests over a socket, against a server that does what servers should not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import Spell
+
+from orchestrator.errors import Conflict, InvalidConfig, ServerUnavailable
+from orchestrator.home import Home
+from orchestrator.transport import Transport, chunks, lines
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
+
+
+class Rogue:
+    """Listens on a home's socket; each connection is given to the next of its manners."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root)
+        self.home.create()
+        self.manners: list[Callable[[socket.socket], None]] = []
+        self.connections = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.home.socket))
+        self._listener.listen(16)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                with contextlib.suppress(OSError), connection:
+                    self.manners.pop(0)(connection)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def rogue(tmp_path: Path) -> Iterator[Rogue]:
+    found = Rogue(tmp_path / "home")
+    yield found
+    found.close()
+
+
+def heard(connection: socket.socket) -> bytes:
+    """The head of a request."""
+    words = b""
+    while b"\r\n\r\n" not in words:
+        words += connection.recv(1 << 16)
+    return words
+
+
+def says(*answers: bytes) -> Callable[[socket.socket], None]:
+    """Answers each request of a connection, and hangs up."""
+
+    def manner(connection: socket.socket) -> None:
+        for answer in answers:
+            heard(connection)
+            connection.sendall(answer)
+
+    return manner
+
+
+def test_one_connection_is_kept(rogue: Rogue) -> None:
+    rogue.manners = [says(OK, OK, OK)]
+    transport = Transport(rogue.home, start=False)
+    assert [transport.call("GET", "/x") for _ in range(3)] == [True] * 3
+    assert rogue.connections == 1
+    transport.close()
+
+
+def test_a_server_that_has_hung_up_is_asked_anew(rogue: Rogue) -> None:
+    rogue.manners = [says(OK), says(OK)]
+    transport = Transport(rogue.home, start=False)
+    assert transport.call("POST", "/x", json={}) is True
+    assert transport.call("POST", "/x", json={}) is True  # sent once: the old connection is seen to be closed
+    assert rogue.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ntrue",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ntrue",
+        b"no HTTP at all\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_cut_off_is_no_answer(rogue: Rogue, answer: bytes) -> None:
+    rogue.manners = [says(answer)]
+    with pytest.raises(ServerUnavailable, match="connection to the server was lost"):
+        Transport(rogue.home, start=False).call("GET", "/x")
+
+
+def test_a_server_that_says_nothing_is_given_up(rogue: Rogue) -> None:
+    over = threading.Event()
+    rogue.manners = [lambda connection: (heard(connection), over.wait(30))[0] and None]
+    with pytest.raises(ServerUnavailable, match="does not answer"):
+        Transport(rogue.home, start=False).call("GET", "/x", read_limit_s=0.1)
+    over.set()
+
+
+def test_a_refusal_is_heard_while_the_body_is_being_sent(rogue: Rogue) -> None:
+    body = b'{"error": {"code": "conflict", "message": "enough", "cure": ""}}'
+    refusal = b"HTTP/1.1 409 Conflict\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    rogue.manners = [says(refusal)]
+    with pytest.raises(Conflict, match="enough"):
+        Transport(rogue.home, start=False).call("PUT", "/x", content=(bytes(1 << 20) for _ in range(64)))
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(ServerUnavailable, match="No server serves"):
+        Transport(Home(tmp_path), start=False).call("GET", "/server")
+
+
+def test_lines_of_any_length(rogue: Rogue) -> None:
+    pieces = [b"one\ntw", b"o\n", b"x" * 100_000, b"\n\nend"]
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    rogue.manners = [says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)]
+    answer = Transport(rogue.home, start=False).stream("GET", "/x")
+    assert list(lines(answer)) == [b"one", b"two", b"x" * 100_000, b""]
+
+
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home for all tests here."""
+    return make_shared("transport")
+
+
+def test_many_threads_use_one_client(spell: Spell) -> None:
+    number = spell.run("seq 100000").number
+    transport = spell.client.transport
+
+    def ask(_turn: int) -> int:
+        assert transport.call("GET", f"/runs/{number}")["number"] == number
+        return len(b"".join(chunks(transport.stream("GET", f"/runs/{number}/log"))))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(ask, range(200))) == {588_895}
+
+
+def test_a_stream_that_is_left_is_not_read_by_the_next_request(spell: Spell) -> None:
+    number = spell.run("seq 1000000").number
+    for _ in range(5):
+        spell.client.transport.stream("GET", f"/runs/{number}/log").close()
+        assert spell.client.run(str(number)).number == number
+
+
+def test_a_new_server_is_found_by_an_old_client(spell: Spell) -> None:
+    spell.run("true")
+    os.kill(spell.client.server().pid, signal.SIGKILL)
+    assert spell.run("true").state == "complete"
+
+
+def test_what_is_too_big_is_refused_with_words(spell: Spell) -> None:
+    with pytest.raises(InvalidConfig, match="must say its size"):
+        spell.client.transport.call("POST", "/trees", content=(bytes(1 << 20) for _ in range(2000)))
