@@ -20,7 +20,11 @@ SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
 .PHONY: demo test lint bench clean
 
 demo: $(READY) config.toml
-	@for job in base download finetune generate; do $(SPELL) run --force --file jobs/jokes/$$job.yaml || exit 1; done
+	@$(SPELL) workflow run --force jobs/jokes/chain.yaml
+	@echo
+	@$(SPELL) metrics jokes-finetune held_out_perplexity
+	@echo
+	@$(SPELL) cat runs/jokes-generate/jokes.txt
 	@echo
 	@$(SPELL) ps
 	@echo

@@ -9,6 +9,7 @@ from benchmarks.commands import commands
 from benchmarks.environments import environments
 from benchmarks.logs import logs
 from benchmarks.measure import bench
+from benchmarks.reuse import reuse
 from benchmarks.server import server
 from benchmarks.throughput import big_files, burst
 
@@ -19,6 +20,7 @@ ALL = {
     "environments": environments,
     "logs": logs,
     "server": server,
+    "reuse": reuse,
     "containers": containers.containers,
     "container_burst": containers.burst,
     "container_environments": containers.environments,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from orchestrator.errors import ServerUnavailable, SnapshotMissing
 from orchestrator.errors import from_wire as error_from_wire
@@ -22,6 +22,7 @@ from orchestrator.home import Home, default_home
 from orchestrator.manifest import Manifest
 from orchestrator.records import (
     ArtifactRecord,
+    AttemptRecord,
     CastRecord,
     CheckRecord,
     CollectedRecord,
@@ -120,10 +121,22 @@ class Client:
         except SnapshotMissing:
             if code is None or spec.code is None:
                 raise
-        self._send(code, spec.code.diff)
+        self.send(code, spec.code.diff)
         return record(CastRecord, self._call("POST", "/runs", json=body, params=query))
 
-    def _send(self, code: CapturedCode, diff: str) -> None:
+    def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
+        """Cast a run again: same code, package versions, image and mounts.
+
+        Args:
+            changes: fields of a spec, as JSON values: a mapping or list adds to what the run has, another value replaces.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        return record(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
+
+    def send(self, code: CapturedCode, diff: str) -> None:
+        """Send code as far as the server lacks it; `diff` is the digest of its difference to the commit, or empty."""
         manifest = code.manifest.to_json()
         missing = self._call("POST", "/trees", content=manifest)
         for digest in [*missing, *([diff] if diff else [])]:
@@ -147,7 +160,8 @@ class Client:
 
     def run(self, reference: str) -> RunRecord:
         """All about one run, by number, name, `latest` or `latest~1`."""
-        return record(RunRecord, self._call("GET", f"/runs/{quote(reference)}"))
+        found = self._call("GET", f"/runs/{quote(reference)}")
+        return record(RunRecord, found | {"attempts": [record(AttemptRecord, item) for item in found["attempts"]]})
 
     def stop(self, reference: str) -> str:
         """End a run; its outputs are kept. Returns its state after that."""

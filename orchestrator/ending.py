@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
 from orchestrator.executors.base import Verdict
+from orchestrator.records import ArtifactRecord
 from orchestrator.states import Wish
+
+_TOLD = 5
 
 
 def decide(verdict: Verdict, wish: Wish | None, wish_reason: str = "") -> str:
@@ -24,6 +28,27 @@ def decide(verdict: Verdict, wish: Wish | None, wish_reason: str = "") -> str:
     if verdict.signal is not None:
         return "signalled"
     return "exited_nonzero" if verdict.exit_code else "exited_zero"
+
+
+def facts_of(verdict: Verdict) -> dict[str, float | None]:
+    """The columns of a run that its verdict says."""
+    facts: dict[str, float | None] = {"exit_code": verdict.exit_code, "signal": verdict.signal}
+    if verdict.ended_at:  # else nobody knows
+        facts |= {
+            "started_at": verdict.started_at,
+            "ended_at": verdict.ended_at,  # of the command: nobody may have listened for hours
+            "duration_s": max(0.0, verdict.duration_s),
+            "cpu_time_s": verdict.cpu_time_s,
+            "max_rss_bytes": verdict.max_rss_bytes,
+        }
+    return facts
+
+
+def not_kept(found: Sequence[ArtifactRecord]) -> str:
+    """What of the outputs was not kept, in words; "" when all was."""
+    lost = [f"{item.path} ({item.note})" for item in found if item.note]
+    more = f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
+    return f"Not kept: {', '.join(lost[:_TOLD])}{more}" if lost else ""
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -154,6 +154,10 @@ class Home:
         """Request, claim and verdict of one attempt; shared by server and supervisor."""
         return self.record_dir(number) / f"attempt-{attempt}"
 
+    def checkpoints(self, number: int) -> Path:
+        """Those of a failed attempt, while the work dir of the next one is made."""
+        return self.record_dir(number) / "checkpoints"
+
     def work_dir(self, number: int) -> Path:
         """Where a run works until its outputs are sealed; `code` below it is the run's root."""
         return self.work / str(number)

@@ -13,7 +13,7 @@ timeout_min: 60
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,6 +116,18 @@ def load(path: Path) -> JobFile:
         UsageError: for a field that there is not.
         InvalidConfig, NotFound: for anything else; with file, line, field and what is wrong.
     """
+    root = compose(path, "a job file is a mapping of fields such as 'command: …'")
+    if any(key.value == "steps" for key, _ in root.value):
+        raise UsageError(f"{path} is a workflow file, not a job file.", f"Cast it with: spell workflow {path}")
+    return read(path, root)
+
+
+def compose(path: Path, otherwise: str) -> yaml.MappingNode:
+    """The mapping that a YAML file holds, as nodes with lines; `otherwise` says what the file should have been.
+
+    Raises:
+        InvalidConfig: with file, line and what is wrong.
+    """
     try:
         root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -127,18 +139,43 @@ def load(path: Path) -> JobFile:
     except (yaml.YAMLError, RecursionError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     if not isinstance(root, yaml.MappingNode):
-        raise InvalidConfig(f"{path}, line 1: a job file is a mapping of fields such as 'command: …'.")
-    found: dict[str, Any] = {}
+        raise InvalidConfig(f"{path}, line 1: {otherwise}.")
+    return root
+
+
+def entries(path: Path, root: yaml.MappingNode, known: Collection[str], what: str) -> Iterator[tuple[str, yaml.Node]]:
+    """The fields of a mapping and their values, without those that say nothing.
+
+    Args:
+        known: the fields that there are.
+        what: what these are fields of, for messages.
+
+    Raises:
+        UsageError: for another field.
+        InvalidConfig: for one that stands there twice.
+    """
+    seen: set[str] = set()
     for key, value in root.value:
-        reader = _Field(path, str(key.value))
-        if reader.name in found:
-            reader.reject(key, "stands there twice")
-        if reader.name not in FIELDS:
-            words = f"{path}, line {key.start_mark.line + 1}: {reader.name}: is not a field of job files."
-            raise UsageError(words, f"There are: {', '.join(FIELDS)}.")
+        name = str(key.value)
+        if name in seen:
+            reject(path, key, name, "stands there twice")
+        if name not in known:
+            words = f"{path}, line {key.start_mark.line + 1}: {name}: is not a field of {what}."
+            raise UsageError(words, f"There are: {', '.join(known)}.")
+        seen.add(name)
         if value.tag != _YAML_TAG + "null":
-            found[reader.name] = reader.read(value)
+            yield name, value
+
+
+def read(path: Path, root: yaml.MappingNode) -> JobFile:
+    """What a mapping of a file says as a job file. Raises as `load`."""
+    found = {name: _Field(path, name).read(value) for name, value in entries(path, root, FIELDS, "job files")}
     return JobFile(folder=path.parent, **found)
+
+
+def reject(path: Path, node: yaml.Node, name: str, problem: str, cure: str = "") -> NoReturn:
+    """Raise InvalidConfig: what is wrong with a field, and where it stands."""
+    raise InvalidConfig(f"{path}, line {node.start_mark.line + 1}: {name}: {problem}.", cure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,4 +230,4 @@ class _Field:
         return value
 
     def reject(self, node: yaml.Node, problem: str) -> NoReturn:
-        raise InvalidConfig(f"{self.path}, line {node.start_mark.line + 1}: {self.name}: {problem}.")
+        reject(self.path, node, self.name, problem)

@@ -23,12 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import outputs, telemetry
-from orchestrator.ending import as_phase, decide, is_disk_full
+from orchestrator import outputs, retrying, telemetry, workdir
+from orchestrator.ending import as_phase, decide, facts_of, is_disk_full, not_kept
 from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
-    CodeFailed,
     Conflict,
     DiskFull,
     ExecutorFailed,
@@ -40,21 +39,17 @@ from orchestrator.errors import (
     StoreBusy,
 )
 from orchestrator.executors.base import Handle, Session, Usage, Verdict
-from orchestrator.manifest import Manifest
 from orchestrator.release import Release
 from orchestrator.spec import RunSpec
 from orchestrator.states import State, Wish
 from orchestrator.store import RELEASED, ClaimedRun
 from orchestrator.wire import read_spec
-from orchestrator.workshop import Workshop, mount_target
+from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
-_FULL_DISK_RETRY_S = 0.5
 _RETRY_S = 2.0
 _LOST = ("supervisor_lost", "container_lost")
 _LOST_LIMIT_S = 30.0
-_NO_CODE = Manifest(())
-_TOLD = 5
 
 
 class Life:
@@ -78,6 +73,11 @@ class Life:
     def spec(self) -> RunSpec:
         """What was asked. Read when it is needed: a run that another version cast can be attended without."""
         return read_spec(self.run.spec)
+
+    @functools.cached_property
+    def work(self) -> workdir.WorkDir:
+        """Where it works."""
+        return workdir.WorkDir(self.shop, self.run, self.spec)
 
     # -- asked from other threads -------------------------------------------------------------------------------
 
@@ -124,17 +124,22 @@ class Life:
         self._resumed = True
         self._safely(self._resume)
 
+    def cancel(self) -> None:
+        """End a run that was asked to end while it was in the queue."""
+        self._safely(self._cancel)
+
     def give_back(self) -> None:
         """Give back the machine of a run that has ended under a dead server."""
         self._safely(lambda: self._begin_release(None))
 
     def _safely(self, steps: Callable[[], None]) -> None:
         try:
-            steps()
+            try:
+                steps()
+            except BuildCancelled:
+                self._cancel()
         except StaleFence:
             pass  # somebody else leads it now
-        except BuildCancelled:
-            self._end("kill_requested" if self._wish() == Wish.KILL else "stop_requested")
         except PhaseFailed as error:
             self._give_up(error.reason, f"{error.message} {error.cure}".strip())
         except SpellError as error:
@@ -147,9 +152,21 @@ class Life:
             if self._over and not self._keep_work and not self.shop.closing.is_set():
                 self._remove_work()
 
+    def _cancel(self) -> None:
+        """End a run of whose attempt nothing was started. What an attempt before it has left is kept."""
+        reason = "stop_requested"
+        if self._wish() == Wish.KILL:
+            reason = "kill_requested"
+        elif self.shop.store.attempts.count(self.run.number):
+            self._move(State.SAVING, reason=reason)
+            self._save()
+        elif self.run.state == State.MACHINE_REQUESTED:
+            reason = "kill_requested"
+        self._end(reason)
+
     def _remove_work(self) -> None:
         try:
-            outputs.remove_tree(self.shop.home.work_dir(self.run.number))
+            workdir.remove(self.shop.home, self.run.number)
         except SaveFailed:
             _log.exception("run %d", self.run.number)
 
@@ -157,7 +174,32 @@ class Life:
         self._keep_work = self._started or self._resumed  # what it left is still there: nothing is lost
         if self.handle or self._resumed:
             self._begin_release(self.handle)
-        self._end(reason, detail)
+        with contextlib.suppress(StaleFence):
+            if not self._try_again(reason, detail, {}):
+                self._end(reason, detail)
+
+    def _try_again(self, reason: str, detail: str, facts: Mapping[str, Any]) -> bool:
+        """Send the run back to the queue, where it asks for that and it may help. Returns whether it went there."""
+        run, store = self.run, self.shop.store
+        failed = self.shop.firmly(lambda: retrying.failed(store, self.shop.home, run, reason, detail, facts))
+        if failed is None:
+            return False
+        self._release_firmly()
+        try:
+            gone = self.shop.firmly(lambda: store.retry(run.number, run.fence, *failed))
+        except StaleFence:
+            raise
+        except Conflict:  # it is being saved
+            return False
+        self._freed = self._freed or gone
+        return gone
+
+    def _release_firmly(self) -> None:
+        """Wait until nothing of the attempt is left. Raises `StaleFence` when the server ends before."""
+        if self._release:
+            self._release.join()
+            if not self._release.is_done:
+                raise StaleFence("the server ends")
 
     def _begin_release(self, handle: Handle | None) -> None:
         """Begin to give back the machine of an attempt that is over; without a handle, of what there may be of it."""
@@ -167,7 +209,7 @@ class Life:
             self._release = Release(
                 number,
                 lambda: self._destroy(handle or self.executor.recover(self._attempt_folder())),
-                lambda words: self._firmly(lambda: shop.store.notice(number, words)),
+                lambda words: self.shop.firmly(lambda: shop.store.notice(number, words)),
                 shop.closing,
             )
 
@@ -191,12 +233,14 @@ class Life:
             self._release.join()
             if self._release.is_done and not self._freed:
                 with contextlib.suppress(StaleFence):
-                    self._firmly(lambda: self.shop.store.release(self.run.number, self.run.fence))
+                    self.shop.firmly(lambda: self.shop.store.release(self.run.number, self.run.fence))
         self._on_free()
 
     def _begin(self) -> None:
         self._stop_if_wished()  # it came before anybody could tell us
         launch = self.shop.launch(self.run, self.spec, *self._build())
+        if self.shop.store.attempts.count(self.run.number):
+            retrying.begin(launch.log, self.run.attempt)
         if self.spec.mounts:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
@@ -214,13 +258,13 @@ class Life:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
             self._stop_if_wished()
-            if self._release:  # it starts again only when nothing of it is left
-                self._release.join()
-                if not self._release.is_done:
-                    raise StaleFence("the server ends")
+            self._release_firmly()  # it starts again only when nothing of it is left
             self._move(State.MACHINE_REQUESTED, **RELEASED)  # nothing of it was started: it waits for its turn again
             self._freed = True
             self._on_free()
+        elif self.run.state in (State.SAVING, State.PUSHING) and self.run.reason:  # see `_cancel`
+            self._save()
+            self._end(self.run.reason)
         else:
             self._end("supervisor_lost", "its records are gone")
 
@@ -242,19 +286,10 @@ class Life:
 
     def _build(self) -> tuple[Environment, Base]:
         home, number = self.shop.home, self.run.number
-        work, code = home.work_dir(number), self.spec.code
-        if home.run_dir(number).exists():  # of a store that was lost; what this run saves must not be taken for it
-            raise SaveFailed(f"{home.run_dir(number)} was there before it. Move it away, and cast again.")
+        self.work.check_free()
         try:
-            outputs.remove_tree(work)  # of an attempt that was cut off
-            (work / "code").mkdir(parents=True)
-            (work / "scratch").mkdir()
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-            if code:
-                self.shop.blobs.unpack(self._manifest(), work / "code", self._mtime_ns)
-                if not (work / "code" / code.subdir).resolve().is_relative_to((work / "code").resolve()):
-                    raise CodeFailed(f"{code.subdir!r} leads out of it through a link")
-                (work / "code" / code.subdir).mkdir(parents=True, exist_ok=True)
+            self.work.make()
             home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), home.build_log(number), self._wished.is_set)
             environment = self.shop.environment(self.spec, base, home.build_log(number), self._wished.is_set)
@@ -289,9 +324,9 @@ class Life:
                 verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
             )
             return
-        self._firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
+        self.shop.firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
         if verdict.note:
-            self._firmly(lambda: self.shop.store.notice(self.run.number, verdict.note))
+            self.shop.firmly(lambda: self.shop.store.notice(self.run.number, verdict.note))
         self._finish(verdict)
 
     def _is_gone(self) -> bool:
@@ -301,21 +336,10 @@ class Life:
         return self._release is None or self._release.is_done
 
     def _finish(self, verdict: Verdict) -> None:
-        facts: dict[str, float | None] = {
-            "exit_code": verdict.exit_code,
-            "signal": verdict.signal,
-        }
-        if verdict.ended_at:  # else nobody knows
-            facts |= {
-                "started_at": verdict.started_at,
-                "ended_at": verdict.ended_at,  # of the command: nobody may have listened for hours
-                "duration_s": max(0.0, verdict.duration_s),
-                "cpu_time_s": verdict.cpu_time_s,
-                "max_rss_bytes": verdict.max_rss_bytes,
-            }
-        asked = self.shop.store.claimed(self.run.number)
-        reason = self.run.reason or decide(verdict, asked.wish, asked.wish_reason)
-        detail = verdict.detail or asked.wish_detail
+        facts = facts_of(verdict)
+        if self._try_again(*self._reason(verdict), facts):
+            return
+        reason, detail = self._reason(verdict)
         if reason in ("kill_requested", "mount_failed", "executor_failed"):
             self._end(reason, detail, **facts)
             return
@@ -330,39 +354,28 @@ class Life:
         self._save()
         if self._wish() == Wish.KILL:
             outputs.remove_tree(self.shop.home.run_dir(self.run.number))
-            self._firmly(lambda: self.shop.store.set_artifacts(self.run.number, []))
+            self.shop.firmly(lambda: self.shop.store.set_artifacts(self.run.number, []))
             reason = "kill_requested"
         self._end(reason, detail, **facts)
 
+    def _reason(self, verdict: Verdict) -> tuple[str, str]:
+        """The end reason of what this verdict says and somebody may have wished by now, and its words."""
+        asked = self.shop.store.claimed(self.run.number)
+        reason = self.run.reason or decide(verdict, asked.wish, asked.wish_reason)
+        return reason, verdict.detail or asked.wish_detail
+
     def _save(self) -> None:
-        home, number = self.shop.home, self.run.number
-        code = self.spec.code
-        subdir = code.subdir if code else ""
-        workspace = outputs.Workspace(
-            code=home.work_dir(number) / "code",
-            manifest=self._manifest(),
-            mtime_ns=self._mtime_ns,
-            mounted=frozenset(mount_target(subdir, mount.path) for mount in self.spec.mounts),
-            ignore=(*self.shop.config.ignore, *self.spec.ignore),
-        )
-        found = outputs.save(number, workspace, home.work_dir(number) / "outputs", home.run_dir(number))
+        number = self.run.number
+        found = self.work.save()
         if self.run.state != State.PUSHING:
             self._move(State.PUSHING)
-        self._firmly(lambda: self.shop.store.set_artifacts(number, found))
+        self.shop.firmly(lambda: self.shop.store.set_artifacts(number, found))
         if any(not item.note for item in found):
             self.shop.hasher.wake()
-        if lost := [f"{item.path} ({item.note})" for item in found if item.note]:
-            more = f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
-            self._firmly(lambda: self.shop.store.notice(number, f"Not kept: {', '.join(lost[:_TOLD])}{more}"))
+        if lost := not_kept(found):
+            self.shop.firmly(lambda: self.shop.store.notice(number, lost))
 
     # -- small things -------------------------------------------------------------------------------------------
-
-    @property
-    def _mtime_ns(self) -> int:
-        return int(self.run.created_at) * 1_000_000_000
-
-    def _manifest(self) -> Manifest:
-        return self.shop.blobs.tree(self.spec.code.tree) if self.spec.code else _NO_CODE
 
     def _wish(self) -> Wish | None:
         return self.shop.store.claimed(self.run.number).wish
@@ -372,25 +385,13 @@ class Life:
             raise BuildCancelled("stopped before its command was started")
 
     def _move(self, to: State, **columns: Any) -> None:
-        self._firmly(lambda: self.shop.store.move(self.run.number, self.run.fence, to, **columns))
+        self.shop.firmly(lambda: self.shop.store.move(self.run.number, self.run.fence, to, **columns))
 
     def _end(self, reason: str, detail: str = "", **columns: Any) -> None:
         try:
             columns = {**columns, **self._columns_if_free()}
-            self._firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
+            self.shop.firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
             _log.info("run %d was ended by somebody else", self.run.number)
         else:
             self._over = True
-
-    def _firmly(self, write: Callable[[], None]) -> None:
-        """Write to the store, however long the disk stays full or another program holds the file."""
-        while True:
-            try:
-                write()
-            except (DiskFull, StoreBusy) as error:
-                _log.warning("run %d waits: %s", self.run.number, error)
-                if self.shop.closing.wait(_FULL_DISK_RETRY_S):
-                    raise StaleFence("the server ends") from None
-            else:
-                return

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.executors.base import Places
 from orchestrator.home import Home
+from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
 """Variables of the server that every run sees, wherever it is; `pass_env` of the configuration adds to them."""
@@ -64,6 +65,7 @@ def compose(
     number: int,
     places: Places,
     *,
+    attempt: int,
     gpus: tuple[int, ...],
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
@@ -72,6 +74,7 @@ def compose(
 
     Args:
         places: where it sees what it is given.
+        attempt: which attempt of it this is.
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
@@ -98,7 +101,8 @@ def compose(
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
     env["SPELL_METRICS"] = places.metrics
-    env["SPELL_CHECKPOINT_DIR"] = f"{places.code}/checkpoints"
+    env["SPELL_ATTEMPT"] = str(attempt)
+    env["SPELL_CHECKPOINT_DIR"] = f"{places.code}/{CHECKPOINTS}"
     return env
 
 

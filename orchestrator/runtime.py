@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Callable, Optional, SupportsFloat  # noqa: UP035 - the names that old Pythons know
 
-_CHECKPOINTS = "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> None:  # noqa: UP045 - see above
@@ -46,7 +46,7 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
 def checkpoint_dir() -> Path:
     """The folder for this run's checkpoints: `checkpoints` in the root of the work dir (outside a run: in the current
     folder). It is made, and what lies there becomes part of the outputs, so that a later run can mount it."""
-    path = Path(os.environ.get("SPELL_CHECKPOINT_DIR", _CHECKPOINTS))
+    path = Path(os.environ.get("SPELL_CHECKPOINT_DIR", CHECKPOINTS))
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from orchestrator.errors import Conflict
@@ -24,6 +25,7 @@ from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 _ERROR_PAUSE_S = 1.0
+_CLOCK_S = 0.01  # the clock that pauses are told by may be coarser than that of waiting
 
 
 class Scheduler:
@@ -57,6 +59,8 @@ class Scheduler:
             life = self._lives.get(number)
         if life:
             life.wished()
+        else:
+            self.wake()  # it may be in the queue
 
     def stop(self, number: int, reason: str, words: str) -> None:
         """Stop a run that met what it was asked to be stopped at, with this end reason; it may have ended by itself."""
@@ -97,7 +101,7 @@ class Scheduler:
 
     def _loop(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(self._pause_s())
             self._wake.clear()
             if self._shop.closing.is_set():
                 return
@@ -107,6 +111,14 @@ class Scheduler:
                 _log.exception("the queue could not be looked at")
                 self._shop.closing.wait(_ERROR_PAUSE_S)
                 self._wake.set()
+
+    def _pause_s(self) -> float | None:
+        """How long nothing is to be done unless somebody wakes us; None for ever."""
+        try:
+            at = self._shop.store.next_attempt_at()
+        except Exception:  # what is wrong with the store is told when the queue is looked at
+            return _ERROR_PAUSE_S
+        return None if at is None else max(0.0, at - time.time()) + _CLOCK_S
 
     def _adopt(self) -> None:
         for number in self._shop.store.led():
@@ -120,8 +132,8 @@ class Scheduler:
         free = self.free()
         blocked_gpus = False
         for run in self._shop.store.queued():
-            if run.wish:  # it was asked to end while a server took it back into the queue
-                self._shop.store.end(run.number, run.fence, "kill_requested", duration_s=0.0)
+            if run.wish:  # it was asked to end between two attempts
+                self._cancel(run.number)
                 continue
             wants_gpus = run.gpus_wanted > 0
             if blocked_gpus and wants_gpus:
@@ -136,6 +148,13 @@ class Scheduler:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
                 self._lead(claimed, lambda life: life.conduct())
 
+    def _cancel(self, number: int) -> None:
+        if self.life(number):
+            return  # of the attempt before; we are woken when it is over
+        taken = self._shop.store.take_over(number)
+        if taken:
+            self._lead(taken, lambda life: life.cancel())
+
     def _lead(self, run: ClaimedRun, lead: Callable[[Life], None]) -> None:
         def thread() -> None:
             try:
@@ -144,6 +163,7 @@ class Scheduler:
                 with self._lock:
                     if self._lives.get(run.number) is life:
                         del self._lives[run.number]
+                self.wake()
 
         try:
             life = Life(self._shop, run, on_free=self.wake)

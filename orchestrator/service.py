@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import orchestrator
 from orchestrator import doctor, machine, telemetry
 from orchestrator.baking import Baker
 from orchestrator.collect import collect
 from orchestrator.environments import check_requirement
-from orchestrator.errors import ExecutorFailed, ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
+from orchestrator.errors import Conflict, ExecutorFailed, ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
 from orchestrator.executors.base import Session
 from orchestrator.outputs import check_patterns
 from orchestrator.records import (
@@ -27,12 +28,14 @@ from orchestrator.records import (
     ServerRecord,
     StatRecord,
 )
+from orchestrator.rerun import repeat
 from orchestrator.resources import Resources
+from orchestrator.reuse import Reuse
 from orchestrator.scheduler import Scheduler
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import State, Wish
 from orchestrator.stats import Meter, not_running
-from orchestrator.store import NewRun
+from orchestrator.store import NewRun, WithRun
 from orchestrator.workshop import Workshop
 
 
@@ -54,10 +57,17 @@ class Service:
         self.baker = baker
         self._types = workshop.config.types()
         self._meter = Meter(self.store, scheduler)
+        self._reuse = Reuse(workshop)
         self._started_at = time.time()
 
-    def cast(self, spec: RunSpec) -> CastRecord:
+    def cast(
+        self, spec: RunSpec, *, reuse: bool = False, with_run: WithRun = lambda _connection, _number: None
+    ) -> CastRecord:
         """Record a run, and queue it. What can be known to be wrong with it is refused now, before there is a run.
+
+        Args:
+            reuse: take an identical run that is complete, where there is one; its code need not have been sent.
+            with_run: see `Store.add`.
 
         Raises:
             UsageError: an unknown machine type.
@@ -66,6 +76,58 @@ class Service:
             NotFound, Conflict: a mount that is not there.
             SnapshotMissing: the code has not been sent.
         """
+        new, warnings = self._new_run(spec, self.resources.mountable)
+        new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))
+        if reuse and (earlier := self._reuse.find(new)):
+            return CastRecord(earlier, new.spec.machine_type, self._reuse.warnings(spec, earlier), reused=True)
+        return self._add(new, warnings, with_run)
+
+    def _add(
+        self, new: NewRun, warnings: list[str], with_run: WithRun = lambda _connection, _number: None
+    ) -> CastRecord:
+        self._require_code(new.spec)
+        number = self.store.add(new, with_run)
+        self.scheduler.wake()
+        return CastRecord(number, new.spec.machine_type, warnings)
+
+    def rerun(self, reference: str, changes: Mapping[str, Any]) -> CastRecord:
+        """Cast a run again: same code, package versions, image and mounts.
+
+        Args:
+            changes: fields of a spec, as JSON values; see `rerun.repeat`.
+
+        Raises:
+            NotFound: there is no such run.
+            Conflict: its code is not kept any more.
+            SpellError: as `cast`.
+        """
+        run = self.store.record(self.store.find(reference))
+        repeated = repeat(self.shop, run, changes)
+        new, warnings = self._new_run(repeated.spec, self.resources.mountable)
+        new = dataclasses.replace(
+            new,
+            fingerprint=self._reuse.fingerprint(new),
+            rerun_of=run.number,
+            environment=repeated.environment,
+            image=repeated.image,
+        )
+        try:
+            return self._add(new, [*warnings, *repeated.warnings])
+        except SnapshotMissing:
+            words = f"The code of run {run.number} is not kept any more."
+            raise Conflict(words, "Cast it anew with: spell run") from None
+
+    def check(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
+        """The run that a spec would become, and what to tell the person. Raises as `cast`.
+
+        Args:
+            mountable: the canonical form of a resource that can be mounted.
+        """
+        new, warnings = self._new_run(spec, mountable)
+        self._require_code(new.spec)
+        return new, warnings
+
+    def _new_run(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         wanted = self._machine_type(spec.machine_type)
         name = spec.executor or self.default_executor
         executor = self.shop.executors.get(name)
@@ -77,15 +139,11 @@ class Service:
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
-        mounts = tuple(Mount(self.resources.mountable(mount.resource), mount.path) for mount in spec.mounts)
+        mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
         executor.refuse(spec)
         warnings = [*([] if spec.executor else self._passed_over(name)), *executor.warnings(spec, wanted)]
-        if spec.code and (not self.home.tree(spec.code.tree).exists() or self._lacks_diff(spec.code.diff)):
-            raise SnapshotMissing(f"The server does not have snapshot {spec.code.tree[:12]}.")
-        number = self.store.add(NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus))
-        self.scheduler.wake()
-        return CastRecord(number, wanted.name, warnings)
+        return NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus), warnings
 
     def _passed_over(self, taken: str) -> Iterator[str]:
         """Why not an executor that is preferred, and that a person may take for granted."""
@@ -103,8 +161,10 @@ class Service:
                 return name
         return self._defaults[-1]
 
-    def _lacks_diff(self, digest: str) -> bool:
-        return bool(digest) and not self.home.blob(digest).exists()
+    def _require_code(self, spec: RunSpec) -> None:
+        code = spec.code
+        if code and not (self.home.tree(code.tree).exists() and (not code.diff or self.home.blob(code.diff).exists())):
+            raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
 
     def _machine_type(self, name: str) -> MachineType:
         wanted = self._types.get(name.lower())

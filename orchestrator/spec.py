@@ -28,6 +28,7 @@ _APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _RESERVED_NAMES = frozenset({"latest"})
+MAX_RETRIES = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
@@ -88,6 +89,12 @@ class Mount:
                 _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
         else:
             relative_parts(self.path, "The mount path")
+
+
+def mount_place(path: str) -> str:
+    """The path of a mount, the same however it was typed: `./in/` is `in`."""
+    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return f"/{parts}" if path.startswith("/") else parts
 
 
 def parse_mount(text: str) -> Mount:
@@ -211,6 +218,8 @@ class RunSpec:
                 _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
             _reject("The time limit must be a positive number of minutes.")
+        if not 0 <= self.retries <= MAX_RETRIES:
+            _reject(f"A run can be tried again up to {MAX_RETRIES} times, and not {self.retries} times.")
         check_conditions(self.stop_conditions)
         if self.no_output_timeout_s is not None and not 0 < self.no_output_timeout_s < 1e9:
             _reject("The time without output must be a positive number of minutes.")
@@ -302,8 +311,7 @@ def _check_requirements(lines: tuple[str, ...]) -> None:
 def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
     seen: list[str] = []
     for mount in mounts:
-        path = "/".join(part for part in mount.path.split("/") if part not in ("", "."))
-        path = "/" + path if mount.path.startswith("/") else path
+        path = mount_place(mount.path)
         for other in seen:
             if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
                 words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."

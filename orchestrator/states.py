@@ -36,6 +36,47 @@ class Wish(StrEnum):
     KILL = "kill"
 
 
+class StepState(StrEnum):
+    """Where a step of a workflow is. `CAST`: it has a run, whose state says more; `FAILED`: that did not complete."""
+
+    WAITING = "waiting"
+    CAST = "cast"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class WorkflowState(StrEnum):
+    """Where a workflow is. All but the first are final."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    KILLED = "killed"
+
+
+class TrialState(StrEnum):
+    """Where a trial of a search is. `WAITING`: to be cast again; `RUNNING`: it has a run, whose state says more;
+    `STOPPED`: that was stopped, for itself, so what it sent counts."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class SearchState(StrEnum):
+    """Where a search is. All but the first are final; `FAILED`: none of its trials is complete."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    KILLED = "killed"
+
+
 FINAL = frozenset(
     {
         State.COMPLETE,
@@ -51,14 +92,15 @@ ACTIVE = frozenset(State) - FINAL
 
 _ENDS_EARLY = frozenset({State.FAILED, State.KILLED, State.STOPPED, State.INTERRUPTED})
 MOVES: dict[State, frozenset[State]] = {
-    State.MACHINE_REQUESTED: frozenset({State.BUILDING}) | _ENDS_EARLY,
-    # back to the queue: the server died before anything of the run was started
+    # to saving, before anything of this attempt was started: what the attempt before has left
+    State.MACHINE_REQUESTED: frozenset({State.BUILDING, State.SAVING}) | _ENDS_EARLY,
+    # back to the queue: the attempt has failed; or the server died before anything of it was started
     State.BUILDING: frozenset(
-        {State.MACHINE_REQUESTED, State.MOUNTING, State.RUNNING, State.BUILD_FAILED, State.MOUNT_FAILED}
+        {State.MACHINE_REQUESTED, State.MOUNTING, State.RUNNING, State.SAVING, State.BUILD_FAILED, State.MOUNT_FAILED}
     )
     | _ENDS_EARLY,
-    State.MOUNTING: frozenset({State.MACHINE_REQUESTED, State.RUNNING, State.MOUNT_FAILED}) | _ENDS_EARLY,
-    State.RUNNING: frozenset({State.SAVING, State.MOUNT_FAILED}) | _ENDS_EARLY,
+    State.MOUNTING: frozenset({State.MACHINE_REQUESTED, State.RUNNING, State.SAVING, State.MOUNT_FAILED}) | _ENDS_EARLY,
+    State.RUNNING: frozenset({State.MACHINE_REQUESTED, State.SAVING, State.MOUNT_FAILED}) | _ENDS_EARLY,
     State.SAVING: frozenset({State.PUSHING}) | _ENDS_EARLY,
     State.PUSHING: FINAL,
 } | {final: frozenset() for final in FINAL}
@@ -77,6 +119,10 @@ class End:
     state: State
     retryable: bool
     text: str
+
+    def words(self, code: int | None, signal: int | None, detail: str) -> str:
+        """The words for a person, of this very end."""
+        return self.text.format(code=code, signal=signal, detail=detail)
 
 
 ENDS: dict[str, End] = {

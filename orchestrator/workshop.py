@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator import outputs, runenv, telemetry
 from orchestrator.config import Config
 from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
+from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Bind, Executor, Launch, Places
 from orchestrator.home import Home
 from orchestrator.records import MachineType
 from orchestrator.spec import RunSpec
 from orchestrator.store import ClaimedRun, Store
 from orchestrator.store.blobs import BlobStore
+
+_log = logging.getLogger(__name__)
+_FULL_DISK_RETRY_S = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +46,29 @@ class Workshop:
     server_env: Mapping[str, str]
     closing: threading.Event
 
+    def firmly(self, write: Callable[[], T]) -> T:
+        """Write to the store, however long the disk stays full or another program holds the file.
+
+        Raises:
+            StaleFence: when the server ends before.
+        """
+        while True:
+            try:
+                return write()
+            except (DiskFull, StoreBusy) as error:
+                _log.warning("a run waits: %s", error)
+                if self.closing.wait(_FULL_DISK_RETRY_S):
+                    raise StaleFence("the server ends") from None
+
     def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
         """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
+        return self.environments.ensure(self.request(spec), log, cancelled, base)
+
+    def request(self, spec: RunSpec) -> EnvironmentRequest:
+        """What a spec asks of its environment."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
-        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
-        return self.environments.ensure(request, log, cancelled, base)
+        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
         """All that the executor of a run needs to start it."""
@@ -104,7 +129,9 @@ class Workshop:
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)
-        return runenv.compose(self.home, run.number, places, gpus=run.gpus, asked=spec.env, inherited=inherited)
+        return runenv.compose(
+            self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
+        )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
         """What the run asked for when it was cast; the configuration may say something else by now."""

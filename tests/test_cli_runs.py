@@ -16,7 +16,6 @@ from conftest import BIN, Done, Spell
 from orchestrator.cli.show import width
 from orchestrator.errors import ServerUnavailable, SpellError
 from orchestrator.machine import detect
-from orchestrator.transport import timeout
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +347,7 @@ def test_a_server_that_hangs(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("hanging")
     spell.run("true")
     with spell.frozen(), pytest.raises(ServerUnavailable, match="The server does not answer"):
-        spell.client._call("GET", "/server", timeout=timeout(0.2))
+        spell.client._call("GET", "/server", read_limit_s=0.2)
 
 
 # -- completion -------------------------------------------------------------------------------------------------------

@@ -357,7 +357,7 @@ def ended(state: str, code: int | None = None, signal: int | None = None) -> Run
     """A run that ended so."""
     nothing = dict(name="", wish=None, command="", description="", labels=[], machine_type="", executor="")
     nothing |= dict(repository="", commit="", dirty=False, created_at=0.0, started_at=None, ended_at=None)
-    nothing |= dict(duration_s=None, reason=None, message="")
+    nothing |= dict(duration_s=None, reason=None, message="", project="", archived=False)
     return RunSummary(number=1, state=state, exit_code=code, signal=signal, **nothing)
 
 

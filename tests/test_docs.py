@@ -116,6 +116,8 @@ def test_every_command_shown_can_be_typed(page: Path, line: str) -> None:
     rest = words[1:]
     if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         names = rest[0].split("|")
+        if not set(names) & set(command.commands):  # `spell workflow FILE`
+            names, rest = [getattr(command, "default", names[0])], ["", *rest]
         assert set(names) <= set(command.list_commands(context)), f"{page}: {line}"
         command, rest = command.commands[names[0]], rest[1:]
     assert unknown_options(command, rest) == [], f"{page}: {line}"
@@ -160,7 +162,12 @@ def test_every_link_leads_somewhere(page: Path, target: str) -> None:
         assert anchor in anchors(path), f"{page}: {target}"
 
 
-YAML = [text for page in PAGES for language, text in blocks(page) if language == "yaml" and "command:" in text]
+YAML = [
+    text
+    for page in PAGES
+    for language, text in blocks(page)
+    if language == "yaml" and "command:" in text and "steps:" not in text
+]
 
 
 @pytest.mark.parametrize("text", YAML, ids=range(len(YAML)))

@@ -1,4 +1,4 @@
-"""The jokes story through the product: the four job files in a chain, each mounting the one before."""
+"""The jokes story through the product: the four job files, each mounting the ones before; one by one, and as a workflow."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ TORCH = os.environ.get("TORCH", "torch")
 FRAMEWORKS = f'[frameworks]\ntransformers = ["{TORCH}", "transformers>=4.45,<6"]\n'
 
 
+def one_by_one(spell: Spell) -> None:
+    for number, job in enumerate(("base", "download", "finetune", "generate"), start=1):
+        done = spell("run", "--force", "--file", f"jobs/jokes/{job}.yaml", timeout=600)
+        assert done.code == 0, done
+        assert done.out.endswith(f"🎉 Run {number} complete\n")
+
+
+def as_a_workflow(spell: Spell) -> None:
+    done = spell("workflow", "--force", "jobs/jokes/chain.yaml", timeout=800)
+    assert done.code == 0, done
+    assert done.out.endswith("🎉 Workflow 1 complete\n")
+
+
 @pytest.mark.torch
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("executor", ["process", "docker"])
 def test_chain_of_jokes(make_spell: Callable[..., Spell], executor: str) -> None:
     spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT, docker=executor == "docker")
-    for number, job in enumerate(("base", "download", "finetune", "generate"), start=1):
-        done = spell("run", "--force", "--file", f"jobs/jokes/{job}.yaml", timeout=600)
-        assert done.code == 0, done
-        assert done.out.endswith(f"🎉 Run {number} complete\n")
+    (one_by_one if executor == "docker" else as_a_workflow)(spell)
 
     sent = spell("metrics", "jokes-finetune", "--json").json()
     before, after = (item["value"] for item in sent if item["name"] == "held_out_perplexity")

@@ -13,7 +13,7 @@ from orchestrator.cli.capture import capture
 from orchestrator.cli.requirements import located, requirement_files
 from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.snapshot import Snapshot
-from orchestrator.spec import PLACEHOLDER, RunSpec, parse_mount
+from orchestrator.spec import PLACEHOLDER, RunSpec, parse_mount, to_wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,40 @@ def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
         notify=(*job.notify, *asked.notify),
         secrets=dict(_secret(text) for text in (*job.secrets, *asked.secret)),
     )
+
+
+def changes(asked: Asked) -> dict[str, Any]:
+    """What was typed, and nothing else, as fields of a spec in JSON values.
+
+    Raises:
+        SpellError: for whatever is wrong with it.
+    """
+    fields: dict[str, Any] = {
+        "machine_type": asked.machine_type,
+        "executor": asked.executor,
+        "mounts": [parse_mount(text) for text in asked.mount],
+        "pip": [located(line, Path()) for line in asked.pip],
+        "requirements": requirement_files([Path(name) for name in asked.pip_req]),
+        "python": asked.python,
+        "frameworks": asked.framework,
+        "image": asked.image,
+        "apt": asked.apt,
+        "network": asked.network,
+        "env": _pairs(asked.env, "--env"),
+        "description": asked.description,
+        "name": asked.name,
+        "labels": asked.label,
+        "params": _pairs(asked.param, "--param"),
+        "timeout_s": _seconds(asked.timeout, None),
+        "ignore": asked.ignore,
+        "retries": asked.retries,
+        "project": asked.project,
+        "stop_conditions": asked.stop_condition,
+        "no_output_timeout_s": _seconds(asked.no_output_timeout, None),
+        "notify": asked.notify,
+        "secrets": dict(_secret(text) for text in asked.secret),
+    }
+    return {name: to_wire(value) for name, value in fields.items() if value not in (None, (), [], {})}
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:

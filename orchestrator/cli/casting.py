@@ -20,8 +20,12 @@ def announce(client: Client, cast: CastRecord, *, background: bool, verbose: boo
     for warning in cast.warnings:
         show.warn(warning)
     number = str(cast.number)
-    if background and json_:
+    if json_ and (background or cast.reused):
         show.as_json(client.run(number))
+        return 0
+    if cast.reused:
+        show.say(f"💫 Run {number} is identical, and complete: nothing is cast")
+        show.say(f"View its logs with `spell logs {number}`")
         return 0
     if not json_:
         show.say(f"💫 Casting spell #{number}…")

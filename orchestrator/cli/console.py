@@ -28,7 +28,7 @@ _WAITING = {
     State.SAVING: "Scanning for modified or new files from the run",
     State.PUSHING: "Recording the outputs",
 }
-_SIGNS = {
+SIGNS = {
     State.COMPLETE: "🎉",
     State.FAILED: "💥",
     State.BUILD_FAILED: "💥",
@@ -91,7 +91,7 @@ class Console:
     def end(self, run: RunSummary) -> None:
         """Say how the run ended."""
         final = State(run.state)
-        sign = _SIGNS[final]
+        sign = SIGNS[final]
         if final == State.COMPLETE:
             self._say(f"{sign} Total run time: {show.duration(run.duration_s or 0)}")
             self._say(f"{sign} Run {run.number} complete")

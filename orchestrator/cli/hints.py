@@ -49,7 +49,7 @@ class Commanding(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; what it refuses says how to keep options for the command."""
-        ctx.meta[_MIXED] = self._with_dashes(args)
+        ctx.meta[_MIXED] = self._with_dashes(ctx.command_path.split(), args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -63,7 +63,7 @@ class Commanding(click.Command):
             error.cure += _hint(ctx, "\n" if error.cure else "")
             raise
 
-    def _with_dashes(self, args: Sequence[str]) -> str:
+    def _with_dashes(self, verb: Sequence[str], args: Sequence[str]) -> str:
         """What to type so that everything after the command's first word is its own; "" when that changes nothing."""
         valued = {
             name for item in self.params if isinstance(item, click.Option) and not item.is_flag for name in item.opts
@@ -75,7 +75,7 @@ class Commanding(click.Command):
         quoted = bool(command) and (command[0] == "--" or " " in command[0].strip())
         if quoted or not any(word.startswith("-") for word in command):
             return ""
-        return shlex.join(["spell", "run", *args[:first], "--", *command])
+        return shlex.join([*verb, *args[:first], "--", *command])
 
 
 def _hint(ctx: click.Context, before: str) -> str:

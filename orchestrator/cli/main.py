@@ -21,6 +21,7 @@ _INTERRUPTED = 130
 
 VERBS = {
     "run": ("orchestrator.cli.run", "Cast a run: put it in front of any command."),
+    "rerun": ("orchestrator.cli.rerun", "Cast an earlier run again."),
     "logs": ("orchestrator.cli.runs", "Show what a run says."),
     "ps": ("orchestrator.cli.runs", "List runs, newest last."),
     "info": ("orchestrator.cli.runs", "Show all about one run."),
@@ -29,6 +30,8 @@ VERBS = {
     "stop": ("orchestrator.cli.runs", "End runs and keep their outputs."),
     "kill": ("orchestrator.cli.runs", "End runs at once; their outputs are lost."),
     "wait": ("orchestrator.cli.runs", "Wait until runs have ended."),
+    "workflow": ("orchestrator.cli.workflow", "Cast runs that need each other's outputs, from one file."),
+    "hyper": ("orchestrator.cli.hyper", "Search over parameters: many runs, and the best of them."),
     "ls": ("orchestrator.cli.files", "List outputs and uploads."),
     "cat": ("orchestrator.cli.files", "Print a file of a run."),
     "cp": ("orchestrator.cli.files", "Copy outputs to this machine."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from orchestrator.spec import NETWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = (
+_CHANGES = (
     click.option(
         "-t",
         "--machine-type",
@@ -44,9 +44,6 @@ _OPTIONS = (
         help="The network of its container. [default: bridge]",
     ),
     click.option("-e", "--env", metavar="K=V", multiple=True, help="An environment variable."),
-    click.option("--github-url", metavar="URL", help="Take the code from this git URL instead."),
-    click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
-    click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository."),
     click.option("-d", "--description", metavar="TEXT", help="[default: the message of the commit]"),
     click.option("--name", metavar="NAME", help="A name to call the run by, in mounts too."),
     click.option(
@@ -57,7 +54,6 @@ _OPTIONS = (
     click.option(
         "--ignore", metavar="PATTERN", multiple=True, help="Outputs not to keep, as in .gitignore; also .spellignore"
     ),
-    click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
     click.option(
         "--executor",
         metavar="NAME",
@@ -78,6 +74,14 @@ _OPTIONS = (
     ),
     click.option("--notify", metavar="URL", multiple=True, help="Tell this webhook of its end."),
     click.option("--secret", metavar="NAME[=VAR]", multiple=True, help="Give it a secret as an environment variable."),
+)
+
+
+_CODE = (
+    click.option("--github-url", metavar="URL", help="Take the code from this git URL instead."),
+    click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
+    click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository."),
+    click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
     click.option("-f", "--force", is_flag=True, help="Ask nothing."),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
@@ -87,6 +91,15 @@ _OPTIONS = (
 
 def spec_options(command: F) -> F:
     """Give a verb all options of a spec; it gets them as the fields of `asking.Asked`."""
-    for option in reversed(_OPTIONS):
+    return _with((*_CHANGES, *_CODE), command)
+
+
+def change_options(command: F) -> F:
+    """Give a verb the options of a spec but for those that say its code; see `asking.changes`."""
+    return _with(_CHANGES, command)
+
+
+def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
         command = option(command)
     return command

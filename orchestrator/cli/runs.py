@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import click
 
@@ -165,6 +165,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Name", run.name),
         ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
         ("Reason", run.message),
+        ("Attempts", "\n".join(_attempts(run))),
+        ("Rerun Of", str(run.rerun_of or "")),
         ("Command", run.command),
         ("Description", run.description),
         ("Repository", run.repository),
@@ -196,6 +198,17 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _attempts(run: RunRecord) -> Iterator[str]:
+    """One line for each attempt of a run that was tried again, and one for the last."""
+    for failed in run.attempts:
+        took = "" if failed.duration_s is None else f" after {show.duration(round(failed.duration_s, 3))}"
+        yield f"{failed.number}: {failed.message}{took}"
+    if run.attempts and run.attempt > run.attempts[-1].number:
+        yield f"{run.attempt}: {run.message or run.state.replace('_', ' ')}"
+    elif run.attempts and run.state in ACTIVE:
+        yield "the next one is waited for"
 
 
 @click.command(context_settings=_HELP)

@@ -24,6 +24,7 @@ from orchestrator.environments.image_stream import Transfer, Watch, follow
 from orchestrator.environments.lock import Failure, hold
 from orchestrator.environments.uv import BuildLog, is_disk_full
 from orchestrator.errors import BuildFailed, DiskFull
+from orchestrator.spec import RunSpec
 
 PROBES = ".images"  # in the folder of all environments
 
@@ -43,6 +44,11 @@ class ImageRequest:
     apt: tuple[str, ...] = ()
     python: str = ""
     gpu: bool = False
+
+    @classmethod
+    def of(cls, spec: RunSpec, gpus: int) -> ImageRequest:
+        """What a spec asks for, of a run that has so many GPUs."""
+        return cls(spec.image, spec.apt, spec.python, gpus > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class Images:
             BuildCancelled: as asked.
             EngineError: the engine does not answer.
         """
-        reference = self._reference(request)
+        reference = self.reference(request)
         watch = functools.partial(self._watch, log, cancelled)
         base = self._find(reference) or self._pull(reference, watch)
         contents = self._contents(base, reference, watch)
@@ -107,6 +113,16 @@ class Images:
         contents = self._contents(built, recipe.tag, watch)
         python = _choose(contents, request.python, reference)
         return Image(built, recipe.tag, python.path, python.version, contents.path)
+
+    def reference(self, request: ImageRequest) -> str:
+        """The name of the image that is asked for, or meant."""
+        configured = self._config.gpu_base_image if request.gpu else self._config.base_image
+        version = request.python or "{}.{}".format(*sys.version_info)
+        return request.reference or configured.replace("{version}", version)
+
+    def has(self, image: str) -> bool:
+        """Whether the engine has this image, by ID or name."""
+        return self._find(image) is not None
 
     def used(self, image: str) -> None:
         """Note that an image, by ID or name, is used now; `collect` counts from here."""
@@ -185,11 +201,6 @@ class Images:
         return removed
 
     # -- one step of `ensure` each ------------------------------------------------------------------------------------
-
-    def _reference(self, request: ImageRequest) -> str:
-        configured = self._config.gpu_base_image if request.gpu else self._config.base_image
-        version = request.python or "{}.{}".format(*sys.version_info)
-        return request.reference or configured.replace("{version}", version)
 
     def _find(self, reference: str) -> str | None:
         try:

@@ -208,6 +208,19 @@ class Executor(ABC):
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         """What it will run but not hold to the letter, in words for the person who casts it."""
 
+    def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
+        """What of a spec, and of the configuration where that says nothing, decides where its command runs, in words
+        that are the same for the same. Fast.
+
+        Args:
+            gpus: how many the run has.
+        """
+        return ()
+
+    def has_image(self, image: str) -> bool:
+        """Whether `base` can stand on this very image, by its ID."""
+        return False
+
     @abstractmethod
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         """What the environment of this run stands on; built first where it must be.

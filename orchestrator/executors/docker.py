@@ -99,9 +99,15 @@ class DockerExecutor(Executor):
             return (f"This engine cannot hold a run to the memory of machine type {machine_type.name!r}.",)
         return ()
 
+    def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
+        image = self._images.reference(ImageRequest.of(spec, gpus))
+        return (image, spec.python, spec.network or self._config.network, *sorted(set(spec.apt)))
+
+    def has_image(self, image: str) -> bool:
+        return self._images.has(image)
+
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        request = ImageRequest(spec.image, spec.apt, spec.python, gpus > 0)
-        image = self._images.ensure(request, log, cancelled)
+        image = self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled)
         return Base(Container(self._engine, image.id), image.id, image.python, image.path)
 
     def base_of(self, image: str) -> Base:

@@ -238,11 +238,16 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class CastRecord:
-    """The answer to casting a run: its number, and what to tell the person."""
+    """The answer to casting a run: its number, and what to tell the person.
+
+    Attributes:
+        reused: whether it is an earlier run, which did what was asked; nothing was cast then.
+    """
 
     number: int
     machine_type: str
     warnings: list[str]
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

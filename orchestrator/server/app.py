@@ -23,7 +23,13 @@ from orchestrator.server.sessions import refuse
 from orchestrator.server.sessions import router as sessions
 
 _log = logging.getLogger(__name__)
-_MOST_BYTES = {"/runs": 16 << 20, "/images": 16 << 20, "/trees": 512 << 20}
+_MOST_BYTES = {
+    "/runs": 16 << 20,
+    "/workflows": 64 << 20,
+    "/searches": 16 << 20,
+    "/images": 16 << 20,
+    "/trees": 512 << 20,
+}
 
 
 def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor] | None = None) -> FastAPI:
@@ -54,6 +60,8 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     )
     app.state.service = assembly.service
     app.state.hub = assembly.hub
+    app.state.workflows = assembly.workflows
+    app.state.searches = assembly.searches
     app.state.stop = stop
     for router in (*ROUTERS, sessions):
         app.include_router(router)
@@ -73,6 +81,10 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(words.to_wire(), status_code=500)
 
 
+def _most_bytes(path: str) -> int | None:
+    return _MOST_BYTES.get("/runs" if path.endswith("/rerun") else path)
+
+
 class _CheckSize:
     """Refuses bodies that are read as a whole, and are larger than any that is meant."""
 
@@ -80,7 +92,7 @@ class _CheckSize:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = _MOST_BYTES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        most = _most_bytes(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         told = dict(scope["headers"]).get(b"content-length", b"") if most else b""
         if most and not (told.isdigit() and int(told) <= most):
             error = InvalidConfig(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from orchestrator import config as configuration
-from orchestrator import machine, runenv
+from orchestrator import machine, runenv, workdir
 from orchestrator.baking import Baker
 from orchestrator.conductor import Conductor
 from orchestrator.config import Config
@@ -20,8 +20,8 @@ from orchestrator.executors.docker import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.notifying import Notifier
-from orchestrator.outputs import remove_tree
 from orchestrator.scheduler import Scheduler
+from orchestrator.searches import Searches
 from orchestrator.server.follow import Hub
 from orchestrator.service import Service
 from orchestrator.states import FINAL
@@ -30,6 +30,7 @@ from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
 from orchestrator.watching import Watcher
+from orchestrator.workflows import Workflows
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Assembly:
     Attributes:
         service: the verbs.
         hub: wakes followers.
+        workflows: casts their steps.
+        searches: casts their trials.
 
     Raises:
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
@@ -81,11 +84,16 @@ class Assembly:
         defaults = [config.executor] if config.executor else list(self._shop.executors)
         self._scheduler = Scheduler(self._shop, machine.detect())
         self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
-        self._conductor = Conductor([])
+        self.workflows = Workflows(self.service, self._lead_on)
+        self.searches = Searches(self.service, self._lead_on)
+        self._conductor = Conductor([self.workflows.advance, self.searches.advance])
         self._notifier = Notifier(store, home)
 
-    def _ended(self, _number: int) -> None:
+    def _lead_on(self) -> None:
         self._conductor.wake()
+
+    def _ended(self, _number: int) -> None:
+        self._lead_on()
         self._notifier.wake()
 
     def start(self) -> None:
@@ -121,6 +129,6 @@ def _sweep(shop: Workshop) -> None:
             continue  # not ours
         if run.state in FINAL and run.reason not in _KEEPS_WORK:
             try:
-                remove_tree(path)
+                workdir.remove(shop.home, run.number)
             except SaveFailed:  # whatever a run left, the server starts
                 _log.exception("%s stays", path)

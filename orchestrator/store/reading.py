@@ -21,7 +21,9 @@ _SUMMARY = [
     ).split()
 ] + [func.coalesce(projects.c.name, "").label("project")]
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
-_HIDDEN = "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail".split()
+_HIDDEN = (
+    "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail not_before".split()
+)
 
 
 class RunReader:

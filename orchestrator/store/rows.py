@@ -15,13 +15,23 @@ from orchestrator.states import State, Wish
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What is recorded when a run is cast."""
+    """What is recorded when a run is cast.
+
+    Attributes:
+        fingerprint: see `Reuse.fingerprint`.
+        rerun_of: the run that it repeats.
+        environment, image: what it is known to need, and is kept for it until then.
+    """
 
     spec: RunSpec
     executor: str
     cpus: float
     memory_bytes: int | None
     gpus: int
+    fingerprint: str | None = None
+    rerun_of: int | None = None
+    environment: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

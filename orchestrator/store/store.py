@@ -11,22 +11,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, TextClause, and_, func, insert, not_, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
+from orchestrator.records import AttemptRecord
 from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
+from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
 from orchestrator.store.notifications import NotificationStore, add_notifications
 from orchestrator.store.reading import RunReader
+from orchestrator.store.reuse import ReuseStore
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
+from orchestrator.store.searches import SearchStore
 from orchestrator.store.tables import events, labels, mounts, runs
+from orchestrator.store.workflows import WorkflowStore
 
 _ROWS_AT_ONCE = 20
+WithRun = Callable[[Connection, int], None]
+"""Done in the transaction that records a run, which has this number; what it raises undoes the run."""
 RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
 """The columns of a run that has given back its machine."""
 _DEMAND = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
+_OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s max_rss_bytes".split()
+_LONGEST_PAUSE_S = 60.0  # a clock that was set back makes none longer
 
 
 class Store(RunReader, DetailStore):
@@ -47,11 +56,19 @@ class Store(RunReader, DetailStore):
         super().__init__(database)
         self.on_change, self.on_end = on_change, on_end
         self.notifications = NotificationStore(database)
+        self.reuse = ReuseStore(database)
+        self.attempts = AttemptStore(database)
+        self.workflows = WorkflowStore(database)
+        self.searches = SearchStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 
-    def add(self, new: NewRun) -> int:
-        """Record a run in state `machine_requested`. Returns its number."""
+    def add(self, new: NewRun, with_run: WithRun = lambda _connection, _number: None) -> int:
+        """Record a run in state `machine_requested`. Returns its number.
+
+        Args:
+            with_run: see `WithRun`.
+        """
         spec, now = new.spec, time.time()
         code = spec.code
         with self._db.write() as connection:
@@ -71,6 +88,10 @@ class Store(RunReader, DetailStore):
                     commit=code.commit if code else "",
                     dirty=bool(code and code.dirty),
                     created_at=now,
+                    fingerprint=new.fingerprint,
+                    rerun_of=new.rerun_of,
+                    environment=new.environment,
+                    image=new.image,
                 )
             ).inserted_primary_key[0]  # type: ignore[index]
             for position, mount in enumerate(spec.mounts):
@@ -87,6 +108,7 @@ class Store(RunReader, DetailStore):
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))
             _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")
+            with_run(connection, number)
         self.on_change(number)
         return int(number)
 
@@ -116,6 +138,31 @@ class Store(RunReader, DetailStore):
         self.on_change(number)
         self.on_end(number)
 
+    def retry(self, number: int, fence: int, failed: AttemptRecord, not_before: float, text: str) -> bool:
+        """Send a run back to the queue, after an attempt that has failed and is recorded.
+
+        Args:
+            number, fence: as for `move`.
+            failed: the attempt.
+            not_before: when the next one may begin, in seconds since the epoch.
+            text: said to followers.
+
+        Returns:
+            False, and nothing is changed, when somebody has wished its end meanwhile.
+
+        Raises:
+            StaleFence, Conflict: as `move`.
+        """
+        clean = {**dict.fromkeys(_OF_ATTEMPT), **RELEASED, "not_before": not_before}
+        with self._db.write() as connection:
+            if connection.scalar(select(runs.c.wish).where(runs.c.number == number)) is not None:
+                return False
+            add_attempt(connection, number, failed)
+            _add_event(connection, number, time.time(), "notice", "", text)
+            _move(connection, number, fence, State.MACHINE_REQUESTED, "", clean)
+        self.on_change(number)
+        return True
+
     def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
         """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
         with self._db.write() as connection:
@@ -128,6 +175,7 @@ class Store(RunReader, DetailStore):
                     attempt=runs.c.attempt + 1,
                     gpus=json.dumps(list(gpus)),
                     held=True,
+                    not_before=None,
                 )
             ).rowcount
             if not changed:
@@ -147,7 +195,7 @@ class Store(RunReader, DetailStore):
         return claimed_run(row) if changed else None
 
     def wish(self, number: int, wish: Wish, reason: str = "", detail: str = "") -> State:
-        """Record a wish to stop or kill. A run that is still queued ends at once.
+        """Record a wish to stop or kill. A run that was never taken from the queue ends at once.
 
         Args:
             reason, detail: the end reason, with its words, of a wish to stop that no person had.
@@ -160,7 +208,8 @@ class Store(RunReader, DetailStore):
             Conflict: when the run has already ended.
         """
         with self._db.write() as connection:
-            row = connection.execute(select(runs.c.state, runs.c.fence).where(runs.c.number == number)).one_or_none()
+            columns = (runs.c.state, runs.c.fence, runs.c.attempt)
+            row = connection.execute(select(*columns).where(runs.c.number == number)).one_or_none()
             if row is None:
                 raise NotFound(f"There is no run {number}.")
             if row.state in FINAL:
@@ -169,16 +218,16 @@ class Store(RunReader, DetailStore):
             changed = connection.execute(
                 update(runs)
                 .where(runs.c.number == number, replaceable)
-                .values(wish=wish, wish_reason=reason or None, wish_detail=detail)
+                .values(wish=wish, wish_reason=reason or None, wish_detail=detail, not_before=None)
             ).rowcount
             if changed:
                 shown = "stopping" if wish == Wish.STOP else "killing"
                 _add_event(connection, number, time.time(), "wish", shown, detail)
-            if row.state == State.MACHINE_REQUESTED:
-                # nothing was started, so nothing can be kept
+            is_untouched = row.state == State.MACHINE_REQUESTED and not row.attempt
+            if is_untouched:  # nothing was started, so nothing can be kept
                 _end(connection, number, row.fence, "kill_requested", "", {"duration_s": 0.0})
         self.on_change(number)
-        if row.state != State.MACHINE_REQUESTED:
+        if not is_untouched:
             return State(row.state)
         self.on_end(number)
         return State.KILLED
@@ -221,7 +270,13 @@ class Store(RunReader, DetailStore):
 
     def queued(self) -> Iterator[Demand]:
         """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
-        return self._demands(runs.c.state == State.MACHINE_REQUESTED)
+        return self._demands(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused(time.time()))))
+
+    def next_attempt_at(self) -> float | None:
+        """When the next pause after a failed attempt is over; None when there is none."""
+        query = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused(time.time()))
+        with self._db.read() as connection:
+            return connection.scalar(query) or None
 
     def occupying(self) -> Iterator[Demand]:
         """Runs that hold cores, memory or GPUs now."""
@@ -268,6 +323,11 @@ class Store(RunReader, DetailStore):
         return {row.environment for row in rows} - {None}, {row.image for row in rows} - {None}
 
 
+def _is_paused(now: float) -> ColumnElement[bool]:
+    at = runs.c.not_before
+    return and_(at.is_not(None), at > now, at <= now + _LONGEST_PAUSE_S)
+
+
 def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
     sources = [state for state in State if to in MOVES[state]]
     changed = connection.execute(
@@ -283,7 +343,7 @@ def _move(connection: Connection, number: int, fence: int, to: State, text: str,
 def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:
     end = ENDS[reason]
     detail = detail.encode(errors="backslashreplace").decode()  # a file name, or what a hostile image says
-    message = end.text.format(code=columns.get("exit_code"), signal=columns.get("signal"), detail=detail)
+    message = end.words(columns.get("exit_code"), columns.get("signal"), detail)
     now = time.time()
     columns = {"ended_at": now, **columns, "reason": reason, "message": message}
     _move(connection, number, fence, end.state, message, columns)

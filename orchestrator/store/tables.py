@@ -69,14 +69,16 @@ runs = Table(
     Column("rerun_of", Integer),
     Column("wish_reason", String),
     Column("wish_detail", Text, nullable=False, default="", server_default=text("''")),
+    Column("not_before", Float),
     Index("runs_state", "state", "number"),
     Index("runs_name", "name", "number"),
     Index("runs_held", "number", sqlite_where=text("held")),
+    Index("runs_paused", "not_before", sqlite_where=text("not_before IS NOT NULL")),
     Index("runs_project", "project", "number"),
     Index("runs_archived", "archived", "number"),
     Index("runs_machine_type", "machine_type", "number"),
     Index("runs_created", "created_at"),
-    Index("runs_fingerprint", "fingerprint", "number"),
+    Index("runs_fingerprint", "fingerprint", "number", sqlite_where=text("state = 'complete' AND NOT archived")),
     sqlite_autoincrement=True,
 )
 
@@ -268,10 +270,11 @@ workflows = Table(
     Column("name", String, nullable=False),
     Column("state", String, nullable=False),
     Column("wish", String),
-    Column("message", Text, nullable=False, default=""),
+    Column("reuse", Boolean, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("ended_at", Float),
     Index("workflows_state", "state"),
+    Index("workflows_name", "name", "id"),
     sqlite_autoincrement=True,
 )
 

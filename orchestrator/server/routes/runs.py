@@ -32,9 +32,10 @@ def _hub(request: Request) -> Hub:
 
 
 @router.post("/runs", response_model=CastRecord, status_code=201)
-def cast(verbs: Verbs, spec: Annotated[dict[str, Any], Body()]) -> Response:
-    """Cast a run. 409 with code `snapshot_missing`: send the code first."""
-    return answer(verbs.cast(read_spec(spec)), 201)
+def cast(verbs: Verbs, spec: Annotated[dict[str, Any], Body()], *, reuse: bool = False) -> Response:
+    """Cast a run, or take an identical one. 409 with code `snapshot_missing`: send the code first."""
+    found = verbs.cast(read_spec(spec), reuse=reuse)
+    return answer(found, 200 if found.reused else 201)
 
 
 @router.get("/runs", response_model=list[RunSummary])
@@ -55,6 +56,12 @@ def runs(
 def run(reference: str, verbs: Verbs) -> Response:
     """All about one run, by number, name, `latest` or `latest~1`."""
     return answer(verbs.record(reference))
+
+
+@router.post("/runs/{reference}/rerun", response_model=CastRecord, status_code=201)
+def rerun(reference: str, verbs: Verbs, changes: Annotated[dict[str, Any], Body()]) -> Response:
+    """Cast a run again; `changes` are fields of a spec."""
+    return answer(verbs.rerun(reference, changes), 201)
 
 
 @router.post("/runs/{reference}/stop")

@@ -16,6 +16,7 @@ STATEMENTS = (
     "ALTER TABLE runs ADD COLUMN rerun_of INTEGER",
     "ALTER TABLE runs ADD COLUMN wish_reason VARCHAR",
     "ALTER TABLE runs ADD COLUMN wish_detail TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE runs ADD COLUMN not_before FLOAT",
     (
         "CREATE TABLE links (alias VARCHAR NOT NULL, resource TEXT NOT NULL, source_run INTEGER, created_at "
         "FLOAT NOT NULL, PRIMARY KEY (alias))"
@@ -61,9 +62,10 @@ STATEMENTS = (
     "CREATE INDEX trials_run ON trials (run)",
     (
         "CREATE TABLE workflows (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name VARCHAR NOT NULL, state "
-        "VARCHAR NOT NULL, wish VARCHAR, message TEXT NOT NULL, created_at FLOAT NOT NULL, ended_at FLOAT)"
+        "VARCHAR NOT NULL, wish VARCHAR, reuse BOOLEAN NOT NULL, created_at FLOAT NOT NULL, ended_at FLOAT)"
     ),
     "CREATE INDEX workflows_state ON workflows (state)",
+    "CREATE INDEX workflows_name ON workflows (name, id)",
     (
         "CREATE TABLE steps (workflow INTEGER NOT NULL, name VARCHAR NOT NULL, position INTEGER NOT NULL, "
         "spec TEXT NOT NULL, needs TEXT NOT NULL, state VARCHAR NOT NULL, run INTEGER, reused BOOLEAN NOT "
@@ -73,7 +75,8 @@ STATEMENTS = (
     "CREATE INDEX steps_run ON steps (run)",
     "CREATE INDEX runs_archived ON runs (archived, number)",
     "CREATE INDEX runs_created ON runs (created_at)",
-    "CREATE INDEX runs_fingerprint ON runs (fingerprint, number)",
+    "CREATE INDEX runs_fingerprint ON runs (fingerprint, number) WHERE state = 'complete' AND NOT archived",
+    "CREATE INDEX runs_paused ON runs (not_before) WHERE not_before IS NOT NULL",
     "CREATE INDEX runs_machine_type ON runs (machine_type, number)",
     "CREATE INDEX runs_project ON runs (project, number)",
     (

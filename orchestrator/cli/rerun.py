@@ -1,0 +1,28 @@
+"""`spell rerun`: an earlier run cast again, with other options where they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from orchestrator.cli import complete
+from orchestrator.cli.asking import Asked, changes
+from orchestrator.cli.casting import announce
+from orchestrator.cli.options import change_options
+from orchestrator.client import connect
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("run", shell_complete=complete.runs)
+@change_options
+@click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all states and what was logged in them.")
+@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: when cast with -b, else when it has ended.")
+@click.pass_context
+def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, json_: bool, **typed: Any) -> None:
+    """Cast RUN again: the same code, package versions, image and mounts. Options add to what it had, or replace it."""
+    asked = changes(Asked(**typed))
+    with connect() as client:
+        cast = client.rerun(run, asked)
+        ctx.exit(announce(client, cast, background=background, verbose=verbose, json_=json_))

@@ -1,0 +1,67 @@
+"""Runs that are complete, found by the fingerprint of what was asked, and what their mounts held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select, text
+
+from orchestrator.store.database import Database
+from orchestrator.store.tables import artifacts, mounts, runs, uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file of a resource.
+
+    Attributes:
+        path: relative to the resource; "" for the resource itself.
+        stored: its path in its run.
+        sha256: None until it has been computed.
+    """
+
+    path: str
+    mode: str
+    size: int
+    stored: str
+    sha256: str | None
+
+
+class ReuseStore:
+    """What is asked before an earlier run is taken for a new one."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def complete(self, fingerprint: str, limit: int) -> list[tuple[int, int]]:
+        """Complete runs of this fingerprint that are not archived, newest first: number, and how many outputs."""
+        query = (
+            select(runs.c.number, runs.c.outputs_count)
+            .where(runs.c.fingerprint == fingerprint, text("state = 'complete' AND NOT archived"))  # as the index says
+            .order_by(runs.c.number.desc())
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return [(row.number, row.outputs_count) for row in connection.execute(query)]
+
+    def mounts(self, number: int) -> list[tuple[str, str]]:
+        """Path and resource of each mount of a run."""
+        query = select(mounts.c.path, mounts.c.resource).where(mounts.c.run == number)
+        with self._db.read() as connection:
+            return [(row.path, row.resource) for row in connection.execute(query)]
+
+    def content(self, number: int, path: str) -> list[Content]:
+        """The files of an output of a run, or of all its outputs for ""; in order of their paths."""
+        query = select(artifacts).where(artifacts.c.run == number, artifacts.c.note == "").order_by(artifacts.c.path)
+        if path:
+            below = artifacts.c.path.between(f"{path}/", f"{path}0")  # "0" comes next after "/"
+            query = query.where(or_(artifacts.c.path == path, below))
+        with self._db.read() as connection:
+            rows = connection.execute(query).all()
+        start = len(path) + 1 if path else 0
+        return [Content(row.path[start:], row.mode, row.size, row.path, row.sha256) for row in rows]
+
+    def upload_tree(self, name: str) -> str | None:
+        """The digest of an upload's content; None for one that nobody has recorded."""
+        with self._db.read() as connection:
+            return connection.scalar(select(uploads.c.tree).where(uploads.c.name == name))

@@ -1,0 +1,232 @@
+"""Workflows and their steps: what was asked, and how far each has come."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
+
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowSummary
+from orchestrator.spec import to_wire
+from orchestrator.states import State, StepState, Wish, WorkflowState
+from orchestrator.store.database import Database
+from orchestrator.store.tables import runs, steps, workflows
+from orchestrator.workflow_spec import WorkflowSpec
+
+_MAX_PAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """A step as whoever leads its workflow sees it."""
+
+    name: str
+    state: StepState
+    needs: tuple[str, ...]
+    run: int | None
+    run_state: State | None
+    run_wish: Wish | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWorkflow:
+    """A workflow as whoever leads it sees it; its steps by name, in the order of its file."""
+
+    number: int
+    wish: Wish | None
+    reuse: bool
+    steps: Mapping[str, StoredStep]
+
+
+class WorkflowStore:
+    """Workflows of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def add(self, spec: WorkflowSpec) -> int:
+        """Record a workflow, all of whose steps wait. Returns its number."""
+        values = {"name": spec.name, "state": WorkflowState.RUNNING, "reuse": spec.reuse, "created_at": time.time()}
+        with self._db.write() as connection:
+            number = connection.execute(insert(workflows).values(**values)).inserted_primary_key[0]  # type: ignore[index]
+            rows = [
+                {
+                    "workflow": number,
+                    "name": step.name,
+                    "position": position,
+                    "spec": json.dumps(to_wire(step.spec)),
+                    "needs": json.dumps(step.all_needs),
+                    "state": StepState.WAITING,
+                }
+                for position, step in enumerate(spec.steps)
+            ]
+            connection.execute(insert(steps), rows)
+        return int(number)
+
+    def wish(self, number: int, wish: Wish) -> None:
+        """Record a wish to stop or kill; `KILL` replaces `STOP`. Steps that wait never start.
+
+        Raises:
+            NotFound: when there is no such workflow.
+            Conflict: when it has already ended.
+        """
+        with self._db.write() as connection:
+            row = connection.execute(select(workflows).where(workflows.c.id == number)).one_or_none()
+            if row is None:
+                raise NotFound(f"There is no workflow {number}.")
+            if row.state != WorkflowState.RUNNING:
+                raise Conflict(f"Workflow {number} is already finished: {row.state}.")
+            if row.wish != Wish.KILL:
+                connection.execute(update(workflows).where(workflows.c.id == number).values(wish=wish))
+            waiting = and_(steps.c.workflow == number, steps.c.state == StepState.WAITING)
+            words = "the workflow was stopped" if wish == Wish.STOP else "the workflow was killed"
+            connection.execute(update(steps).where(waiting).values(state=StepState.SKIPPED, message=words))
+
+    def cast(self, connection: Connection, number: int, name: str, run: int) -> None:
+        """Write down the run of a step that waits, in the transaction that makes this run.
+
+        Raises:
+            Conflict: when the step does not wait any more; there must be no such run then.
+        """
+        if not _move(connection, number, name, StepState.WAITING, StepState.CAST, run=run):
+            raise Conflict(f"Step {name!r} of workflow {number} does not wait any more.")
+
+    def reuse(self, number: int, name: str, run: int) -> None:
+        """A step that waits is complete: an earlier run is what it asks for."""
+        with self._db.write() as connection:
+            _move(connection, number, name, StepState.WAITING, StepState.COMPLETE, run=run, reused=True)
+
+    def settle(self, number: int, name: str, before: StepState, state: StepState, message: str = "") -> None:
+        """Move a step from one state to another, unless somebody else has moved it."""
+        with self._db.write() as connection:
+            _move(connection, number, name, before, state, message=message)
+
+    def end(self, number: int, state: WorkflowState) -> None:
+        """A workflow none of whose steps is open has ended."""
+        with self._db.write() as connection:
+            connection.execute(
+                update(workflows)
+                .where(workflows.c.id == number, workflows.c.state == WorkflowState.RUNNING)
+                .values(state=state, ended_at=time.time())
+            )
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def find(self, reference: str) -> int:
+        """The number of the workflow that a person means: `7`, a name (of several the newest), or `latest`.
+
+        Raises:
+            NotFound: when there is none.
+        """
+        query = select(func.max(workflows.c.id))
+        if reference.isdecimal() and len(reference) < 19:
+            query = query.where(workflows.c.id == int(reference))
+        elif reference != "latest":
+            query = query.where(workflows.c.name == reference)
+        with self._db.read() as connection:
+            number = connection.scalar(query)
+        if number is None:
+            raise NotFound(f"There is no workflow {reference!r}.", "See them with: spell workflow list")
+        return int(number)
+
+    def running(self) -> list[int]:
+        """The numbers of the workflows that have not ended, oldest first."""
+        query = select(workflows.c.id).where(workflows.c.state == WorkflowState.RUNNING).order_by(workflows.c.id)
+        with self._db.read() as connection:
+            return list(connection.scalars(query))
+
+    def stored(self, number: int) -> StoredWorkflow:
+        """A workflow as it stands now."""
+        with self._db.read() as connection:
+            row = connection.execute(select(workflows).where(workflows.c.id == number)).one()
+            found = {
+                step.name: StoredStep(
+                    step.name,
+                    StepState(step.state),
+                    tuple(json.loads(step.needs)),
+                    step.run,
+                    State(step.run_state) if step.run_state else None,
+                    Wish(step.run_wish) if step.run_wish else None,
+                )
+                for step in _steps_of(connection, number)
+            }
+        return StoredWorkflow(number, Wish(row.wish) if row.wish else None, row.reuse, found)
+
+    def step_spec(self, number: int, name: str) -> dict[str, Any]:
+        """What was asked for a step, as it was sent."""
+        query = select(steps.c.spec).where(steps.c.workflow == number, steps.c.name == name)
+        with self._db.read() as connection:
+            spec: dict[str, Any] = json.loads(connection.execute(query).scalar_one())
+        return spec
+
+    def waiting_specs(self) -> list[dict[str, Any]]:
+        """What was asked for the steps that have no run yet: their code, and what they mount, must be kept."""
+        query = select(steps.c.spec).join(workflows, workflows.c.id == steps.c.workflow)
+        waiting = and_(workflows.c.state == WorkflowState.RUNNING, steps.c.state == StepState.WAITING)
+        with self._db.read() as connection:
+            return [json.loads(spec) for spec in connection.scalars(query.where(waiting))]
+
+    def record(self, number: int) -> WorkflowRecord:
+        """All about one workflow.
+
+        Raises:
+            NotFound: when there is no such workflow.
+        """
+        with self._db.read() as connection:
+            row = connection.execute(_summaries().where(workflows.c.id == number)).one_or_none()
+            if row is None:
+                raise NotFound(f"There is no workflow {number}.", "See them with: spell workflow list")
+            found = [_step_record(step) for step in _steps_of(connection, number)]
+        return WorkflowRecord(**row._mapping, steps=found)
+
+    def summaries(self, *, limit: int, before: int = 0) -> list[WorkflowSummary]:
+        """The newest `limit` workflows, newest last; only those with numbers below `before`, when that is given."""
+        query = _summaries().order_by(workflows.c.id.desc()).limit(min(limit, _MAX_PAGE))
+        if before:
+            query = query.where(workflows.c.id < before)
+        with self._db.read() as connection:
+            return [WorkflowSummary(**row._mapping) for row in reversed(connection.execute(query).all())]
+
+
+def _move(connection: Connection, number: int, name: str, before: StepState, state: StepState, **columns: Any) -> bool:
+    this = and_(steps.c.workflow == number, steps.c.name == name, steps.c.state == before)
+    return bool(connection.execute(update(steps).where(this).values(state=state, **columns)).rowcount)
+
+
+def _summaries() -> Any:
+    of_this = select(func.count()).where(steps.c.workflow == workflows.c.id)
+    columns = (workflows.c[name] for name in "name state wish reuse created_at ended_at".split())
+    return select(
+        workflows.c.id.label("number"),
+        *columns,
+        of_this.where(steps.c.state == StepState.COMPLETE).scalar_subquery().label("steps_complete"),
+        of_this.scalar_subquery().label("steps_count"),
+    )
+
+
+def _steps_of(connection: Connection, number: int) -> Sequence[Row[Any]]:
+    columns = (steps.c[name] for name in "name state needs run reused message".split())
+    of_run = (runs.c[name].label(f"run_{name}") for name in "state wish message exit_code signal duration_s".split())
+    query = select(*columns, *of_run).select_from(steps.outerjoin(runs, runs.c.number == steps.c.run))
+    return connection.execute(query.where(steps.c.workflow == number).order_by(steps.c.position)).all()
+
+
+def _step_record(row: Row[Any]) -> StepRecord:
+    return StepRecord(
+        name=row.name,
+        state=row.run_state or row.state,
+        run=row.run,
+        reused=row.reused,
+        needs=json.loads(row.needs),
+        exit_code=row.run_exit_code,
+        signal=row.run_signal,
+        duration_s=row.run_duration_s,
+        message=row.message or row.run_message or "",
+    )
