@@ -21,8 +21,11 @@ from orchestrator import records, spec
 from orchestrator.cli import main
 from orchestrator.home import Home
 from orchestrator.records import RunRecord, RunSummary
+from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
+from orchestrator.remote.searches import Searches
 from orchestrator.remote.workflows import Workflows
+from orchestrator.search_space import Choice, SearchSpec
 from orchestrator.server.app import make_app
 from orchestrator.states import ENDS, State
 from orchestrator.workflow_spec import Step, WorkflowSpec
@@ -86,6 +89,8 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
     flow = WorkflowSpec("flow", (Step("a", spec.RunSpec("true")), Step("b", spec.RunSpec("true"), ("a",))))
     Workflows(spell.client.transport).cast(flow)
+    sweep = spec.RunSpec("true :X:", params={"X": "1"})
+    Searches(spell.client.transport).cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
     return spell
 
 
@@ -169,12 +174,13 @@ KINDS = [
     *(kind_of(name) for name in sorted({record.removeprefix("list of ") for record in ROUTES.values()} - {""})),
     records.ImageRecord,  # the last line of a stream
     StepRecord,
+    TrialRecord,
     spec.RunSpec,
     spec.Code,
 ]  # fmt: skip
 
 
-EXTENDED = {RunRecord: "RunSummary", WorkflowRecord: "WorkflowSummary"}
+EXTENDED = {RunRecord: "RunSummary", WorkflowRecord: "WorkflowSummary", SearchRecord: "SearchSummary"}
 """Records whose table tells only what they have beside another one."""
 
 
@@ -206,11 +212,9 @@ def with_json(group: click.Group, before: str = "") -> Iterator[str]:
 
 
 def test_docs_tell_every_command_that_has_json() -> None:
-    told = set(
-        re.findall(
-            r"\| `spell ([a-z-]+(?: (?:status|build|push|run|list|info))?)[^`]*--json", (DOCS / "json.md").read_text()
-        )
-    )
+    lines = [line for line in (DOCS / "json.md").read_text().splitlines() if line.startswith("| `spell ")]
+    shown = [verb for line in lines for verb in re.findall(r"`spell ((?:[a-z][a-z-]* )+)[^`]*--json", line)]
+    told = {verb.strip() for verb in shown}
     assert told == set(with_json(main.spell))
 
 
@@ -244,6 +248,8 @@ def fits(value: Any, words: str) -> bool:
         (["doctor"], "CheckRecord"),
         (["workflow", "list"], "WorkflowSummary"),
         (["workflow", "info", "1"], "WorkflowRecord"),
+        (["hyper", "list"], "SearchSummary"),
+        (["hyper", "info", "1"], "SearchRecord"),
         (["gc"], "CollectionRecord"),
     ],
 )
