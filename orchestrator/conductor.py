@@ -41,6 +41,7 @@ class Conductor:
             self._thread.join()
 
     def _loop(self) -> None:
+        failing: dict[Callable[[], None], str] = {}
         while not self._closing.is_set():
             self._wake.wait()
             self._wake.clear()
@@ -49,7 +50,10 @@ class Conductor:
                     return
                 try:
                     advance()
-                except Exception:  # a full disk, say: what waits must go on afterwards
-                    _log.exception("%s", getattr(advance, "__qualname__", "advance"))
+                    failing.pop(advance, None)
+                except Exception as error:  # a full disk, say: what waits must go on afterwards
+                    if failing.get(advance) != (words := repr(error)):  # it may be so for days
+                        _log.exception("%s", getattr(advance, "__qualname__", "advance"))
+                    failing[advance] = words
                     self._closing.wait(_ERROR_PAUSE_S)
                     self._wake.set()

@@ -59,6 +59,11 @@ class Range:
     number: str = "float"
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "low", float(self.low))  # an int is as good
+            object.__setattr__(self, "high", float(self.high))
+        except OverflowError:
+            raise InvalidConfig("A range is of numbers up to 1.8e308.") from None
         shown = f"{self.low:g}:{self.high:g}"
         if not (math.isfinite(self.low) and math.isfinite(self.high) and math.isfinite(self.high - self.low)):
             raise InvalidConfig(f"The range {shown} has no end.")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator import telemetry
 from orchestrator.bayesian import Tried, suggest
-from orchestrator.errors import Conflict, DiskFull, SpellError, StoreBusy
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, SpellError, StoreBusy
 from orchestrator.records.searches import SearchCastRecord, SearchRecord
 from orchestrator.search_space import BAYESIAN, SearchSpec
 from orchestrator.service import Service
@@ -138,6 +138,9 @@ class Searches:
                 self.store.settle_uncast(number, trial, params, state, run=cast.number, value=value, message=words)
         except (DiskFull, StoreBusy):
             raise  # it is tried again
+        except ExecutorFailed as error:  # an engine that is started anew: no trial is to fail for that
+            self.store.say(number, f"It waits: {error.message}")
+            raise
         except SpellError as error:
             words = f"{error.message} {error.cure}".strip()
             self.store.settle_uncast(number, trial, params, TrialState.FAILED, message=words)

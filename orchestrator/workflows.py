@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from orchestrator.errors import Conflict, DiskFull, SpellError, StoreBusy
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, SpellError, StoreBusy
 from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord
 from orchestrator.service import Service
 from orchestrator.states import FINAL, State, StepState, Wish, WorkflowState
@@ -120,6 +120,9 @@ class Workflows:
                 self.store.reuse(number, name, cast.number)
         except (DiskFull, StoreBusy):
             raise  # it is tried again
+        except ExecutorFailed as error:  # an engine that is started anew: no step is to fail for that
+            self.store.settle(number, name, StepState.WAITING, StepState.WAITING, f"it waits: {error.message}")
+            raise
         except SpellError as error:
             words = f"{error.message} {error.cure}".strip()
             self.store.settle(number, name, StepState.WAITING, StepState.FAILED, words)

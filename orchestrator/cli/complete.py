@@ -1,4 +1,4 @@
-"""What a shell is told to complete: runs, states, labels, machine types and resources, as the server of the home has
+"""What a shell is told to complete: runs, states, labels, searches, machine types and resources, as the server of the home has
 them. A server is never started for it, and an error is nothing to complete."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
+from orchestrator.remote.searches import Searches
 from orchestrator.states import State
 
 _RUNS = 100
@@ -50,6 +51,12 @@ def _labels(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
         yield from ((label, "") for label in item.labels)
 
 
+def _searches(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in reversed(Searches(client.transport).list(limit=_RUNS)):
+        yield str(item.number), " ".join(f"{item.kind}, {item.state}: {item.command}".split())
+    yield "latest", "the newest search"
+
+
 def _machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     for item in client.machine_types():
         yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
@@ -62,7 +69,7 @@ def _resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
         yield path + "/" * item.is_dir, ""
 
 
-runs, names, labels = _asking(_runs), _asking(_names), _asking(_labels)
+runs, names, labels, searches = _asking(_runs), _asking(_names), _asking(_labels), _asking(_searches)
 machine_types, resources = _asking(_machine_types), _asking(_resources)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.cli import show
+from orchestrator.cli import complete, show
 from orchestrator.cli.asking import Asked, build_spec
 from orchestrator.cli.command_files import command_files
 from orchestrator.cli.hints import Commanding
@@ -171,7 +171,7 @@ def _line(item: SearchSummary) -> list[str]:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search")
+@click.argument("search", shell_complete=complete.searches)
 @click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 @click.pass_context
@@ -211,7 +211,7 @@ def _show(found: SearchRecord) -> None:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search")
+@click.argument("search", shell_complete=complete.searches)
 def stop(search: str) -> None:
     """End SEARCH and keep the outputs of its runs. No further trial starts."""
     with connect() as client:
@@ -220,7 +220,7 @@ def stop(search: str) -> None:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search")
+@click.argument("search", shell_complete=complete.searches)
 def kill(search: str) -> None:
     """End SEARCH at once; the outputs of its active runs are lost. No further trial starts."""
     with connect() as client:
@@ -229,7 +229,7 @@ def kill(search: str) -> None:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search")
+@click.argument("search", shell_complete=complete.searches)
 @click.option("-b", "--background", is_flag=True, help="Do not wait for its end.")
 @click.option("--json", "json_", is_flag=True, help="Print it as JSON: at once with -b, else when it has ended.")
 @click.pass_context
@@ -247,7 +247,7 @@ def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> No
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search")
+@click.argument("search", shell_complete=complete.searches)
 @click.argument("name", default="")
 @click.option("--csv", "csv_", is_flag=True, help="As CSV, with a header.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")

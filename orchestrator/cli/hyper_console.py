@@ -92,9 +92,13 @@ class _Lines:
 
     def __init__(self) -> None:
         self._said: set[tuple[int, int | None]] = set()
+        self._message = ""
 
     def show(self, found: SearchRecord) -> None:
-        """Say the trials that have ended meanwhile."""
+        """Say the trials that have ended meanwhile, and why it waits."""
+        if found.state == SearchState.RUNNING and found.message not in ("", self._message):
+            show.warn(found.message)
+        self._message = found.message
         for trial in found.trials:
             if trial.state in FINAL and (trial.number, trial.run) not in self._said:
                 self._said.add((trial.number, trial.run))

@@ -167,6 +167,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Reason", run.message),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
+        ("Search", str(run.search or "")),
         ("Command", run.command),
         ("Description", run.description),
         ("Repository", run.repository),

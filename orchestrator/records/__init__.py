@@ -90,6 +90,7 @@ class RunRecord(RunSummary):
 
     spec: dict[str, Any] = field(repr=False)
     rerun_of: int | None
+    search: int | None
     mounts: list[dict[str, str]]
     mounted_by: list[int]
     attempt: int

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from orchestrator.errors import NotFound
 from orchestrator.records import AttemptRecord, EventRecord, RunRecord, RunSummary
 from orchestrator.store.database import Database
-from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs
+from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs, trials
 
 MAX_PAGE = 10_000
 _SUMMARY = [
@@ -110,6 +110,7 @@ class RunReader:
                 select(mounts.c.run).where(mounts.c.source_run == number).distinct().order_by(mounts.c.run)
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
+            search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
             ).all()
@@ -122,6 +123,7 @@ class RunReader:
         return RunRecord(
             **fields,
             labels=words,
+            search=search,
             mounts=[dict(item._mapping) for item in mounted],
             mounted_by=list(users),
             attempts=[AttemptRecord(*item[1:]) for item in tried],

@@ -141,6 +141,12 @@ class SearchStore:
             clean = {"state": SearchState.RUNNING, "wish": None, "ended_at": None, "message": ""}
             connection.execute(update(searches).where(searches.c.id == number).values(**clean))
 
+    def say(self, number: int, message: str) -> None:
+        """Tell whoever looks at a search why it does not go on; until its next trial is cast."""
+        this = and_(searches.c.id == number, searches.c.state == SearchState.RUNNING, searches.c.message != message)
+        with self._db.write() as connection:
+            connection.execute(update(searches).where(this).values(message=message))
+
     def end(self, number: int, message: str = "") -> None:
         """A search none of whose trials is open has ended: as was wished, or as its trials say."""
         with self._db.write() as connection:
@@ -271,6 +277,8 @@ def _record(
     search = _existing(connection, number)
     if search.state != SearchState.RUNNING or search.wish:
         return False
+    if search.message:
+        connection.execute(update(searches).where(searches.c.id == number).values(message=""))
     new = {"state": state, "value": None, "message": "", **columns}
     written = upsert(trials).values(search=number, number=trial, params=json.dumps(dict(params)), **new)
     waits = trials.c.state == TrialState.WAITING

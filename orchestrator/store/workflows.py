@@ -95,13 +95,13 @@ class WorkflowStore:
         Raises:
             Conflict: when the step does not wait any more; there must be no such run then.
         """
-        if not _move(connection, number, name, StepState.WAITING, StepState.CAST, run=run):
+        if not _move(connection, number, name, StepState.WAITING, StepState.CAST, run=run, message=""):
             raise Conflict(f"Step {name!r} of workflow {number} does not wait any more.")
 
     def reuse(self, number: int, name: str, run: int) -> None:
         """A step that waits is complete: an earlier run is what it asks for."""
         with self._db.write() as connection:
-            _move(connection, number, name, StepState.WAITING, StepState.COMPLETE, run=run, reused=True)
+            _move(connection, number, name, StepState.WAITING, StepState.COMPLETE, run=run, reused=True, message="")
 
     def settle(self, number: int, name: str, before: StepState, state: StepState, message: str = "") -> None:
         """Move a step from one state to another, unless somebody else has moved it."""
