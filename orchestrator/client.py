@@ -315,9 +315,10 @@ class Client:
         found = self._call("GET", "/doctor", read_limit_s=_EXAMINATION_LIMIT_S)
         return [record(CheckRecord, item) for item in found]
 
-    def collect(self, older_than_s: float, *, dry_run: bool = False) -> CollectionRecord:
-        """Remove images, environments and containers that nobody uses, and nobody used for so long."""
-        query = {"older_than_s": older_than_s, "dry_run": dry_run}
+    def collect(self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None) -> CollectionRecord:
+        """Remove what nobody uses, and nobody used for so long; beyond `keep_bytes` of a kind, what is younger, too."""
+        query: dict[str, float] = {"older_than_s": older_than_s, "dry_run": dry_run}
+        query |= {} if keep_bytes is None else {"keep_bytes": keep_bytes}
         found = self._call("POST", "/gc", params=query, read_limit_s=_COLLECTION_LIMIT_S)
         return CollectionRecord([record(CollectedRecord, item) for item in found["removed"]], found["warnings"])
 

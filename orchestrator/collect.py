@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from orchestrator import reclaim
+from orchestrator.environments import Limit
 from orchestrator.environments.collected import Removed
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
@@ -19,6 +21,8 @@ from orchestrator.workshop import Workshop
 _log = logging.getLogger(__name__)
 # A run that builds may take an image now and an environment an hour later; the store has neither before it has both.
 _OLDER_WHILE_BUILDING_S = 24 * 3600.0
+_TAKEN_S = 3600.0
+_NEVER_S = 1e10
 _ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
 _CALL_S = 0.01  # who is called reads the clock a little later
 
@@ -27,18 +31,24 @@ class _Collected(Protocol):
     def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[Removed]: ...
 
 
-def collect(shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool) -> CollectionRecord:
-    """Remove containers of ended runs, and images and environments that no active run uses and nobody used for long.
+def collect(
+    shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
+) -> CollectionRecord:
+    """Remove what nobody uses and nobody used for long.
+
+    These are containers of ended runs, images, environments, snapshots of the code, outputs and work dirs of archived runs.
 
     What cannot be looked at now (an engine that is down) is told in `warnings`, and does not keep the rest.
 
     Args:
         older_than_s: how long nobody must have used them.
         dry_run: only tell.
+        keep_bytes: environments may take so much, and outputs of archived runs, too: beyond that, the least recently used
+            go, however young. None for no bound.
     """
     removed: list[Removed] = []
     warnings: list[str] = []
-    for part in _parts(shop, scheduler, older_than_s, dry_run=dry_run):
+    for part in _parts(shop, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
         try:
             removed += part()
         except SpellError as error:
@@ -46,21 +56,13 @@ def collect(shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_ru
         except OSError as error:
             _log.exception("not all could be collected")
             warnings.append(f"{error.filename or 'A file'}: {error.strerror or error}")
-    return CollectionRecord([CollectedRecord(item.what, item.size_bytes) for item in removed], warnings)
+    return CollectionRecord([CollectedRecord(item.what, item.size_bytes, item.kind) for item in removed], warnings)
 
 
 def _parts(
-    shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool
+    shop: Workshop, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
 ) -> Iterator[Callable[[], Sequence[Removed]]]:
-    def unused(column: int, collected: _Collected) -> Sequence[Removed]:
-        # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
-        # is building still, or in the store.
-        began = time.time()
-        is_building = bool(shop.store.summaries(states=[State.BUILDING], limit=1))
-        keep = shop.store.in_use()[column]
-        unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
-        return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
-
+    before = time.time() - older_than_s
     for executor in shop.executors.values():
         if lack := executor.lacks():
             if executor.is_chosen:
@@ -68,8 +70,46 @@ def _parts(
             continue  # there is nothing of it that could be asked
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
-        yield functools.partial(unused, _IMAGES, executor.collect)
-    yield functools.partial(unused, _ENVIRONMENTS, shop.environments.collect)
+        yield functools.partial(_unused, shop, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
+    environments = functools.partial(_environments, shop, keep_bytes)
+    yield functools.partial(_unused, shop, _ENVIRONMENTS, environments, older_than_s, dry_run=dry_run)
+    # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
+    yield functools.partial(reclaim.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
+    yield functools.partial(reclaim.collect_work, shop, before, dry_run=dry_run)
+    yield functools.partial(reclaim.collect_snapshots, shop, min(before, time.time() - reclaim.CAST_S), dry_run=dry_run)
+
+
+def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[Removed]:
+    """Remove the least recently used environments until those that are left take no more than so much."""
+    environments = functools.partial(_environments, shop, keep_bytes)
+    return _unused(shop, _ENVIRONMENTS, environments, _NEVER_S, dry_run=False)
+
+
+def _environments(
+    shop: Workshop, keep_bytes: int | None, keep: set[str], older_than_s: float, *, dry_run: bool
+) -> Sequence[Removed]:
+    limit = None
+    if keep_bytes is not None:
+        # one that is young may have been taken by a run that is building, and is not in the store before it has all
+        young_s = _TAKEN_S if _is_building(shop) else 0.0
+        limit = Limit(keep_bytes, time.time() - young_s)
+    return shop.environments.collect(keep, older_than_s, dry_run=dry_run, limit=limit)
+
+
+def _unused(
+    shop: Workshop, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
+) -> Sequence[Removed]:
+    # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
+    # is building still, or in the store.
+    began = time.time()
+    is_building = _is_building(shop)
+    keep = shop.store.in_use()[column]
+    unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
+    return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
+
+
+def _is_building(shop: Workshop) -> bool:
+    return bool(shop.store.summaries(states=[State.BUILDING], limit=1))
 
 
 def _warn(lack: str) -> Sequence[Removed]:

@@ -15,6 +15,7 @@ $SPELL_HOME                     default ~/.spell
     environments/KEY/           Python environments
     work/2/                     the work dir of a run that is not sealed yet
     runtime/                    what is importable in every run; bin/spell
+    removed/                    what is being removed
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Home:
         self.environments = self.store / "environments"
         self.work = self.store / "work"
         self.runtime = self.store / "runtime"
+        self.removed = self.store / "removed"
 
     @property
     def socket(self) -> Path:
@@ -120,6 +122,7 @@ class Home:
                 self.environments,
                 self.work,
                 self.runtime,
+                self.removed,
             ):
                 folder.mkdir(exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)

@@ -16,6 +16,7 @@ from orchestrator.records import FileRecord
 from orchestrator.spec import relative_parts
 from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
 from orchestrator.store import Store
+from orchestrator.store.garbage import removed_error
 
 _CHUNK_BYTES = 1 << 20
 _LOOK_BACK_BYTES = 1 << 30  # a run may make its log as long as files can be, without a single line in it
@@ -60,6 +61,8 @@ class Resources:
                     f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {run.state}'}.",
                     "" if what else f"Wait for it: spell wait {run.number}",
                 )
+            if self._store.garbage.is_removed(run.number):
+                raise removed_error(run.number)
         try:
             self.path(canonical)
         except NotFound as error:
@@ -87,6 +90,8 @@ class Resources:
             if run.state in ACTIVE:
                 words = f"Run {run.number} is still {run.state}; its outputs appear when it has ended."
                 return Conflict(words, f"Wait for it: spell wait {run.number}")
+            if self._store.garbage.is_removed(run.number):
+                return removed_error(run.number)
         there = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 

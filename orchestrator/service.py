@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -59,6 +60,7 @@ class Service:
         self._meter = Meter(self.store, scheduler)
         self._reuse = Reuse(workshop)
         self._started_at = time.time()
+        self._collecting = threading.Lock()  # two at once would tell of the same things
 
     def cast(
         self, spec: RunSpec, *, reuse: bool = False, with_run: WithRun = lambda _connection, _number: None
@@ -163,7 +165,7 @@ class Service:
 
     def _require_code(self, spec: RunSpec) -> None:
         code = spec.code
-        if code and not (self.home.tree(code.tree).exists() and (not code.diff or self.home.blob(code.diff).exists())):
+        if code and not self.shop.blobs.has(code.tree, code.diff):
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
 
     def _machine_type(self, name: str) -> MachineType:
@@ -231,9 +233,10 @@ class Service:
         """What works here, and what does not."""
         return doctor.examine(self.shop, self.default_executor)
 
-    def collect(self, older_than_s: float, *, dry_run: bool) -> CollectionRecord:
-        """Remove what earlier runs have left and nobody uses any more."""
-        return collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run)
+    def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
+        """Remove what earlier runs have left and nobody uses any more; see `collect.collect`."""
+        with self._collecting:
+            return collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
 
     def machines(self) -> list[MachineRecord]:
         """All machine types, and how many more runs of each would start at once."""

@@ -40,7 +40,7 @@ VERBS = {
     "image": ("orchestrator.cli.image", "Bake an environment into an image, for registries."),
     "server": ("orchestrator.cli.server", "Start, stop and look at the server."),
     "doctor": ("orchestrator.cli.doctor", "Say what works here, and what to do about what does not."),
-    "gc": ("orchestrator.cli.server", "Make room: remove what nobody uses any more."),
+    "gc": ("orchestrator.cli.gc", "Make room: remove what nobody uses any more."),
     "completion": ("orchestrator.cli.completion", "Print the shell's completion script."),
 }
 

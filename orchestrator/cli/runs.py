@@ -160,6 +160,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     spec, code = run.spec, run.spec["code"] or {}
     took = "" if run.duration_s is None else show.duration(run.duration_s)
     outputs = f"{run.outputs_count} files, {show.size(run.outputs_bytes)}" if run.outputs_count else ""
+    if run.outputs_removed_at is not None:
+        outputs += f"; removed by spell gc, {show.clock(run.outputs_removed_at)}"
     facts = [
         ("Run", str(run.number)),
         ("Name", run.name),

@@ -1,4 +1,4 @@
-"""The server and the machine: server start|stop|status|logs, machine-types, gc."""
+"""The server and the machine: server start|stop|status|logs, machine-types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from orchestrator.launch import ensure_server, is_served
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0
 _LOOK_S = 0.02
-_DAY_S = 86400.0
 
 
 @click.group(context_settings=_HELP)
@@ -94,30 +93,3 @@ def machine_types(json_: bool) -> None:
         for item in found
     ]
     show.table(["NAME", "CPUS", "MEMORY", "GPUS", "FREE NOW"], rows)
-
-
-@click.command(context_settings=_HELP)
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option(
-    "--older-than",
-    "days",
-    type=click.FloatRange(0, 36500),
-    default=7,
-    show_default=True,
-    metavar="DAYS",
-    help="Only what nobody has used for so many days.",
-)
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
-def gc(dry_run: bool, days: float, json_: bool) -> None:
-    """Make room: remove containers of ended runs, and images and environments that nobody uses. Outputs stay."""
-    with connect() as client:
-        found = client.collect(days * _DAY_S, dry_run=dry_run)
-    for words in found.warnings:
-        show.warn(words)
-    if json_:
-        show.as_json(found)
-        return
-    if found.removed:
-        show.table(["SIZE", "WHAT"], [[show.size(item.size_bytes), item.what] for item in found.removed])
-    freed = show.size(sum(item.size_bytes for item in found.removed))
-    show.say(f"{'Would free' if dry_run else 'Freed'} {freed}.")

@@ -29,6 +29,7 @@ from orchestrator.environments.here import Here
 from orchestrator.environments.images import ImageRequest, Images
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
+from orchestrator.environments.unused import Limit
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Here",
     "ImageRequest",
     "Images",
+    "Limit",
     "Place",
     "Removed",
     "check_request",

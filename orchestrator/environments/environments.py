@@ -37,7 +37,7 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import Asked, EnvironmentRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
-from orchestrator.environments.unused import collect, mark_used
+from orchestrator.environments.unused import Limit, collect, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
 from orchestrator.errors import BuildFailed, SpellError
 from orchestrator.home import Home
@@ -132,15 +132,18 @@ class Environments:
         """Compile all environments that have no byte code yet, here and now."""
         self._compiler.compile_pending()
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+    def collect(
+        self, keep: set[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
+    ) -> list[Removed]:
         """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
 
         Args:
             keep: the keys of environments that runs use.
             older_than_s: seconds since the last use, until now: what is used while this works stays.
             dry_run: only tell.
+            limit: see `unused.collect`.
         """
-        return collect(self._home.environments, keep, older_than_s, dry_run=dry_run)
+        return collect(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
 
     def _settings(self, asked: Asked) -> UvSettings:
         return uv_settings(self._variables, self._folder, asked.options)

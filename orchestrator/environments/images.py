@@ -300,7 +300,7 @@ class Images:
         with contextlib.suppress(EngineError), self._engine.told():
             below = int(self._engine.api.inspect_image(image["Labels"].get("spell.base", ""))["Size"])
         name = next(iter(image["RepoTags"] or ()), image["Id"])
-        return Removed(f"image {name}", max(0, int(image["Size"]) - below))
+        return Removed(f"image {name}", max(0, int(image["Size"]) - below), "image")
 
     def _remove(self, image: dict[str, Any]) -> bool:
         """Remove an image, with what the builder left of its steps; False when somebody uses it after all."""

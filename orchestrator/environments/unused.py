@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.environments import uv_cache
@@ -16,12 +18,27 @@ from orchestrator.environments.lock import hold_if_free
 from orchestrator.environments.published import published_folders
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much room environments may take.
+
+    Attributes:
+        keep_bytes: so much.
+        before: seconds since the epoch; what was used since stays, whatever it takes.
+    """
+
+    keep_bytes: int
+    before: float
+
+
 def mark_used(environment: Path) -> None:
     """Note that an environment is used now."""
     os.utime(environment)
 
 
-def collect(environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+def collect(
+    environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
+) -> list[Removed]:
     """Remove the environments that have not been used for so long, and what only they had of uv's cache for containers.
 
     Args:
@@ -29,19 +46,36 @@ def collect(environments: Path, keep: Collection[str], older_than_s: float, *, d
         keep: keys of those that stay.
         older_than_s: seconds since the last use, until now: what is used while this works stays.
         dry_run: only tell.
+        limit: of those that are left, the least recently used go, too, until they take no more than that.
     """
     before = time.time() - older_than_s
-    found = []
-    for path in published_folders(environments):
-        if path.name in keep or _is_used(path, before):
+    found, kept_bytes = [], 0
+    for path in _in_order(environments, keep):
+        size_bytes = _own_bytes(path) if limit else 0
+        kept_bytes += size_bytes
+        is_too_much = limit is not None and kept_bytes > limit.keep_bytes
+        bound = max(before, limit.before) if limit and is_too_much else before
+        if path.name in keep or _is_used(path, bound):
             continue
         with hold_if_free(environments, path.name) as held:
             size_bytes = _own_bytes(path) if held else 0
-            if held and (dry_run or remove_environment(path, lambda aside: _is_used(aside, before))):
-                found.append(Removed(f"environment {path.name}", size_bytes))
+            if held and (dry_run or remove_environment(path, functools.partial(_is_used, before=bound))):
+                found.append(Removed(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
     return found + uv_cache.collect(environments, before, dry_run=dry_run)
+
+
+def _in_order(environments: Path, keep: Collection[str]) -> list[Path]:
+    """What is in use, then what was used last."""
+
+    def rank(path: Path) -> tuple[bool, float]:
+        try:
+            return path.name not in keep, -path.stat().st_mtime
+        except FileNotFoundError:
+            return True, 0.0
+
+    return sorted(published_folders(environments), key=rank)
 
 
 def _is_used(environment: Path, before: float) -> bool:

@@ -67,7 +67,7 @@ def collect(environments: Path, before: float, *, dry_run: bool) -> list[Removed
                         with suppress(OSError):
                             os.rename(name, Path(aside, name), src_dir_fd=archives)
                 if unlinked:
-                    return [Removed("packages in uv's cache", sum(unlinked.values()))]
+                    return [Removed("packages in uv's cache", sum(unlinked.values()), "package")]
     return []
 
 

@@ -104,6 +104,7 @@ class RunRecord(RunSummary):
     max_rss_bytes: int | None
     outputs_count: int
     outputs_bytes: int
+    outputs_removed_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +201,14 @@ class CheckRecord:
 
 @dataclass(frozen=True, slots=True)
 class CollectedRecord:
-    """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took."""
+    """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took.
+
+    `kind` is `environment`, `image`, `package`, `snapshot`, `outputs` or `work`.
+    """
 
     what: str
     size_bytes: int
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from orchestrator import config as configuration
-from orchestrator import machine, runenv, workdir
+from orchestrator import machine, reclaim, runenv, workdir
 from orchestrator.baking import Baker
 from orchestrator.conductor import Conductor
 from orchestrator.config import Config
@@ -122,6 +122,7 @@ class Assembly:
 def _sweep(shop: Workshop) -> None:
     """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
     shop.blobs.sweep()
+    reclaim.finish(shop)
     for path in shop.home.work.iterdir():
         try:
             run = shop.store.record(int(path.name))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +19,7 @@ from orchestrator.home import Home
 from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest
 
 _CHUNK_BYTES = 1 << 20
+_USED_S = 600.0
 
 
 class BlobStore:
@@ -23,10 +27,30 @@ class BlobStore:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self._lock = threading.RLock()
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of the digests that are not here."""
-        return sorted(digest for digest in digests if not self._home.blob(digest).exists())
+        """Those of the digests that are not here. The others are used now: nobody collects them for a while."""
+        with self._lock:
+            return sorted(digest for digest in digests if not _is_there(self._home.blob(digest)))
+
+    def has(self, tree: str, diff: str) -> bool:
+        """Whether a snapshot is here, with the difference to its commit where it has one; then it is used now."""
+        with self._lock:
+            return _is_there(self._home.tree(tree)) and (not diff or _is_there(self._home.blob(diff)))
+
+    def remove(self, path: Path, before: float) -> int | None:
+        """Remove a blob or manifest that nobody has used since; the room that gave back, in bytes; None when it stays.
+
+        Args:
+            path: of the blob or manifest.
+            before: seconds since the epoch.
+        """
+        with self._lock:
+            size_bytes = unused_bytes(path, before)
+            if size_bytes is not None:
+                path.unlink(missing_ok=True)
+            return size_bytes
 
     def put(self, digest: str, chunks: Iterable[bytes]) -> None:
         """Keep a blob.
@@ -48,7 +72,8 @@ class BlobStore:
             if hashing.hexdigest() != digest:
                 raise InvalidConfig("A file of the snapshot changed while it was sent.", "Cast again.")
             target.parent.mkdir(exist_ok=True)
-            beside.rename(target)
+            with self._lock:
+                beside.rename(target)
         except OSError as error:
             raise _disk_error(error, "the code could not be stored") from error
         finally:
@@ -56,6 +81,10 @@ class BlobStore:
 
     def put_tree(self, manifest: Manifest) -> list[str]:
         """Keep a manifest when all its blobs are here; else the digests of those that are missing."""
+        with self._lock:
+            return self._put_tree(manifest)
+
+    def _put_tree(self, manifest: Manifest) -> list[str]:
         missing = self.missing(manifest.digests)
         if not missing:
             path = self._home.tree(manifest.tree)
@@ -145,6 +174,27 @@ class BlobStore:
         for folder in (self._home.blobs, self._home.trees):
             for path in folder.glob("incoming-*"):
                 path.unlink(missing_ok=True)
+
+
+def unused_bytes(path: Path, before: float) -> int | None:
+    """The room that a file takes which nobody has used since `before`; None for any other."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_blocks * 512 if info.st_mtime <= before else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there; then its time says that it is used now, give or take `_USED_S`."""
+    try:
+        is_fresh = abs(time.time() - path.stat().st_mtime) < _USED_S
+    except OSError:
+        return False
+    if not is_fresh:
+        with contextlib.suppress(OSError):  # another person's
+            os.utime(path)
+    return True
 
 
 def free_bytes(path: Path) -> int:

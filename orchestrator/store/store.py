@@ -20,6 +20,7 @@ from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
+from orchestrator.store.garbage import GarbageStore, refuse_removed
 from orchestrator.store.notifications import NotificationStore, add_notifications
 from orchestrator.store.reading import RunReader
 from orchestrator.store.reuse import ReuseStore
@@ -60,6 +61,7 @@ class Store(RunReader, DetailStore):
         self.attempts = AttemptStore(database)
         self.workflows = WorkflowStore(database)
         self.searches = SearchStore(database)
+        self.garbage = GarbageStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 
@@ -105,6 +107,7 @@ class Store(RunReader, DetailStore):
                         source_run=int(source[1]) if source[0] == "runs" else None,
                     )
                 )
+            refuse_removed(connection, number)
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))
             _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")

@@ -70,6 +70,7 @@ runs = Table(
     Column("wish_reason", String),
     Column("wish_detail", Text, nullable=False, default="", server_default=text("''")),
     Column("not_before", Float),
+    Column("outputs_removed_at", Float),
     Index("runs_state", "state", "number"),
     Index("runs_name", "name", "number"),
     Index("runs_held", "number", sqlite_where=text("held")),
@@ -116,6 +117,7 @@ artifacts = Table(
     Column("sha256", String),
     Column("note", Text, nullable=False, default=""),
     Index("artifacts_unhashed", "run", sqlite_where=text("sha256 IS NULL AND note = ''")),
+    Index("artifacts_content", "sha256", "run", sqlite_where=text("size >= 4096 AND sha256 <> ''")),
 )
 
 metrics = Table(

@@ -50,9 +50,10 @@ def collect(
     verbs: Verbs,
     older_than_s: Annotated[float, Query(ge=0, lt=1e10)],
     dry_run: bool = False,  # noqa: FBT001, FBT002  of the query
+    keep_bytes: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
 ) -> Response:
     """Remove what earlier runs have left, and nobody uses and nobody used for so long."""
-    return answer(verbs.collect(older_than_s, dry_run=dry_run))
+    return answer(verbs.collect(older_than_s, keep_bytes, dry_run=dry_run))
 
 
 @router.get("/stats", response_model=list[StatRecord])

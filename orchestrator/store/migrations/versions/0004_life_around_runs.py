@@ -17,6 +17,8 @@ STATEMENTS = (
     "ALTER TABLE runs ADD COLUMN wish_reason VARCHAR",
     "ALTER TABLE runs ADD COLUMN wish_detail TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE runs ADD COLUMN not_before FLOAT",
+    "ALTER TABLE runs ADD COLUMN outputs_removed_at FLOAT",
+    "CREATE INDEX artifacts_content ON artifacts (sha256, run) WHERE size >= 4096 AND sha256 <> ''",
     (
         "CREATE TABLE links (alias VARCHAR NOT NULL, resource TEXT NOT NULL, source_run INTEGER, created_at "
         "FLOAT NOT NULL, PRIMARY KEY (alias))"

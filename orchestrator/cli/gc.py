@@ -1,0 +1,73 @@
+"""`spell gc`: make room."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from orchestrator.cli import show
+from orchestrator.client import connect
+from orchestrator.records import CollectionRecord
+
+_DAY_S = 86400.0
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)I?B?", re.IGNORECASE | re.ASCII)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: `500M`, `20GB`, `1.5TiB`, all 1024-based as every size that spell shows."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        found = _SIZE.fullmatch(str(value).strip())
+        if not found:
+            self.fail(f"{value!r} is not a size; write it as 500M or 20GB.", param, ctx)
+        return int(float(found[1]) * 1024 ** _POWERS[found[2].upper()])
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--older-than",
+    "days",
+    type=click.FloatRange(0, 36500),
+    default=7,
+    show_default=True,
+    metavar="DAYS",
+    help="Only what nobody has used for so many days.",
+)
+@click.option(
+    "--keep-size",
+    "keep_bytes",
+    type=Size(),
+    metavar="SIZE",
+    help="Then what is younger, too, least recently used first, until environments take no more than SIZE (20GB), and "
+    "outputs of archived runs no more than that.",
+)
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
+    """Make room: remove what nobody uses. Outputs, code and environments of kept runs stay.
+
+    These go: containers of ended runs; images, environments and snapshots of the code that nobody needs; outputs of
+    archived runs that no kept run mounted and no link leads to."""
+    with connect() as client:
+        found = client.collect(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
+    for words in found.warnings:
+        show.warn(words)
+    if json_:
+        show.as_json(found)
+        return
+    _tell(found, "Would free" if dry_run else "Freed")
+
+
+def _tell(found: CollectionRecord, verb: str) -> None:
+    if found.removed:
+        show.table(["SIZE", "WHAT"], [[show.size(item.size_bytes), item.what] for item in found.removed])
+    by_kind: dict[str, int] = {}
+    for item in found.removed:
+        by_kind[item.kind] = by_kind.get(item.kind, 0) + item.size_bytes
+    parts = ", ".join(f"{kind} {show.size(count)}" for kind, count in by_kind.items())
+    show.say(f"{verb} {show.size(sum(by_kind.values()))}{f': {parts}' if len(by_kind) > 1 else ''}.")
