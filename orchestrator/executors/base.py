@@ -85,6 +85,7 @@ class Launch:
         network: `bridge` or `none`; "" for the executor's own choice.
         timeout_s: stop after this running time; None for never.
         grace_s: between TERM and KILL.
+        secrets: more variables, hidden in `repr`; they reach the command in memory only, and its log says `***` for them.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Launch:
     network: str
     timeout_s: float | None
     grace_s: float
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def writable(self) -> tuple[Path, ...]:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.executors.supervisor.container import RESULT_BYTES
+from orchestrator.executors.supervisor.telling import line_of
 from orchestrator.executors.verdict import is_verdict
 
 _PAUSE_S = 0.01
+_LOOK_MS = 50
 _VERDICT_BYTES, _LAST_BYTES = 4 * RESULT_BYTES, 4096
 
 
-def make_files(folder: Path, log: Path) -> None:
+def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
     """Make the files that keeper and spelld share, and the second names by which the keeper finds them."""
     os.mkfifo(folder / "line", 0o600)
     with (folder / "result").open("wb") as result:
@@ -29,6 +31,8 @@ def make_files(folder: Path, log: Path) -> None:
     for path in (folder / "line", folder / "result", folder / "errors"):
         os.link(path, folder / "inside" / path.name)
     os.link(log, folder / "inside" / "log")
+    if has_secrets:
+        os.mkfifo(folder / "inside" / "secrets", 0o600)
 
 
 def request_name(nonce: str) -> str:
@@ -68,6 +72,33 @@ def opened(line: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def telling(folder: Path, secrets: Mapping[str, str]) -> Iterator[None]:
+    """Tell a keeper its secrets while it starts; through a pipe, so that no disk ever has them."""
+    if not secrets:
+        yield
+        return
+    # opened for both, it waits for nobody, and the keeper sees its end only when we are gone
+    fd, over = os.open(folder / "inside" / "secrets", os.O_RDWR | os.O_NONBLOCK), threading.Event()
+    thread = threading.Thread(target=_tell, args=(fd, line_of(secrets), over), name="tell", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        os.close(fd)
+
+
+def _tell(fd: int, words: bytes, over: threading.Event) -> None:
+    poll, left = select.poll(), memoryview(words)
+    poll.register(fd, select.POLLOUT)
+    while left and not over.is_set():
+        if poll.poll(_LOOK_MS):
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(fd, left) :]
 
 
 def has_word(line: int, timeout_s: float) -> bool:

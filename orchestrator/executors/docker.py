@@ -136,11 +136,11 @@ class DockerExecutor(Executor):
         container = f"spell-{self._home_key}-{launch.number}-a{launch.attempt}-{nonce}"
         try:
             handle = self._claim(launch, container, nonce)
-            files.make_files(folder, launch.log)
+            files.make_files(folder, launch.log, has_secrets=bool(launch.secrets))
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"{error.filename}: {error.strerror}") from error
-        with files.opened(folder / "line") as line:
+        with files.opened(folder / "line") as line, files.telling(folder, launch.secrets):
             try:
                 with self._engine.told():
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)

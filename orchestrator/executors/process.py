@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from orchestrator.executors.mounting import inside, is_disk_full, make_mount_poi
 from orchestrator.executors.supervisor import identity
 from orchestrator.executors.supervisor import main as supervisor
 from orchestrator.executors.supervisor.judge import VERSION
+from orchestrator.executors.supervisor.telling import line_of
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
@@ -119,9 +120,11 @@ class ProcessExecutor(Executor):
     def start(self, launch: Launch) -> Handle:
         try:
             self._write_request(launch)
-            words = self._nursery.start(launch.folder)
+            words = self._nursery.start(launch.folder, launch.secrets)
             if not words and not (launch.folder / "claim.json").exists():
-                words = self._nursery.start(launch.folder)  # the nursery was killed; the claim makes a second try safe
+                words = self._nursery.start(
+                    launch.folder, launch.secrets
+                )  # the nursery was killed; the claim makes a second try safe
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
@@ -235,18 +238,35 @@ class _Nursery:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
-    def start(self, folder: Path) -> dict[str, Any]:
+    def start(self, folder: Path, secrets: Mapping[str, str]) -> dict[str, Any]:
         """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died without one."""
         read_fd, write_fd = os.pipe()
         with os.fdopen(read_fd, "rb") as report:
             try:
                 with (folder / "supervisor.log").open("ab") as errors:
-                    self._send(os.fsencode(folder), [write_fd, errors.fileno()])
+                    fds = [write_fd, errors.fileno()]
+                    if secrets:
+                        self._send_telling(os.fsencode(folder), fds, line_of(secrets))
+                    else:
+                        self._send(os.fsencode(folder), fds)
             finally:
                 os.close(write_fd)
             line = report.readline()
         words: dict[str, Any] = json.loads(line) if line else {}
         return words
+
+    def _send_telling(self, message: bytes, fds: list[int], line: bytes) -> None:
+        """Send it with a pipe, and this line through that."""
+        read_fd, write_fd = os.pipe()
+        with os.fdopen(write_fd, "wb", buffering=0) as telling:
+            try:
+                self._send(message, [*fds, read_fd])
+            finally:
+                os.close(read_fd)
+            left = memoryview(line)
+            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone: its report says so
+                while left:
+                    left = left[telling.write(left) or 0 :]
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         with self._lock:

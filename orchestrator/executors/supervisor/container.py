@@ -5,6 +5,8 @@ spelld holds other names (hard links) of the same files:
 
     request-NONCE.json  what to do. Who removes it takes the attempt, once and for all: we, or a spelld that came back and
                         takes it as never started
+    secrets             a named pipe that tells them, where there are some; read before the request is taken, so that an
+                        attempt whose secrets did not come was never started
     line                a named pipe, held open as long as we live: spelld reads from it that the command has started, and
                         sees its end at once
     log                 gets the command's output
@@ -22,6 +24,7 @@ import signal
 
 from orchestrator.executors.supervisor import isolation, keeper
 from orchestrator.executors.supervisor.judge import judge
+from orchestrator.executors.supervisor.telling import read_secrets
 
 TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ def main(folder: str, request_name: str) -> None:
     os.chdir(folder)
     os.dup2(os.open("errors", os.O_WRONLY | os.O_APPEND), 2)
     line = os.open("line", os.O_RDWR)  # opened so, it needs nobody at the other end
+    secrets = _secrets()
+    if secrets is None:
+        return
     request = _take(request_name)
     if request is None:
         os.write(line, b'{"taken": true}\n')
@@ -50,13 +56,23 @@ def main(folder: str, request_name: str) -> None:
         os.unlink(name)
     request["argv"] = ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", request["command"]]
     request["env"] = {**env, **request["env"]}
-    verdict = judge(lambda: _keep(request, line, log), folder, _oom_kills, only_when_killed=False)
+    verdict = judge(lambda: _keep(request, line, log, secrets), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
     os.pwrite(result, json.dumps(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
     if verdict["error"]:
         os.write(line, (json.dumps({"error": verdict["error"]}) + "\n").encode())
     os._exit(0)  # spelld sees the end of our pipe; there is nothing that Python had to tidy up
+
+
+def _secrets() -> dict[str, bytes] | None:
+    """The secrets of the run; None when spelld was gone before it had told all."""
+    try:
+        fd = os.open("secrets", os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return {}
+    os.unlink("secrets")
+    return read_secrets(fd)
 
 
 def _take(request_name: str) -> dict[str, Any] | None:
@@ -77,9 +93,9 @@ def _env() -> dict[str, str]:
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
-def _keep(request: dict[str, Any], line: int, log: int) -> dict[str, Any]:
+def _keep(request: dict[str, Any], line: int, log: int, secrets: dict[str, bytes]) -> dict[str, Any]:
     read_fd, write_fd = os.pipe()
-    keeper.Keeper(request, write_fd, os.dup(line), log).lead()
+    keeper.Keeper(request, write_fd, os.dup(line), log, secrets).lead()
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as words:
         return dict(json.loads(words.readlines()[-1]))

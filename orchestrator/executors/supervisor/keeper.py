@@ -10,6 +10,7 @@ subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kil
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -22,15 +23,23 @@ TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the
 if TYPE_CHECKING:
     from typing import Any
 
+    from orchestrator.executors.supervisor.masking import MaskedLog
+
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01
 
 
 class Keeper:
-    """Runs one command to its end."""
+    """Runs one command to its end.
 
-    def __init__(self, request: dict[str, Any], result_fd: int, report_fd: int, log_fd: int) -> None:
-        self.request = request
+    Args:
+        secrets: more variables of the command, of which its log says nothing.
+    """
+
+    def __init__(
+        self, request: dict[str, Any], result_fd: int, report_fd: int, log_fd: int, secrets: dict[str, bytes]
+    ) -> None:
+        self.request, self.secrets = request, secrets
         self.result_fd = result_fd
         self.report_fd = report_fd
         self.log_fd = log_fd
@@ -56,11 +65,30 @@ class Keeper:
     def lead(self) -> None:
         """Run the command, write its result, return when nothing of the run is left."""
         started = time.monotonic()
+        masked = self._mask()
         self.command_pid = self._start()
+        if masked:
+            masked.begin()
         if self.command_pid:
             self.started_at = time.time()
             self._report_start()
             self._watch(started)
+        if masked:
+            masked.end()
+
+    def _mask(self) -> MaskedLog | None:
+        """What stands between the command and its log, where it has secrets that can be masked."""
+        if not self.secrets:
+            return None
+        masking = importlib.import_module(
+            "orchestrator.executors.supervisor.masking"
+        )  # what most runs need not wait for
+        patterns = masking.patterns_of(self.secrets.values())
+        if not patterns:
+            return None
+        masked: MaskedLog = masking.MaskedLog(self.log_fd, patterns)
+        self.log_fd = masked.fd
+        return masked
 
     def _start(self) -> int:
         """Fork the command. Returns its pid, or 0 after the failure to start it was told."""
@@ -96,7 +124,7 @@ class Keeper:
         os.dup2(self.log_fd, 2)
         os.umask(0o022)
         argv = self.request["argv"]
-        os.execve(argv[0], argv, self.request["env"])
+        os.execve(argv[0], argv, {**self.request["env"], **self.secrets})
 
     def _watch(self, started: float) -> None:
         limit_s = self.request["timeout_s"]

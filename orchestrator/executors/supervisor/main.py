@@ -24,6 +24,7 @@ from typing import Any
 
 from orchestrator.executors.supervisor import identity, isolation, keeper
 from orchestrator.executors.supervisor.judge import VERSION, MountError, judge, words_of
+from orchestrator.executors.supervisor.telling import read_secrets
 
 _VERDICT_BYTES = 4096
 
@@ -48,10 +49,17 @@ def myself() -> dict[str, Any]:
     return {"version": VERSION, "pid": pid, "boot_id": identity.boot_id(), "start_time": identity.start_time(pid)}
 
 
-def main(folder_name: str) -> int:
-    """Supervise the attempt in this folder to its end. Returns the exit status of the supervisor itself."""
+def main(folder_name: str, secrets_fd: int | None = None) -> int:
+    """Supervise the attempt in this folder to its end. Returns the exit status of the supervisor itself.
+
+    Args:
+        secrets_fd: a pipe that tells its secrets; None when it has none.
+    """
     folder = Path(folder_name)
     request = _request(folder)
+    secrets = {} if secrets_fd is None else read_secrets(secrets_fd)
+    if secrets is None:
+        return 1  # spelld was killed; whoever comes after it finds that nothing was started
     signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
     try:
         if request is None or not claim(folder, myself()):
@@ -61,7 +69,7 @@ def main(folder_name: str) -> int:
     except OSError as error:
         _report({"error": words_of(error)})
         return 1
-    verdict = judge(lambda: _supervise(request, files.log), folder_name, _oom_kills, only_when_killed=True)
+    verdict = judge(lambda: _supervise(request, files.log, secrets), folder_name, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
@@ -77,7 +85,7 @@ def _request(folder: Path) -> dict[str, Any] | None:
     return words
 
 
-def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
+def _supervise(request: dict[str, Any], log_fd: int, secrets: dict[str, bytes]) -> dict[str, Any]:
     """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
     if request["isolation"] == "namespaces":
         isolation.enter_namespaces()
@@ -93,7 +101,7 @@ def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        _be_keeper(request, result_write, go_read, log_fd)
+        _be_keeper(keeper.Keeper(request, result_write, sys.stdout.fileno(), log_fd, secrets), go_read)
     os.close(result_write)
     os.close(go_read)
     os.write(go_write, b"g")
@@ -110,12 +118,12 @@ def _supervise(request: dict[str, Any], log_fd: int) -> dict[str, Any]:
     return {"signal": int(signal.SIGKILL), "error": lost}
 
 
-def _be_keeper(request: dict[str, Any], result_fd: int, go_fd: int, log_fd: int) -> None:
+def _be_keeper(one: keeper.Keeper, go_fd: int) -> None:
     try:
-        keeper.Keeper(request, result_fd, sys.stdout.fileno(), log_fd).run(go_fd)
+        one.run(go_fd)
     except OSError as error:
         words = {"error": words_of(error)}
-        os.write(result_fd, (json.dumps(words) + "\n").encode())
+        os.write(one.result_fd, (json.dumps(words) + "\n").encode())
     finally:
         os._exit(1)
 

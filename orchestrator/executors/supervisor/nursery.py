@@ -2,7 +2,7 @@
 
 Starting an interpreter for each run takes 20 times as long. spelld keeps one nursery; it ends with spelld, its
 supervisors do not. Each message on the socket is the folder of an attempt, with two descriptors: the supervisor's
-standard output (its report to spelld) and its standard error.
+standard output (its report to spelld) and its standard error; a third one is a pipe that tells secrets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from orchestrator.executors.supervisor import main as supervisor
 
 _MESSAGE_BYTES = 65536
+_SECRETS = 3  # the descriptor that tells them
 _FAILED = 70  # EX_SOFTWARE of sysexits.h; nobody waits for it, but a debugger may look
 
 
@@ -23,7 +24,7 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors: nobody waits for them here
     requests = socket.socket(fileno=os.dup(0))
     while True:
-        message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)
+        message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 3)
         if not message:
             return 0
         try:
@@ -46,7 +47,7 @@ def _become_supervisor(folder: str, fds: list[int]) -> None:
         for number, fd in enumerate((empty, *fds)):
             os.dup2(fd, number)
             os.close(fd)
-        status = supervisor.main(folder)
+        status = supervisor.main(folder, _SECRETS if len(fds) > 2 else None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -1,0 +1,36 @@
+"""How secrets come to a keeper: through a pipe, as one line of JSON, and so in memory only."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+
+TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHUNK_BYTES = 65536
+
+
+def line_of(secrets: Mapping[str, str]) -> bytes:
+    """What spelld writes: variables and their values."""
+    return json.dumps(dict(secrets)).encode() + b"\n"
+
+
+def read_secrets(fd: int) -> dict[str, bytes] | None:
+    """What is written into this pipe, which is closed; None when who writes was gone before it had written all."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    said = b""
+    while not said.endswith(b"\n"):
+        poll.poll()
+        chunk = os.read(fd, _CHUNK_BYTES)
+        if not chunk:
+            break
+        said += chunk
+    os.close(fd)
+    if not said.endswith(b"\n"):
+        return None
+    # bytes, as this process may believe in another encoding than UTF-8
+    return {name: value.encode() for name, value in json.loads(said).items()}
