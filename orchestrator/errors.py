@@ -15,7 +15,7 @@
     ├── VersionMismatch         client and server do not speak the same version
     ├── HomeUnusable            the home cannot be read or written
     └── PhaseFailed             a phase of a run's life failed; carries the end reason
-        ├── BuildFailed, MountFailed, CodeFailed, ExecutorFailed, SaveFailed
+        ├── BuildFailed, MountFailed, CodeFailed, SecretLost, ExecutorFailed, SaveFailed
         └── DiskFull
 
 One table (`BY_CODE`) turns what travels over the wire back into these.
@@ -149,6 +149,12 @@ class CodeFailed(PhaseFailed):
     """The code could not be unpacked, or does not hash to what was sent."""
 
     code, reason = "code_failed", "code_failed"
+
+
+class SecretLost(PhaseFailed):
+    """A secret of a run was removed meanwhile, or cannot be opened. Set it again."""
+
+    code, reason = "secret_lost", "secret_lost"
 
 
 class ExecutorFailed(PhaseFailed):

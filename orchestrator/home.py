@@ -9,6 +9,7 @@ $SPELL_HOME                     default ~/.spell
     spell.ballast               let go when the disk is full, so that this can be recorded
     spelld.sock, .lock, .log    the server
     webhook.key                 what messages to webhooks are signed with
+    secrets.key                 what secrets are sealed with
     records/2/                  log, build log, metrics, and one folder for each attempt
     blobs/ab/cdef…              content of snapshots
     trees/TREE.json             manifests of snapshots
@@ -74,6 +75,7 @@ class Home:
         self.lock = self.store / "spelld.lock"
         self.server_log = self.store / "spelld.log"
         self.webhook_key = self.store / "webhook.key"
+        self.secrets_key = self.store / "secrets.key"
         self.records = self.store / "records"
         self.blobs = self.store / "blobs"
         self.trees = self.store / "trees"

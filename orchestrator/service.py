@@ -75,7 +75,7 @@ class Service:
             UsageError: an unknown machine type.
             InvalidConfig: an unknown executor, or something that the executor cannot do.
             ImpossibleRequest: more than this machine has.
-            NotFound, Conflict: a mount that is not there.
+            NotFound, Conflict: a mount or secret that is not there.
             SnapshotMissing: the code has not been sent.
         """
         new, warnings = self._new_run(spec, self.resources.mountable)
@@ -141,6 +141,7 @@ class Service:
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
+        self.shop.vault.require(spec.secrets)
         mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
         executor.refuse(spec)

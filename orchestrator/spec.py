@@ -27,6 +27,8 @@ _LONGEST = 500  # of an image's name
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
+_MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
 _RESERVED_NAMES = frozenset({"latest"})
 MAX_RETRIES = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
@@ -227,6 +229,7 @@ class RunSpec:
             _check_webhook(url)
         _check_container(self.image, self.apt, self.network)
         _check_env(self.env)
+        _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip)
         _check_mount_paths(self.mounts)
         self._check_params()
@@ -292,6 +295,31 @@ def _check_env(env: Mapping[str, str]) -> None:
             _reject(f"Environment variable {name!r} is set by spell itself.")
         if "\0" in value:
             _reject(f"The value of environment variable {name!r} contains a NUL character.")
+
+
+def check_secret_name(name: str) -> str:
+    """`name`, when a secret may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _SECRET_NAME.match(name):
+        cure = "A name starts with a letter or '_' and has up to 63 letters, digits, '_', '.' and '-'."
+        _reject(f"Secret name {name!r} is not allowed.", cure)
+    return name
+
+
+def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
+    for variable, name in secrets.items():
+        check_secret_name(name)
+        if not _ENV_NAME.match(variable):
+            _reject(
+                f"Environment variable name {variable!r} is not allowed.", f"Say another one: --secret {name}=VARIABLE"
+            )
+        if variable.startswith("SPELL_") or variable in _MADE:
+            _reject(f"Environment variable {variable!r} is set by spell itself.")
+        if variable in env:
+            _reject(f"Environment variable {variable!r} is given twice: with --env, and with --secret.")
 
 
 def _check_unicode(text: str) -> None:

@@ -137,6 +137,7 @@ ENDS: dict[str, End] = {
     "kill_requested": End(State.KILLED, False, "killed on request; its outputs are lost"),
     "build_failed": End(State.BUILD_FAILED, False, "the environment could not be built: {detail}"),
     "code_failed": End(State.FAILED, False, "the code could not be unpacked: {detail}"),
+    "secret_lost": End(State.FAILED, False, "a secret could not be given to it: {detail}"),
     "mount_failed": End(State.MOUNT_FAILED, False, "a mount failed: {detail}"),
     "executor_failed": End(State.FAILED, True, "the executor could not run it: {detail}"),
     "disk_full": End(State.FAILED, False, "the disk is full: {detail}"),

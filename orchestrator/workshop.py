@@ -20,6 +20,7 @@ from orchestrator.records import MachineType
 from orchestrator.spec import RunSpec
 from orchestrator.store import ClaimedRun, Store
 from orchestrator.store.blobs import BlobStore
+from orchestrator.vault import Vault
 
 _log = logging.getLogger(__name__)
 _FULL_DISK_RETRY_S = 0.5
@@ -41,6 +42,7 @@ class Workshop:
     config: Config
     blobs: BlobStore
     environments: Environments
+    vault: Vault
     executors: Mapping[str, Executor]
     hasher: telemetry.Hasher
     server_env: Mapping[str, str]
@@ -71,7 +73,7 @@ class Workshop:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """All that the executor of a run needs to start it."""
+        """All that the executor of a run needs to start it. Raises `SecretLost`."""
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -110,6 +112,7 @@ class Workshop:
             network=spec.network,
             timeout_s=spec.timeout_s,
             grace_s=self.config.grace_s,
+            secrets=self.vault.open(spec.secrets),
         )
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
@@ -125,7 +128,8 @@ class Workshop:
             bytecode=None,
         )
         subdir = spec.code.subdir if spec.code else ""
-        return self._env(run, spec, places), f"{places.code}/{subdir}".rstrip("/")
+        env = self._env(run, spec, places) | self.vault.open_what_is_there(spec.secrets)
+        return env, f"{places.code}/{subdir}".rstrip("/")
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)

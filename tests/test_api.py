@@ -65,6 +65,9 @@ ROUTES = {
     ("POST", "/searches/{reference}/stop"): "SearchRecord",
     ("POST", "/searches/{reference}/kill"): "SearchRecord",
     ("POST", "/searches/{reference}/resume"): "SearchRecord",
+    ("GET", "/secrets"): "list of SecretRecord",
+    ("PUT", "/secrets/{name}"): "SecretRecord",
+    ("DELETE", "/secrets/{name}"): "",
     ("GET", "/resources/{resource}"): "list of FileRecord",
     ("GET", "/files/{resource}"): "",
 }

@@ -41,6 +41,7 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.manifest import FILE, Entry, Manifest
 from orchestrator.manifest import make as make_manifest
 from orchestrator.records import RunRecord
+from orchestrator.remote.secrets import Secrets
 from orchestrator.spec import Code, Mount, RunSpec, to_wire
 from orchestrator.states import ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store
@@ -704,6 +705,13 @@ def _container_lost(bench: Workbench) -> RunRecord:
     return spell.ended(number)
 
 
+def _secret_lost(bench: Workbench) -> RunRecord:
+    spell = bench.spell
+    Secrets(spell.client.transport).put("TOKEN", b"value")
+    spell.home.secrets_key.unlink()
+    return spell.run("true", secrets={"TOKEN": "TOKEN"})
+
+
 def _machine_restarted(bench: Workbench) -> RunRecord:
     number = bench.spell.cast("sleep 1000")
     bench.spell.reaches(number, "running")
@@ -739,6 +747,7 @@ PROVOKED: dict[str, tuple[Callable[[Workbench], RunRecord], int | None, int | No
     "kill_requested": (lambda bench: _wished(bench, "kill"), None, SIGKILL),
     "build_failed": (_build_failed, None, None),
     "code_failed": (_code_failed, None, None),
+    "secret_lost": (_secret_lost, None, None),
     "mount_failed": (_mount_failed, None, None),
     "executor_failed": (_executor_failed, None, None),
     "disk_full": (_disk_full, 1, None),

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
 from orchestrator.remote.searches import Searches
+from orchestrator.remote.secrets import Secrets
 from orchestrator.states import State
 
 _RUNS = 100
@@ -69,8 +70,14 @@ def _resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
         yield path + "/" * item.is_dir, ""
 
 
+def _secrets(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in Secrets(client.transport).list():
+        yield item.name, ""
+
+
 runs, names, labels, searches = _asking(_runs), _asking(_names), _asking(_labels), _asking(_searches)
 machine_types, resources = _asking(_machine_types), _asking(_resources)
+secrets = _asking(_secrets)
 
 
 def states(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -32,6 +32,7 @@ VERBS = {
     "wait": ("orchestrator.cli.runs", "Wait until runs have ended."),
     "workflow": ("orchestrator.cli.workflow", "Cast runs that need each other's outputs, from one file."),
     "hyper": ("orchestrator.cli.hyper", "Search over parameters: many runs, and the best of them."),
+    "secret": ("orchestrator.cli.secret", "Keep passwords and keys for runs, encrypted."),
     "ls": ("orchestrator.cli.files", "List outputs and uploads."),
     "cat": ("orchestrator.cli.files", "Print a file of a run."),
     "cp": ("orchestrator.cli.files", "Copy outputs to this machine."),

@@ -73,7 +73,13 @@ _CHANGES = (
         help="Stop it when it says and does nothing for this long.",
     ),
     click.option("--notify", metavar="URL", multiple=True, help="Tell this webhook of its end."),
-    click.option("--secret", metavar="NAME[=VAR]", multiple=True, help="Give it a secret as an environment variable."),
+    click.option(
+        "--secret",
+        metavar="NAME[=VAR]",
+        multiple=True,
+        shell_complete=complete.secrets,
+        help="Give it a secret as an environment variable; see spell secret.",
+    ),
 )
 
 

@@ -191,6 +191,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Mounts", ", ".join(f"{item['resource']} at {item['path']}" for item in run.mounts)),
         ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
         ("Environment Vars", ", ".join(spec["env"])),
+        ("Secrets", ", ".join(f"{name}={variable}" for variable, name in spec.get("secrets", {}).items())),
         ("Python", run.python),
         ("Frameworks", ", ".join(spec["frameworks"] or ())),
         ("Requirements File", ", ".join(item["name"] for item in spec["requirements"])),

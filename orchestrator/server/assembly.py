@@ -29,6 +29,7 @@ from orchestrator.store import Store
 from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
+from orchestrator.vault import Vault
 from orchestrator.watching import Watcher
 from orchestrator.workflows import Workflows
 from orchestrator.workshop import Workshop
@@ -74,6 +75,7 @@ class Assembly:
             config=config,
             blobs=BlobStore(home),
             environments=Environments(home, engine=engine),
+            vault=Vault(home, store),
             executors=found if found is not None else executors(engine, images, config),
             hasher=Hasher(store, home),
             server_env=dict(os.environ),

@@ -25,6 +25,7 @@ from orchestrator.store.notifications import NotificationStore, add_notification
 from orchestrator.store.reading import RunReader
 from orchestrator.store.reuse import ReuseStore
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
+from orchestrator.store.sealed import SecretStore
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.tables import events, labels, mounts, runs
 from orchestrator.store.workflows import WorkflowStore
@@ -62,6 +63,7 @@ class Store(RunReader, DetailStore):
         self.workflows = WorkflowStore(database)
         self.searches = SearchStore(database)
         self.garbage = GarbageStore(database)
+        self.secrets = SecretStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,14 @@
 """The HTTP API. Each route calls one verb; what it answers is a record of `orchestrator.records`."""
 
-from orchestrator.server.routes import code, machine, resources, runs, searches, workflows
+from orchestrator.server.routes import code, machine, resources, runs, searches, secrets, workflows
 
-ROUTERS = (machine.router, code.router, runs.router, resources.router, workflows.router, searches.router)
+ROUTERS = (
+    machine.router,
+    code.router,
+    runs.router,
+    resources.router,
+    workflows.router,
+    searches.router,
+    secrets.router,
+)
 """One for each module, in the order in which a path is looked for."""

@@ -1,0 +1,39 @@
+"""Secrets: what is set is never told again. A value is a body, which no log and no error shows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from orchestrator.errors import InvalidConfig
+from orchestrator.records.secrets import SecretRecord
+from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.vault import MAX_BYTES
+
+router = APIRouter()
+
+
+@router.get("/secrets", response_model=list[SecretRecord])
+def secrets(verbs: Verbs) -> Response:
+    """All secrets by name, without their values."""
+    return answer(verbs.shop.vault.records())
+
+
+@router.put("/secrets/{name}", response_model=SecretRecord)
+async def put(name: str, request: Request, verbs: Verbs) -> Response:
+    """Set a secret, in the place of what there was of this name. The body is its value."""
+    value = b""
+    async for chunk in request.stream():
+        value += chunk
+        if len(value) > MAX_BYTES:
+            raise InvalidConfig(f"Secret {name!r} is longer than {MAX_BYTES >> 10} KiB.")
+    return answer(await asyncio.to_thread(verbs.shop.vault.put, name, value))
+
+
+@router.delete("/secrets/{name}", status_code=204)
+def remove(name: str, verbs: Verbs) -> Response:
+    """Forget a secret. Runs that have it keep it; those that wait for it will fail."""
+    verbs.shop.vault.remove(name)
+    return Response(status_code=204)
