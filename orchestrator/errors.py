@@ -9,6 +9,7 @@
     ├── NotFound                no such run, file or machine type
     ├── Conflict                the thing exists, but not in the state that this needs
     │   ├── SnapshotMissing     the server lacks blobs of the code
+    │   ├── UploadLost          the server has started anew since this upload began
     │   └── StaleFence          a late message of a worker that has lost its run
     ├── StoreBusy               another program holds the store
     ├── ServerUnavailable       no server answers and none could be started
@@ -94,6 +95,12 @@ class SnapshotMissing(Conflict):
     """The server does not have (all of) the snapshot that a spec names; send it, then ask again."""
 
     code = "snapshot_missing"
+
+
+class UploadLost(Conflict):
+    """The server knows of nobody who uploads under this name: it was started anew. Begin again; what came is kept."""
+
+    code = "upload_lost"
 
 
 class StaleFence(Conflict):

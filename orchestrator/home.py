@@ -14,6 +14,8 @@ $SPELL_HOME                     default ~/.spell
     blobs/ab/cdef…              content of snapshots
     trees/TREE.json             manifests of snapshots
     environments/KEY/           Python environments
+    incoming/NAME/              what has come of an upload that is not whole yet
+    uploads/NAME.json           manifests of uploads
     work/2/                     the work dir of a run that is not sealed yet
     runtime/                    what is importable in every run; bin/spell
     removed/                    what is being removed
@@ -80,6 +82,8 @@ class Home:
         self.blobs = self.store / "blobs"
         self.trees = self.store / "trees"
         self.environments = self.store / "environments"
+        self.incoming = self.store / "incoming"
+        self.upload_manifests = self.store / "uploads"
         self.work = self.store / "work"
         self.runtime = self.store / "runtime"
         self.removed = self.store / "removed"
@@ -122,6 +126,8 @@ class Home:
                 self.blobs,
                 self.trees,
                 self.environments,
+                self.incoming,
+                self.upload_manifests,
                 self.work,
                 self.runtime,
                 self.removed,
@@ -174,6 +180,14 @@ class Home:
     def tree(self, tree: str) -> Path:
         """The manifest of a snapshot."""
         return self.trees / f"{tree}.json"
+
+    def upload_dir(self, name: str) -> Path:
+        """`uploads/NAME`: the sealed files of an upload."""
+        return self.uploads / name
+
+    def upload_manifest(self, name: str) -> Path:
+        """The manifest of a published upload."""
+        return self.upload_manifests / f"{name}.json"
 
     def environment(self, key: str) -> Path:
         """A published environment."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from orchestrator.spec import relative_parts
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 _HEX = frozenset("0123456789abcdef")
+_ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
+_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -88,3 +92,17 @@ def from_json(text: str | bytes) -> Manifest:
     except (ValueError, TypeError) as error:
         raise InvalidConfig(f"The manifest of the snapshot cannot be read: {error}") from error
     return make(entries)
+
+
+def printable(path: str) -> str:
+    """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
+    if path.isascii() and "\\" not in path:
+        return path
+    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
+
+
+def actual(path: str) -> str:
+    """The path that `printable` shows so."""
+    if "\\" not in path:
+        return path
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))

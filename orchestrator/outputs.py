@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -21,13 +20,23 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from orchestrator.errors import DiskFull, SaveFailed
-from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
+from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, actual, printable
 from orchestrator.records import ArtifactRecord
+
+__all__ = [
+    "ALWAYS_IGNORED",
+    "Workspace",
+    "actual",
+    "below",
+    "check_patterns",
+    "printable",
+    "remove_tree",
+    "save",
+    "sha256",
+]
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
 _CHUNK_BYTES = 1 << 20
-_ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
-_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 _NOT_KEPT = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a named pipe",
@@ -90,7 +99,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
 
 def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
     staging.mkdir(exist_ok=True)
-    staged = {path for path, _ in _below(staging)}  # of a save that was interrupted
+    staged = {path for path, _ in below(staging)}  # of a save that was interrupted
     kept = staged | set(found.files)
     for path in _add_links(workspace.code, found.links, kept):
         found.notes.append((path, _leads_out(workspace, path)))
@@ -203,7 +212,7 @@ def _move(source: Path, target: Path, beside: Path) -> None:
 def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
     """Take the write bits off everything below `target`, and list the files."""
     folders = [target]
-    for path, status in _below(target):
+    for path, status in below(target):
         place = target / path
         if stat.S_ISDIR(status.st_mode):
             folders.append(place)
@@ -218,7 +227,7 @@ def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
         os.chmod(folder, 0o555)
 
 
-def _below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+def below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Everything below a folder, by relative path; without recursion, as a run may nest folders as deep as it likes."""
     todo = [""]
     while todo:
@@ -228,16 +237,6 @@ def _below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(path)
             yield path, entry.stat(follow_symlinks=False)
-
-
-def printable(path: str) -> str:
-    """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
-    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
-
-
-def actual(path: str) -> str:
-    """The path that `printable` shows so."""
-    return os.fsdecode(_ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
 
 
 def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False, *, durably: bool = False) -> str | None:

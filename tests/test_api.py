@@ -68,6 +68,12 @@ ROUTES = {
     ("GET", "/secrets"): "list of SecretRecord",
     ("PUT", "/secrets/{name}"): "SecretRecord",
     ("DELETE", "/secrets/{name}"): "",
+    ("GET", "/uploads"): "list of UploadRecord",
+    ("POST", "/uploads/{name}"): "UploadSession",
+    ("POST", "/uploads/{name}/pack"): "",
+    ("POST", "/uploads/{name}/chunk"): "",
+    ("POST", "/uploads/{name}/publish"): "UploadRecord",
+    ("DELETE", "/uploads/{name}"): "",
     ("GET", "/resources/{resource}"): "list of FileRecord",
     ("GET", "/files/{resource}"): "",
 }
@@ -253,6 +259,7 @@ def fits(value: Any, words: str) -> bool:
         (["workflow", "info", "1"], "WorkflowRecord"),
         (["hyper", "list"], "SearchSummary"),
         (["hyper", "info", "1"], "SearchRecord"),
+        (["upload", __file__, "-n", "this"], "UploadRecord"),
         (["gc"], "CollectionRecord"),
     ],
 )

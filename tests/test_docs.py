@@ -128,7 +128,7 @@ def test_the_readme_shows_commands() -> None:
     assert {"run", "ps", "logs"} <= shown
 
 
-@pytest.mark.parametrize("verb", ["run", "logs", "ps", "stop", "wait", "ls", "cp", "gc"])
+@pytest.mark.parametrize("verb", ["run", "logs", "ps", "stop", "wait", "ls", "cp", "gc", "upload", "rm"])
 def test_every_option_is_told_about(verb: str) -> None:
     command = group.get_command(click.Context(group), verb)
     assert command is not None

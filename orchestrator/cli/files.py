@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import importlib
 import io
 import os
 import sys
@@ -12,11 +10,12 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import click
 
 from orchestrator.cli import complete, show
+from orchestrator.cli.bars import Silent, bar
 from orchestrator.client import connect
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
 from orchestrator.records import FileRecord
@@ -25,7 +24,6 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
 _YEAR_S = 365 * 86400
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_PROGRESS_FROM_BYTES = 8 << 20
 
 
 @click.command(context_settings=_HELP)
@@ -81,7 +79,7 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     with connect() as client:
         kind, total, chunks = client.download(resource)
         try:
-            with _progress(resource, total) as target.progress:
+            with bar(f"Copying {resource} ({show.size(total)})", total) as target.progress:
                 if kind == "folder":
                     _unpack(chunks, target)
                 else:
@@ -107,7 +105,7 @@ class _Target:
     def __init__(self, root: Path, force: bool, ignore: bool) -> None:
         self.root, self._force, self._ignore = root, force, ignore
         self.copied = self.skipped = 0
-        self.progress: Any = _Silent()
+        self.progress: Any = Silent()
 
     def _wants(self, place: Path) -> bool:
         """Whether a file is to be written there; asks on a terminal."""
@@ -201,27 +199,3 @@ class _Stream(io.RawIOBase):
             self._rest = memoryview(next(self._chunks, b""))
         taken, self._rest = self._rest[:size], self._rest[size:]
         return bytes(taken)
-
-
-class _Silent:
-    """Progress that is not shown."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def wrap(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The same chunks."""
-        return chunks
-
-    def paused(self) -> contextlib.AbstractContextManager[None]:
-        """There is nothing to pause."""
-        return contextlib.nullcontext()
-
-
-def _progress(name: str, total: int) -> Any:
-    if total < _PROGRESS_FROM_BYTES or not sys.stderr.isatty():
-        return _Silent()
-    return importlib.import_module("orchestrator.cli.progress").Bar(f"Copying {name} ({show.size(total)})", total)

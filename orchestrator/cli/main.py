@@ -36,6 +36,8 @@ VERBS = {
     "ls": ("orchestrator.cli.files", "List outputs and uploads."),
     "cat": ("orchestrator.cli.files", "Print a file of a run."),
     "cp": ("orchestrator.cli.files", "Copy outputs to this machine."),
+    "upload": ("orchestrator.cli.upload", "Put a folder or file under uploads/, for runs to mount."),
+    "rm": ("orchestrator.cli.upload", "Remove uploads."),
     "metrics": ("orchestrator.cli.runs", "List what a run sent with send_metric."),
     "machine-types": ("orchestrator.cli.server", "List what runs can ask for."),
     "image": ("orchestrator.cli.image", "Bake an environment into an image, for registries."),

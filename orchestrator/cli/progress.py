@@ -37,6 +37,10 @@ class Bar:
             yield chunk
             self._progress.advance(self._task, len(chunk))
 
+    def advance(self, size: int) -> None:
+        """So many bytes more are done."""
+        self._progress.advance(self._task, size)
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Not drawn inside this: somebody is asked something."""

@@ -16,6 +16,7 @@ import orchestrator
 from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.home import Home
+from orchestrator.packs import MOST_BYTES
 from orchestrator.records import API_VERSION
 from orchestrator.server.assembly import Assembly
 from orchestrator.server.routes import ROUTERS
@@ -62,6 +63,7 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     app.state.hub = assembly.hub
     app.state.workflows = assembly.workflows
     app.state.searches = assembly.searches
+    app.state.uploads = assembly.uploads
     app.state.stop = stop
     for router in (*ROUTERS, sessions):
         app.include_router(router)
@@ -82,6 +84,8 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _most_bytes(path: str) -> int | None:
+    if path.startswith("/uploads/"):
+        return MOST_BYTES if path.endswith(("/pack", "/chunk")) else _MOST_BYTES["/trees"]
     return _MOST_BYTES.get("/runs" if path.endswith("/rerun") else path)
 
 

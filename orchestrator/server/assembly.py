@@ -29,6 +29,7 @@ from orchestrator.store import Store
 from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
 from orchestrator.telemetry import Hasher, Sampler
+from orchestrator.uploads import Uploads
 from orchestrator.vault import Vault
 from orchestrator.watching import Watcher
 from orchestrator.workflows import Workflows
@@ -58,6 +59,7 @@ class Assembly:
         hub: wakes followers.
         workflows: casts their steps.
         searches: casts their trials.
+        uploads: takes them in.
 
     Raises:
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
@@ -90,6 +92,7 @@ class Assembly:
         self.searches = Searches(self.service, self._lead_on)
         self._conductor = Conductor([self.workflows.advance, self.searches.advance])
         self._notifier = Notifier(store, home)
+        self.uploads = Uploads(home, store.uploads)
 
     def _lead_on(self) -> None:
         self._conductor.wake()
@@ -102,6 +105,7 @@ class Assembly:
         """Clear up after a server that was killed, go on where it was, and serve."""
         shop = self._shop
         _sweep(shop)
+        self.uploads.recover()
         runenv.install_runtime(shop.home)
         shop.environments.start()
         self._scheduler.start()

@@ -28,6 +28,7 @@ from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
 from orchestrator.store.sealed import SecretStore
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.tables import events, labels, mounts, runs
+from orchestrator.store.uploads import UploadStore
 from orchestrator.store.workflows import WorkflowStore
 
 _ROWS_AT_ONCE = 20
@@ -64,6 +65,7 @@ class Store(RunReader, DetailStore):
         self.searches = SearchStore(database)
         self.garbage = GarbageStore(database)
         self.secrets = SecretStore(database)
+        self.uploads = UploadStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 

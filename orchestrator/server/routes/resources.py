@@ -10,7 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from orchestrator.records import (
     FileRecord,
 )
-from orchestrator.resources import read_chunks
+from orchestrator.resources import gathered, read_chunks
 from orchestrator.server.routes.parts import Verbs, answer
 
 router = APIRouter()
@@ -29,7 +29,9 @@ def files(resource: str, verbs: Verbs) -> Response:
     if path.is_dir():
         size = sum(item.lstat().st_size for item in path.rglob("*") if item.is_file())
         headers = {"Spell-Total-Bytes": str(size), "Spell-Kind": "folder"}
-        return StreamingResponse(verbs.resources.archive(path), headers=headers, media_type="application/x-tar")
+        return StreamingResponse(
+            gathered(verbs.resources.archive(path)), headers=headers, media_type="application/x-tar"
+        )
     status = path.stat()
     length, kind = str(status.st_size), "executable" if status.st_mode & stat.S_IXUSR else "file"
     headers = {"Content-Length": length, "Spell-Total-Bytes": length, "Spell-Kind": kind}

@@ -1,0 +1,43 @@
+"""Many small blobs in one request, as one for each would take longer than their bytes.
+
+Format: for each blob its SHA-256 (32 bytes), its size (8 bytes, big endian), and its bytes; nothing between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+
+from orchestrator.errors import Conflict, InvalidConfig
+
+SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
+PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
+MOST_BYTES = 32 << 20  # and is refused when it holds more than this
+_HEAD = struct.Struct(">32sQ")
+
+
+def pack(blobs: Iterable[tuple[str, bytes]]) -> bytes:
+    """One pack of these blobs: digests (SHA-256, hex) and bytes."""
+    return b"".join(part for digest, data in blobs for part in (_HEAD.pack(bytes.fromhex(digest), len(data)), data))
+
+
+def unpack(body: bytes) -> Iterator[tuple[str, memoryview]]:
+    """The blobs of a pack, each checked against its digest.
+
+    Raises:
+        InvalidConfig: when it is cut off.
+        Conflict: when a blob has another digest than it says.
+    """
+    view, place = memoryview(body), 0
+    while place < len(view):
+        data = place + _HEAD.size
+        if data > len(view):
+            raise InvalidConfig("A pack is cut off.")
+        raw, size = _HEAD.unpack_from(view, place)
+        place = data + size
+        if place > len(view):
+            raise InvalidConfig("A pack is cut off.")
+        if hashlib.sha256(view[data:place]).digest() != raw:
+            raise Conflict("A file changed while it was sent.", "Try again.")
+        yield raw.hex(), view[data:place]

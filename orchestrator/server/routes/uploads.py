@@ -1,0 +1,67 @@
+"""Uploading: what is missing is asked for, sent in packs and chunks, and published when all of it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from orchestrator import manifest as manifests
+from orchestrator.records.uploads import UploadRecord, UploadSession
+from orchestrator.server.routes.parts import answer
+from orchestrator.spec import check_digest
+from orchestrator.uploads import Uploads
+
+router = APIRouter()
+
+
+def _uploads(request: Request) -> Uploads:
+    uploads: Uploads = request.app.state.uploads
+    return uploads
+
+
+Kept = Annotated[Uploads, Depends(_uploads)]
+
+
+@router.get("/uploads", response_model=list[UploadRecord])
+def uploads(kept: Kept) -> Response:
+    """All uploads, by name."""
+    return answer(kept.list())
+
+
+@router.post("/uploads/{name}", response_model=UploadSession)
+async def open_upload(name: str, request: Request, kept: Kept, *, replace: bool = False) -> Response:
+    """Begin an upload, or go on with one. The body is its manifest; the answer says what is missing."""
+    body = await request.body()
+    return answer(await asyncio.to_thread(lambda: kept.open(name, manifests.from_json(body), replace=replace)))
+
+
+@router.post("/uploads/{name}/pack", status_code=204)
+async def add_pack(name: str, session: str, request: Request, kept: Kept) -> Response:
+    """Send small files; see `orchestrator.packs` for the format."""
+    await asyncio.to_thread(kept.add_pack, name, session, await request.body())
+    return Response(status_code=204)
+
+
+@router.post("/uploads/{name}/chunk", status_code=204)
+async def add_chunk(
+    name: str, session: str, digest: str, offset: Annotated[int, Query(ge=0)], request: Request, kept: Kept
+) -> Response:
+    """Send the bytes of a big file that follow those that are there."""
+    await asyncio.to_thread(kept.add_chunk, name, session, check_digest(digest), offset, await request.body())
+    return Response(status_code=204)
+
+
+@router.post("/uploads/{name}/publish", response_model=UploadRecord, status_code=201)
+def publish(name: str, session: str, kept: Kept, *, replace: bool = False) -> Response:
+    """Let an upload appear, all of which is there."""
+    return answer(kept.publish(name, session, replace=replace), 201)
+
+
+@router.delete("/uploads/{name}", status_code=204)
+def remove(name: str, kept: Kept) -> Response:
+    """Remove an upload, and what came in of one under its name."""
+    kept.remove(name)
+    return Response(status_code=204)

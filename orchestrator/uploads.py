@@ -1,0 +1,270 @@
+"""Uploads: folders and files that a person keeps under `uploads/NAME`, whole or not at all, and never changed there.
+
+What comes in is gathered in `store/incoming/NAME`; when all of it is there it changes places with the upload that it
+replaces, in one step (renameat2 with RENAME_EXCHANGE, where there is that).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator import manifest as manifests
+from orchestrator import outputs
+from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError, UploadLost
+from orchestrator.home import Home
+from orchestrator.incoming import Incoming
+from orchestrator.manifest import Manifest
+from orchestrator.packs import unpack
+from orchestrator.records.uploads import UploadRecord, UploadSession, check_name
+from orchestrator.spec import to_wire
+from orchestrator.store.uploads import UploadStore
+
+_log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TRASH = ".trash-"  # no upload has such a name
+_MARKER = "publishing.json"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # source: renameat2(2)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Uploads:
+    """The uploads of one home.
+
+    Args:
+        home: the home.
+        store: its records of them.
+    """
+
+    def __init__(self, home: Home, store: UploadStore) -> None:
+        self._home, self.store = home, store
+        self._lock = threading.Lock()
+        self._open: dict[str, Incoming] = {}
+
+    def open(self, name: str, manifest: Manifest, *, replace: bool) -> UploadSession:
+        """Begin an upload, or go on with one. Whoever else sends under this name is refused from now on.
+
+        Args:
+            replace: whether it may take the place of another one of this name.
+
+        Raises:
+            InvalidConfig: a bad name, or nothing to upload.
+            Conflict: there is an upload of this name, with other content.
+            DiskFull: there is no room for what is missing.
+        """
+        check_name(name)
+        if not manifest.entries:
+            raise InvalidConfig("There is nothing to upload: no file was found.")
+        present = self._present(name)
+        if present and present.tree == manifest.tree:
+            return UploadSession("", [], {}, present)
+        _refuse_present(present, replace=replace)
+        with self._lock, _told(name):
+            self._open.pop(name, None)
+            folder = self._home.incoming / name
+            incoming = Incoming(folder, manifest)
+            incoming.look(self._home.upload_dir(name), self._manifest(name) if present else None)
+            os.utime(folder)
+            free = shutil.disk_usage(folder).free
+            if incoming.missing_bytes > free:
+                raise DiskFull(
+                    f"There is no room for {name!r}: {incoming.missing_bytes >> 20} MiB are to come, "
+                    f"{free >> 20} MiB are free.",
+                    "Make some: spell gc, spell rm uploads/…",
+                )
+            self._open[name] = incoming
+        return UploadSession(incoming.session, sorted(incoming.missing), incoming.begun)
+
+    def add_pack(self, name: str, session: str, body: bytes) -> None:
+        """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
+        incoming = self._incoming(name, session)
+        with _told(name), incoming.turn:
+            for digest, data in unpack(body):
+                incoming.add(digest, data)
+            os.utime(incoming.folder)
+
+    def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
+        """Keep a part of a big file. Raises as `add_pack`, and as `Incoming.append`."""
+        incoming = self._incoming(name, session)
+        with _told(name):
+            incoming.append(digest, offset, data)
+            os.utime(incoming.folder)
+
+    def publish(self, name: str, session: str, *, replace: bool) -> UploadRecord:
+        """Let an upload appear, all of which is there.
+
+        Raises:
+            Conflict: something is missing; there is one of this name meanwhile; an active run mounts that one.
+        """
+        incoming = self._incoming(name, session)
+        with self._lock, _told(name):
+            _refuse_present(self._present(name), replace=replace)
+            incoming.seal()
+            entries = incoming.manifest.entries
+            size = sum(entry.size for entry in entries)
+            upload = UploadRecord(name, incoming.manifest.tree, len(entries), size, time.time())
+            (incoming.folder / "manifest.json").write_text(incoming.manifest.to_json())
+            marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
+            (incoming.folder / _MARKER).write_text(json.dumps(marker))
+            _sync(incoming.folder)
+            self.store.publish(upload, lambda: _exchange(incoming.tree, self._home.upload_dir(name)))
+            self._finish(name)
+            self._open.pop(name, None)
+        return upload
+
+    def _finish(self, name: str) -> None:
+        """What is left to do once an upload is where it belongs."""
+        folder = self._home.incoming / name
+        self._home.upload_dir(name).chmod(0o555)
+        (folder / "manifest.json").replace(self._home.upload_manifest(name))
+        (folder / _MARKER).unlink()  # from now on it is only what was replaced
+        outputs.remove_tree(folder)
+
+    def remove(self, name: str) -> None:
+        """Remove an upload, and what came in of another one under its name.
+
+        Raises:
+            NotFound: there is none of this name.
+            Conflict: an active run mounts it.
+        """
+        check_name(name)
+        with self._lock, _told(name):
+            place, came = self._home.upload_dir(name), self._home.incoming / name
+            if not os.path.lexists(place) and not came.exists():
+                raise NotFound(f"There is no upload {name!r}.", "See them with: spell ls uploads")
+            trash = self._home.incoming / f"{_TRASH}{uuid.uuid4().hex}"
+            self.store.remove(name, lambda: _move_away(place, trash))
+            self._open.pop(name, None)
+            self._home.upload_manifest(name).unlink(missing_ok=True)
+            outputs.remove_tree(trash)
+            outputs.remove_tree(came)
+
+    def list(self) -> list[UploadRecord]:
+        """All uploads, by name."""
+        return [upload for upload in self.store.list() if self._home.upload_dir(upload.name).is_dir()]
+
+    # -- what is left -------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """After a server that was killed: finish what was published but not written down, remove what was to go."""
+        for folder in list(self._home.incoming.iterdir()):
+            try:
+                if folder.name.startswith(_TRASH):
+                    outputs.remove_tree(folder)
+                elif (folder / _MARKER).exists():
+                    self._recover(folder)
+            except (OSError, SpellError, ValueError, KeyError):  # whatever is wrong with it, the server starts
+                _log.exception("%s stays", folder)
+
+    def _recover(self, folder: Path) -> None:
+        marker = json.loads((folder / _MARKER).read_text())
+        place = self._home.upload_dir(folder.name)
+        if place.is_dir() and place.stat().st_ino == marker["inode"]:
+            self.store.record(UploadRecord(**marker["upload"]))
+            self._finish(folder.name)
+        else:
+            (folder / _MARKER).unlink()
+
+    def partial(self, older_than_s: float) -> Iterator[tuple[str, int]]:
+        """Names of uploads that came in only in part, to which nothing was added for so long; and their sizes."""
+        for folder in sorted(self._home.incoming.iterdir()):
+            if time.time() - folder.stat().st_mtime >= older_than_s and not folder.name.startswith(_TRASH):
+                yield folder.name, sum(status.st_blocks * 512 for _, status in outputs.below(folder))
+
+    def forget(self, name: str, older_than_s: float) -> None:
+        """Remove what came in of an upload, unless somebody goes on with it."""
+        with self._lock:
+            folder = self._home.incoming / name
+            if folder.exists() and time.time() - folder.stat().st_mtime >= older_than_s:
+                self._open.pop(name, None)
+                outputs.remove_tree(folder)
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _present(self, name: str) -> UploadRecord | None:
+        """The upload of this name; one that nothing is known of, put there by hand, too."""
+        place = self._home.upload_dir(name)
+        if not os.path.lexists(place):
+            return None
+        return self.store.find(name) or UploadRecord(name, "", 0, 0, place.lstat().st_mtime)
+
+    def _manifest(self, name: str) -> Manifest | None:
+        try:
+            return manifests.from_json(self._home.upload_manifest(name).read_bytes())
+        except (OSError, InvalidConfig):
+            return None
+
+    def _incoming(self, name: str, session: str) -> Incoming:
+        found = self._open.get(name)
+        if found is None:
+            raise UploadLost(f"Nobody uploads {name!r} now.", "Upload again: only what is missing is sent.")
+        if found.session != session:
+            raise Conflict(f"Somebody else uploads {name!r} now.", "Choose another name with -n.")
+        return found
+
+
+def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:
+    if present and not replace:
+        raise Conflict(
+            f"There is an upload {present.name!r} already, with other content.",
+            "Replace it with -f, or choose another name with -n.",
+        )
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What the system refuses, as errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            words = "Free some space, then upload again: only what is missing is sent."
+            raise DiskFull(f"The disk is full: upload {name!r} could not be stored.", words) from error
+        raise SpellError(f"Upload {name!r} could not be stored: {error.filename}: {error.strerror}.") from error
+
+
+def _exchange(new: Path, place: Path) -> None:
+    """Put a folder in the place of another one, which is then where the first was; or of nothing."""
+    if not os.path.lexists(place):
+        os.rename(new, place)
+        return
+    if place.is_dir() and not place.is_symlink():
+        place.chmod(0o755)  # else only root may move it
+    renameat2 = getattr(_libc, "renameat2", None)
+    paths = os.fsencode(new), os.fsencode(place)
+    if renameat2 and renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return
+    aside = new.with_name("replaced")  # macOS, or a file system that cannot
+    os.rename(place, aside)
+    os.rename(new, place)
+
+
+def _move_away(place: Path, trash: Path) -> None:
+    if os.path.lexists(place):
+        if not place.is_symlink():
+            place.chmod(0o755)
+        os.rename(place, trash)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the file system that holds a folder is on the disk: faster than each of many files by itself."""
+    syncfs = getattr(_libc, "syncfs", None)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs is None:
+            os.sync()
+        elif syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
