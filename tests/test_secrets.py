@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from conftest import BIN, DEADLINE_S, Spell, wait_for
 from engines import containers_of, engine_api
+from launches import make_launch
 from terminal import Terminal
 
 from orchestrator.cli.secret import MASKED_BYTES
-from orchestrator.executors.supervisor import masking
+from orchestrator.executors.supervisor import masking, telling
 from orchestrator.vault import MAX_BYTES
 
 KINDS = ("process", "docker")
@@ -151,6 +152,26 @@ def test_casting_with_secrets(spell: Spell) -> None:
 def test_secrets_that_cannot_be_given(spell: Spell, words: list[str], says: str) -> None:
     done = spell("run", *words, "true")
     assert done.code == 3 and says in done.err
+
+
+def test_reuse_workflows_and_searches_know_names_only(spell: Spell, tmp_path: Path) -> None:
+    value = fresh()
+    put(spell, "SHARED", value)
+    first = spell("run", "--secret", "SHARED", "echo once $SHARED").number
+    put(spell, "SHARED", fresh())
+    reused = spell("run", "--reuse", "--secret", "SHARED", "echo once $SHARED")
+    assert f"run {first}" in reused.out.lower() + reused.err.lower() and spell.client.runs(limit=1)[-1].number == first
+    (tmp_path / "step.yaml").write_text("command: 'echo step $SHARED'\nsecrets: [SHARED]\n")
+    (tmp_path / "flow.yaml").write_text("steps:\n  one: {file: step.yaml}\n")
+    flow = spell("workflow", "--json", "flow.yaml", cwd=tmp_path)
+    assert flow.code == 0, flow
+    assert spell.log(flow.json()["steps"][0]["run"]) == b"step ***\n"
+    words = ["hyper", "grid", "--param", "N=1,2", "--secret", "SHARED", "--json", "echo :N: $SHARED"]
+    trials = spell(*words).json()["trials"]
+    assert sorted(spell.log(trial["run"]) for trial in trials) == [b"1 ***\n", b"2 ***\n"]
+    refused = spell("hyper", "grid", "--param", "N=1,2", "--secret", "NONE_SUCH", "echo :N:")
+    assert refused.code == 1 and "spell secret set NONE_SUCH" in refused.err
+    assert value.decode() not in repr(flow) and in_files(spell, value) == []
 
 
 # -- the key ------------------------------------------------------------------------------------------------------------
@@ -308,6 +329,18 @@ def test_f50_a_server_killed_while_it_starts_a_run_leaves_nothing_and_the_run_is
     assert in_files(spell, value) == []
 
 
+@pytest.mark.parametrize("said", [b"", b'{"KEY": "val'])
+def test_f50_what_was_not_told_to_its_end_is_not_taken(said: bytes) -> None:
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, said)
+    os.close(write_fd)
+    assert telling.read_secrets(read_fd) is None
+
+
+def test_f50_the_words_of_a_launch_hide_them(tmp_path: Path) -> None:
+    assert "hidden-value" not in repr(make_launch(tmp_path, "true", secrets={"KEY": "hidden-value"}))
+
+
 def test_exec_sees_them(shared: Callable[[str], Spell]) -> None:
     spell, value = shared("docker"), fresh()
     put(spell, "KEY_OF_EXEC", value)
@@ -348,8 +381,9 @@ def test_f20_what_is_held_back_is_told_soon_and_at_the_end(shared: Callable[[str
     assert log.startswith(value[:-2]) and (how == "kill" or log.endswith(b"bye" + value[:-1]))
 
 
-def test_what_outlives_a_command_has_its_last_words_masked(spell: Spell) -> None:
-    value = fresh()
+@pytest.mark.parametrize("namespaces", ["", "never"])
+def test_what_outlives_a_command_has_its_last_words_masked(make_spell: Callable[..., Spell], namespaces: str) -> None:
+    spell, value = make_spell(SPELL_NAMESPACES=namespaces), fresh()
     put(spell, "KEY", value)
     number = spell.cast("trap '' TERM; (while :; do echo $KEY; done) & sleep 0.2; exit 4", secrets={"KEY": "KEY"})
     assert spell.ended(number).exit_code == 4
