@@ -18,6 +18,9 @@ gpus = 1
 pids = 4096                        # of a container
 shm_gb = 8                         # of a container: /dev/shm
 
+[limits]
+log_mb = 1024                      # of each run; of a longer log the middle is not kept
+
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
 base_image = "python:{version}-slim"
@@ -46,7 +49,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.errors import HomeUnusable, InvalidConfig
 from orchestrator.records import MachineType
 
-_GIB = 1 << 30
+_MIB, _GIB = 1 << 20, 1 << 30
 _LEAST_CPUS = 0.01  # the kernel gives no fewer, and no engine less memory
 _LEAST_MEMORY_GB = 6 / 1024
 _STRICT = ConfigDict(extra="forbid")
@@ -90,6 +93,19 @@ class DockerConfig:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """`[limits]`: how much room things may take. See the module's docstring."""
+
+    log_mb: Annotated[float, Ge(0.0625), Lt(1 << 40)] = 1024.0
+
+    @property
+    def log_bytes(self) -> int:
+        """How much room the log of one run may take."""
+        return int(self.log_mb * _MIB)
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of the configuration; see the module's docstring."""
 
@@ -103,6 +119,7 @@ class Config:
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def types(self) -> dict[str, MachineType]:
         """All machine types by name: `cpu` and `gpu` by default, and those of the file."""
@@ -162,8 +179,9 @@ def _words(problem: ErrorDetails) -> str:
     return f"there is no such field; there are: {names}"
 
 
-def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | MachineTypeConfig]:
+def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | LimitsConfig | MachineTypeConfig]:
     """Which table a field is in."""
     if len(place) == 1:
         return Config
-    return DockerConfig if place[0] == "docker" else MachineTypeConfig
+    tables = {"docker": DockerConfig, "limits": LimitsConfig}
+    return tables.get(str(place[0]), MachineTypeConfig)

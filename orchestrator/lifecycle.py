@@ -327,6 +327,7 @@ class Life:
         self.shop.firmly(lambda: telemetry.ingest_metrics(self.shop.store, self.shop.home, self.run.number))
         if verdict.note:
             self.shop.firmly(lambda: self.shop.store.notice(self.run.number, verdict.note))
+        retrying.tell_of_cut(self.shop.store, self.shop.home, self.run.number)
         self._finish(verdict)
 
     def _is_gone(self) -> bool:

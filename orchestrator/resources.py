@@ -7,7 +7,6 @@ import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
@@ -19,7 +18,6 @@ from orchestrator.store import Store
 from orchestrator.store.garbage import removed_error
 
 _CHUNK_BYTES = 1 << 20
-_LOOK_BACK_BYTES = 1 << 30  # a run may make its log as long as files can be, without a single line in it
 
 
 class Resources:
@@ -148,36 +146,6 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
-
-
-def tail(path: Path, lines: int | None, end: int) -> Iterator[bytes]:
-    """A log's bytes up to offset `end`, or only the last `lines` lines of them."""
-    if not end:
-        return
-    with path.open("rb") as file:
-        left = end - file.seek(0 if lines is None else _start_of_last(file, lines, end))
-        while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
-
-
-def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
-    """Where the last `lines` lines before offset `end` begin; the file is read backwards, a block at a time."""
-    if lines == 0:
-        return end
-    position = end - 1  # a newline at the very end does not begin a line
-    missing, first = lines, max(0, end - _LOOK_BACK_BYTES)
-    while position > first:
-        size = min(_CHUNK_BYTES, position)
-        position -= size
-        file.seek(position)
-        block = file.read(size)
-        found = size
-        while (found := block.rfind(b"\n", 0, found)) >= 0:
-            missing -= 1
-            if missing == 0:
-                return position + found + 1
-    return first
 
 
 def _file_record(path: Path, name: str) -> FileRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator import logs
+from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.home import Home
 from orchestrator.records import AttemptRecord, from_wire
 from orchestrator.states import ENDS, State
@@ -72,6 +75,13 @@ def hopeless(log: Path) -> str:
     except FileNotFoundError:
         return ""
     return next((why for why, pattern in _HOPELESS.items() if pattern.search(words)), "")
+
+
+def tell_of_cut(store: Store, home: Home, number: int) -> None:
+    """Tell the followers of a run when its log grew beyond its limit."""
+    if cut_bytes := logs.cut_bytes(home.log(number)):
+        with contextlib.suppress(DiskFull, StoreBusy):
+            store.notice(number, f"Its log grew beyond its limit: {cut_bytes} bytes from its middle are not kept")
 
 
 def begin(log: Path, attempt: int) -> None:

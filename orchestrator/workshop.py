@@ -113,6 +113,7 @@ class Workshop:
             timeout_s=spec.timeout_s,
             grace_s=self.config.grace_s,
             secrets=self.vault.open(spec.secrets),
+            log_bytes=self.config.limits.log_bytes,
         )
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:

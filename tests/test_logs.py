@@ -18,7 +18,7 @@ from conftest import DEADLINE_S, Spell, wait_for
 
 from orchestrator.client import Client, Followed
 from orchestrator.home import Home
-from orchestrator.resources import tail
+from orchestrator.logs import tail
 
 CONFIG = "grace_s = 1\n[machine_types.cpu]\ncpus = 0.05\n"
 SIGTERM_SAYS = "trap 'printf \"last words, no newline\"; exit 3' TERM"

@@ -86,6 +86,7 @@ class Launch:
         timeout_s: stop after this running time; None for never.
         grace_s: between TERM and KILL.
         secrets: more variables, hidden in `repr`; they reach the command in memory only, and its log says `***` for them.
+        log_bytes: how much room its log may take; None for any.
     """
 
     number: int
@@ -110,6 +111,7 @@ class Launch:
     timeout_s: float | None
     grace_s: float
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    log_bytes: int | None = None
 
     @property
     def writable(self) -> tuple[Path, ...]:

@@ -258,6 +258,7 @@ class DockerExecutor(Executor):
             "cwd": f"{_CODE}/{launch.subdir}".rstrip("/"),
             "env": dict(launch.env),
             "isolation": "container",
+            "log_bytes": launch.log_bytes,
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,
         }

@@ -219,6 +219,7 @@ class ProcessExecutor(Executor):
             "log": str(launch.log),
             "isolation": self.isolation,
             "binds": binds,
+            "log_bytes": launch.log_bytes,
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,
         }

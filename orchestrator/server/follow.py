@@ -18,8 +18,8 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from orchestrator import logs
 from orchestrator.home import Home
 from orchestrator.spec import to_wire
 from orchestrator.states import FINAL, State
@@ -133,8 +133,11 @@ class Follower:
     def _files(self) -> Iterator[bytes]:
         kind = "build" if self._state in _BUILDING else "log"
         path = (self._home.build_log if kind == "build" else self._home.log)(self._number)
-        while chunk := _read(path, getattr(self._at, kind)):
-            setattr(self._at, kind, getattr(self._at, kind) + len(chunk))
+        while True:
+            chunk, position = logs.read(path, getattr(self._at, kind), _CHUNK_BYTES)
+            if not chunk:
+                return
+            setattr(self._at, kind, position)
             yield self._frame(kind, base64.b64encode(chunk))
 
     def _end(self) -> bytes:
@@ -151,14 +154,3 @@ async def _wait(changed: asyncio.Event, limit_s: float) -> float:
     except TimeoutError:
         return limit_s
     return 0.0
-
-
-def _read(path: Path, offset: int) -> bytes:
-    try:
-        if path.stat().st_size <= offset:
-            return b""
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(_CHUNK_BYTES)
-    except FileNotFoundError:
-        return b""

@@ -18,6 +18,7 @@ import signal
 import time
 
 from orchestrator.executors.supervisor import identity, isolation
+from orchestrator.executors.supervisor.log_limit import LogLimit
 
 TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Keeper:
         self.result_fd = result_fd
         self.report_fd = report_fd
         self.log_fd = log_fd
+        self.log = LogLimit(log_fd, request.get("log_bytes"))
         self.started_at = 0.0
         self.is_init = request["isolation"] != "none"
         self.command_pid = 0
@@ -140,10 +142,13 @@ class Keeper:
             if self.stop_deadline is not None and now >= self.stop_deadline:
                 break
             wake = self.stop_deadline if self.stop_deadline is not None else limit
+            waits_s = (self.log.hold(), None if wake is None else wake - now)
+            wait_s = min((wait_s for wait_s in waits_s if wait_s is not None), default=None)
             self._handle(
-                signal.sigwaitinfo(SIGNALS) if wake is None else signal.sigtimedwait(SIGNALS, max(0.0, wake - now))
+                signal.sigwaitinfo(SIGNALS) if wait_s is None else signal.sigtimedwait(SIGNALS, max(0.0, wait_s))
             )
         self._kill_all()
+        self.log.hold()
 
     def _handle(self, info: signal.struct_siginfo | None) -> None:
         if info is None:

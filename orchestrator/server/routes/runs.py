@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.errors import InvalidConfig
+from orchestrator.logs import tail
 from orchestrator.records import (
     ArtifactRecord,
     CastRecord,
@@ -17,7 +18,6 @@ from orchestrator.records import (
     RunSummary,
     SampleRecord,
 )
-from orchestrator.resources import tail
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.states import Wish
