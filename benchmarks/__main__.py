@@ -8,6 +8,7 @@ from benchmarks import containers
 from benchmarks.commands import commands
 from benchmarks.environments import environments
 from benchmarks.logs import logs
+from benchmarks.many_runs import many_runs
 from benchmarks.measure import bench
 from benchmarks.reuse import reuse
 from benchmarks.server import server
@@ -21,6 +22,7 @@ ALL = {
     "logs": logs,
     "server": server,
     "reuse": reuse,
+    "many_runs": many_runs,
     "containers": containers.containers,
     "container_burst": containers.burst,
     "container_environments": containers.environments,

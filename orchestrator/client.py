@@ -154,7 +154,7 @@ class Client:
         limit: int = 50,
         before: int = 0,
     ) -> list[RunSummary]:
-        """Runs that match all filters, the newest `limit` of them, newest last."""
+        """Runs that match all filters, the newest `limit` of them, newest last. There are more in `remote.runs`."""
         query = {"state": list(states), "label": list(labels), "name": name, "limit": limit, "before": before}
         return [record(RunSummary, item) for item in self._call("GET", "/runs", params=query)]
 

@@ -13,6 +13,7 @@ from orchestrator.environments import Limit
 from orchestrator.environments.collected import Removed
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
+from orchestrator.listing import Filter
 from orchestrator.records import CollectedRecord, CollectionRecord
 from orchestrator.scheduler import Scheduler
 from orchestrator.states import State
@@ -109,7 +110,7 @@ def _unused(
 
 
 def _is_building(shop: Workshop) -> bool:
-    return bool(shop.store.summaries(states=[State.BUILDING], limit=1))
+    return bool(shop.store.summaries(Filter(states=[State.BUILDING]), limit=1))
 
 
 def _warn(lack: str) -> Sequence[Removed]:

@@ -6,12 +6,14 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
 from orchestrator.outputs import actual, printable
 from orchestrator.records import FileRecord
+from orchestrator.records.links import LinkRecord
 from orchestrator.spec import relative_parts
 from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
 from orchestrator.store import Store
@@ -27,18 +29,40 @@ class Resources:
         self._home, self._store = home, store
 
     def canonical(self, resource: str) -> str:
-        """The resource with its run by number: `runs/latest/x`, `runs/jokes/x` → `runs/7/x`.
+        """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
 
         Raises:
             InvalidConfig: when it is no clean relative path.
             NotFound: when there is no such run.
+            Conflict: an alias of an archived run.
         """
         parts = relative_parts(resource, "The resource")
         if parts[0] not in ("runs", "uploads"):
-            raise NotFound(f"{resource!r} is not a valid resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
+            return "/".join((self._linked(parts[0], resource), *parts[1:]))
         if parts[0] == "runs" and len(parts) > 1:
             return "/".join(("runs", str(self._store.find(parts[1])), *parts[2:]))
         return "/".join(parts)
+
+    def _linked(self, alias: str, resource: str) -> str:
+        """What an alias leads to."""
+        try:
+            target = self._store.links.get(alias).resource
+        except NotFound:
+            cure = "A resource is runs/NUMBER/…, uploads/NAME/… or an alias; see: spell link"
+            raise NotFound(f"{resource!r} is not a valid resource.", cure) from None
+        self.refuse_archived(target, f"{alias} → {target}: ")
+        return target
+
+    def refuse_archived(self, canonical: str, where: str = "") -> None:
+        """See that a resource is not of an archived run.
+
+        Raises:
+            Conflict: otherwise; `where` begins its words.
+        """
+        kind, _, rest = canonical.partition("/")
+        number = rest.partition("/")[0]
+        if kind == "runs" and number.isdecimal() and self._store.marks.is_archived(int(number)):
+            raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
     def mountable(self, resource: str) -> str:
         """The canonical form of a resource that can be mounted now.
@@ -49,9 +73,15 @@ class Resources:
         Raises:
             NotFound, Conflict: when it cannot.
         """
-        canonical = self.canonical(resource)
+        try:
+            canonical = self.canonical(resource)
+        except NotFound as error:
+            if "/" in resource:
+                raise
+            raise NotFound(f"Cannot mount resource {resource!r}: not a valid resource.", error.cure) from None
         parts = canonical.split("/")
         if parts[0] == "runs":
+            self.refuse_archived(canonical, f"Cannot mount resource {resource!r}: ")
             run = self._store.claimed(int(parts[1]))
             if run.state not in KEEPS_OUTPUTS:
                 what = "kept no outputs" if run.state in (State.KILLED, State.BUILD_FAILED, State.MOUNT_FAILED) else ""
@@ -94,19 +124,30 @@ class Resources:
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
     def list(self, resource: str) -> list[FileRecord]:
-        """A folder's entries by name, or the file itself; the runs and uploads for "".
+        """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
 
         Raises:
             NotFound: when it is not there.
         """
         if resource.strip("/") in ("", "."):
-            return [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
+            top = [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
+            return [*top, *map(self._alias, self._store.links.list())]
         path = self.path(self.canonical(resource))
         if not path.is_dir():
             return [_file_record(path, path.name)]
-        names = [name for name in os.listdir(path) if path != self._home.runs or name.isdecimal()]
+        names = os.listdir(path)
+        if path == self._home.runs:
+            archived = self._store.marks.archived()
+            names = [name for name in names if name.isdecimal() and int(name) not in archived]
         names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         return [_file_record(path / name, name) for name in names]
+
+    def _alias(self, link: LinkRecord) -> FileRecord:
+        try:
+            found = _file_record(self.path(link.resource), link.alias)
+        except (NotFound, Conflict):  # it was removed
+            return FileRecord(link.alias, 0, link.created_at, is_dir=False, link=link.resource)
+        return replace(found, link=link.resource)
 
     def archive(self, path: Path) -> Iterator[bytes]:
         """A folder as a tar stream (pax format). Its files may be written to where they are unpacked."""

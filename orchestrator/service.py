@@ -104,7 +104,7 @@ class Service:
             SpellError: as `cast`.
         """
         run = self.store.record(self.store.find(reference))
-        repeated = repeat(self.shop, run, changes)
+        repeated = repeat(self.shop, run, {"project": run.project, **changes})  # it may have changed since
         new, warnings = self._new_run(repeated.spec, self.resources.mountable)
         new = dataclasses.replace(
             new,
@@ -142,6 +142,8 @@ class Service:
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
         self.shop.vault.require(spec.secrets)
+        if spec.project:
+            self.store.projects.require(spec.project)
         mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
         executor.refuse(spec)

@@ -19,6 +19,8 @@ from orchestrator.errors import InvalidConfig, NotFound
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
 _LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
+_PROJECT = re.compile(r"\w[\w .+-]{0,62}(?<! )\Z")
+_ALIAS = re.compile(r"(?!-)[^\s/.\"\\\[\]:;|=,~]{1,63}\Z")
 _PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
@@ -70,7 +72,7 @@ class Mount:
     """A resource to be mounted read-only.
 
     Attributes:
-        resource: `runs/2/data.txt`, `uploads/cifar`, …; always inside the home.
+        resource: `runs/2/data.txt`, `uploads/cifar`, `ALIAS/checkpoint`, …; always inside the home.
         path: where it appears: relative to the caller's directory, or absolute (for executors that can).
     """
 
@@ -79,7 +81,7 @@ class Mount:
 
     def __post_init__(self) -> None:
         parts = relative_parts(self.resource, "The mounted resource")
-        if len(parts) < 2:
+        if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
             raise NotFound(
                 f"Cannot mount resource {self.resource!r}: not a valid resource.",
                 "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
@@ -216,8 +218,7 @@ class RunSpec:
         if self.name:
             check_run_name(self.name)
         for label in self.labels:
-            if not _LABEL.match(label):
-                _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
+            check_label(label)
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
             _reject("The time limit must be a positive number of minutes.")
         if not 0 <= self.retries <= MAX_RETRIES:
@@ -227,6 +228,8 @@ class RunSpec:
             _reject("The time without output must be a positive number of minutes.")
         for url in self.notify:
             _check_webhook(url)
+        if self.project:
+            check_project(self.project)
         _check_container(self.image, self.apt, self.network)
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
@@ -263,6 +266,44 @@ def check_run_name(name: str) -> str:
             "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
         )
     return name
+
+
+def check_label(label: str) -> str:
+    """`label`, when a run may bear it.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _LABEL.match(label):
+        _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
+    return label
+
+
+def check_project(name: str) -> str:
+    """`name`, when a project may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _PROJECT.match(name):
+        cure = "A name starts with a letter, digit or '_', and has up to 63 of these, spaces, '.', '+' and '-'."
+        _reject(f"Project name {name!r} is not allowed.", cure)
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """`alias`, when a resource may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _ALIAS.match(alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
+        cure = 'An alias has up to 63 characters, none of them a space or one of / . " \\ [ ] : ; | = , ~'
+        _reject(
+            f"Alias {alias!r} is not allowed.",
+            f"{cure}; it does not begin with '-', and is not runs, uploads or public.",
+        )
+    return alias
 
 
 def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:

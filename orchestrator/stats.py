@@ -105,7 +105,7 @@ class Meter:
         if first and again:
             spent_s = max(0.0, again.usage.cpu_time_s - first.usage.cpu_time_s)
             rate = round(100 * spent_s / max(again.at - first.at, 1e-3), 1)
-        summary = self._store.summaries(limit=1, before=life.run.number + 1)[-1]
+        summary = self._store.summary(life.run.number)
         return StatRecord(
             run=life.run.number,
             name=summary.name,
@@ -126,5 +126,5 @@ class Meter:
 
 def not_running(store: Store, number: int) -> Conflict:
     """The error that says that a run does not run, and what it does instead."""
-    state = State(store.summaries(limit=1, before=number + 1)[-1].state)
+    state = State(store.summary(number).state)
     return Conflict(f"Run {number} is not running: its state is {state}.", "See what runs with: spell ps -s running")

@@ -154,7 +154,7 @@ def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> Non
         ("labels:\n- fine\n- 'no;pe'", 3, "labels: Label 'no;pe' is not a word"),
         ("python: three", 1, "python: Python version 'three' is not like '3.12'"),
         ("mounts:\n- runs/1/a\n- a:b:c", 3, "mounts: Incorrect formatting of mount 'a:b:c'"),
-        ("mounts: [data]", 1, "mounts: Cannot mount resource 'data': not a valid resource"),
+        ("mounts: [runs]", 1, "mounts: Cannot mount resource 'runs': not a valid resource"),
         ("mounts: ['runs/1/../x']", 1, "mounts: The mounted resource 'runs/1/../x' must not contain '..'"),
         ("command: ''", 1, "command: The command is empty"),
         ("? [a]\n: b", 1, "is not a field of job files"),

@@ -129,7 +129,7 @@ def test_bad_mounts(text: str) -> None:
         parse_mount(text)
 
 
-@pytest.mark.parametrize("text", ["data", "runs", "uploads/", "7", "model:x", "s3://bucket/x"])
+@pytest.mark.parametrize("text", ["runs", "uploads/", "runs:x"])
 def test_mounts_that_are_no_resources(text: str) -> None:
     with pytest.raises(NotFound, match="not a valid resource"):
         parse_mount(text)

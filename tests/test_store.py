@@ -30,6 +30,7 @@ from orchestrator.client import Client
 from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence, StoreBusy
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
+from orchestrator.listing import Filter
 from orchestrator.records import ArtifactRecord, MetricRecord
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import FINAL, MOVES, State, Wish
@@ -184,8 +185,8 @@ def test_filters_and_paging(store: Store) -> None:
         assert claimed is not None
         store.end(number, claimed.fence, "exited_nonzero" if number % 2 else "stop_requested")
 
-    def numbers(**filters: Any) -> list[int]:
-        return [run.number for run in store.summaries(**filters)]
+    def numbers(limit: int = 50, before: int = 0, **filters: Any) -> list[int]:
+        return [run.number for run in store.summaries(Filter(**filters), limit=limit, before=before)]
 
     assert numbers() == list(range(1, 31))
     assert numbers(limit=3) == [28, 29, 30]
@@ -197,9 +198,9 @@ def test_filters_and_paging(store: Store) -> None:
     assert numbers(states=["failed"]) == [1, 3, 5, 7, 9]
     assert numbers(states=["failed", "stopped"], limit=4) == [7, 8, 9, 10]
     assert numbers(states=["building"]) == []
-    assert numbers(label=["even"], states=["machine_requested"]) == list(range(12, 31, 2))
-    assert numbers(label=["even", "third-0"], limit=4, before=30) == [24, 26, 27, 28]
-    assert numbers(label=["even"], name="named", states=["stopped"]) == [10]
+    assert numbers(labels=["even"], states=["machine_requested"]) == list(range(12, 31, 2))
+    assert numbers(labels=["even", "third-0"], limit=4, before=30) == [24, 26, 27, 28]
+    assert numbers(labels=["even"], name="named", states=["stopped"]) == [10]
     assert store.summaries(limit=1)[0].labels == ["all", "even", "third-0"]
     page, seen = numbers(limit=7), []
     while page:
@@ -293,8 +294,8 @@ def test_f45_concurrent_writers(store: Store, path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0]
     numbers += [int(line) for output in outputs for line in output.split()]
     assert sorted(numbers) == list(range(1, 201))
-    assert len(store.summaries(label=["process"], limit=1000)) == 50
-    assert len(store.summaries(label=["thread"], limit=1000)) == 150
+    assert len(store.summaries(Filter(labels=["process"]), limit=1000)) == 50
+    assert len(store.summaries(Filter(labels=["thread"]), limit=1000)) == 150
     for number in numbers:
         assert [event.text for event in store.events(number)] == ["", "written"]
     assert_sound(path)

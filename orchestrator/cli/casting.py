@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 import click
 
 from orchestrator.cli import show
 from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.records import CastRecord
+from orchestrator.remote.projects import Projects
+from orchestrator.spec import check_project
 
 
 def announce(client: Client, cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:
@@ -42,6 +48,27 @@ def announce(client: Client, cast: CastRecord, *, background: bool, verbose: boo
         close_stdout()
         detached(number, err=True)
         return BROKEN_PIPE
+
+
+def see_project(client: Client, name: str, *, force: bool) -> None:
+    """See that there is a project of this name; else one is made, when a person says so, or with `force`.
+
+    Raises:
+        NotFound: there is none, and nobody can be asked.
+    """
+    projects = Projects(client.transport)
+    try:
+        projects.get(name)
+    except NotFound as error:
+        if not (force or (sys.stdin.isatty() and sys.stderr.isatty())):
+            error.cure += "\nOr cast it with --force, which creates it."
+            raise
+        if force:
+            show.warn(f"A project named {name!r} could not be found: it is created.")
+        elif not click.confirm(show.safe(f"{error.message} Would you like to create a new one?"), err=True):
+            raise click.Abort from None
+        with contextlib.suppress(Conflict):  # somebody else did meanwhile
+            projects.create(check_project(name))
 
 
 def _wait_as_json(client: Client, number: str) -> int:

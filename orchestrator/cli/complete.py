@@ -10,6 +10,8 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
+from orchestrator.remote.links import Links
+from orchestrator.remote.projects import Projects
 from orchestrator.remote.searches import Searches
 from orchestrator.remote.secrets import Secrets
 from orchestrator.states import State
@@ -76,6 +78,19 @@ def _secrets(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 runs, names, labels, searches = _asking(_runs), _asking(_names), _asking(_labels), _asking(_searches)
+
+
+def _projects(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in Projects(client.transport).list():
+        yield item.name, item.description
+
+
+def _links(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for item in Links(client.transport).list():
+        yield item.alias, item.resource
+
+
+projects, links = _asking(_projects), _asking(_links)
 machine_types, resources = _asking(_machine_types), _asking(_resources)
 secrets = _asking(_secrets)
 

@@ -19,6 +19,7 @@ from orchestrator.cli.bars import Silent, bar
 from orchestrator.client import connect
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
 from orchestrator.records import FileRecord
+from orchestrator.remote.links import Links
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
@@ -31,16 +32,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 @click.option("-h", "human", is_flag=True, help="Sizes as 1.2K, 15M.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def ls(resource: str, human: bool, json_: bool) -> None:
-    """List RESOURCE: runs/2, uploads/cifar, runs/latest/model. Nothing: what there is."""
+    """List RESOURCE: runs/2, uploads/cifar, runs/latest/model, an alias. Nothing: what there is."""
+    head = resource.strip("/").partition("/")[0]
     with connect() as client:
         found = client.ls(resource)
+        is_linked = head not in ("", ".", "runs", "uploads") and not json_
+        link = Links(client.transport).get(head) if is_linked else None
     if json_:
         show.as_json(found)
         return
     for item in found:
         size = "-" if item.is_dir else show.size(item.size) if human else str(item.size)
-        link = f" → {item.link}" if item.link else ""
-        show.say(f"{size.rjust(12)} {_moment(item)}   {item.path}{'/' if item.is_dir else ''}{link}")
+        target = f" → {item.link}" if item.link else ""
+        show.say(f"{size.rjust(12)} {_moment(item)}   {item.path}{'/' if item.is_dir else ''}{target}")
+    if link:
+        show.say(f"---\n{link.alias} → {link.resource}")
 
 
 def _moment(item: FileRecord) -> str:
@@ -73,7 +79,7 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     A file goes into DESTINATION when that is a folder, else to that name. Files that are there are asked about on a
     terminal, and overwritten where nobody can be asked.
     """
-    if resource.startswith("/") or "/" not in resource.strip("/"):
+    if resource.startswith("/") or resource.strip("/") in ("", ".", "runs", "uploads"):
         raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
     target = _Target(Path(destination), force, ignore)
     with connect() as client:

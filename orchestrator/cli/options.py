@@ -59,7 +59,9 @@ _CHANGES = (
         metavar="NAME",
         help="Which executor runs it: docker or process. [default: docker where an engine answers]",
     ),
-    click.option("-p", "--project", metavar="NAME", help="The project that it belongs to."),
+    click.option(
+        "-p", "--project", metavar="NAME", shell_complete=complete.projects, help="The project that it belongs to."
+    ),
     click.option(
         "--retries", type=click.IntRange(0, 100), metavar="K", help="Try a failed command again, up to K times."
     ),

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli import complete
 from orchestrator.cli.asking import Asked, changes
-from orchestrator.cli.casting import announce
+from orchestrator.cli.casting import announce, see_project
 from orchestrator.cli.options import change_options
 from orchestrator.client import connect
 
@@ -24,5 +24,7 @@ def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, j
     """Cast RUN again: the same code, package versions, image and mounts. Options add to what it had, or replace it."""
     asked = changes(Asked(**typed))
     with connect() as client:
+        if "project" in asked:
+            see_project(client, asked["project"], force=False)
         cast = client.rerun(run, asked)
         ctx.exit(announce(client, cast, background=background, verbose=verbose, json_=json_))

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.asking import Asked, build_spec, warn_unfilled
-from orchestrator.cli.casting import announce
+from orchestrator.cli.casting import announce, see_project
 from orchestrator.cli.command_files import command_files
 from orchestrator.cli.hints import Commanding
 from orchestrator.cli.options import spec_options
@@ -34,5 +34,7 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
     spec, code = build_spec(asked)
     warn_unfilled(spec)
     with connect() as client:
+        if spec.project:
+            see_project(client, spec.project, force=asked.force)
         cast = client.cast(spec, code, reuse=reuse)
         ctx.exit(announce(client, cast, background=background, verbose=verbose, json_=asked.json_))

@@ -1,4 +1,4 @@
-"""Looking at runs and ending them: logs, ps, info, stats, stop, kill, wait, metrics."""
+"""Looking at runs and ending them: logs, info, stats, stop, kill, wait, metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from orchestrator.cli import complete, show
 from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
-from orchestrator.errors import ServerUnavailable, SpellError, UsageError
-from orchestrator.records import RunRecord, RunSummary, StatRecord
+from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.records import RunRecord, StatRecord
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMAND_WIDTH = 40
-_ALL = 10_000
 _EVENTS_ONLY = "0.{offset}.0"
 
 
@@ -64,82 +63,6 @@ def _follow(client: Client, console: Console, number: str, position: str) -> int
 
 
 @click.command(context_settings=_HELP)
-@click.option("-n", "limit", type=click.IntRange(1, _ALL), default=50, show_default=True, help="At most N runs.")
-@click.option("-a", "--all", "all_", is_flag=True, help="All runs.")
-@click.option(
-    "-s",
-    "--state",
-    multiple=True,
-    shell_complete=complete.states,
-    help="Only runs in this state: running, failed, active, …",
-)
-@click.option(
-    "-l",
-    "--label",
-    multiple=True,
-    shell_complete=complete.labels,
-    help="Only runs with this label; several: any of them.",
-)
-@click.option("--name", default="", shell_complete=complete.names, help="Only runs of this name.")
-@click.option("-v", "--verbose", is_flag=True, help="More columns.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
-def ps(
-    limit: int, all_: bool, state: Sequence[str], label: Sequence[str], name: str, verbose: bool, json_: bool
-) -> None:
-    """List runs, newest last."""
-    states = _states(state)
-    with connect() as client:
-        found = client.runs(states=states, labels=label, name=name, limit=_ALL if all_ else limit)
-        while all_ and len(found) % _ALL == 0 and found:
-            page = client.runs(states=states, labels=label, name=name, limit=_ALL, before=found[0].number)
-            found = page + found
-            if len(page) < _ALL:
-                break
-    if json_:
-        show.as_json(found)
-    elif not found:
-        show.say("There are no such runs." if states or label or name else "There are no runs yet. Try: spell run …")
-    else:
-        _table(found, verbose)
-
-
-def _states(texts: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for text in texts:
-        name = text.lower().replace("-", "_").replace(" ", "_")
-        name = {"queued": State.MACHINE_REQUESTED.value}.get(name, name)
-        if name == "active":
-            found += sorted(ACTIVE)
-        elif name in list(State):
-            found.append(name)
-        else:
-            raise UsageError(f"There is no state {text!r}.", f"There are: active, queued, {', '.join(State)}.")
-    return found
-
-
-def _table(found: Sequence[RunSummary], verbose: bool) -> None:
-    headers = ["ID", "NAME", "REPOSITORY", "COMMAND", "STATUS", "CREATED"]
-    headers += ["COMMIT", "MACHINE", "DURATION", "DESCRIPTION", "LABELS"] if verbose else []
-    rows = []
-    for run in found:
-        row = [
-            str(run.number),
-            run.name or "-",
-            run.repository or "-",
-            show.cut(run.command, _COMMAND_WIDTH),
-            show.state(run.state, run.exit_code, run.signal, run.wish),
-            show.ago(run.created_at),
-        ]
-        if verbose:
-            commit = run.commit[:8] + ("*" if run.dirty else "")
-            took = "-" if run.duration_s is None else show.duration(round(run.duration_s, 1))
-            row += [commit or "-", run.machine_type, took, show.cut(run.description, _COMMAND_WIDTH) or "-"]
-            row.append(", ".join(run.labels) or "-")
-        rows.append(row)
-    show.table(headers, rows)
-
-
-@click.command(context_settings=_HELP)
 @click.argument("run", shell_complete=complete.runs)
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def info(run: str, json_: bool) -> None:
@@ -163,7 +86,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     if run.outputs_removed_at is not None:
         outputs += f"; removed by spell gc, {show.clock(run.outputs_removed_at)}"
     facts = [
-        ("Run", str(run.number)),
+        ("Run", str(run.number) + (" [Archived]" if run.archived else "")),
+        ("Project", run.project),
         ("Name", run.name),
         ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
         ("Reason", run.message),

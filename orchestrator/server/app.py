@@ -64,6 +64,7 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     app.state.workflows = assembly.workflows
     app.state.searches = assembly.searches
     app.state.uploads = assembly.uploads
+    app.state.organising = assembly.organising
     app.state.stop = stop
     for router in (*ROUTERS, sessions):
         app.include_router(router)

@@ -20,6 +20,7 @@ from orchestrator.executors.docker import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.notifying import Notifier
+from orchestrator.organising import Organising
 from orchestrator.scheduler import Scheduler
 from orchestrator.searches import Searches
 from orchestrator.server.follow import Hub
@@ -88,6 +89,7 @@ class Assembly:
         defaults = [config.executor] if config.executor else list(self._shop.executors)
         self._scheduler = Scheduler(self._shop, machine.detect())
         self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
+        self.organising = Organising(store, self.service.resources)
         self.workflows = Workflows(self.service, self._lead_on)
         self.searches = Searches(self.service, self._lead_on)
         self._conductor = Conductor([self.workflows.advance, self.searches.advance])

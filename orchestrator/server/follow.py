@@ -141,7 +141,7 @@ class Follower:
             yield self._frame(kind, base64.b64encode(chunk))
 
     def _end(self) -> bytes:
-        summary = self._store.summaries(limit=1, before=self._number + 1)[-1]
+        summary = self._store.summary(self._number)
         return self._frame("end", json.dumps(to_wire(summary)).encode())
 
     def _frame(self, kind: str, data: bytes) -> bytes:

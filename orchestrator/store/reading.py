@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, literal, select
 
 from orchestrator.errors import NotFound
+from orchestrator.listing import Filter, Sort
 from orchestrator.records import AttemptRecord, EventRecord, RunRecord, RunSummary
+from orchestrator.store import listing
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs, trials
 
-MAX_PAGE = 10_000
-_SUMMARY = [
-    runs.c[name]
-    for name in (
-        "number name state wish command description machine_type executor repository commit dirty archived created_at "
-        "started_at ended_at duration_s exit_code signal reason message"
-    ).split()
-] + [func.coalesce(projects.c.name, "").label("project")]
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
+_AT_ONCE = 500  # SQLite takes so many variables in one statement
 _HIDDEN = (
     "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail not_before".split()
 )
@@ -35,7 +31,8 @@ class RunReader:
     def find(self, reference: str) -> int:
         """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
 
-        A name that several runs bear means the newest of them.
+        A name that several runs bear means the newest of them; an archived run only when there is no other. `latest`
+        never is an archived one.
 
         Raises:
             NotFound: when there is none.
@@ -47,47 +44,42 @@ class RunReader:
             elif reference == "latest" or reference.startswith("latest~"):
                 back = reference[len("latest~") :] or "0"
                 if back.isdecimal() and len(back) < 10:
-                    newest = select(runs.c.number).order_by(runs.c.number.desc())
+                    newest = select(runs.c.number).where(runs.c.archived == literal(False))
+                    newest = newest.order_by(runs.c.number.desc())
                     number = connection.scalar(newest.offset(int(back)).limit(1))
             elif reference:  # most runs have the empty name
-                number = connection.scalar(select(func.max(runs.c.number)).where(runs.c.name == reference))
+                named = select(runs.c.number).where(runs.c.name == reference)
+                number = connection.scalar(named.order_by(runs.c.archived, runs.c.number.desc()).limit(1))
         if number is None:
             raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
         return number
 
     def summaries(
-        self, *, states: Sequence[str] = (), label: Sequence[str] = (), name: str = "", limit: int = 50, before: int = 0
+        self,
+        wanted: Filter | None = None,
+        order: Sort | None = None,
+        *,
+        limit: int = 50,
+        before: int = 0,
+        skip: int = 0,
     ) -> list[RunSummary]:
-        """Runs that match every filter given (any of several labels), the newest `limit` of them, newest last.
-
-        Args:
-            before: only runs with smaller numbers (for paging); 0 for no bound.
-        """
-        query = select(*_SUMMARY).select_from(_LISTED)
-        if states:
-            query = query.where(runs.c.state.in_(states))
-        if label:
-            query = query.where(runs.c.number.in_(select(labels.c.run).where(labels.c.label.in_(label))))
-        if name:
-            query = query.where(runs.c.name == name)
-        if before:
-            query = query.where(runs.c.number < before)
-        query = query.order_by(runs.c.number.desc()).limit(min(limit, MAX_PAGE))
+        """Runs that match, the last `limit` of them in this order; see `store.listing.rows`."""
         with self._db.read() as connection:
-            rows = connection.execute(query).all()
+            rows = listing.rows(connection, wanted or Filter(), order or Sort(), limit=limit, before=before, skip=skip)
             words = _labels_of(connection, [row.number for row in rows])
-        return [RunSummary(**row._mapping, labels=words.get(row.number, [])) for row in reversed(rows)]
+            return [_summary(row, words.get(row.number, [])) for row in rows]
 
     def summary(self, number: int) -> RunSummary:
-        """One run as a line of the list.
+        """One run as a line of the list, archived or not.
 
         Raises:
             NotFound: when there is no such run.
         """
-        found = self.summaries(limit=1, before=number + 1)
-        if not found or found[0].number != number:
-            raise NotFound(f"There is no run {number}.")
-        return found[0]
+        with self._db.read() as connection:
+            row = listing.one(connection, number)
+            if row is None:
+                raise NotFound(f"There is no run {number}.", "See them with: spell ps")
+            return _summary(row, _labels_of(connection, [number]).get(number, []))
 
     def record(self, number: int) -> RunRecord:
         """All about one run.
@@ -136,11 +128,16 @@ class RunReader:
             return [EventRecord(**row._mapping) for row in connection.execute(query)]
 
 
+def _summary(row: Row[Any], words: list[str]) -> RunSummary:
+    fields = dict(row._mapping)
+    fields.pop("sort_value", None)
+    return RunSummary(**fields, labels=words)
+
+
 def _labels_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
-    if numbers:
-        low, high = min(numbers), max(numbers)  # a range, not a list: a list of numbers may be longer than SQLite takes
-        query = select(labels).where(labels.c.run.between(low, high)).order_by(labels.c.label)
-        for row in connection.execute(query):
+    for some in range(0, len(numbers), _AT_ONCE):
+        these = labels.c.run.in_(numbers[some : some + _AT_ONCE])
+        for row in connection.execute(select(labels).where(these).order_by(labels.c.label)):
             found.setdefault(row.run, []).append(row.label)
     return found

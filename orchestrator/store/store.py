@@ -21,7 +21,10 @@ from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
 from orchestrator.store.garbage import GarbageStore, refuse_removed
+from orchestrator.store.links import LinkStore
+from orchestrator.store.marks import MarkStore
 from orchestrator.store.notifications import NotificationStore, add_notifications
+from orchestrator.store.projects import ProjectStore, open_project
 from orchestrator.store.reading import RunReader
 from orchestrator.store.reuse import ReuseStore
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
@@ -66,6 +69,9 @@ class Store(RunReader, DetailStore):
         self.garbage = GarbageStore(database)
         self.secrets = SecretStore(database)
         self.uploads = UploadStore(database)
+        self.projects = ProjectStore(database)
+        self.links = LinkStore(database)
+        self.marks = MarkStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 
@@ -98,6 +104,7 @@ class Store(RunReader, DetailStore):
                     rerun_of=new.rerun_of,
                     environment=new.environment,
                     image=new.image,
+                    project=open_project(connection, spec.project) if spec.project else None,
                 )
             ).inserted_primary_key[0]  # type: ignore[index]
             for position, mount in enumerate(spec.mounts):

@@ -79,6 +79,7 @@ runs = Table(
     Index("runs_archived", "archived", "number"),
     Index("runs_machine_type", "machine_type", "number"),
     Index("runs_created", "created_at"),
+    Index("runs_duration", "duration_s", "number"),
     Index("runs_fingerprint", "fingerprint", "number", sqlite_where=text("state = 'complete' AND NOT archived")),
     sqlite_autoincrement=True,
 )

@@ -1,6 +1,6 @@
 """The HTTP API. Each route calls one verb; what it answers is a record of `orchestrator.records`."""
 
-from orchestrator.server.routes import code, machine, resources, runs, searches, secrets, uploads, workflows
+from orchestrator.server.routes import code, machine, organise, resources, runs, searches, secrets, uploads, workflows
 
 ROUTERS = (
     machine.router,
@@ -11,5 +11,6 @@ ROUTERS = (
     searches.router,
     secrets.router,
     uploads.router,
+    organise.router,
 )
 """One for each module, in the order in which a path is looked for."""

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.errors import InvalidConfig
+from orchestrator.listing import MAX_SKIP, Filter, parse_sort
 from orchestrator.logs import tail
 from orchestrator.records import (
     ArtifactRecord,
@@ -43,13 +44,27 @@ def runs(
     verbs: Verbs,
     state: Annotated[list[str] | None, Query()] = None,
     label: Annotated[list[str] | None, Query()] = None,
+    machine_type: Annotated[list[str] | None, Query()] = None,
+    metric: Annotated[list[str] | None, Query()] = None,
+    text: Annotated[list[str] | None, Query()] = None,
     name: str = "",
+    project: str = "",
+    since: float = 0.0,
+    sort: str = "",
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
+    skip: Annotated[int, Query(ge=0, le=MAX_SKIP)] = 0,
+    *,
+    archived: bool = False,
 ) -> Response:
-    """Runs that match all filters, the newest `limit` of them, newest last; page back with `before`."""
-    found = verbs.store.summaries(states=state or (), label=label or (), name=name, limit=limit, before=before)
-    return answer(found)
+    """Runs that match all filters (see `orchestrator.listing`), the newest `limit` of them, newest last.
+
+    Page back with `before`; where they are sorted otherwise, with `skip`.
+    """
+    wanted = Filter(
+        state or (), label or (), machine_type or (), name, project, since, metric or (), text or (), archived
+    )
+    return answer(verbs.store.summaries(wanted, parse_sort(sort), limit=limit, before=before, skip=skip))
 
 
 @router.get("/runs/{reference}", response_model=RunRecord)

@@ -77,6 +77,7 @@ STATEMENTS = (
     "CREATE INDEX steps_run ON steps (run)",
     "CREATE INDEX runs_archived ON runs (archived, number)",
     "CREATE INDEX runs_created ON runs (created_at)",
+    "CREATE INDEX runs_duration ON runs (duration_s, number)",
     "CREATE INDEX runs_fingerprint ON runs (fingerprint, number) WHERE state = 'complete' AND NOT archived",
     "CREATE INDEX runs_paused ON runs (not_before) WHERE not_before IS NOT NULL",
     "CREATE INDEX runs_machine_type ON runs (machine_type, number)",

@@ -1,0 +1,79 @@
+"""Lists with a million runs in the store, against the same with a thousand."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import BIN, Bench, Row, command, medians
+from orchestrator.client import Client
+from orchestrator.home import Home
+from orchestrator.spec import RunSpec
+
+_REPEATS = 15
+_SMALL, _LARGE = 1_000, 1_000_000
+_LIMIT = 1.5
+
+
+def many_runs(bench: Bench) -> list[Row]:
+    """`ps`, `ps --label`, `search` and `info`: the whole command, on two homes with a server each, in turns."""
+    with tempfile.TemporaryDirectory(prefix="spell-bench-") as folder:
+        home = Home(Path(folder))
+        home.create()
+        home.config.write_text(bench.home.config.read_text())
+        small = Client(home)
+        try:
+            small.wait(str(small.cast(RunSpec(command="true")).number))
+            _fill(home, _SMALL)
+            _fill(bench.home, _LARGE)
+            return [_compared(bench, home, words) for words in _ASKED]
+        finally:
+            small.stop_server()
+
+
+_ASKED = (
+    ["ps"],
+    ["ps", "--label", "common"],
+    ["ps", "--label", "rare"],
+    ["ps", "--state", "failed"],
+    ["search", "train.py"],
+    ["search", "--lr 77 "],
+    ["info", "500"],
+    ["info", "latest"],
+)
+
+
+def _compared(bench: Bench, home: Home, words: list[str]) -> Row:
+    typed = [str(BIN / "spell"), words[0], *(["--", *words[1:]] if words[0] == "search" else words[1:])]
+    small_s, large_s = medians(
+        _REPEATS,
+        command(typed, {**bench.env, "SPELL_HOME": str(home.root)}, bench.repo),
+        command(typed, bench.env, bench.repo),
+    )
+    found = large_s / small_s
+    said = f"{found:.2f} × ({large_s * 1000:.0f} ms, {small_s * 1000:.0f} ms)"
+    what = f"`spell {' '.join(words)}`, {_LARGE:,} runs in the store, against {_SMALL:,}"
+    return Row(what, said, f"≤ {_LIMIT:g} ×", found <= _LIMIT)
+
+
+def _fill(home: Home, count: int) -> None:
+    """Copy the first run until there are so many, with commands, labels and states; behind the server's back."""
+    with sqlite3.connect(home.database, timeout=60) as store:
+        columns = [row[1] for row in store.execute("PRAGMA table_info(runs)") if row[1] != "number"]
+        names = ", ".join(f'"{name}"' for name in columns)
+        own = {
+            "command": "'python train.py --lr ' || i || ' --seed ' || (i * 7919 % 1000)",
+            "description": "'Try number ' || i",
+            "state": "CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'complete' END",
+            "fingerprint": "hex(randomblob(32))",
+        }
+        values = ", ".join(own.get(name, f'runs."{name}"') for name in columns)
+        store.execute(
+            f"WITH RECURSIVE counted(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM counted WHERE i < {count - 1}) "
+            f"INSERT INTO runs ({names}) SELECT {values} FROM counted CROSS JOIN runs WHERE number = 1"
+        )
+        store.execute("INSERT INTO labels (run, label) SELECT number, 'common' FROM runs WHERE number % 2 = 0")
+        store.execute(
+            "INSERT INTO labels (run, label) SELECT number, 'rare' FROM runs WHERE number % 100 = 0 AND number < 1000"
+        )

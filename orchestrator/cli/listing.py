@@ -1,0 +1,194 @@
+"""Lists of runs: ps, search."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.cli import complete, show
+from orchestrator.client import Client, connect
+from orchestrator.errors import UsageError
+from orchestrator.listing import Filter, parse_sort
+from orchestrator.records import RunSummary
+from orchestrator.remote.runs import Runs
+from orchestrator.states import ACTIVE, State
+
+F = TypeVar("F", bound=Callable[..., Any])
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_COMMAND_WIDTH = 40
+_ALL = 10_000
+_MOST_METRICS_AT_ONCE = 1_000  # that are asked for run by run
+_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+_FILTERS = (
+    click.option("-n", "limit", type=click.IntRange(1, _ALL), default=50, show_default=True, help="At most N runs."),
+    click.option("-a", "--all", "all_", is_flag=True, help="All runs."),
+    click.option(
+        "-s",
+        "--state",
+        multiple=True,
+        shell_complete=complete.states,
+        help="Only runs in this state: running, failed, active, …",
+    ),
+    click.option(
+        "-l",
+        "--label",
+        multiple=True,
+        shell_complete=complete.labels,
+        help="Only runs with this label; several: any of them.",
+    ),
+    click.option("-p", "--project", default="", shell_complete=complete.projects, help="Only runs of this project."),
+    click.option(
+        "-t", "--machine-type", multiple=True, shell_complete=complete.machine_types, help="Only runs on this."
+    ),
+    click.option("--name", default="", shell_complete=complete.names, help="Only runs of this name."),
+    click.option(
+        "--since", default="", metavar="TIME", help="Only runs cast since then: 2h, 3d, 2026-11-01, 2026-11-01T14:30"
+    ),
+    click.option(
+        "--metric",
+        multiple=True,
+        metavar="COND",
+        help="Only runs whose latest value is so: 'loss < 0.5'; several: all of them.",
+    ),
+    click.option(
+        "--sort",
+        default="",
+        metavar="KEY",
+        help="By number, duration or metric:NAME, the largest last; -KEY: the smallest last.",
+    ),
+    click.option("--archived", is_flag=True, help="Only runs that are archived."),
+    click.option("-v", "--verbose", is_flag=True, help="More columns."),
+    click.option("--json", "json_", is_flag=True, help="As JSON."),
+)
+
+
+def _filters(command: F) -> F:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings=_HELP)
+@_filters
+def ps(**asked: Any) -> None:
+    """List runs, newest last."""
+    _list((), **asked)
+
+
+@click.command(context_settings=_HELP)
+@click.argument("text", nargs=-1, required=True)
+@_filters
+def search(text: Sequence[str], **asked: Any) -> None:
+    """Find runs whose command or description holds TEXT, in whatever case; of several words each, as they are."""
+    _list(text, **asked)
+
+
+def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool, json_: bool, **asked: Any) -> None:
+    wanted = Filter(
+        states=_states(asked["state"]),
+        labels=asked["label"],
+        machine_types=asked["machine_type"],
+        name=asked["name"],
+        project=asked["project"],
+        since=since(asked["since"]) if asked["since"] else 0.0,
+        metrics=asked["metric"],
+        text=text,
+        archived=asked["archived"],
+    )
+    order = parse_sort(sort)
+    metrics = list(dict.fromkeys([part.metric for part in wanted.parts()] + ([order.metric] if order.metric else [])))
+    with connect() as client:
+        runs = Runs(client.transport)
+        found = _every(runs, wanted, sort) if all_ else runs.list(wanted, sort, limit=limit)
+        values = [] if json_ else [_latest(client, found, name) for name in metrics]
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say("There are no runs yet. Try: spell run …" if wanted == Filter() else "There are no such runs.")
+    else:
+        _table(found, verbose, list(zip(metrics, values, strict=True)))
+
+
+def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
+    """All of them, a page at a time."""
+    found = runs.list(wanted, sort, limit=_ALL)
+    page = found
+    while len(page) == _ALL:
+        place = {"skip": len(found)} if sort else {"before": page[0].number}
+        page = runs.list(wanted, sort, limit=_ALL, **place)
+        found = page + found
+    return found
+
+
+def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]:
+    """The latest value of a metric of each run."""
+    values = []
+    for run in found[-_MOST_METRICS_AT_ONCE:]:
+        sent = client.metrics(str(run.number), name)
+        values.append(f"{sent[-1].value:g}" if sent else "-")
+    return ["-"] * (len(found) - len(values)) + values
+
+
+def since(text: str) -> float:
+    """A time as typed, in seconds since the epoch: `2h` (ago; s, m, h, d, w), or a date, with a time or without.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    ago = _AGO.match(text)
+    if ago:
+        return time.time() - float(ago[1]) * _UNITS_S[ago[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()  # without a zone: in the local one
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"{text!r} is no time.", "Write it as 90s, 30m, 2h, 3d, 1w (ago), 2026-11-01 or 2026-11-01T14:30."
+        ) from None
+
+
+def _states(texts: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for text in texts:
+        name = text.lower().replace("-", "_").replace(" ", "_")
+        name = {"queued": State.MACHINE_REQUESTED.value}.get(name, name)
+        if name == "active":
+            found += sorted(ACTIVE)
+        elif name in list(State):
+            found.append(name)
+        else:
+            raise UsageError(f"There is no state {text!r}.", f"There are: active, queued, {', '.join(State)}.")
+    return found
+
+
+def _table(found: Sequence[RunSummary], verbose: bool, metrics: Sequence[tuple[str, Sequence[str]]]) -> None:
+    headers = ["ID", "NAME", "REPOSITORY", "COMMAND", "STATUS", "CREATED", *(show.cut(name, 20) for name, _ in metrics)]
+    headers += ["COMMIT", "MACHINE", "DURATION", "DESCRIPTION", "PROJECT", "LABELS"] if verbose else []
+    rows = []
+    for index, run in enumerate(found):
+        row = [
+            str(run.number),
+            run.name or "-",
+            run.repository or "-",
+            show.cut(run.command, _COMMAND_WIDTH),
+            show.state(run.state, run.exit_code, run.signal, run.wish),
+            show.ago(run.created_at),
+            *(values[index] for _, values in metrics),
+        ]
+        rows.append([*row, *_more(run)] if verbose else row)
+    show.table(headers, rows)
+
+
+def _more(run: RunSummary) -> Iterator[str]:
+    yield run.commit[:8] + ("*" if run.dirty else "") or "-"
+    yield run.machine_type
+    yield "-" if run.duration_s is None else show.duration(round(run.duration_s, 1))
+    yield show.cut(run.description, _COMMAND_WIDTH) or "-"
+    yield run.project or "-"
+    yield ", ".join(run.labels) or "-"

@@ -1,0 +1,165 @@
+"""Projects: each run belongs to one at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.records.projects import ProjectRecord
+from orchestrator.states import ACTIVE
+from orchestrator.store.database import Database
+from orchestrator.store.tables import projects, runs
+
+_SEE = "See them with: spell project list"
+
+
+class ProjectStore:
+    """Projects of one home. Their names are found in whatever case they are written."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def create(self, name: str, description: str, numbers: Sequence[int]) -> ProjectRecord:
+        """Make a project, of these runs.
+
+        Raises:
+            Conflict: when there is one of that name.
+        """
+        with self._db.write() as connection:
+            _see_that_it_is_free(connection, name)
+            values = {"name": name, "description": description, "archived": False, "created_at": time.time()}
+            connection.execute(insert(projects).values(**values))
+            _put(connection, _find(connection, name).id, numbers)
+            return _record(connection, name)
+
+    def edit(self, name: str, new_name: str | None, description: str | None) -> ProjectRecord:
+        """Give a project another name or description; None leaves it as it is.
+
+        Raises:
+            NotFound: there is no such project.
+            Conflict: there is one of the new name.
+        """
+        with self._db.write() as connection:
+            found = _find(connection, name)
+            if new_name is not None and new_name.lower() != found.name.lower():
+                _see_that_it_is_free(connection, new_name)
+            values = {"name": new_name, "description": description}
+            given = {key: value for key, value in values.items() if value is not None}
+            if given:
+                connection.execute(update(projects).where(projects.c.id == found.id).values(**given))
+            return _record(connection, new_name or name)
+
+    def archive(self, name: str, *, archived: bool) -> ProjectRecord:
+        """Take a project from the list, or bring it back. Its runs stay as they are.
+
+        Raises:
+            NotFound: there is no such project.
+            Conflict: that is so already.
+        """
+        with self._db.write() as connection:
+            found = _find(connection, name)
+            if found.archived == archived:
+                raise Conflict(f"Project {found.name!r} is {'already' if archived else 'not'} archived.")
+            connection.execute(update(projects).where(projects.c.id == found.id).values(archived=archived))
+            return _record(connection, name)
+
+    def add_runs(self, name: str, numbers: Sequence[int]) -> ProjectRecord:
+        """Runs belong to this project from now on, and to no other.
+
+        Raises:
+            NotFound: there is no such project.
+            Conflict: it is archived.
+        """
+        with self._db.write() as connection:
+            _put(connection, open_project(connection, name), numbers)
+            return _record(connection, name)
+
+    def remove_runs(self, name: str, numbers: Sequence[int]) -> ProjectRecord:
+        """Runs belong to no project from now on. Nothing is changed when one of them is not in this one.
+
+        Raises:
+            NotFound: there is no such project.
+            Conflict: a run that is not in it.
+        """
+        with self._db.write() as connection:
+            found = _find(connection, name)
+            for number in numbers:
+                this = (runs.c.number == number, runs.c.project == found.id)
+                if not connection.execute(update(runs).where(*this).values(project=None)).rowcount:
+                    raise Conflict(f"Run {number} is not in project {found.name!r}.")
+            return _record(connection, name)
+
+    def get(self, name: str) -> ProjectRecord:
+        """One project.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        with self._db.read() as connection:
+            return _record(connection, name)
+
+    def require(self, name: str) -> None:
+        """See that a run can be cast into this project. Raises as `add_runs`."""
+        with self._db.read() as connection:
+            open_project(connection, name)
+
+    def list(self, *, archived: bool) -> list[ProjectRecord]:
+        """All projects that are (or are not) archived, oldest first."""
+        query = _records().where(projects.c.archived == archived).order_by(projects.c.id)
+        with self._db.read() as connection:
+            return [ProjectRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def open_project(connection: Connection, name: str) -> int:
+    """The id of a project that takes runs.
+
+    Raises:
+        NotFound: there is none of that name.
+        Conflict: it is archived.
+    """
+    found = _find(connection, name)
+    if found.archived:
+        raise Conflict(f"Project {found.name!r} is archived.", f"Bring it back: spell project unarchive '{found.name}'")
+    return int(found.id)
+
+
+def _find(connection: Connection, name: str) -> Row[Any]:
+    found = connection.execute(select(projects).where(projects.c.name == name)).one_or_none()
+    if found is None:
+        raise NotFound(
+            f"A project named {name!r} could not be found.", f"Create it: spell project create '{name}'. {_SEE}"
+        )
+    return found
+
+
+def _see_that_it_is_free(connection: Connection, name: str) -> None:
+    found = connection.execute(select(projects).where(projects.c.name == name)).one_or_none()
+    if found is not None:
+        where = " among the archived ones" if found.archived else ""
+        raise Conflict(f"There is a project {found.name!r} already{where}.", _SEE)
+
+
+def _put(connection: Connection, project: int, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        connection.execute(update(runs).where(runs.c.number == number).values(project=project))
+
+
+def _record(connection: Connection, name: str) -> ProjectRecord:
+    row = connection.execute(_records().where(projects.c.id == _find(connection, name).id)).one()
+    return ProjectRecord(**row._mapping)
+
+
+def _records() -> Any:
+    of_this = select(func.count()).where(runs.c.project == projects.c.id)
+    return select(
+        projects.c.name,
+        projects.c.description,
+        projects.c.archived,
+        of_this.scalar_subquery().label("runs"),
+        of_this.where(runs.c.state.in_(list(ACTIVE))).scalar_subquery().label("active_runs"),
+        projects.c.created_at,
+    )
