@@ -13,6 +13,7 @@ from benchmarks.measure import bench
 from benchmarks.reuse import reuse
 from benchmarks.server import server
 from benchmarks.throughput import big_files, burst
+from benchmarks.uploads import uploads
 
 ALL = {
     "commands": commands,
@@ -23,6 +24,7 @@ ALL = {
     "server": server,
     "reuse": reuse,
     "many_runs": many_runs,
+    "uploads": uploads,
     "containers": containers.containers,
     "container_burst": containers.burst,
     "container_environments": containers.environments,

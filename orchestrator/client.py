@@ -20,6 +20,7 @@ from orchestrator.errors import ServerUnavailable, SnapshotMissing
 from orchestrator.errors import from_wire as error_from_wire
 from orchestrator.home import Home, default_home
 from orchestrator.manifest import Manifest
+from orchestrator.packs import SMALL_BYTES, grouped, pack
 from orchestrator.records import (
     ArtifactRecord,
     AttemptRecord,
@@ -139,7 +140,11 @@ class Client:
         """Send code as far as the server lacks it; `diff` is the digest of its difference to the commit, or empty."""
         manifest = code.manifest.to_json()
         missing = self._call("POST", "/trees", content=manifest)
-        for digest in [*missing, *([diff] if diff else [])]:
+        sizes = {entry.digest: entry.size for entry in code.manifest.entries}
+        big = [digest for digest in missing if sizes.get(digest, SMALL_BYTES) >= SMALL_BYTES]
+        for group in grouped((digest, sizes[digest]) for digest in sorted(set(missing) - set(big))):
+            self._call("POST", "/blobs", content=pack((digest, _whole(code, digest)) for digest in group))
+        for digest in [*big, *([diff] if diff else [])]:
             with code.open_blob(digest) as blob:
                 self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
         if missing:
@@ -352,6 +357,11 @@ class Client:
 def connect(home: Home | None = None, *, start: bool = True) -> Client:
     """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
     return Client(home or Home(default_home()), start=start)
+
+
+def _whole(code: CapturedCode, digest: str) -> bytes:
+    with code.open_blob(digest) as blob:
+        return blob.read()
 
 
 def _followed(fields: Mapping[bytes, bytes]) -> Followed:

@@ -17,6 +17,7 @@ from orchestrator.listing import Filter
 from orchestrator.records import CollectedRecord, CollectionRecord
 from orchestrator.scheduler import Scheduler
 from orchestrator.states import State
+from orchestrator.uploads import collect_partial
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def _parts(
     yield functools.partial(reclaim.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
     yield functools.partial(reclaim.collect_work, shop, before, dry_run=dry_run)
     yield functools.partial(reclaim.collect_snapshots, shop, min(before, time.time() - reclaim.CAST_S), dry_run=dry_run)
+    yield functools.partial(collect_partial, shop.home, older_than_s, dry_run=dry_run)
 
 
 def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[Removed]:

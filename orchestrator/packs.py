@@ -14,7 +14,22 @@ from orchestrator.errors import Conflict, InvalidConfig
 SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
 PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
 MOST_BYTES = 32 << 20  # and is refused when it holds more than this
+_MOST_TOGETHER = 1000
 _HEAD = struct.Struct(">32sQ")
+
+
+def grouped(blobs: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Small blobs, digests and sizes, as each pack is to have them."""
+    group: list[str] = []
+    total = 0
+    for digest, size in blobs:
+        group.append(digest)
+        total += size
+        if total >= PACK_BYTES or len(group) == _MOST_TOGETHER:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def pack(blobs: Iterable[tuple[str, bytes]]) -> bytes:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from orchestrator.datatree import DataTree
 from orchestrator.errors import Conflict, ServerUnavailable, UploadLost
-from orchestrator.packs import PACK_BYTES, SMALL_BYTES, pack
+from orchestrator.packs import SMALL_BYTES, grouped, pack
 from orchestrator.records.uploads import UploadRecord, UploadSession
 from orchestrator.remote.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
-_MOST_IN_A_PACK = 1000
 _SENDERS = 3
 _TRIES = 3
 
@@ -85,20 +85,14 @@ class _Sender:
                 raise
 
     def _jobs(self) -> Iterator[Callable[[], None]]:
-        group: list[str] = []
-        size = 0
         places = self._tree.places
-        for digest in sorted(self._opened.missing, key=lambda digest: places[digest]):  # as they lie on the disk
+        ordered = sorted(self._opened.missing, key=lambda digest: places[digest])  # as they lie on the disk
+        small = [digest for digest in ordered if self._sizes[digest] <= SMALL_BYTES]
+        for digest in ordered:
             if self._sizes[digest] > SMALL_BYTES:
-                yield lambda digest=digest: self._send_big(digest)  # type: ignore[misc]
-                continue
-            group.append(digest)
-            size += self._sizes[digest]
-            if size >= PACK_BYTES or len(group) == _MOST_IN_A_PACK:
-                yield lambda group=group: self._send_pack(group)  # type: ignore[misc]
-                group, size = [], 0
-        if group:
-            yield lambda: self._send_pack(group)
+                yield functools.partial(self._send_big, digest)
+        for group in grouped((digest, self._sizes[digest]) for digest in small):
+            yield functools.partial(self._send_pack, group)
 
     def _send_pack(self, digests: list[str]) -> None:
         if self._over:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from orchestrator import manifest as manifests
 from orchestrator import outputs
+from orchestrator.environments.collected import Removed
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError, UploadLost
 from orchestrator.home import Home
 from orchestrator.incoming import Incoming
@@ -28,12 +29,14 @@ from orchestrator.manifest import Manifest
 from orchestrator.packs import unpack
 from orchestrator.records.uploads import UploadRecord, UploadSession, check_name
 from orchestrator.spec import to_wire
+from orchestrator.store.blobs import sync_all
 from orchestrator.store.uploads import UploadStore
 
 _log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRASH = ".trash-"  # no upload has such a name
 _MARKER = "publishing.json"
+_GONE_ON_WITH_S = 3600.0
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # source: renameat2(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,7 +119,7 @@ class Uploads:
             (incoming.folder / "manifest.json").write_text(incoming.manifest.to_json())
             marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
             (incoming.folder / _MARKER).write_text(json.dumps(marker))
-            _sync(incoming.folder)
+            sync_all(incoming.folder)
             self.store.publish(upload, lambda: _exchange(incoming.tree, self._home.upload_dir(name)))
             self._finish(name)
             self._open.pop(name, None)
@@ -175,20 +178,6 @@ class Uploads:
         else:
             (folder / _MARKER).unlink()
 
-    def partial(self, older_than_s: float) -> Iterator[tuple[str, int]]:
-        """Names of uploads that came in only in part, to which nothing was added for so long; and their sizes."""
-        for folder in sorted(self._home.incoming.iterdir()):
-            if time.time() - folder.stat().st_mtime >= older_than_s and not folder.name.startswith(_TRASH):
-                yield folder.name, sum(status.st_blocks * 512 for _, status in outputs.below(folder))
-
-    def forget(self, name: str, older_than_s: float) -> None:
-        """Remove what came in of an upload, unless somebody goes on with it."""
-        with self._lock:
-            folder = self._home.incoming / name
-            if folder.exists() and time.time() - folder.stat().st_mtime >= older_than_s:
-                self._open.pop(name, None)
-                outputs.remove_tree(folder)
-
     # -- parts --------------------------------------------------------------------------------------------------
 
     def _present(self, name: str) -> UploadRecord | None:
@@ -211,6 +200,19 @@ class Uploads:
         if found.session != session:
             raise Conflict(f"Somebody else uploads {name!r} now.", "Choose another name with -n.")
         return found
+
+
+def collect_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[Removed]:
+    """Remove what came in of uploads that nobody went on with for so long, and never for less than an hour."""
+    found = []
+    for folder in sorted(home.incoming.iterdir()):
+        unused_s = time.time() - folder.stat().st_mtime
+        if unused_s >= max(older_than_s, _GONE_ON_WITH_S) and not folder.name.startswith(_TRASH):
+            size_bytes = sum(status.st_blocks * 512 for _, status in outputs.below(folder))
+            found.append(Removed(f"what came of upload {folder.name}", size_bytes, "upload"))
+            if not dry_run:
+                outputs.remove_tree(folder)
+    return found
 
 
 def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:
@@ -254,17 +256,3 @@ def _move_away(place: Path, trash: Path) -> None:
         if not place.is_symlink():
             place.chmod(0o755)
         os.rename(place, trash)
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the file system that holds a folder is on the disk: faster than each of many files by itself."""
-    syncfs = getattr(_libc, "syncfs", None)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if syncfs is None:
-            os.sync()
-        elif syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)

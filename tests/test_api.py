@@ -40,6 +40,7 @@ ROUTES = {
     ("GET", "/stats"): "list of StatRecord",
     ("POST", "/images"): "",
     ("POST", "/trees"): "",
+    ("POST", "/blobs"): "",
     ("GET", "/blobs/{digest}"): "",
     ("PUT", "/blobs/{digest}"): "",
     ("POST", "/runs"): "CastRecord",

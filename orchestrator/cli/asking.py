@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from orchestrator.cli import show
 from orchestrator.cli.capture import capture
+from orchestrator.cli.needed import ignored_words
 from orchestrator.cli.requirements import located, requirement_files
 from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.snapshot import Snapshot
@@ -74,7 +76,23 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
     job = importlib.import_module("orchestrator.jobfile").load(asked.file) if asked.file else _NoJob
     spec = spec_of(asked, job)
     code, ignored = capture(asked, asked.github_url or job.github_url, asked.github_ref or job.github_ref)
+    if code is not None and not code.code.url and not asked.commit_ref:
+        _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
+
+
+def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
+    """Say which files of the command lie here, but will not be where it runs."""
+    subdir = code.code.subdir
+    below = len(subdir) + 1 if subdir else 0
+    untracked = [name[below:] for name in code.untracked if not subdir or name.startswith(f"{subdir}/")]
+    known = {mount.path.strip("/") for mount in spec.mounts} | set(untracked)
+    captured = [entry.path for entry in code.manifest.entries]
+    for name in ignored_words(spec.filled_command, Path.cwd(), subdir, captured, known):
+        show.warn(
+            f"{name!r} is in the command, but git ignores it: the run will not have it, unless it makes it itself.\n"
+            f"  Send it with `git add -f`, or upload it once and mount it: spell upload {shlex.quote(name)}"
+        )
 
 
 def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:

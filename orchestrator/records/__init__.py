@@ -203,7 +203,7 @@ class CheckRecord:
 class CollectedRecord:
     """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took.
 
-    `kind` is `environment`, `image`, `package`, `snapshot`, `outputs` or `work`.
+    `kind` is `environment`, `image`, `package`, `snapshot`, `outputs`, `work` or `upload`.
     """
 
     what: str

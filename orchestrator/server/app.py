@@ -30,6 +30,7 @@ _MOST_BYTES = {
     "/searches": 16 << 20,
     "/images": 16 << 20,
     "/trees": 512 << 20,
+    "/blobs": MOST_BYTES,
 }
 
 

@@ -24,6 +24,13 @@ async def put_tree(request: Request, verbs: Verbs) -> Response:
     return answer(await asyncio.to_thread(lambda: verbs.shop.blobs.put_tree(manifests.from_json(body))))
 
 
+@router.post("/blobs", status_code=204)
+async def put_blobs(request: Request, verbs: Verbs) -> Response:
+    """Send many small blobs; see `orchestrator.packs` for the format."""
+    await asyncio.to_thread(verbs.shop.blobs.put_pack, await request.body())
+    return Response(status_code=204)
+
+
 @router.get("/blobs/{digest}")
 def blob(digest: str, verbs: Verbs) -> Response:
     """The content of a blob: the patch of a run's uncommitted changes, say."""
