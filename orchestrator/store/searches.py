@@ -224,12 +224,6 @@ class SearchStore:
         with self._db.read() as connection:
             return list(connection.scalars(query.distinct().order_by(metric_summaries.c.name).limit(_MOST_NAMES)))
 
-    def waiting_trees(self) -> set[str]:
-        """The snapshots that trials will need that have no run yet."""
-        tree = func.json_extract(searches.c.spec, "$.code.tree")
-        with self._db.read() as connection:
-            return set(connection.scalars(select(tree).where(searches.c.state == SearchState.RUNNING))) - {None}
-
     def record(self, number: int) -> SearchRecord:
         """All about one search.
 
