@@ -153,6 +153,10 @@ class Home:
         """The run's own output, byte for byte."""
         return self.record_dir(number) / "log"
 
+    def log_times(self, number: int) -> Path:
+        """When the log grew; see `executors/supervisor/timeline.py`."""
+        return self.record_dir(number) / "log.times"
+
     def build_log(self, number: int) -> Path:
         """What was said while its environment was built."""
         return self.record_dir(number) / "build.log"

@@ -29,12 +29,13 @@ from orchestrator.records import (
     ServerRecord,
     StatRecord,
 )
+from orchestrator.records.watching import MetricPage, MetricSummary
 from orchestrator.rerun import repeat
 from orchestrator.resources import Resources
 from orchestrator.reuse import Reuse
 from orchestrator.scheduler import Scheduler
 from orchestrator.spec import Mount, RunSpec
-from orchestrator.states import State, Wish
+from orchestrator.states import FINAL, State, Wish
 from orchestrator.stats import Meter, not_running
 from orchestrator.store import NewRun, WithRun
 from orchestrator.workshop import Workshop
@@ -210,6 +211,21 @@ class Service:
         number = self.store.find(reference)
         telemetry.ingest_metrics(self.store, self.home, number)
         return self.store.metrics(number, name)
+
+    def metric_summaries(self, reference: str) -> list[MetricSummary]:
+        """One line for each metric of a run, up to this moment."""
+        number = self.store.find(reference)
+        telemetry.ingest_metrics(self.store, self.home, number)
+        return self.store.metric_summaries(number)
+
+    def metric_page(self, reference: str, after: int, limit: int) -> MetricPage:
+        """The values that a run has sent, from a place on."""
+        number = self.store.find(reference)
+        over = self.store.summary(number).state in FINAL  # looked at first: what it sent before its end is read after
+        telemetry.ingest_metrics(self.store, self.home, number)
+        found = self.store.metrics_after(number, after, limit)
+        values, end = [item for _, item in found], found[-1][0] if found else after
+        return MetricPage(values, end, over and len(found) < limit)
 
     def open_session(self, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> Session:
         """Start a command, or a shell, beside a run's own.

@@ -95,6 +95,8 @@ class Screen:
             self._row = max(0, self._row - (number or 1))
         elif command == "C":
             self._column = min(self.columns - 1, self._column + (number or 1))
+        elif command == "H" and not arguments:
+            self._row = self._column = 0
         elif command == "G":
             self._column = max(0, number - 1)
         else:

@@ -314,7 +314,7 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
 def test_metrics(spell: Spell) -> None:
     code = "from orchestrator.runtime import send_metric as s; s('loss', 0.5, step=1); s('loss', 0.25, step=2); s('lr', 1e-3)"
     number = spell.run(f"python -c {shlex.quote(code)}").number
-    lines = [line.split()[:3] for line in spell("metrics", str(number)).out.splitlines()]
+    lines = [line.split()[:3] for line in spell("metrics", str(number), "loss", "lr").out.splitlines()]
     assert lines[0] == ["METRIC", "STEP", "VALUE"]
     assert sorted(lines[1:]) == [["loss", "1", "0.5"], ["loss", "2", "0.25"], ["lr", "0", "0.001"]]
     found = spell("metrics", "latest", "loss", "--json").json()

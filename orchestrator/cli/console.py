@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from orchestrator.cli import show
 from orchestrator.cli.spinner import Spinner, TerminalSpinner
+from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Followed
 from orchestrator.records import EventRecord, RunSummary
 from orchestrator.states import FINAL, State
@@ -54,6 +55,9 @@ class Console:
     Args:
         verbose: all states and all that was logged in them.
         status_to_stderr: the run's own output alone on stdout, byte for byte.
+
+    Attributes:
+        stamp: puts times before the lines of the run's own output.
     """
 
     def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
@@ -63,6 +67,7 @@ class Console:
         self._spinner = TerminalSpinner(stream) if moving else Spinner()
         self._state: State | None = None
         self._at_line_start = True
+        self.stamp: Stamper | None = None
 
     def follow(self, items: Iterable[Followed]) -> RunSummary:
         """Show everything until the run has ended. Returns how it ended."""
@@ -73,12 +78,16 @@ class Console:
                 elif item.kind == "build":
                     self._build(item.data)
                 elif item.kind == "log":
-                    self.raw(item.data)
+                    self.log(item.data)
                 elif item.run:
                     return item.run
         finally:
             self._spinner.clear()
         raise AssertionError("a stream ends with its end")
+
+    def log(self, data: bytes) -> None:
+        """The run's own output: untouched, or with times before its lines."""
+        self.raw(self.stamp.stamped(data) if self.stamp else data)
 
     def raw(self, data: bytes) -> None:
         """The run's own output, untouched."""

@@ -1,19 +1,20 @@
-"""Looking at runs and ending them: logs, info, stats, stop, kill, wait, metrics."""
+"""Looking at runs and ending them: logs, info, stop, kill, wait."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 
 from orchestrator.cli import complete, show
 from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
 from orchestrator.cli.streams import close_stdout
+from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError
-from orchestrator.records import RunRecord, StatRecord
+from orchestrator.records import RunRecord
+from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -25,22 +26,27 @@ _EVENTS_ONLY = "0.{offset}.0"
 @click.argument("run", shell_complete=complete.runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@click.option("-t", "--timestamps", is_flag=True, help="Before each line, when it was written (UTC).")
 @click.option("-v", "--verbose", is_flag=True, help="All states, and what was logged in them.")
 @click.pass_context
-def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, verbose: bool) -> None:
+def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestamps: bool, verbose: bool) -> None:
     """Show what RUN says. Its own output goes to stdout byte for byte, everything else to stderr."""
     with connect() as client:
         found = client.run(run)
         number = str(found.number)
         console = Console(verbose=verbose, status_to_stderr=True)
         over = found.state not in ACTIVE
+        if timestamps:
+            console.stamp = Stamper(Watching(client.transport), found)
         if verbose and over and lines is None:
             console.end(console.follow(client.follow(number)))
             return
         if lines is not None or not follow:
             chunks, offset = client.log(number, lines)
+            if console.stamp and lines is not None:
+                chunks = console.stamp.last(chunks, offset)
             for chunk in chunks:
-                console.raw(chunk)
+                console.log(chunk)
         if follow:
             position = _EVENTS_ONLY.format(offset=offset) if lines is not None else ""
             ctx.exit(_follow(client, console, number, position))
@@ -196,61 +202,3 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
             show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")
             code = code or exit_code(ended)
     ctx.exit(code)
-
-
-@click.command(context_settings=_HELP)
-@click.argument("run", shell_complete=complete.runs)
-@click.argument("name", default="")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
-def metrics(run: str, name: str, json_: bool) -> None:
-    """List what RUN sent with send_metric: all of it, or the values of NAME."""
-    with connect() as client:
-        found = client.metrics(run, name)
-    if json_:
-        show.as_json(found)
-    elif not found:
-        sys.stderr.write("This run sent no such metrics.\n")
-    else:
-        show.table(
-            ["METRIC", "STEP", "VALUE", "TIME"],
-            [[item.name, str(item.step), f"{item.value:g}", show.clock(item.at)] for item in found],
-        )
-
-
-@click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, shell_complete=complete.runs)
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
-def stats(run: Sequence[str], json_: bool) -> None:
-    """Show what each RUN uses now; all that are running, when none is named."""
-    with connect() as client:
-        found = client.stats(run)
-    if json_:
-        show.as_json(found)
-    elif not found:
-        show.say("Nothing is running.")
-    else:
-        headers = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
-        show.table(headers, [_used(item) for item in found])
-
-
-def _used(item: StatRecord) -> list[str]:
-    limit = show.size(item.memory_limit_bytes) if item.memory_limit_bytes else "-"
-    return [
-        str(item.run),
-        item.name or show.cut(item.command, _COMMAND_WIDTH),
-        "?" if item.cpu_percent is None else f"{item.cpu_percent:.0f}%",
-        f"{'?' if item.memory_bytes is None else show.size(item.memory_bytes)} / {limit}",
-        "?" if item.processes is None else str(item.processes),
-        ", ".join(_gpu(gpu) for gpu in item.gpus) or "-",
-        show.duration(round(item.duration_s)),
-    ]
-
-
-def _gpu(gpu: Mapping[str, float]) -> str:
-    """`0: 97% 12G/80G`; what it does not tell is left out."""
-    words = [f"{gpu['index']:.0f}:"]
-    if "utilization_percent" in gpu:
-        words.append(f"{gpu['utilization_percent']:.0f}%")
-    if "memory_used_bytes" in gpu:
-        words.append(f"{show.size(int(gpu['memory_used_bytes']))}/{show.size(int(gpu['memory_total_bytes']))}")
-    return " ".join(words)

@@ -123,10 +123,14 @@ def clock(moment: float | None) -> str:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns under upper-case headers, without borders."""
+    click.echo("\n".join(table_lines(headers, rows)))
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of such a table."""
     cells = [list(headers), *([plain(safe(" ".join(cell.split()))) for cell in row] for row in rows)]
     widths = [max(width(row[column]) for row in cells) for column in range(len(headers))]
-    lines = ("  ".join(map(_padded, row, widths)).rstrip() for row in cells)
-    click.echo("\n".join(lines))
+    return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
 
 
 def _padded(cell: str, cells: int) -> str:
@@ -154,7 +158,12 @@ def _measured(text: str) -> Iterator[tuple[str, int]]:
 
 def cut(text: str, cells: int) -> str:
     """One line of at most `cells` cells of a terminal; `…` (or `...`) at its end says that it was longer."""
-    line, end = plain(safe(" ".join(text.split()))), plain("…")
+    return cut_cells(plain(safe(" ".join(text.split()))), cells)
+
+
+def cut_cells(line: str, cells: int) -> str:
+    """A line that can be shown as it is, cut likewise."""
+    end = plain("…")
     if width(line) <= cells:
         return line
     if cells < len(end):

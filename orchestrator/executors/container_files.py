@@ -26,13 +26,15 @@ def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
     os.mkfifo(folder / "line", 0o600)
     with (folder / "result").open("wb") as result:
         os.posix_fallocate(result.fileno(), 0, RESULT_BYTES)  # there must be room when the run has filled the disk
-    for path in (folder / "errors", log):
+    times = log.with_name(f"{log.name}.times")
+    for path in (folder / "errors", log, times):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
     for path in (folder / "line", folder / "result", folder / "errors"):
         os.link(path, folder / "inside" / path.name)
     os.link(log, folder / "inside" / "log")
     if has_secrets:
         os.mkfifo(folder / "inside" / "secrets", 0o600)
+    os.link(times, folder / "inside" / "times")
 
 
 def request_name(nonce: str) -> str:

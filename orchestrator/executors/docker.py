@@ -8,7 +8,7 @@ keeper could not tell.
 Names in the attempt's folder (`inside/` is what the container sees of it):
 
     claim.json          which container; made by link(2): exactly one start or recovery of the attempt wins
-    line, result, errors  and the run's log; `inside/` holds second names of them, which the keeper removes
+    line, result, errors  and the run's log and its times; `inside/` holds second names of them, which the keeper removes
     request-NONCE.json  our own name of the request, until the keeper has it
     inside/request-NONCE.json  who takes it away takes the attempt: the keeper, or we when nothing was started
     untaken             it was we

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
+from orchestrator.records.watching import MetricSummary
 from orchestrator.spec import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import artifacts, metric_summaries, metrics, runs, samples
@@ -96,6 +97,14 @@ class DetailStore:
         with self._db.read() as connection:
             rows = connection.execute(query)
             return [(row.id, MetricRecord(row.run, row.name, row.step, row.value, row.at)) for row in rows]
+
+    def metric_summaries(self, number: int) -> list[MetricSummary]:
+        """All that a run has sent, a line for each metric, by name."""
+        sent = metric_summaries.c
+        query = select(sent.run, sent.name, sent.count, sent.step, sent.last, sent.least, sent.most)
+        query = query.add_columns(sent.total / sent.count).where(sent.run == number).order_by(sent.name)
+        with self._db.read() as connection:
+            return [MetricSummary(*tuple(row)) for row in connection.execute(query)]
 
     def add_sample(self, sample: SampleRecord) -> None:
         """Record what a run used at one moment."""

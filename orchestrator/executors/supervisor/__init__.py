@@ -4,6 +4,7 @@
 main       claim the attempt, make the private namespaces, forward signals, write the verdict
 container  both of them in one, as process 1 of a container
 keeper     the parent of the command: starts it, reaps, TERM → grace → KILL, time limit
+timeline   when the log grew
 isolation  mount and process namespaces
 judge      how the command ended, as the verdict says it
 identity   which process is meant: boot id + start time, never the pid alone

@@ -10,6 +10,7 @@ spelld holds other names (hard links) of the same files:
     line                a named pipe, held open as long as we live: spelld reads from it that the command has started, and
                         sees its end at once
     log                 gets the command's output
+    times               when the log grew; see `timeline`
     result              how it ended: 4 KiB set aside; all blank until then
     errors              what Python says when we fail
 
@@ -22,7 +23,7 @@ import json
 import os
 import signal
 
-from orchestrator.executors.supervisor import isolation, keeper
+from orchestrator.executors.supervisor import isolation, keeper, timeline
 from orchestrator.executors.supervisor.judge import judge
 from orchestrator.executors.supervisor.telling import read_secrets
 
@@ -51,12 +52,13 @@ def main(folder: str, request_name: str) -> None:
         os.write(line, b'{"taken": true}\n')
         return
     log = os.open("log", os.O_WRONLY | os.O_APPEND)
+    times = os.open("times", os.O_WRONLY | os.O_APPEND)
     result = os.open("result", os.O_WRONLY)
-    for name in ("errors", "line", "log", "result"):
+    for name in ("errors", "line", "log", "result", "times"):
         os.unlink(name)
     request["argv"] = ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", request["command"]]
     request["env"] = {**env, **request["env"]}
-    verdict = judge(lambda: _keep(request, line, log, secrets), folder, _oom_kills, only_when_killed=False)
+    verdict = judge(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
     os.pwrite(result, json.dumps(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
@@ -93,9 +95,11 @@ def _env() -> dict[str, str]:
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
-def _keep(request: dict[str, Any], line: int, log: int, secrets: dict[str, bytes]) -> dict[str, Any]:
+def _keep(request: dict[str, Any], line: int, log: int, times: int, secrets: dict[str, bytes]) -> dict[str, Any]:
     read_fd, write_fd = os.pipe()
-    keeper.Keeper(request, write_fd, os.dup(line), log, secrets).lead()
+    one = keeper.Keeper(request, write_fd, os.dup(line), log, secrets)
+    one.timeline = timeline.Timeline(log, times)
+    one.lead()
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as words:
         return dict(json.loads(words.readlines()[-1]))

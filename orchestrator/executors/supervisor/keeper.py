@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.executors.supervisor.masking import MaskedLog
+    from orchestrator.executors.supervisor.timeline import Timeline
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01
@@ -51,6 +52,7 @@ class Keeper:
         self.command_over = False
         self.stop_deadline: float | None = None
         self.timed_out = False
+        self.timeline: Timeline | None = None
 
     def run(self, go_fd: int) -> None:
         """Wait for the word on `go_fd`, then `lead`. Never returns."""
@@ -74,9 +76,13 @@ class Keeper:
         if self.command_pid:
             self.started_at = time.time()
             self._report_start()
+            if self.timeline:
+                self.timeline.begin()
             self._watch(started)
         if masked:
             masked.end()
+        if self.timeline:
+            self.timeline.note()
 
     def _mask(self) -> MaskedLog | None:
         """What stands between the command and its log, where it has secrets that can be masked."""

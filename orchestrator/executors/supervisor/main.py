@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.executors.supervisor import identity, isolation, keeper
+from orchestrator.executors.supervisor import identity, isolation, keeper, timeline
 from orchestrator.executors.supervisor.judge import VERSION, MountError, judge, words_of
 from orchestrator.executors.supervisor.telling import read_secrets
 
@@ -69,7 +69,7 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
     except OSError as error:
         _report({"error": words_of(error)})
         return 1
-    verdict = judge(lambda: _supervise(request, files.log, secrets), folder_name, _oom_kills, only_when_killed=True)
+    verdict = judge(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
@@ -85,7 +85,7 @@ def _request(folder: Path) -> dict[str, Any] | None:
     return words
 
 
-def _supervise(request: dict[str, Any], log_fd: int, secrets: dict[str, bytes]) -> dict[str, Any]:
+def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]) -> dict[str, Any]:
     """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
     if request["isolation"] == "namespaces":
         isolation.enter_namespaces()
@@ -101,7 +101,9 @@ def _supervise(request: dict[str, Any], log_fd: int, secrets: dict[str, bytes]) 
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        _be_keeper(keeper.Keeper(request, result_write, sys.stdout.fileno(), log_fd, secrets), go_read)
+        one = keeper.Keeper(request, result_write, sys.stdout.fileno(), files.log, secrets)
+        one.timeline = timeline.Timeline(files.log, files.times)
+        _be_keeper(one, go_read)
     os.close(result_write)
     os.close(go_read)
     os.write(go_write, b"g")
@@ -136,6 +138,7 @@ class _Files:
 
     def __init__(self, folder: Path, log: str) -> None:
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self.times = os.open(f"{log}.times", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self._verdict = os.open("verdict.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=self._folder)
         if sys.platform == "linux":

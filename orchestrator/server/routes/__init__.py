@@ -1,11 +1,23 @@
 """The HTTP API. Each route calls one verb; what it answers is a record of `orchestrator.records`."""
 
-from orchestrator.server.routes import code, machine, organise, resources, runs, searches, secrets, uploads, workflows
+from orchestrator.server.routes import (
+    code,
+    machine,
+    organise,
+    resources,
+    runs,
+    searches,
+    secrets,
+    uploads,
+    watching,
+    workflows,
+)
 
 ROUTERS = (
     machine.router,
     code.router,
     runs.router,
+    watching.router,
     resources.router,
     workflows.router,
     searches.router,

@@ -1,0 +1,150 @@
+"""`spell metrics`: what runs sent with send_metric, in lines, as a chart, as CSV; once, or as it comes."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import click
+
+from orchestrator.cli import complete, show
+from orchestrator.cli.metric_series import Series
+from orchestrator.cli.redraw import Redraw
+from orchestrator.client import Client, connect
+from orchestrator.errors import UsageError
+from orchestrator.records import MetricRecord
+from orchestrator.records.watching import MetricSummary
+from orchestrator.remote.watching import Watching
+from orchestrator.spec import to_wire
+
+_MORE_RUNS = re.compile(r"\d+|latest(~\d+)?")
+_LOOK_S = 0.5
+_CSV = ["run_id", "metric_name", "timestamp", "index", "value"]
+_HEADERS = ["METRIC", "STEP", "VALUE", "TIME"]
+_SUMMARY = ["METRIC", "COUNT", "STEP", "LAST", "MIN", "MAX", "MEAN"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("run", shell_complete=complete.runs)
+@click.argument("names", nargs=-1, metavar="[RUN…] [NAME…]")
+@click.option("-f", "--follow", is_flag=True, help="Go on as values come, until the runs have ended.")
+@click.option("--chart/--no-chart", "chart", default=None, help="Draw the values (usual on a terminal), or list them.")
+@click.option("--csv", "csv_", is_flag=True, help="All values as CSV: run_id, metric_name, timestamp, index, value.")
+@click.option("--json", "json_", is_flag=True, help="All values as JSON; with -f one line for each.")
+def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, csv_: bool, json_: bool) -> None:
+    """Show what RUN sent with send_metric: a line for each metric, or the values of each NAME.
+
+    Words after RUN that are whole numbers, latest or latest~1 are more runs, to be compared; all others are names."""
+    if csv_ + json_ + bool(chart) > 1:
+        raise UsageError("Choose one of --csv, --json and --chart.")
+    more = [word for word in names if _MORE_RUNS.fullmatch(word)]
+    names = [word for word in names if word not in more]
+    with connect() as client:
+        runs = list(dict.fromkeys(str(client.run(reference).number) for reference in (run, *more)))
+        view = _View(client, runs, names, follow=follow)
+        if csv_:
+            shown = view.csv()
+        elif json_:
+            shown = view.json()
+        elif names and (sys.stdout.isatty() if chart is None else chart):
+            shown = view.chart()
+        elif names or chart is not None:
+            shown = view.lines()
+        else:
+            shown = view.summaries()
+    if not shown and not json_ and not csv_:
+        sys.stderr.write("This run sent no such metrics.\n" if len(runs) == 1 else "These runs sent no such metrics.\n")
+
+
+class _View:
+    """Some metrics of some runs. Its verbs print them, and tell whether there was anything to print."""
+
+    def __init__(self, client: Client, runs: Sequence[str], names: Sequence[str], *, follow: bool) -> None:
+        self._watching, self._runs, self._names, self._follow = Watching(client.transport), runs, names, follow
+
+    def csv(self) -> bool:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(_CSV)
+        return self._each(lambda item: writer.writerow([item.run, item.name, item.at, item.step, item.value]))
+
+    def json(self) -> bool:
+        if self._follow:
+            return self._each(lambda item: sys.stdout.write(json.dumps(to_wire(item)) + "\n"))
+        show.as_json([item for page in self._pages() for item in page])
+        return True
+
+    def lines(self) -> bool:
+        if self._follow:
+            sys.stdout.write("\t".join(self._headers()) + "\n")
+            return self._each(lambda item: show.say("\t".join(self._row(item))))
+        rows = [self._row(item) for page in self._pages() for item in page]
+        if rows:
+            show.table(self._headers(), rows)
+        return bool(rows)
+
+    def chart(self) -> bool:
+        draw = importlib.import_module("orchestrator.cli.metric_chart").chart
+        series: dict[str, Series] = {}
+        screen = Redraw()
+        for page in self._pages():
+            for item in page:
+                label = f"{item.run} {item.name}" if len(self._runs) > 1 else item.name
+                series.setdefault(label, Series()).add(item.step, item.value)
+            if series and (self._follow and page):
+                screen.show(draw(series, *shutil.get_terminal_size()))
+        if series and not self._follow:
+            sys.stdout.write("\n".join(draw(series, *shutil.get_terminal_size())) + "\n")
+        return bool(series)
+
+    def summaries(self) -> bool:
+        screen, shown = Redraw(), False
+        for _ in self._pages() if self._follow else [None]:
+            found = [item for run in self._runs for item in self._watching.metric_summaries(run)]
+            rows = [([str(item.run)] if len(self._runs) > 1 else []) + _summary(item) for item in found]
+            if rows:
+                headers = (["RUN"] if len(self._runs) > 1 else []) + _SUMMARY
+                screen.show(show.table_lines(headers, rows))
+                shown = True
+        return shown
+
+    def _headers(self) -> list[str]:
+        return (["RUN"] if len(self._runs) > 1 else []) + _HEADERS
+
+    def _row(self, item: MetricRecord) -> list[str]:
+        row = [item.name, str(item.step), f"{item.value:g}", show.clock(item.at)]
+        return [str(item.run), *row] if len(self._runs) > 1 else row
+
+    def _each(self, act: Callable[[MetricRecord], object]) -> bool:
+        found = False
+        for page in self._pages():
+            for item in page:
+                act(item)
+                found = True
+            sys.stdout.flush()
+        return found
+
+    def _pages(self) -> Iterator[list[MetricRecord]]:
+        """The values, some at a time; with `follow` until all runs have ended."""
+        places = dict.fromkeys(self._runs, 0)
+        while places:
+            idle = True
+            for run in list(places):
+                page = self._watching.metric_page(run, places[run])
+                places[run] = page.next
+                if page.over or not (page.values or self._follow):
+                    del places[run]
+                idle = idle and not page.values
+                yield [item for item in page.values if not self._names or item.name in self._names]
+            if idle and places:
+                time.sleep(_LOOK_S)
+
+
+def _summary(item: MetricSummary) -> list[str]:
+    numbers = (item.last, item.least, item.most, item.mean)
+    return [item.name, str(item.count), str(item.step), *(f"{number:g}" for number in numbers)]

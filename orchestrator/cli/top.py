@@ -1,0 +1,155 @@
+"""`spell top`: all active runs on one screen, again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from orchestrator.cli import show
+from orchestrator.cli.stats import gpus
+from orchestrator.client import Client, connect
+from orchestrator.errors import SpellError
+from orchestrator.records import RunSummary, StatRecord
+from orchestrator.remote.watching import Watching
+from orchestrator.states import ACTIVE, State
+
+_MOST_RUNS = 1000
+_TAIL_BYTES = 4096
+HEADERS = ["ID", "NAME", "STATUS", "MACHINE", "TIME", "CPU", "MEMORY", "GPU", "METRIC", "LAST LINE"]
+
+
+@dataclass(frozen=True, slots=True)
+class TopRow:
+    """An active run, as `spell top --json` prints it.
+
+    Attributes:
+        stats: what it uses now; None when it does not run.
+        metric, value: the metric that it has sent, by name the first, and its last value.
+        line: the last line of its log.
+    """
+
+    run: RunSummary
+    stats: StatRecord | None
+    metric: str
+    value: float | None
+    line: str
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.option("--json", "json_", is_flag=True, help="One look, as JSON.")
+def top(interval_s: float, json_: bool) -> None:
+    """Watch all runs that are active: those that run first, then those that wait. q or ^C ends it; no run is touched.
+
+    Elsewhere than on a terminal they are listed once."""
+    with connect() as client:
+        if json_:
+            show.as_json(look(client, _MOST_RUNS))
+        elif not (sys.stdout.isatty() and sys.stdin.isatty()) or show.is_dumb():
+            rows = look(client, _MOST_RUNS)
+            if rows:
+                show.table(HEADERS, [cells(row) for row in rows])
+            else:
+                show.say("No run is active.")
+        else:
+            _live(client, interval_s)
+
+
+def _live(client: Client, interval_s: float) -> None:
+    screen = importlib.import_module("orchestrator.cli.top_live").Screen()
+    with contextlib.suppress(KeyboardInterrupt), _keys(), screen:
+        while True:
+            found, total = _looked(client, screen.room)
+            screen.show(found, total)
+            if _pressed_q(interval_s):
+                return
+
+
+def _looked(client: Client, room: int) -> tuple[list[TopRow], int]:
+    runs = _active(client)
+    return _rows(client, runs[:room]), len(runs)
+
+
+def look(client: Client, limit: int) -> list[TopRow]:
+    """The active runs, those that run first, each with the newest of it; at most `limit`."""
+    return _rows(client, _active(client)[:limit])
+
+
+def _active(client: Client) -> list[RunSummary]:
+    found = client.runs(states=sorted(ACTIVE), limit=_MOST_RUNS)
+    return sorted(found, key=lambda run: (run.state == State.MACHINE_REQUESTED, run.number))
+
+
+def _rows(client: Client, runs: list[RunSummary]) -> list[TopRow]:
+    stats = {item.run: item for item in client.stats()} if runs else {}
+    found = []
+    for run in runs:
+        metric, value, line = "", None, ""
+        if run.state != State.MACHINE_REQUESTED:
+            with contextlib.suppress(SpellError):
+                if sent := Watching(client.transport).metric_summaries(str(run.number)):
+                    metric, value = sent[0].name, sent[0].last
+                line = _last_line(client, run.number)
+        found.append(TopRow(run, stats.get(run.number), metric, value, line))
+    return found
+
+
+def _last_line(client: Client, number: int) -> str:
+    chunks, _ = client.log(str(number), 1)
+    data = b""
+    for chunk in chunks:
+        data = (data + chunk)[-_TAIL_BYTES:]
+    text = show.without_ansi(data.decode("utf-8", "replace")).rstrip("\r\n")
+    return text.rpartition("\r")[2]
+
+
+def cells(row: TopRow) -> list[str]:
+    """What is shown of a run."""
+    run, used = row.run, row.stats
+    return [
+        str(run.number),
+        run.name or show.cut(run.command, 24),
+        show.state(run.state, run.exit_code, run.signal, run.wish),
+        run.machine_type,
+        show.duration(round(used.duration_s)) if used else "-",
+        "-" if used is None or used.cpu_percent is None else f"{used.cpu_percent:.0f}%",
+        "-" if used is None or used.memory_bytes is None else show.size(used.memory_bytes),
+        (gpus(used) if used else "") or "-",
+        "-" if row.value is None else f"{show.cut(row.metric, 20)} {row.value:g}",
+        show.cut(row.line, 60) or "-",
+    ]
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[None]:
+    """Keys are read as they are pressed, and not shown."""
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, before)
+
+
+def _pressed_q(limit_s: float) -> bool:
+    if not select.select([sys.stdin], [], [], limit_s)[0]:
+        return False
+    pressed = os.read(sys.stdin.fileno(), 64)
+    return not pressed or b"q" in pressed.lower()
