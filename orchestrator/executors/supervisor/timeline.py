@@ -71,7 +71,7 @@ def _growth(log_fd: int) -> Callable[[], None]:
         fd = libc.inotify_init1(_IN_CLOEXEC)
     except AttributeError:  # not Linux
         fd = -1
-    seen = [os.fstat(log_fd).st_size]
+    seen = [-1]  # the first wait is over at once: the command may have been faster than we
 
     def wait() -> None:
         watched = fd >= 0 and libc.inotify_add_watch(fd, path, ctypes.c_uint32(_IN_MODIFY | _IN_ONESHOT)) >= 0
