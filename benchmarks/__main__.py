@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import containers
 from benchmarks.commands import commands
+from benchmarks.compare import compare
 from benchmarks.environments import environments
 from benchmarks.logs import logs
 from benchmarks.many_runs import many_runs
@@ -25,6 +26,7 @@ ALL = {
     "reuse": reuse,
     "many_runs": many_runs,
     "uploads": uploads,
+    "compare": compare,
     "containers": containers.containers,
     "container_burst": containers.burst,
     "container_environments": containers.environments,

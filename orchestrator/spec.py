@@ -390,6 +390,8 @@ def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
 
 def to_wire(value: Any) -> Any:
     """A spec or record (or a tuple or mapping of them) as plain JSON values."""
+    if value is None or isinstance(value, str | int | float):  # first: there are many of them
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_wire(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):

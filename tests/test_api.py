@@ -58,6 +58,10 @@ ROUTES = {
     ("GET", "/runs/{reference}/metrics/summary"): "list of MetricSummary",
     ("GET", "/runs/{reference}/metrics/page"): "MetricPage",
     ("GET", "/runs/{reference}/log/times"): "list of LogTime",
+    ("GET", "/runs/{reference}/diff/{other}"): "DiffRecord",
+    ("GET", "/runs/{reference}/lineage"): "LineageRecord",
+    ("POST", "/runs/{reference}/verify"): "",
+    ("GET", "/runs/{reference}/export"): "",
     ("POST", "/workflows"): "WorkflowCastRecord",
     ("GET", "/workflows"): "list of WorkflowSummary",
     ("GET", "/workflows/{reference}"): "WorkflowRecord",
@@ -203,6 +207,8 @@ KINDS = [
     records.ImageRecord,  # the last line of a stream
     StepRecord,
     TrialRecord,
+    *map(kind_of, ("ChangeRecord", "CodeChangeRecord", "OutputChangeRecord", "MetricChangeRecord")),
+    *map(kind_of, ("NodeRecord", "EdgeRecord", "VerifyRecord", "ProblemRecord")),
     spec.RunSpec,
     spec.Code,
 ]  # fmt: skip
@@ -280,6 +286,9 @@ def fits(value: Any, words: str) -> bool:
         (["hyper", "info", "1"], "SearchRecord"),
         (["upload", __file__, "-n", "this"], "UploadRecord"),
         (["gc"], "CollectionRecord"),
+        (["diff", "1", "2"], "DiffRecord"),
+        (["lineage", "2"], "LineageRecord"),
+        (["verify", "1", "2"], "VerifyRecord"),
     ],
 )
 def test_json_is_as_documented(spell: Spell, words: list[str], name: str) -> None:
@@ -293,7 +302,7 @@ def test_json_is_as_documented(spell: Spell, words: list[str], name: str) -> Non
     for item in items:
         assert list(item) == list(wanted)
         assert [key for key, value in item.items() if not fits(value, wanted[key])] == []
-        if "spec" in item:
+        if isinstance(item.get("spec"), dict):
             assert list(item["spec"]) == list(fields_of(spec.RunSpec))
             assert set(item["spec"]["env"].values()) <= {"***"}
 

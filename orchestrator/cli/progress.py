@@ -41,6 +41,10 @@ class Bar:
         """So many bytes more are done."""
         self._progress.advance(self._task, size)
 
+    def done(self, count: int) -> None:
+        """So many bytes in all are done."""
+        self._progress.update(self._task, completed=count)
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Not drawn inside this: somebody is asked something."""

@@ -16,7 +16,7 @@ import click
 from orchestrator.cli.streams import speaks_utf8
 from orchestrator.spec import to_wire
 
-_ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x", "✓": "ok", "✗": "x"}
+_ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x", "✓": "ok", "✗": "x", "─": "-", "├": "|", "└": "`", "│": "|"}
 _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
 _VARIATION = "\ufe0f"  # makes an emoji of the character before it
 _WIDE = frozenset("WF")  # of unicodedata.east_asian_width: two cells of a terminal
@@ -53,17 +53,18 @@ def say(text: str, *, err: bool = False) -> None:
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    click.echo(f"{_coloured('WARNING:', 'yellow')} {plain(safe(text))}", err=True)
+    click.echo(f"{coloured('WARNING:', 'yellow')} {plain(safe(text))}", err=True)
 
 
 def error(message: str, cure: str = "") -> None:
     """Print an error on stderr, and below it what to do about it."""
-    click.echo(f"{_coloured('ERROR:', 'red')} {plain(safe(message))}", err=True)
+    click.echo(f"{coloured('ERROR:', 'red')} {plain(safe(message))}", err=True)
     for line in cure.splitlines():
         click.echo(f"       {plain(safe(line))}", err=True)
 
 
-def _coloured(word: str, colour: str) -> str:
+def coloured(word: str, colour: str) -> str:
+    """`word` in a colour, unless nobody wants any."""
     dull = os.environ.get("NO_COLOR") or is_dumb()
     return word if dull else click.style(word, fg=colour)  # click takes colours off where there is no terminal
 

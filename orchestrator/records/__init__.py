@@ -7,6 +7,7 @@ Times are seconds since the epoch (UTC); sizes are bytes; an unknown value is nu
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,9 +17,14 @@ API_VERSION = 1
 T = TypeVar("T")
 
 
+@functools.cache
+def _fields(kind: type) -> frozenset[str]:
+    return frozenset(item.name for item in dataclasses.fields(kind))
+
+
 def from_wire(kind: type[T], body: Mapping[str, Any]) -> T:
     """The record of this kind in a JSON object; fields that only a newer server knows are left out."""
-    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = _fields(kind)  # type: ignore[arg-type]
     return kind(**{key: value for key, value in body.items() if key in known})
 
 

@@ -21,6 +21,7 @@ from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
 from orchestrator.store.garbage import GarbageStore, refuse_removed
+from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
 from orchestrator.store.marks import MarkStore
 from orchestrator.store.notifications import NotificationStore, add_notifications
@@ -64,6 +65,7 @@ class Store(RunReader, DetailStore):
         self.notifications = NotificationStore(database)
         self.reuse = ReuseStore(database)
         self.attempts = AttemptStore(database)
+        self.lineage = LineageStore(database)
         self.workflows = WorkflowStore(database)
         self.searches = SearchStore(database)
         self.garbage = GarbageStore(database)

@@ -2,6 +2,7 @@
 
 from orchestrator.server.routes import (
     code,
+    compare,
     machine,
     organise,
     resources,
@@ -24,5 +25,6 @@ ROUTERS = (
     secrets.router,
     uploads.router,
     organise.router,
+    compare.router,
 )
 """One for each module, in the order in which a path is looked for."""

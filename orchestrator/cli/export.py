@@ -1,0 +1,187 @@
+"""`spell export`: a run as a folder or archive that holds all it takes to run it without spell."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import importlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli import complete, show
+from orchestrator.client import connect
+from orchestrator.errors import DiskFull, SpellError, UsageError
+from orchestrator.remote.compare import Comparisons
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_CHUNK_BYTES = 1 << 20
+_PROGRESS_FROM_BYTES = 8 << 20
+_LAST = "SHA256SUMS"
+_OURS = (_LAST, "spec.yaml")  # what a folder holds that may be replaced
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    run: int
+    path: str
+    bytes: int
+    warnings: list[str]
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", shell_complete=complete.runs)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR|FILE.tar.gz",
+    help="Where to write it. [default: run-N]",
+)
+@click.option("--with-inputs", is_flag=True, help="Also what it mounted; else that is only listed.")
+@click.option("--with-outputs", is_flag=True, help="Also what it left; else only its hashes.")
+@click.option("-f", "--force", is_flag=True, help="Replace an earlier export.")
+@click.option("--json", "json_", is_flag=True, help="Print what was written as JSON.")
+def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool, force: bool, json_: bool) -> None:
+    """Write RUN to a folder or archive: spec, code, packages, log, metrics, hashes of outputs, and a Dockerfile that runs
+    it without spell. Values of environment variables and secrets are not in it."""
+    with connect() as client:
+        number = client.run(run).number
+        target = output or Path(f"run-{number}")
+        _check(target, force)
+        found = Comparisons(client.transport).export(str(number), inputs=with_inputs, outputs=with_outputs)
+        try:
+            with _counted(found.chunks, f"Exporting run {number}", found.size_bytes, silent=json_) as chunks:
+                _write(target, chunks)
+        except tarfile.TarError as error:
+            raise SpellError(f"Run {number} did not arrive whole: {error}.") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"There is no room for {target}.") from error
+            raise
+    for warning in found.warnings:
+        show.warn(warning)
+    if json_:
+        show.as_json(_Written(number, str(target), found.size_bytes, found.warnings))
+    else:
+        how = "README.md in it says how to run it"
+        show.say(f"✔ Exported run {number} to {target} ({show.size(found.size_bytes)}); {how}")
+
+
+def _check(target: Path, force: bool) -> None:
+    """Refuse a place where there is something that is not ours to replace.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise UsageError(f"{target} is there already.", "Replace it with -f, or name another place with -o.")
+    is_archive = target.name.endswith(_ARCHIVES)
+    if is_archive != (not target.is_dir()) or target.is_symlink():
+        raise UsageError(f"{target} is not an earlier export.", "Remove it yourself, or name another place with -o.")
+    if not is_archive and os.listdir(target) and not all((target / name).is_file() for name in _OURS):
+        raise UsageError(f"{target} is not an earlier export.", "Remove it yourself, or name another place with -o.")
+
+
+def _write(target: Path, chunks: Iterator[bytes]) -> None:
+    """Write it beside its place, and put it there when it is whole."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".spell-part-{os.getpid()}")
+    old = target.with_name(f".spell-old-{os.getpid()}")
+    try:
+        if target.name.endswith(_ARCHIVES):
+            _pack(beside, chunks, plain=target.name.endswith(".tar"))
+            beside.replace(target)
+            return
+        beside.mkdir()
+        _unpack(beside, chunks)
+        if target.exists():
+            target.rename(old)
+        beside.rename(target)
+    finally:
+        for path in (beside, old):
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+
+
+def _pack(path: Path, chunks: Iterator[bytes], *, plain: bool) -> None:
+    with path.open("xb") as raw, contextlib.nullcontext(raw) if plain else gzip.GzipFile("", "wb", 6, raw) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def _unpack(root: Path, chunks: Iterator[bytes]) -> None:
+    """Unpack what is below the archive's one folder. Links are made last, so that nothing is written through one."""
+    links, last = [], ""
+    with tarfile.open(fileobj=io.BufferedReader(_Stream(chunks), _CHUNK_BYTES), mode="r|") as tar:
+        for member in tar:
+            parts = member.name.split("/")[1:]
+            if not parts or not {"", ".", ".."}.isdisjoint(parts):
+                raise tarfile.TarError(f"it holds a file called {member.name!r}")
+            place = root.joinpath(*parts)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if member.isdir():
+                place.mkdir(exist_ok=True)
+            elif member.issym():
+                links.append((place, member.linkname))
+            elif member.isreg():
+                file = tar.extractfile(member)
+                assert file is not None
+                with place.open("xb") as copy:
+                    shutil.copyfileobj(file, copy, _CHUNK_BYTES)
+                place.chmod(member.mode & 0o755)
+            last = parts[0]
+    for place, leads_to in links:
+        place.symlink_to(leads_to)
+    if last != _LAST:
+        raise tarfile.TarError("its end is missing")
+
+
+class _Stream(io.RawIOBase):
+    """Chunks, as a file that can be read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks, self._rest = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        room = memoryview(buffer).cast("B")
+        count = min(len(room), len(self._rest))
+        room[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+@contextlib.contextmanager
+def _counted(chunks: Iterator[bytes], title: str, total: int, *, silent: bool) -> Iterator[Iterator[bytes]]:
+    """The chunks; a bar on a terminal shows how many there were."""
+    if silent or total < _PROGRESS_FROM_BYTES or not sys.stderr.isatty():
+        yield chunks
+        return
+    with importlib.import_module("orchestrator.cli.progress").Bar(title, total) as bar:
+        yield bar.wrap(chunks)

@@ -1,0 +1,92 @@
+"""`spell lineage`: what a run mounted and who mounted it, as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import click
+
+from orchestrator.cli import complete, show
+from orchestrator.client import connect
+from orchestrator.records.compare import EdgeRecord, LineageRecord, NodeRecord
+from orchestrator.remote.compare import Comparisons
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_CELLS = 60
+_MOST_LINES = 1000
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", shell_complete=complete.runs)
+@click.option("--up", is_flag=True, help="Only what it mounted, and what that was made of.")
+@click.option("--down", is_flag=True, help="Only the runs that mounted what it left, and so on.")
+@click.option("--depth", type=click.IntRange(1), default=20, show_default=True, help="How far the tree goes.")
+@click.option("--json", "json_", is_flag=True, help="As JSON: nodes and edges, however far.")
+def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
+    """Show what RUN was made of, and what was made of it: as a tree, each run in it once."""
+    both = up == down
+    with connect() as client:
+        found = Comparisons(client.transport).lineage(run, up=up or both, down=down or both)
+    if json_:
+        show.as_json(found)
+        return
+    lines = [*_tree(found, up=up or both, down=down or both, depth=depth)]
+    click.echo("\n".join(show.plain(show.safe(line)) for line in lines[:_MOST_LINES]))
+    if len(lines) > _MOST_LINES or not found.complete:
+        show.warn("There is more than is shown here; --json tells all, up to 10,000 mounts.")
+
+
+def _tree(found: LineageRecord, *, up: bool, down: bool, depth: int) -> Iterator[str]:
+    nodes = {node.id: node for node in found.nodes}
+    yield _words(nodes[found.root])
+    sources: dict[str, list[EdgeRecord]] = {}
+    users: dict[str, list[EdgeRecord]] = {}
+    for edge in found.edges:
+        sources.setdefault(edge.target, []).append(edge)
+        users.setdefault(edge.source, []).append(edge)
+    if up:
+        yield "Made of" if found.root in sources else "It mounted nothing."
+        yield from _branches(found.root, nodes, sources, lambda edge: edge.source, depth)
+    if down:
+        yield "Used by" if found.root in users else "Nothing mounted what it left."
+        yield from _branches(found.root, nodes, users, lambda edge: edge.target, depth)
+
+
+def _branches(
+    root: str,
+    nodes: Mapping[str, NodeRecord],
+    edges: Mapping[str, Sequence[EdgeRecord]],
+    other_end: Callable[[EdgeRecord], str],
+    depth: int,
+) -> Iterator[str]:
+    """The lines below a run; without recursion, as chains may be as long as they like."""
+    told = {root}
+    todo = [(edge, "", place == 0, 1) for place, edge in enumerate(reversed(edges.get(root, ())))]
+    while todo:
+        edge, before, is_last, level = todo.pop()
+        name = other_end(edge)
+        below = edges.get(name, ())
+        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_words(nodes[name])}"
+        if name in told and below:
+            yield f"{line} (see above)"
+            continue
+        is_cut = bool(below) and level >= depth
+        yield f"{line} … (deeper: --depth {level + 10})" if is_cut else line
+        if is_cut:
+            continue
+        told.add(name)
+        deeper = before + ("   " if is_last else "│  ")
+        todo += [(item, deeper, place == 0, level + 1) for place, item in enumerate(reversed(below))]
+
+
+def _words(node: NodeRecord) -> str:
+    if node.kind != "run":
+        return f"{node.id} (gone)" if node.kind == "gone" else node.id
+    name = f" {node.name}" if node.name else ""
+    told = [show.state(node.state, node.exit_code, None, None)]
+    told += ["archived"] if node.archived else []
+    told += ["outputs removed"] if node.outputs_gone else []
+    told += [f"rerun of {node.rerun_of}"] if node.rerun_of else []
+    told += [f"workflow {node.workflow}, step {node.step}"] if node.workflow else []
+    told += [f"link {alias}" for alias in node.links]
+    return f"run {node.run}{name} ({', '.join(told)}): {show.cut(node.command, _CELLS)}"

@@ -1,0 +1,116 @@
+"""Who mounted what, and all that is compared of two runs: read for many runs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, select
+
+from orchestrator.store.database import Database
+from orchestrator.store.tables import artifacts, links, metric_summaries, mounts, runs, steps
+
+_AT_ONCE = 500  # numbers in one query
+_SEEN = 300  # characters of a command
+
+
+class MountRow(NamedTuple):
+    """A mount: run `run` sees `resource`, of run `source_run` if it is one, at `path`."""
+
+    run: int
+    resource: str
+    path: str
+    source_run: int | None
+
+
+class OutputRow(NamedTuple):
+    """A kept output, as `ArtifactRecord` has it."""
+
+    path: str
+    mode: str
+    size: int
+    sha256: str | None
+
+
+class RunRow(NamedTuple):
+    """What is told of a run in a lineage."""
+
+    number: int
+    name: str
+    state: str
+    exit_code: int | None
+    command: str
+    archived: bool
+    outputs_count: int
+    rerun_of: int | None
+
+
+class LineageStore:
+    """Reads mounts of many runs, and the outputs and metrics of one."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def mounts_of(self, numbers: Iterable[int]) -> Iterator[MountRow]:
+        """What these runs mounted."""
+        return self._mounts(mounts.c.run, sorted(numbers))
+
+    def mounts_from(self, numbers: Iterable[int]) -> Iterator[MountRow]:
+        """The mounts of what these runs left."""
+        return self._mounts(mounts.c.source_run, sorted(numbers))
+
+    def _mounts(self, column: ColumnElement[int | None], numbers: Sequence[int]) -> Iterator[MountRow]:
+        wanted = select(mounts.c.run, mounts.c.resource, mounts.c.path, mounts.c.source_run)
+        for some in _parts(numbers):
+            query = wanted.where(column.in_(some)).order_by(mounts.c.run, mounts.c.position)
+            with self._db.read() as connection:
+                rows = connection.execute(query).all()
+            yield from (MountRow(*row) for row in rows)
+
+    def runs(self, numbers: Iterable[int]) -> dict[int, RunRow]:
+        """These runs, as far as there are such."""
+        columns = [runs.c[name] for name in RunRow._fields]
+        found = {}
+        for some in _parts(sorted(numbers)):
+            with self._db.read() as connection:
+                for row in connection.execute(select(*columns).where(runs.c.number.in_(some))):
+                    found[row.number] = RunRow(*row)._replace(command=row.command[:_SEEN])
+        return found
+
+    def steps(self, numbers: Iterable[int]) -> dict[int, tuple[int, str]]:
+        """The workflow and step that has cast each of these runs, where one has."""
+        found: dict[int, tuple[int, str]] = {}
+        for some in _parts(sorted(numbers)):
+            query = select(steps.c.run, steps.c.workflow, steps.c.name).where(steps.c.run.in_(some), ~steps.c.reused)
+            with self._db.read() as connection:
+                found |= {row.run: (row.workflow, row.name) for row in connection.execute(query)}
+        return found
+
+    def links(self, numbers: Iterable[int]) -> dict[int, list[str]]:
+        """The names of links to what these runs left."""
+        found: dict[int, list[str]] = {}
+        for some in _parts(sorted(numbers)):
+            query = (
+                select(links.c.source_run, links.c.alias).where(links.c.source_run.in_(some)).order_by(links.c.alias)
+            )
+            with self._db.read() as connection:
+                for row in connection.execute(query):
+                    found.setdefault(row.source_run, []).append(row.alias)
+        return found
+
+    def outputs(self, number: int) -> dict[str, OutputRow]:
+        """The kept outputs of a run, by path."""
+        columns = [artifacts.c[name] for name in OutputRow._fields]
+        query = select(*columns).where(artifacts.c.run == number, artifacts.c.note == "").order_by(artifacts.c.path)
+        with self._db.read() as connection:
+            return {row[0]: OutputRow(*row) for row in connection.execute(query)}
+
+    def last_metrics(self, number: int) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        query = select(metric_summaries.c.name, metric_summaries.c.last).where(metric_summaries.c.run == number)
+        with self._db.read() as connection:
+            return {row.name: row.last for row in connection.execute(query)}
+
+
+def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE))
