@@ -20,6 +20,7 @@ shm_gb = 8                         # of a container: /dev/shm
 
 [limits]
 log_mb = 1024                      # of each run; of a longer log the middle is not kept
+free_gb = 0                        # no run is cast while the home's disk has less
 
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
@@ -97,11 +98,17 @@ class LimitsConfig:
     """`[limits]`: how much room things may take. See the module's docstring."""
 
     log_mb: Annotated[float, Ge(0.0625), Lt(1 << 40)] = 1024.0
+    free_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
 
     @property
     def log_bytes(self) -> int:
         """How much room the log of one run may take."""
         return int(self.log_mb * _MIB)
+
+    @property
+    def free_bytes(self) -> int:
+        """How much room the disk of the home must have for a run to be cast."""
+        return int(self.free_gb * _GIB)
 
 
 @with_config(_STRICT)

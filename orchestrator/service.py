@@ -14,7 +14,15 @@ from orchestrator import doctor, machine, telemetry
 from orchestrator.baking import Baker
 from orchestrator.collect import collect
 from orchestrator.environments import check_requirement
-from orchestrator.errors import Conflict, ExecutorFailed, ImpossibleRequest, InvalidConfig, SnapshotMissing, UsageError
+from orchestrator.errors import (
+    Conflict,
+    DiskFull,
+    ExecutorFailed,
+    ImpossibleRequest,
+    InvalidConfig,
+    SnapshotMissing,
+    UsageError,
+)
 from orchestrator.executors.base import Session
 from orchestrator.outputs import check_patterns
 from orchestrator.records import (
@@ -38,6 +46,7 @@ from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import FINAL, State, Wish
 from orchestrator.stats import Meter, not_running
 from orchestrator.store import NewRun, WithRun
+from orchestrator.store.blobs import free_bytes
 from orchestrator.workshop import Workshop
 
 
@@ -142,6 +151,7 @@ class Service:
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
+        self._check_room()
         self.shop.vault.require(spec.secrets)
         if spec.project:
             self.store.projects.require(spec.project)
@@ -191,6 +201,12 @@ class Service:
             check_patterns(spec.ignore)
         except ValueError as error:
             raise InvalidConfig(f"A pattern of --ignore cannot be read: {error}") from error
+
+    def _check_room(self) -> None:
+        wanted, free = self.shop.config.limits.free_bytes, free_bytes(self.home.root)
+        if free < wanted:
+            words = f"The disk of {self.home.root} has {free >> 20} MiB left; no run is cast below {wanted >> 20} MiB."
+            raise DiskFull(words, "Make room: spell gc; or lower free_gb in [limits] of config.toml.")
 
     def wish(self, reference: str, wish: Wish) -> State:
         """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.wish`."""
