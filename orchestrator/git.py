@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -173,11 +173,16 @@ class Git:
         """
         return checked(self.run(*args, stdin=stdin), args[0]).out
 
-    def gather(self, *commands: Sequence[str]) -> list[Result]:
-        """Run several commands at once; each takes about as long to start as to run."""
+    def gather(self, *commands: Sequence[str], as_checked_out: Sequence[Sequence[str]] = ()) -> list[Result]:
+        """Run several commands at once; each takes about as long to start as to run.
+
+        Args:
+            as_checked_out: further ones, for which the person's own conversion of line endings holds.
+        """
         processes: list[subprocess.Popen[bytes]] = []
         try:
             processes.extend(self.start(*command) for command in commands)
+            processes.extend(replace(self, as_checked_out=True).start(*command) for command in as_checked_out)
             return [_finish(process) for process in processes]
         finally:
             for process in processes:
@@ -336,7 +341,7 @@ CONVERSIONS_COMMAND = ("config", "-z", "--get-regexp", r"^core\.(autocrlf|attrib
 
 
 def converts(settings: Result) -> bool:
-    """Whether the person's settings convert line endings, by what `CONVERSIONS_COMMAND` printed."""
+    """Whether the person's settings convert line endings, by what `CONVERSIONS_COMMAND` printed `as_checked_out`."""
     entries = [entry.partition("\n") for entry in settings.out.decode(errors="replace").split("\0")]
     values = {name: value if newline else "true" for name, newline, value in entries}
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -344,7 +349,17 @@ def converts(settings: Result) -> bool:
         values.get("core.autocrlf", "false") != "false"
         or "core.attributesfile" in values
         or os.path.exists(f"{home}/git/attributes")
+        or any(map(os.path.exists, _system_attributes()))
     )
+
+
+def _system_attributes() -> Iterator[str]:
+    """Where the attributes of all persons of this machine may lie; git can tell since 2.41 only (GIT_ATTR_SYSTEM)."""
+    yield "/etc/gitattributes"
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        if os.path.exists(f"{folder}/git"):
+            yield os.path.join(os.path.dirname(os.path.realpath(folder)), "etc", "gitattributes")
+            return
 
 
 def locate(cwd: Path) -> Place | None:

@@ -111,28 +111,18 @@ def _object_chunks(objects: Objects, oid: str, size: int) -> Iterator[bytes]:
         yield objects.read(oid)
 
 
-def find_root(cwd: Path) -> Path | None:
-    """The top of the git working tree that holds `cwd`; None where there is none.
-
-    Raises:
-        InvalidRepository: when git is missing, or refuses the repository.
-    """
-    place = locate(cwd)
-    return place.root if place else None
-
-
-def _place(cwd: Path) -> Place:
-    place = locate(cwd)
+def _place(cwd: Path | Place) -> Place:
+    place = locate(cwd) if isinstance(cwd, Path) else cwd
     if place is None:
         raise InvalidRepository(f"{str(cwd)!r} is not in a git repository.", "Make one: git init.")
     return place
 
 
-def of_working_tree(cwd: Path, *, include_untracked: bool = False) -> Snapshot:
+def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Snapshot:
     """The tracked files around `cwd` as they lie on disk, with all uncommitted changes.
 
     Args:
-        cwd: any directory of the working tree; a run starts in the same one.
+        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
         include_untracked: take untracked files that are not ignored, too.
 
     Raises:
@@ -156,11 +146,11 @@ def of_working_tree(cwd: Path, *, include_untracked: bool = False) -> Snapshot:
     return Snapshot(manifest, code, found.commit.subject, left_out, warnings, sizes, bytes_of)
 
 
-def of_commit(cwd: Path, ref: str) -> Snapshot:
+def of_commit(cwd: Path | Place, ref: str) -> Snapshot:
     """The files of a commit of the repository around `cwd`; the working tree does not matter.
 
     Args:
-        cwd: any directory of the working tree; a run starts in the same one.
+        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
         ref: anything that git resolves to a commit.
 
     Raises:

@@ -192,7 +192,7 @@ def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repos
         commit_command(base),
         ("ls-files", "-z", "--cached", "--stage", "-v"),
         ("ls-files", "-z", "--others", "--exclude-standard"),
-        CONVERSIONS_COMMAND,
+        as_checked_out=[CONVERSIONS_COMMAND],
     )
     commit = None if head.code else parse_commit(head.out)
     if b"bad revision" not in head.err and not (prefix and b"bad object" in head.err):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from git_repos import Repo, isolate_git
 
+from orchestrator import snapshot
 from orchestrator.errors import InvalidRepository
-from orchestrator.git import Git, Objects, Result, locate
+from orchestrator.git import CONVERSIONS_COMMAND, Git, Objects, Result, converts, locate
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +95,22 @@ def test_objects_are_read_one_many_or_not_at_all(repo: Repo) -> None:
         objects.read("0" * 40)
     with pytest.raises(InvalidRepository):
         b"".join(objects.stream("0" * 40))
+
+
+@pytest.mark.parametrize(("line", "does"), [("", False), ("autocrlf = input", True), ("attributesFile = x", True)])
+def test_only_a_person_whose_settings_convert_line_endings_is_told_so(
+    repo: Repo, config: Path, line: str, *, does: bool
+) -> None:
+    with config.open("a") as file:
+        file.write(f"[core]\n\t{line}\n")
+    assert converts(*Git(repo.path).gather(as_checked_out=[CONVERSIONS_COMMAND])) is does
+
+
+def test_git_is_asked_six_times_for_the_code_of_a_simple_repository(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("GIT_TRACE2_EVENT", str(trace))
+    (repo.path / "a").write_bytes(b"edited\n")
+    assert snapshot.of_working_tree(repo.path).code.dirty
+    assert trace.read_text().count('"event":"start"') == 6  # each takes longer to start than to do what it is asked

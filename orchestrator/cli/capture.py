@@ -13,6 +13,7 @@ import click
 from orchestrator import snapshot
 from orchestrator.cli import show
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
+from orchestrator.git import locate
 from orchestrator.home import Home, default_home
 from orchestrator.snapshot import Snapshot
 
@@ -45,21 +46,21 @@ def capture(asked: Asked, url: str, ref: str) -> tuple[Snapshot | None, str]:
         return _told(snapshot.of_url(url, ref, _cache_dir()))
     if ref:
         raise InvalidConfig("--github-ref needs --github-url.")
-    root = snapshot.find_root(cwd)
-    if root is None:
+    place = locate(cwd)
+    if place is None:
         if asked.commit_ref:
             raise InvalidRepository(f"--commit-ref {asked.commit_ref}: there is no git repository here.")
         _go_on_without_repository(asked.force)
         return None, _read_spellignore(cwd)
     if asked.commit_ref:
-        return _told(snapshot.of_commit(cwd, asked.commit_ref))
+        return _told(snapshot.of_commit(place, asked.commit_ref))
     include = asked.include_untracked or _configured_untracked()
-    code = snapshot.of_working_tree(cwd, include_untracked=include)
+    code = snapshot.of_working_tree(place, include_untracked=include)
     if code.untracked:
         _go_on_without_untracked(code, asked.force)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=asked.json_)
-    return _told(code)[0], _read_spellignore(root)
+    return _told(code)[0], _read_spellignore(place.root)
 
 
 def _told(code: Snapshot) -> tuple[Snapshot, str]:

@@ -10,11 +10,13 @@ import click
 from orchestrator.cli import show
 from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
 from orchestrator.cli.streams import close_stdout
-from orchestrator.client import Client
+from orchestrator.client import Client, connect
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.records import CastRecord
 from orchestrator.remote.projects import Projects
 from orchestrator.spec import check_project
+
+__all__ = ["announce", "connect", "see_project"]
 
 
 def announce(client: Client, cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:

@@ -3,18 +3,22 @@ them. A server is never started for it, and an error is nothing to complete."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
 from orchestrator.remote.links import Links
 from orchestrator.remote.projects import Projects
 from orchestrator.remote.searches import Searches
 from orchestrator.remote.secrets import Secrets
 from orchestrator.states import State
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
 
 _RUNS = 100
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -24,8 +28,10 @@ def _asking(find: Callable[[Client, str], Iterator[tuple[str, str]]]) -> _Comple
     """A completion that asks the server: of pairs of a word and its help, those that begin as what is typed."""
 
     def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        # Every verb with options has us; most are typed without a Tab, and need no client before they have asked git.
+        client_module: Any = importlib.import_module("orchestrator.client")
         try:
-            with connect(start=False) as client:
+            with client_module.connect(start=False) as client:
                 found = dict(find(client, incomplete))
         except SpellError:
             return []

@@ -115,7 +115,7 @@ def main() -> None:
     """The entry point."""
     streams.prepare()
     try:
-        sys.exit(spell.main(standalone_mode=False, prog_name="spell"))
+        streams.leave(spell.main(standalone_mode=False, prog_name="spell"))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

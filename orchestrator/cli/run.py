@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import click
 
+from orchestrator.cli import ahead
 from orchestrator.cli.asking import Asked, build_spec, warn_unfilled
-from orchestrator.cli.casting import announce, see_project
 from orchestrator.cli.command_files import command_files
 from orchestrator.cli.hints import Commanding
 from orchestrator.cli.options import spec_options
-from orchestrator.client import connect
+
+_CASTING = "orchestrator.cli.casting"
 
 
 @click.command(
@@ -31,10 +33,12 @@ from orchestrator.client import connect
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     asked = Asked(**typed)
+    ahead.load(_CASTING)  # which takes about as long as git does
     spec, code = build_spec(asked)
     warn_unfilled(spec)
-    with connect() as client:
+    casting: Any = importlib.import_module(_CASTING)
+    with casting.connect() as client:
         if spec.project:
-            see_project(client, spec.project, force=asked.force)
+            casting.see_project(client, spec.project, force=asked.force)
         cast = client.cast(spec, code, reuse=reuse)
-        ctx.exit(announce(client, cast, background=background, verbose=verbose, json_=asked.json_))
+        ctx.exit(casting.announce(client, cast, background=background, verbose=verbose, json_=asked.json_))

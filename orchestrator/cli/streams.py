@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 from io import TextIOWrapper
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 
 def prepare() -> None:
@@ -28,6 +30,20 @@ def prepare() -> None:
 def close_stdout() -> None:
     """Let what is still to be written go nowhere: whoever read it has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(code: object) -> NoReturn:
+    """End the process, once all was said. What the kernel takes back at once, Python would take apart piece by piece.
+
+    Args:
+        code: as of `sys.exit`.
+    """
+    if isinstance(code, int | None) and threading.active_count() == 1:
+        with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with a stream
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def speaks_utf8(stream: TextIO) -> bool:
