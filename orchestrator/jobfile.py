@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
-from orchestrator.spec import RunSpec, check_run_name, parse_mount
+from orchestrator.naming import check_run_name
+from orchestrator.spec import RunSpec, parse_mount
 
 FIELDS = {
     "command": "text",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestrator.errors import Conflict
+from orchestrator.naming import check_alias, check_label, check_project
 from orchestrator.records import RunSummary
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
 from orchestrator.resources import Resources
-from orchestrator.spec import check_alias, check_label, check_project
 from orchestrator.store import Store
 
 

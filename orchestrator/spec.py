@@ -15,12 +15,9 @@ from typing import Any
 
 from orchestrator.conditions import check as check_conditions
 from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.naming import check_label, check_project, check_run_name, check_secret_name
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
-_LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
-_PROJECT = re.compile(r"\w[\w .+-]{0,62}(?<! )\Z")
-_ALIAS = re.compile(r"(?!-)[^\s/.\"\\\[\]:;|=,~]{1,63}\Z")
 _PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
@@ -29,9 +26,7 @@ _LONGEST = 500  # of an image's name
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
 _MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
-_RESERVED_NAMES = frozenset({"latest"})
 MAX_RETRIES = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
@@ -254,58 +249,6 @@ class RunSpec:
         return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
 
 
-def check_run_name(name: str) -> str:
-    """`name`, when a run may be called so.
-
-    Raises:
-        InvalidConfig: otherwise.
-    """
-    if not _RUN_NAME.match(name) or name in _RESERVED_NAMES:
-        _reject(
-            f"Run name {name!r} is not allowed.",
-            "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
-        )
-    return name
-
-
-def check_label(label: str) -> str:
-    """`label`, when a run may bear it.
-
-    Raises:
-        InvalidConfig: otherwise.
-    """
-    if not _LABEL.match(label):
-        _reject(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
-    return label
-
-
-def check_project(name: str) -> str:
-    """`name`, when a project may be called so.
-
-    Raises:
-        InvalidConfig: otherwise.
-    """
-    if not _PROJECT.match(name):
-        cure = "A name starts with a letter, digit or '_', and has up to 63 of these, spaces, '.', '+' and '-'."
-        _reject(f"Project name {name!r} is not allowed.", cure)
-    return name
-
-
-def check_alias(alias: str) -> str:
-    """`alias`, when a resource may be called so.
-
-    Raises:
-        InvalidConfig: otherwise.
-    """
-    if not _ALIAS.match(alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
-        cure = 'An alias has up to 63 characters, none of them a space or one of / . " \\ [ ] : ; | = , ~'
-        _reject(
-            f"Alias {alias!r} is not allowed.",
-            f"{cure}; it does not begin with '-', and is not runs, uploads or public.",
-        )
-    return alias
-
-
 def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
     if image and (not _IMAGE.match(image) or {"", ".", ".."}.intersection(image.split("/")) or len(image) > _LONGEST):
         _reject(f"Image {image!r} is not like 'python:3.12-slim'.")
@@ -336,18 +279,6 @@ def _check_env(env: Mapping[str, str]) -> None:
             _reject(f"Environment variable {name!r} is set by spell itself.")
         if "\0" in value:
             _reject(f"The value of environment variable {name!r} contains a NUL character.")
-
-
-def check_secret_name(name: str) -> str:
-    """`name`, when a secret may be called so.
-
-    Raises:
-        InvalidConfig: otherwise.
-    """
-    if not _SECRET_NAME.match(name):
-        cure = "A name starts with a letter or '_' and has up to 63 letters, digits, '_', '.' and '-'."
-        _reject(f"Secret name {name!r} is not allowed.", cure)
-    return name
 
 
 def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from orchestrator.errors import HomeUnusable, InvalidConfig, NotFound, SecretLost
 from orchestrator.home import Home
+from orchestrator.naming import check_secret_name
 from orchestrator.records.secrets import SecretRecord
-from orchestrator.spec import check_secret_name
 from orchestrator.store import Store
 
 MAX_BYTES = 64 << 10  # the kernel takes 128 KiB in one variable

@@ -15,11 +15,12 @@ from terminal import Terminal
 from orchestrator.cli.listing import since
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, UsageError
 from orchestrator.listing import Filter, parse_sort
+from orchestrator.naming import check_alias
 from orchestrator.records import MetricRecord
 from orchestrator.remote.links import Links
 from orchestrator.remote.projects import Projects
 from orchestrator.remote.runs import Runs
-from orchestrator.spec import Mount, RunSpec, check_alias, parse_mount
+from orchestrator.spec import Mount, RunSpec, parse_mount
 from orchestrator.store import NewRun, Store, listing
 from orchestrator.store.database import Database
 

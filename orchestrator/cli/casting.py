@@ -12,9 +12,9 @@ from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import Client, connect
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.naming import check_project
 from orchestrator.records import CastRecord
 from orchestrator.remote.projects import Projects
-from orchestrator.spec import check_project
 
 __all__ = ["announce", "connect", "see_project"]
 

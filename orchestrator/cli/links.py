@@ -9,9 +9,9 @@ import click
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.naming import check_alias
 from orchestrator.records.links import LinkRecord
 from orchestrator.remote.links import Links
-from orchestrator.spec import check_alias
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 

@@ -9,9 +9,9 @@ import click
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.naming import check_label
 from orchestrator.records import RunSummary
 from orchestrator.remote.runs import Runs
-from orchestrator.spec import check_label
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 

@@ -9,9 +9,9 @@ import click
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import UsageError
+from orchestrator.naming import check_project
 from orchestrator.records.projects import ProjectRecord
 from orchestrator.remote.projects import Projects
-from orchestrator.spec import check_project
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _name = click.argument("name", shell_complete=complete.projects)

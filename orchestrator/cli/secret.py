@@ -10,8 +10,8 @@ import click
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import UsageError
+from orchestrator.naming import check_secret_name
 from orchestrator.remote.secrets import Secrets
-from orchestrator.spec import check_secret_name
 
 MASKED_BYTES = 4
 """How long a value must be for logs to hold `***` in its place; `supervisor.masking` says why."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.errors import NotFound
+from orchestrator.naming import check_secret_name
 from orchestrator.records import from_wire
 from orchestrator.records.secrets import SecretRecord
-from orchestrator.spec import check_secret_name
 from orchestrator.transport import Transport, quote
 
 

@@ -1,0 +1,78 @@
+"""What may be called how: runs, labels, projects, aliases and secrets."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.errors import InvalidConfig
+
+_RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
+_LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
+_PROJECT = re.compile(r"\w[\w .+-]{0,62}(?<! )\Z")
+_ALIAS = re.compile(r"(?!-)[^\s/.\"\\\[\]:;|=,~]{1,63}\Z")
+_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
+_RESERVED_NAMES = frozenset({"latest"})
+
+
+def check_run_name(name: str) -> str:
+    """`name`, when a run may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _RUN_NAME.match(name) or name in _RESERVED_NAMES:
+        raise InvalidConfig(
+            f"Run name {name!r} is not allowed.",
+            "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
+        )
+    return name
+
+
+def check_label(label: str) -> str:
+    """`label`, when a run may bear it.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _LABEL.match(label):
+        raise InvalidConfig(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
+    return label
+
+
+def check_project(name: str) -> str:
+    """`name`, when a project may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _PROJECT.match(name):
+        cure = "A name starts with a letter, digit or '_', and has up to 63 of these, spaces, '.', '+' and '-'."
+        raise InvalidConfig(f"Project name {name!r} is not allowed.", cure)
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """`alias`, when a resource may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _ALIAS.match(alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
+        cure = 'An alias has up to 63 characters, none of them a space or one of / . " \\ [ ] : ; | = , ~'
+        raise InvalidConfig(
+            f"Alias {alias!r} is not allowed.",
+            f"{cure}; it does not begin with '-', and is not runs, uploads or public.",
+        )
+    return alias
+
+
+def check_secret_name(name: str) -> str:
+    """`name`, when a secret may be called so.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _SECRET_NAME.match(name):
+        cure = "A name starts with a letter or '_' and has up to 63 letters, digits, '_', '.' and '-'."
+        raise InvalidConfig(f"Secret name {name!r} is not allowed.", cure)
+    return name
