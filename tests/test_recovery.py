@@ -621,6 +621,16 @@ def _timed_out(bench: Workbench) -> RunRecord:
     return bench.spell.run("sleep 1000", timeout_s=0.1)
 
 
+def _condition_met(bench: Workbench) -> RunRecord:
+    line = '{"name": "loss", "value": 0, "step": 1, "at": 1}'
+    command = f"echo '{line}' >> $SPELL_METRICS; sleep 1000"
+    return bench.spell.ended(bench.spell.cast(command, stop_conditions=("loss < 1",)))
+
+
+def _idle(bench: Workbench) -> RunRecord:
+    return bench.spell.ended(bench.spell.cast("sleep 1000", no_output_timeout_s=0.5))
+
+
 def _wished(bench: Workbench, word: str) -> RunRecord:
     number = bench.spell.cast("sleep 1000")
     bench.spell.reaches(number, "running")
@@ -743,6 +753,8 @@ PROVOKED: dict[str, tuple[Callable[[Workbench], RunRecord], int | None, int | No
     "signalled": (lambda bench: bench.spell.run("kill -SEGV $$"), None, SIGSEGV),
     "out_of_memory": (_out_of_memory, None, SIGKILL),
     "timed_out": (_timed_out, None, int(signal.SIGTERM)),
+    "condition_met": (_condition_met, None, int(signal.SIGTERM)),
+    "idle": (_idle, None, int(signal.SIGTERM)),
     "stop_requested": (lambda bench: _wished(bench, "stop"), None, int(signal.SIGTERM)),
     "kill_requested": (lambda bench: _wished(bench, "kill"), None, SIGKILL),
     "build_failed": (_build_failed, None, None),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -164,7 +162,7 @@ def test_a_stream_that_is_left_is_not_read_by_the_next_request(spell: Spell) -> 
 
 def test_a_new_server_is_found_by_an_old_client(spell: Spell) -> None:
     spell.run("true")
-    os.kill(spell.client.server().pid, signal.SIGKILL)
+    spell.kill_server()
     assert spell.run("true").state == "complete"
 
 
