@@ -91,7 +91,7 @@ def test_ps_table(told: Spell) -> None:
         width(line[: line.index(word)]) for line, word in zip(lines[1:], ["Comp", "Fail", "Fail", "Comp"], strict=True)
     } == {lines[0].index("STATUS")}
     verbose = told("ps", "-v").out.splitlines()
-    assert verbose[0].split()[-5:] == "COMMIT MACHINE DURATION DESCRIPTION LABELS".split()
+    assert verbose[0].split()[-6:] == "COMMIT MACHINE DURATION DESCRIPTION PROJECT LABELS".split()
     assert "the first" in verbose[1] and verbose[1].endswith("x, y")
     assert "\x1b" not in told("ps", "-v").out
 
@@ -366,7 +366,7 @@ def completed(spell: Spell, line: str) -> list[str]:
     ("line", "offered"),
     [
         ("spell lo", ["logs"]),
-        ("spell s", ["stats", "stop", "server"]),
+        ("spell s", ["search", "stats", "stop", "secret", "server"]),
         ("spell server st", ["start", "status", "stop"]),
         ("spell logs ", ["4", "3", "a", "2", "b", "1", "latest"]),
         ("spell stop lat", ["latest"]),

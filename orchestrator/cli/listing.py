@@ -92,7 +92,7 @@ def search(text: Sequence[str], **asked: Any) -> None:
 
 def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool, json_: bool, **asked: Any) -> None:
     wanted = Filter(
-        states=_states(asked["state"]),
+        states=tuple(_states(asked["state"])),
         labels=asked["label"],
         machine_types=asked["machine_type"],
         name=asked["name"],
