@@ -83,6 +83,9 @@ def test_outputs_of_archived_runs(spell: Spell) -> None:
     for verb in (["ls", f"runs/{old.number}"], ["cat", f"runs/{old.number}/data"]):
         told = spell(*verb)
         assert told.code == 1 and words in told.err and f"spell rerun {old.number}" in told.err, told
+    with pytest.raises(Conflict, match="is archived"):
+        spell.cast("true", mounts=(Mount(f"runs/{old.number}/data", "data"),))
+    assert spell("unarchive", str(old.number)).code == 0
     with pytest.raises(Conflict, match="were removed by spell gc"):
         spell.cast("true", mounts=(Mount(f"runs/{old.number}/data", "data"),))
     assert "1 files, 8.0K; removed by spell gc" in spell("info", str(old.number)).out
@@ -97,9 +100,11 @@ def test_what_a_kept_run_mounted_stays(spell: Spell) -> None:
     archive(spell, user)
     both = {f"outputs of run {source.number}", f"outputs of run {user.number}"}
     assert set(removed(spell, "--dry-run")) == both
+    assert spell("unarchive", str(source.number)).code == 0
     active = spell.cast(
         "echo up; sleep 1000", machine_type="small", mounts=(Mount(f"runs/{source.number}/data", "data"),)
     )
+    archive(spell, source)  # which the verb refuses while a run needs it
     assert removed(spell, "--older-than", "0") == [f"outputs of run {user.number}"]
     spell.client.kill(str(active))
     spell.ended(active)
