@@ -73,8 +73,7 @@ def _parts(
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
         yield functools.partial(_unused, shop, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
-    environments = functools.partial(_environments, shop, keep_bytes)
-    yield functools.partial(_unused, shop, _ENVIRONMENTS, environments, older_than_s, dry_run=dry_run)
+    yield functools.partial(_environments, shop, keep_bytes, older_than_s, dry_run=dry_run)
     # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
     yield functools.partial(reclaim.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
     yield functools.partial(reclaim.collect_work, shop, before, dry_run=dry_run)
@@ -83,20 +82,24 @@ def _parts(
 
 
 def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[Removed]:
-    """Remove the least recently used environments until those that are left take no more than so much."""
-    environments = functools.partial(_environments, shop, keep_bytes)
-    return _unused(shop, _ENVIRONMENTS, environments, _NEVER_S, dry_run=False)
+    """Remove the least recently used environments until those that are left take no more than so much.
+
+    What was used within the last hour stays, whatever it takes: somebody may be about to use it.
+    """
+    return _environments(shop, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
 
 
 def _environments(
-    shop: Workshop, keep_bytes: int | None, keep: set[str], older_than_s: float, *, dry_run: bool
+    shop: Workshop, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
 ) -> Sequence[Removed]:
     limit = None
     if keep_bytes is not None:
+        began = time.time()  # in this order; see `_unused`
         # one that is young may have been taken by a run that is building, and is not in the store before it has all
-        young_s = _TAKEN_S if _is_building(shop) else 0.0
-        limit = Limit(keep_bytes, time.time() - young_s)
-    return shop.environments.collect(keep, older_than_s, dry_run=dry_run, limit=limit)
+        young_s = _TAKEN_S if _is_building(shop) else young_s
+        limit = Limit(keep_bytes, began - young_s - _CALL_S)
+    collected = functools.partial(shop.environments.collect, limit=limit)
+    return _unused(shop, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
 
 
 def _unused(

@@ -21,6 +21,7 @@ shm_gb = 8                         # of a container: /dev/shm
 [limits]
 log_mb = 1024                      # of each run; of a longer log the middle is not kept
 free_gb = 0                        # no run is cast while the home's disk has less
+environments_gb = 0                # beyond that the least recently used environments go; 0 for no bound
 
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
@@ -99,6 +100,7 @@ class LimitsConfig:
 
     log_mb: Annotated[float, Ge(0.0625), Lt(1 << 40)] = 1024.0
     free_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
+    environments_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
 
     @property
     def log_bytes(self) -> int:
@@ -109,6 +111,11 @@ class LimitsConfig:
     def free_bytes(self) -> int:
         """How much room the disk of the home must have for a run to be cast."""
         return int(self.free_gb * _GIB)
+
+    @property
+    def environments_bytes(self) -> int:
+        """How much room environments may take; 0 for no bound."""
+        return int(self.environments_gb * _GIB)
 
 
 @with_config(_STRICT)

@@ -1,10 +1,22 @@
-"""What is kept free on the disk of the home."""
+"""What is kept free on the disk of the home, and how much the home may take of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from conftest import Spell
+import pytest
+from conftest import Spell, wait_for
+from wheels import make_wheel
+
+from orchestrator.environments import Environment, EnvironmentRequest, Environments, Limit
+from orchestrator.home import Home
+
+DAY_S = 86400
+SMALL = "[machine_types.small]\ncpus = 0.1\n"
 
 
 def test_no_run_is_cast_when_the_disk_has_too_little(make_spell: Callable[..., Spell]) -> None:
@@ -13,3 +25,92 @@ def test_no_run_is_cast_when_the_disk_has_too_little(make_spell: Callable[..., S
     told = spell("run", "true")
     assert told.code == 1 and "MiB left" in told.err and "spell gc" in told.err, told
     assert spell.client.runs() == []
+
+
+# -- environments -----------------------------------------------------------------------------------------------------
+
+
+def grow_old(home: Home, key: str | None, days: float) -> None:
+    """An environment was used so many days ago."""
+    assert key
+    moment = time.time() - days * DAY_S
+    os.utime(home.environment(key), (moment, moment))
+
+
+def environments(home: Home) -> set[str]:
+    """The keys of all that there are."""
+    return {path.name for path in home.environments.iterdir() if not path.name.startswith(".")}
+
+
+def test_f35_the_bound_of_environments(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    """After a build those go that are too many: not what an active run uses, nor what was used just now."""
+    spell = make_spell(config=f"{SMALL}[limits]\nenvironments_gb = 0.000001\n")
+    active = spell.cast("echo up; sleep 1000", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),))
+    spell.says(active, b"up")
+    used = spell.client.run(str(active)).environment
+    unused = spell.run("true", machine_type="small").environment
+    assert environments(spell.home) == {used, unused}  # both are young
+    grow_old(spell.home, used, 3)
+    grow_old(spell.home, unused, 2)
+    newest = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "small")),)).environment
+    wait_for(lambda: unused not in environments(spell.home), "the unused environment goes")
+    assert environments(spell.home) == {used, newest}
+    assert spell.client.run(str(active)).state == "running"
+
+
+def test_f35_without_a_bound_they_stay(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    spell = make_spell(config=SMALL)
+    first = spell.run("true", machine_type="small").environment
+    grow_old(spell.home, first, 300)
+    second = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),)).environment
+    spell.client.stop_server()  # whatever it does in the background is done when it has ended
+    wait_for(lambda: not spell.home.socket.exists(), "the end of the server")
+    assert environments(spell.home) == {first, second}
+
+
+@pytest.fixture(params=["one file system", "another file system"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
+    """A home on the file system of uv's cache, and one on another."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    is_other = request.param != "one file system"
+    if is_other and subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=False).returncode:
+        pytest.skip("may not mount here")
+    made = Home(root / "home")
+    made.create()
+    try:
+        yield made
+    finally:
+        if is_other:
+            subprocess.run(["umount", root], check=True)
+
+
+def python(environment: Environment, code: str) -> str:
+    command = [environment.path / "bin" / "python", "-I", "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_f35_the_least_recently_used_goes_first(home: Home, tmp_path: Path) -> None:
+    """Also where nothing can be linked, so that each has files of its own; and what is in use counts first."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    made = Environments(home, clean | {"UV_CACHE_DIR": str(tmp_path / "cache"), "PIP_CONFIG_FILE": os.devnull})
+    built = []
+    for age, name in enumerate(("first", "second", "third", "fourth")):
+        wheel = make_wheel(tmp_path, name, extra={"large.txt": name * 200_000})
+        asked = EnvironmentRequest("", (str(wheel),), ())
+        built.append(made.ensure(asked, tmp_path / "build.log", lambda: False))
+        assert python(built[-1], f"import {name}; print({name}.VERSION)") == "1.0"
+        grow_old(home, built[-1].key, age + 1)
+    in_use = {built[3].key}
+    room = Limit(2_900_000, time.time())  # for two of them, whether their big file is linked or not
+
+    removed = made.collect(in_use, 1e10, dry_run=True, limit=room)
+    assert [item.what for item in removed] == [f"environment {built[index].key}" for index in (1, 2)]
+    assert len(environments(home)) == 4
+    assert len(made.collect(in_use, 1e10, dry_run=False, limit=room)) == 2
+    assert environments(home) == {built[0].key, built[3].key}
+    young = Limit(0, time.time() - 1.5 * DAY_S)
+    assert made.collect(in_use, 1e10, dry_run=False, limit=young) == []
+    assert made.get(built[0].key) == built[0]
+    assert made.collect(in_use, 1e10, dry_run=False, limit=Limit(0, time.time()))[0].what.endswith(built[0].key)
+    assert environments(home) == in_use

@@ -54,10 +54,17 @@ class Environments:
         settings: the user's environment variables, from which the settings of pip and uv are taken; by default those
             of this process. Relative paths in them start from the working directory of now.
         engine: where environments of images are compiled, and what dead servers left there is ended.
+        built: called when there is a new environment.
     """
 
-    def __init__(self, home: Home, settings: Mapping[str, str] | None = None, engine: Engine | None = None) -> None:
-        self._home = home
+    def __init__(
+        self,
+        home: Home,
+        settings: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        built: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._home, self._built = home, built
         self._engine = engine
         self._variables = dict(os.environ if settings is None else settings)
         self._folder = Path.cwd()
@@ -169,6 +176,7 @@ class Environments:
         if published is None:
             raise BuildFailed("The environment was removed as soon as it was built.", "Cast the run again.")
         self._compiler.wake()
+        self._built()
         return published
 
     def _clear(self, key: str) -> None:

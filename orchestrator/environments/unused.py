@@ -23,7 +23,7 @@ class Limit:
     """How much room environments may take.
 
     Attributes:
-        keep_bytes: so much.
+        keep_bytes: so much; a file that several of them share, or uv's cache, counts once.
         before: seconds since the epoch; what was used since stays, whatever it takes.
     """
 
@@ -49,10 +49,9 @@ def collect(
         limit: of those that are left, the least recently used go, too, until they take no more than that.
     """
     before = time.time() - older_than_s
-    found, kept_bytes = [], 0
+    found, kept_bytes, counted = [], 0, set[tuple[int, int]]()
     for path in _in_order(environments, keep):
-        size_bytes = _own_bytes(path) if limit else 0
-        kept_bytes += size_bytes
+        kept_bytes += _new_bytes(path, counted) if limit else 0
         is_too_much = limit is not None and kept_bytes > limit.keep_bytes
         bound = max(before, limit.before) if limit and is_too_much else before
         if path.name in keep or _is_used(path, bound):
@@ -63,7 +62,9 @@ def collect(
                 found.append(Removed(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
-    return found + uv_cache.collect(environments, before, dry_run=dry_run)
+    # what only those had that went for lack of room gives back no room before it goes, too
+    packages_before = max(before, limit.before) if limit and found else before
+    return found + uv_cache.collect(environments, packages_before, dry_run=dry_run)
 
 
 def _in_order(environments: Path, keep: Collection[str]) -> list[Path]:
@@ -83,6 +84,18 @@ def _is_used(environment: Path, before: float) -> bool:
         return environment.stat().st_mtime > before
     except FileNotFoundError:
         return True
+
+
+def _new_bytes(environment: Path, counted: set[tuple[int, int]]) -> int:
+    """The room that its files take which were not counted yet; they are from now on."""
+    size_bytes = 0
+    for folder, _, names in os.walk(environment):
+        for name in names:
+            info = os.lstat(os.path.join(folder, name))
+            if (info.st_dev, info.st_ino) not in counted:
+                counted.add((info.st_dev, info.st_ino))
+                size_bytes += info.st_blocks * 512
+    return size_bytes
 
 
 def _own_bytes(environment: Path) -> int:

@@ -21,6 +21,7 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.notifying import Notifier
 from orchestrator.organising import Organising
+from orchestrator.room import Room
 from orchestrator.scheduler import Scheduler
 from orchestrator.searches import Searches
 from orchestrator.server.follow import Hub
@@ -77,7 +78,7 @@ class Assembly:
             home=home,
             config=config,
             blobs=BlobStore(home),
-            environments=Environments(home, engine=engine),
+            environments=Environments(home, engine=engine, built=self._built),
             vault=Vault(home, store),
             executors=found if found is not None else executors(engine, images, config),
             hasher=Hasher(store, home),
@@ -86,6 +87,7 @@ class Assembly:
         )
         if config.executor and config.executor not in self._shop.executors:
             raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
+        self._room = Room(self._shop)
         defaults = [config.executor] if config.executor else list(self._shop.executors)
         self._scheduler = Scheduler(self._shop, machine.detect())
         self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
@@ -98,6 +100,9 @@ class Assembly:
 
     def _lead_on(self) -> None:
         self._conductor.wake()
+
+    def _built(self) -> None:
+        self._room.built()
 
     def _ended(self, _number: int) -> None:
         self._lead_on()
@@ -115,6 +120,7 @@ class Assembly:
         self._sampler = Sampler(shop.store, shop.home, shop.config.sample_interval_s, self._scheduler.running)
         self._watcher = Watcher(shop.store, shop.home, self._scheduler.lives, self._scheduler.stop)
         self._notifier.start()
+        self._room.start()
 
     def close(self) -> None:
         """End; active runs go on."""
@@ -123,6 +129,7 @@ class Assembly:
         self._sampler.close()
         self._watcher.close()
         self._notifier.close()
+        self._room.close()
         self._shop.hasher.close()
         self._shop.environments.close()
 
