@@ -22,6 +22,7 @@ shm_gb = 8                         # of a container: /dev/shm
 log_mb = 1024                      # of each run; of a longer log the middle is not kept
 free_gb = 0                        # no run is cast while the home's disk has less
 environments_gb = 0                # beyond that the least recently used environments go; 0 for no bound
+home_gb = 0                        # no run is cast, and nothing uploaded, while the home takes more; 0 for no bound
 
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
@@ -101,6 +102,7 @@ class LimitsConfig:
     log_mb: Annotated[float, Ge(0.0625), Lt(1 << 40)] = 1024.0
     free_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
     environments_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
+    home_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
 
     @property
     def log_bytes(self) -> int:
@@ -116,6 +118,11 @@ class LimitsConfig:
     def environments_bytes(self) -> int:
         """How much room environments may take; 0 for no bound."""
         return int(self.environments_gb * _GIB)
+
+    @property
+    def home_bytes(self) -> int:
+        """How much room all of the home may take for a run to be cast; 0 for no bound."""
+        return int(self.home_gb * _GIB)
 
 
 @with_config(_STRICT)

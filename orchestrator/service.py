@@ -16,7 +16,6 @@ from orchestrator.collect import collect
 from orchestrator.environments import check_requirement
 from orchestrator.errors import (
     Conflict,
-    DiskFull,
     ExecutorFailed,
     ImpossibleRequest,
     InvalidConfig,
@@ -41,12 +40,12 @@ from orchestrator.records.watching import MetricPage, MetricSummary
 from orchestrator.rerun import repeat
 from orchestrator.resources import Resources
 from orchestrator.reuse import Reuse
+from orchestrator.room import Room
 from orchestrator.scheduler import Scheduler
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import FINAL, State, Wish
 from orchestrator.stats import Meter, not_running
 from orchestrator.store import NewRun, WithRun
-from orchestrator.store.blobs import free_bytes
 from orchestrator.workshop import Workshop
 
 
@@ -57,11 +56,14 @@ class Service:
         workshop: store, home and tools.
         scheduler: told of new runs and wishes.
         baker: bakes images.
+        room: how much the home takes, and may take.
         defaults: executors for specs that name none: the first of them that lacks nothing is taken.
     """
 
-    def __init__(self, workshop: Workshop, scheduler: Scheduler, defaults: Sequence[str], baker: Baker) -> None:
-        self.shop, self.scheduler = workshop, scheduler
+    def __init__(
+        self, workshop: Workshop, scheduler: Scheduler, defaults: Sequence[str], baker: Baker, room: Room
+    ) -> None:
+        self.shop, self.scheduler, self._room = workshop, scheduler, room
         self.store, self.home = workshop.store, workshop.home
         self.resources = Resources(workshop.home, workshop.store)
         self._defaults = defaults
@@ -87,6 +89,7 @@ class Service:
             ImpossibleRequest: more than this machine has.
             NotFound, Conflict: a mount or secret that is not there.
             SnapshotMissing: the code has not been sent.
+            DiskFull: see `Room.check`.
         """
         new, warnings = self._new_run(spec, self.resources.mountable)
         new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))
@@ -151,7 +154,7 @@ class Service:
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
-        self._check_room()
+        self._room.check()
         self.shop.vault.require(spec.secrets)
         if spec.project:
             self.store.projects.require(spec.project)
@@ -201,12 +204,6 @@ class Service:
             check_patterns(spec.ignore)
         except ValueError as error:
             raise InvalidConfig(f"A pattern of --ignore cannot be read: {error}") from error
-
-    def _check_room(self) -> None:
-        wanted, free = self.shop.config.limits.free_bytes, free_bytes(self.home.root)
-        if free < wanted:
-            words = f"The disk of {self.home.root} has {free >> 20} MiB left; no run is cast below {wanted >> 20} MiB."
-            raise DiskFull(words, "Make room: spell gc; or lower free_gb in [limits] of config.toml.")
 
     def wish(self, reference: str, wish: Wish) -> State:
         """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.wish`."""
@@ -266,12 +263,14 @@ class Service:
 
     def examine(self) -> list[CheckRecord]:
         """What works here, and what does not."""
-        return doctor.examine(self.shop, self.default_executor)
+        return [*doctor.examine(self.shop, self.default_executor), *self._room.checks()]
 
     def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
         """Remove what earlier runs have left and nobody uses any more; see `collect.collect`."""
         with self._collecting:
-            return collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+            found = collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+        self._room.changed()
+        return found
 
     def machines(self) -> list[MachineRecord]:
         """All machine types, and how many more runs of each would start at once."""

@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,10 +47,11 @@ class Uploads:
     Args:
         home: the home.
         store: its records of them.
+        check_room: raises DiskFull where so many more bytes are too much for the home.
     """
 
-    def __init__(self, home: Home, store: UploadStore) -> None:
-        self._home, self.store = home, store
+    def __init__(self, home: Home, store: UploadStore, check_room: Callable[[int], None] = lambda _: None) -> None:
+        self._home, self.store, self._check_room = home, store, check_room
         self._lock = threading.Lock()
         self._open: dict[str, Incoming] = {}
 
@@ -63,7 +64,7 @@ class Uploads:
         Raises:
             InvalidConfig: a bad name, or nothing to upload.
             Conflict: there is an upload of this name, with other content.
-            DiskFull: there is no room for what is missing.
+            DiskFull: there is no room for what is missing, or the home would take more than it may.
         """
         check_name(name)
         if not manifest.entries:
@@ -72,6 +73,7 @@ class Uploads:
         if present and present.tree == manifest.tree:
             return UploadSession("", [], {}, present)
         _refuse_present(present, replace=replace)
+        self._check_room(sum(entry.size for entry in manifest.entries))
         with self._lock, _told(name):
             self._open.pop(name, None)
             folder = self._home.incoming / name

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Spell, wait_for
+from conftest import Done, Spell, wait_for
 from wheels import make_wheel
 
 from orchestrator.environments import Environment, EnvironmentRequest, Environments, Limit
@@ -25,6 +25,48 @@ def test_no_run_is_cast_when_the_disk_has_too_little(make_spell: Callable[..., S
     told = spell("run", "true")
     assert told.code == 1 and "MiB left" in told.err and "spell gc" in told.err, told
     assert spell.client.runs() == []
+
+
+def test_nothing_is_taken_in_when_the_home_takes_too_much(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    """Refused before there is a run or an upload, with what takes how much; and accepted when there is room again."""
+    spell = make_spell(config=f"{SMALL}[limits]\nhome_gb = 0.005\n")
+    (tmp_path / "big").write_bytes(os.urandom(8 << 20))
+    (tmp_path / "little").write_bytes(b"little")
+    assert spell.run("head -c 7M /dev/urandom > data", machine_type="small").state == "complete"
+
+    told = spell("run", "true", "--machine-type", "small")
+    assert told.code == 1 and "home_gb allows 5.1 MiB. Runs 7.0 MiB, " in told.err, told
+    assert "spell archive" in told.err and "spell gc" in told.err
+    assert [run.number for run in spell.client.runs()] == [1]
+    told = spell("upload", str(tmp_path / "little"))
+    assert told.code == 1 and "home_gb" in told.err, told
+    (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]
+    assert found["status"] == "warn" and "Runs 7.0 MiB" in found["text"] and "spell gc" in found["cure"]
+
+    assert spell("archive", "1").code == 0
+    wait_for(lambda: "outputs of run 1" in spell("gc", "--older-than", "0").out, "its outputs go")
+    assert spell.run("true", machine_type="small").state == "complete"
+    told = spell("upload", str(tmp_path / "big"))
+    assert told.code == 1 and "8.0 MiB are to come" in told.err, told
+    assert not list(spell.home.uploads.iterdir()) and not list(spell.home.incoming.iterdir())
+    assert spell("upload", str(tmp_path / "little")).code == 0
+    (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]
+    assert (found["status"], found["cure"]) == ("ok", "")
+
+
+def test_what_the_store_does_not_know_is_measured(make_spell: Callable[..., Spell]) -> None:
+    """In the background: a cast does not wait for it."""
+    spell = make_spell(config=f"{SMALL}[limits]\nhome_gb = 0.005\n")
+    assert spell.run("true", machine_type="small").state == "complete"
+    assert spell("server", "stop").code == 0
+    (spell.home.environments / ".large").write_bytes(bytes(6 << 20))
+
+    def refused() -> Done | None:
+        done = spell("run", "true", "--machine-type", "small")
+        return done if done.code else None
+
+    told = wait_for(refused, "nothing more is taken in")
+    assert "Environments 6." in told.err, told
 
 
 # -- environments -----------------------------------------------------------------------------------------------------

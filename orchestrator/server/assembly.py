@@ -90,13 +90,13 @@ class Assembly:
         self._room = Room(self._shop)
         defaults = [config.executor] if config.executor else list(self._shop.executors)
         self._scheduler = Scheduler(self._shop, machine.detect())
-        self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images))
+        self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images), self._room)
         self.organising = Organising(store, self.service.resources)
         self.workflows = Workflows(self.service, self._lead_on)
         self.searches = Searches(self.service, self._lead_on)
         self._conductor = Conductor([self.workflows.advance, self.searches.advance])
         self._notifier = Notifier(store, home)
-        self.uploads = Uploads(home, store.uploads)
+        self.uploads = Uploads(home, store.uploads, self._room.check_quota)
 
     def _lead_on(self) -> None:
         self._conductor.wake()
