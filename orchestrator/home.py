@@ -19,6 +19,7 @@ $SPELL_HOME                     default ~/.spell
     work/2/                     the work dir of a run that is not sealed yet
     runtime/                    what is importable in every run; bin/spell
     removed/                    what is being removed
+    sharing/                    what is about to replace an identical output
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Home:
         self.work = self.store / "work"
         self.runtime = self.store / "runtime"
         self.removed = self.store / "removed"
+        self.sharing = self.store / "sharing"
 
     @property
     def socket(self) -> Path:
@@ -131,6 +133,7 @@ class Home:
                 self.work,
                 self.runtime,
                 self.removed,
+                self.sharing,
             ):
                 folder.mkdir(exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)

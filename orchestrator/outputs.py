@@ -269,11 +269,29 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, RecursionError):
+        with contextlib.suppress(OSError):
+            _open_folders(path)
         # chmod and rm walk with descriptors: neither modes nor depth nor long paths stop them
-        subprocess.run(["chmod", "-R", "u+rwx", "--", str(path)], check=False, capture_output=True)
-        done = subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise SaveFailed(f"{path} cannot be removed: {done.stderr.strip()}") from None
+        if _rm(path):
+            subprocess.run(["chmod", "-R", "u+rwX", "--", str(path)], check=False, capture_output=True)
+            if complaint := _rm(path):
+                raise SaveFailed(f"{path} cannot be removed: {complaint}") from None
+
+
+def _open_folders(root: Path) -> None:
+    """Let us remove what lies in each folder. The modes of files stay: they may be those of another run's, too."""
+    todo = [] if root.is_symlink() else [str(root)]
+    while todo:
+        folder = todo.pop()
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _rm(path: Path) -> str:
+    """Remove all of it. Returns why that failed, or ""."""
+    done = subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True, text=True)
+    return (done.stderr.strip() or "no reason was given") if done.returncode else ""
 
 
 def check_patterns(patterns: Sequence[str]) -> None:

@@ -15,7 +15,9 @@ from orchestrator.errors import SpellError
 from orchestrator.executors.base import Usage, Verdict
 from orchestrator.home import Home
 from orchestrator.machine import gpu_samples
-from orchestrator.records import MetricRecord, SampleRecord
+from orchestrator.manifest import LINK
+from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
+from orchestrator.sharing import Sharing
 from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Hasher:
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
         self._wake, self._closing = threading.Event(), threading.Event()
+        self._sharing = Sharing(store, home, self._closing.is_set)
         self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
         self._thread.start()
         self.wake()
@@ -92,12 +95,16 @@ class Hasher:
         self._thread.join()
 
     def _loop(self) -> None:
+        is_clear = False
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._closing.is_set():
                 return
             try:
+                if not is_clear:
+                    self._sharing.finish()
+                    is_clear = True
                 while self._hash_some() and not self._closing.is_set():
                     pass
             except Exception:  # a full disk, say: later is early enough
@@ -107,7 +114,7 @@ class Hasher:
 
     def _hash_some(self) -> bool:
         todo = self._store.unhashed(_HASHES_AT_ONCE)
-        found = []
+        found, latest = [], dict[tuple[str, str, int], ArtifactRecord]()
         for item in todo:
             digest: str | None = ""
             with contextlib.suppress(OSError):  # removed by hand: its hash stays empty
@@ -115,6 +122,11 @@ class Hasher:
                 digest = outputs.sha256(path, self._closing.is_set, durably=True)
             if digest is None:
                 break
+            if digest and item.mode != LINK:
+                key = digest, item.mode, item.size
+                # before its hash is recorded: who is killed in between does it again
+                self._sharing.share(item, digest, [latest[key]] if key in latest else [])
+                latest[key] = item
             found.append((item.run, item.path, digest))
         if found:
             self._store.set_hashes(found)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, not_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from orchestrator.manifest import EXECUTABLE, FILE
 from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
 from orchestrator.records.watching import MetricSummary
 from orchestrator.spec import to_wire
 from orchestrator.store.database import Database
-from orchestrator.store.tables import artifacts, metric_summaries, metrics, runs, samples
+from orchestrator.store.tables import SHARED, artifacts, metric_summaries, metrics, runs, samples
+
+_SAME_AT_MOST = 4
 
 
 class DetailStore:
@@ -45,6 +48,24 @@ class DetailStore:
     def unhashed(self, limit: int) -> list[ArtifactRecord]:
         """Kept outputs whose hash is not known yet."""
         query = select(artifacts).where(artifacts.c.sha256.is_(None), artifacts.c.note == "").limit(limit)
+        with self._db.read() as connection:
+            return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
+
+    def same_artifacts(self, item: ArtifactRecord, sha256: str) -> list[ArtifactRecord]:
+        """Kept outputs, those of the latest runs first, with these bytes and the mode of another; a few of them.
+
+        There are none of an output that is too small to share its bytes: less than a block.
+        """
+        found = artifacts.c
+        query = (
+            select(artifacts)
+            .join(runs, runs.c.number == found.run)
+            .where(text(SHARED), found.sha256 == sha256, found.size == item.size, found.mode == item.mode)
+            .where(found.mode.in_([FILE, EXECUTABLE]), found.note == "", runs.c.outputs_removed_at.is_(None))
+            .where(not_(and_(found.run == item.run, found.path == item.path)))
+            .order_by(found.run.desc())
+            .limit(_SAME_AT_MOST)
+        )
         with self._db.read() as connection:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,13 @@ class GarbageStore:
                 update(runs).where(runs.c.number == number, _is_removable()).values(outputs_removed_at=time.time())
             ).rowcount
         return bool(changed)
+
+    @contextlib.contextmanager
+    def held(self, number: int) -> Iterator[bool]:
+        """Whether the outputs of a run are kept; they are not removed before the block ends, and nothing is written."""
+        with self._db.write() as connection:
+            query = select(runs.c.number).where(runs.c.number == number, runs.c.outputs_removed_at.is_(None))
+            yield connection.scalar(query) is not None
 
     def removed(self) -> list[int]:
         """Runs whose outputs are removed."""

@@ -108,6 +108,9 @@ mounts = Table(
     Index("mounts_source", "source_run"),
 )
 
+SHARED = "size >= 4096 AND sha256 <> ''"
+"""Artifacts that may share their bytes. A query must say it in these words for its index to serve."""
+
 artifacts = Table(
     "artifacts",
     metadata,
@@ -118,7 +121,7 @@ artifacts = Table(
     Column("sha256", String),
     Column("note", Text, nullable=False, default=""),
     Index("artifacts_unhashed", "run", sqlite_where=text("sha256 IS NULL AND note = ''")),
-    Index("artifacts_content", "sha256", "run", sqlite_where=text("size >= 4096 AND sha256 <> ''")),
+    Index("artifacts_content", "sha256", "run", sqlite_where=text(SHARED)),
 )
 
 metrics = Table(
