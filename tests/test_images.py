@@ -287,7 +287,7 @@ def test_apt_packages_are_installed_by_either_builder(bench: Bench, builder: str
 
 
 def test_an_image_is_built_once_whatever_the_order(bench: Bench, tiny: Callable[..., str], builder: str) -> None:
-    base = tiny("echo got $*")
+    base = tiny(f"echo got $* # {os.urandom(8).hex()}")  # a step that was built before says nothing
     first = bench.ensure(base, "one", "two")
     assert "install --yes" in bench.said
     again = bench.folder / "again.log"
@@ -508,7 +508,7 @@ def test_proxies_and_certificates_are_not_in_the_image(
     monkeypatch.setenv("https_proxy", "http://person:PASSWORD@proxy.invalid:3128")
     monkeypatch.setenv("NO_PROXY", "inside.invalid")
     saw = "echo proxy $https_proxy $NO_PROXY; [ -f /run/spell-ca.crt ] && cat /run/spell-ca.crt && echo; echo saw $*"
-    image = bench.ensure(tiny(saw), "x")
+    image = bench.ensure(tiny(f"{saw} # {os.urandom(8).hex()}"), "x")  # a step that was built before says nothing
     assert "@proxy.invalid:3128 inside.invalid" in bench.said
     if builder == "buildkit":
         assert "THE-CERTIFICATE" in bench.said

@@ -242,7 +242,8 @@ def test_a_run_sees_and_signals_only_its_own_processes(place: Place) -> None:
         [ $(readlink /proc/self/ns/pid) != '{ours}' ] && trap '' TERM && kill -TERM -1; echo alone"""
     number = spell.run(command).number
     seen, reached, alone = spell.log(number).decode().split()
-    assert int(seen) <= 5 and int(reached) <= 3
+    assert int(seen) <= 5
+    assert int(reached) <= 4  # sleep, the loop, wc, and a thread of the process that looks after them
     assert alone == "alone"
     assert spell.client.run(str(other)).state == "running"
     assert psutil.pid_exists(spell.server_pid)

@@ -216,7 +216,12 @@ send_metric("loss", 7, 4)"""
     assert [item.value for item in spell.client.metrics(str(run.number), "accuracy")] == [0.0, 0.1, 0.2]
     shown = spell("metrics", str(run.number), "loss", "--json").json()
     assert [item["step"] for item in shown] == [0, 1, 2, 10, 11, 4]
-    assert spell("metrics", str(run.number)).out.splitlines()[0].split() == ["METRIC", "STEP", "VALUE", "TIME"]
+    values = spell("metrics", str(run.number), "loss", "--no-chart").out.splitlines()
+    assert values[0].split() == ["METRIC", "STEP", "VALUE", "TIME"]
+    assert len(values) == 1 + 6
+    listed = spell("metrics", str(run.number)).out.splitlines()
+    assert listed[0].split()[:2] == ["METRIC", "COUNT"]
+    assert [line.split()[:2] for line in listed[1:]] == [["accuracy", "3"], ["loss", "6"]]
 
 
 def test_metrics_can_be_read_while_the_run_goes_on(spell: Spell) -> None:

@@ -194,7 +194,7 @@ def test_paths_are_of_the_folder_of_their_file(tmp_path: Path) -> None:
         ("steps:\n  a: {command: 'cat ${runs.a}/x'}", InvalidConfig, "command: '${runs.a}' can stand in mounts only"),
         ("steps:\n  a: {command: x, env: {A: '${runs.a}'}}", InvalidConfig, "env: '${runs.a}' can stand in mounts"),
         ("steps:\n  a: {command: x, pip: ['${runs.a}']}", InvalidConfig, "pip: '${runs.a}' can stand in mounts"),
-        ("steps:\n  a:\n    command: x\n    mounts: noresource", NotFound, "line 4: mounts: Cannot mount"),
+        ("steps:\n  a:\n    command: x\n    mounts: runs", NotFound, "line 4: mounts: Cannot mount"),
         ("steps:\n  a:\n    command: x\n    retries: many", InvalidConfig, "line 4: retries: must be a number"),
     ],
 )

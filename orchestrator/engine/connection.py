@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import docker
 
 _TRUST_S = 5.0  # how long an answer to a ping is good
+_DOUBT_S = 0.5  # how long none is: who has just started the engine does not want to hear of it
 CALL_LIMIT_S = 60.0
 
 
@@ -52,9 +53,9 @@ class Engine:
         if sys.platform != "linux":
             return "Containers are supported on Linux only."
         # The first answer is waited for. Later one caller asks again, and the others take what was said last.
-        if time.monotonic() - self._asked_at > _TRUST_S and self._asking.acquire(blocking=self._asked_at < 0):
+        if self._is_old() and self._asking.acquire(blocking=self._asked_at < 0):
             try:
-                if time.monotonic() - self._asked_at > _TRUST_S:
+                if self._is_old():
                     self._ask()
             finally:
                 self._asking.release()
@@ -63,6 +64,9 @@ class Engine:
         if not self.host.startswith("unix://"):
             return f"The Docker engine at {self.host} is not on this machine."
         return "" if self._answered else f"No Docker engine answers at {self.host}."
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._asked_at > (_TRUST_S if self._answered else _DOUBT_S)
 
     def _ask(self) -> None:
         if not self.host:  # it may have been started after us
