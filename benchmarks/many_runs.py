@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+from benchmarks.filling import fill
 from benchmarks.measure import BIN, Bench, Row, command, medians
 from orchestrator.client import Client
 from orchestrator.home import Home
@@ -58,21 +59,15 @@ def _compared(bench: Bench, home: Home, words: list[str]) -> Row:
 
 
 def _fill(home: Home, count: int) -> None:
-    """Copy the first run until there are so many, with commands, labels and states; behind the server's back."""
+    """So many runs, with commands, labels and states of their own."""
+    own = {
+        "command": "'python train.py --lr ' || i || ' --seed ' || (i * 7919 % 1000)",
+        "description": "'Try number ' || i",
+        "state": "CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'complete' END",
+        "fingerprint": "hex(randomblob(32))",
+    }
+    fill(home.database, count, own)
     with sqlite3.connect(home.database, timeout=60) as store:
-        columns = [row[1] for row in store.execute("PRAGMA table_info(runs)") if row[1] != "number"]
-        names = ", ".join(f'"{name}"' for name in columns)
-        own = {
-            "command": "'python train.py --lr ' || i || ' --seed ' || (i * 7919 % 1000)",
-            "description": "'Try number ' || i",
-            "state": "CASE WHEN i % 10 = 0 THEN 'failed' ELSE 'complete' END",
-            "fingerprint": "hex(randomblob(32))",
-        }
-        values = ", ".join(own.get(name, f'runs."{name}"') for name in columns)
-        store.execute(
-            f"WITH RECURSIVE counted(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM counted WHERE i < {count - 1}) "
-            f"INSERT INTO runs ({names}) SELECT {values} FROM counted CROSS JOIN runs WHERE number = 1"
-        )
         store.execute("INSERT INTO labels (run, label) SELECT number, 'common' FROM runs WHERE number % 2 = 0")
         store.execute(
             "INSERT INTO labels (run, label) SELECT number, 'rare' FROM runs WHERE number % 100 = 0 AND number < 1000"
