@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from orchestrator import manifest as manifests
 from orchestrator.blobs import file_chunks
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
 from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
+from orchestrator.packs import SMALL_BYTES, grouped
 
-_HASHED_AT_ONCE = 4
-_SMALL_BYTES = 1 << 20
-_KEPT_BYTES = 64 << 20
 _KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NAMED = 3
 
@@ -41,34 +40,93 @@ class Found:
         return sum(status.st_size for _, _, status in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class DataTree:
-    """What is to be uploaded.
+@dataclass(slots=True)
+class Portion:
+    """Files that are hashed and sent together: many small ones, or a big one.
 
     Attributes:
-        manifest: its files; paths in the form of `manifest.printable`.
-        places: where the content of each digest lies.
-        looked: what lay there when it was hashed.
-        kept: the content of small files, as far as there was room: they are read once.
+        looked: what lay there when it was looked for.
+        entries: of these files, in the same order; none before they were hashed.
+        kept: the content of small files, by digest: they are read once.
+        told_bytes: how big is what somebody was told to be there.
     """
 
-    manifest: Manifest
-    places: dict[str, bytes]
     looked: list[_Looked]
-    kept: dict[str, bytes]
+    entries: list[Entry] = field(default_factory=list)
+    kept: dict[str, bytes] = field(default_factory=dict)
+    told_bytes: int = 0
+
+    @property
+    def is_big(self) -> bool:
+        """Whether it is one big file."""
+        return self.looked[0][2].st_size > SMALL_BYTES
+
+    def place(self, digest: str) -> bytes:
+        """Where the content of a digest lies."""
+        return next(
+            place for entry, (_, place, _) in zip(self.entries, self.looked, strict=True) if entry.digest == digest
+        )
 
     def content(self, digest: str, size: int) -> bytes:
         """The bytes of a small file, or the text of a link."""
-        data = self.kept.get(digest)
-        return _read(self.places[digest], size) if data is None else data
+        if (data := self.kept.get(digest)) is not None:
+            return data
+        place = self.place(digest)
+        return _read(place, size, is_link=os.path.islink(place))
+
+
+class DataTree:
+    """What is to be uploaded, hashed when it is asked for.
+
+    Args:
+        found: what is in it.
+        said: called with the number of bytes that were read meanwhile, from any thread.
+
+    Attributes:
+        total_bytes: how big its files are together.
+        portions: its files, as they lie on the disk.
+    """
+
+    def __init__(self, found: Found, said: Callable[[int], object] = lambda _bytes: None) -> None:
+        self._looked, self._said = found.files, said
+        self._turn = threading.Lock()
+        self.total_bytes = found.total_bytes
+        ordered = sorted(found.files, key=lambda looked: looked[2].st_ino)
+        small = ((looked, looked[2].st_size) for looked in ordered if looked[2].st_size <= SMALL_BYTES)
+        self.portions = [Portion([looked]) for looked in ordered if looked[2].st_size > SMALL_BYTES]
+        self.portions += [Portion(group) for group in grouped(small)]
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        """Its files, all of which were read; paths in the form of `manifest.printable`."""
+        return manifests.make(entry for portion in self.portions for entry in portion.entries)
+
+    def read(self, portion: Portion, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Hash the files of a portion, unless they were.
+
+        Args:
+            is_over: asked now and then; when it says so, a big file is given up.
+
+        Raises:
+            SpellError: a file cannot be read.
+            Conflict: a file changed meanwhile.
+        """
+        if portion.entries:
+            return
+        if portion.is_big:
+            portion.entries = [_entry(*portion.looked[0], self._said, is_over)]
+            return
+        with self._turn:  # two at once would wait for each other longer than they work
+            portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
+        self._said(sum(entry.size for entry in portion.entries))
 
     def check_still(self) -> None:
-        """See that nothing has changed since.
+        """See that nothing has changed since it was looked for.
 
         Raises:
             Conflict: naming what has.
         """
-        changed = [path for path, place, before in self.looked if not _is_as(place, before)]
+        changed = [path for path, place, before in self._looked if not _is_as(place, before)]
         if changed:
             raise Conflict(
                 f"{_names(changed)} changed while it was being uploaded.",
@@ -116,7 +174,7 @@ def _walk(root: bytes) -> Iterator[_Looked]:
         try:
             entries = list(os.scandir(os.path.join(root, below)))
             for entry in entries:
-                path = os.path.join(below, entry.name)
+                path = below + b"/" + entry.name if below else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(path)
                 else:
@@ -146,64 +204,37 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
         found.warnings.append(f"{_names(left_out)}: left out, as links that lead to nothing that is uploaded.")
 
 
-def digest(found: Found, said: Callable[[int], object] = lambda _bytes: None) -> DataTree:
-    """Hash all files, big ones in several threads.
-
-    Args:
-        said: called with the number of bytes that were read meanwhile, from any thread.
-
-    Raises:
-        SpellError: a file cannot be read.
-        Conflict: a file changed meanwhile.
-    """
-    made: dict[bytes, Entry] = {}
-    kept: dict[str, bytes] = {}
-    room = _KEPT_BYTES
-    big = [looked for looked in found.files if looked[2].st_size > _SMALL_BYTES]
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        try:
-            hashed = pool.map(lambda looked: _entry(looked[0], looked[1], looked[2], said), big)
-            for looked in found.files:  # small ones here: threads would wait for each other longer than they work
-                if looked[2].st_size <= _SMALL_BYTES:
-                    entry, data = _small_entry(*looked)
-                    made[looked[1]] = entry
-                    said(entry.size)
-                    if (room := room - entry.size) >= 0:
-                        kept[entry.digest] = data
-            made.update(zip((place for _, place, _ in big), hashed, strict=True))
-        except BaseException:
-            pool.shutdown(cancel_futures=True, wait=False)
-            raise
-    places = {entry.digest: place for place, entry in made.items()}
-    return DataTree(manifests.make(made.values()), places, found.files, kept)
-
-
-def _entry(path: bytes, place: bytes, status: os.stat_result, said: Callable[[int], object]) -> Entry:
+def _entry(
+    path: bytes, place: bytes, status: os.stat_result, said: Callable[[int], object], is_over: Callable[[], bool]
+) -> Entry:
     hashing, size = hashlib.sha256(), 0
     try:
         for chunk in file_chunks(place, status.st_size):
             hashing.update(chunk)
             size += len(chunk)
             said(len(chunk))
+            if is_over():
+                break
     except OSError as error:
         raise _unreadable(path, error) from error
     return _made(path, status, hashing.hexdigest(), size)
 
 
-def _small_entry(path: bytes, place: bytes, status: os.stat_result) -> tuple[Entry, bytes]:
+def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[str, bytes]) -> Entry:
     try:
-        if stat.S_ISLNK(status.st_mode):
-            text = os.readlink(place)
-            return Entry(_name(path), LINK, hashlib.sha256(text).hexdigest(), len(text)), text
-        data = b"".join(file_chunks(place, status.st_size))
+        data = _read(place, status.st_size, is_link=stat.S_ISLNK(status.st_mode))
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _made(path, status, hashlib.sha256(data).hexdigest(), len(data)), data
+    entry = _made(path, status, hashlib.sha256(data).hexdigest(), len(data))
+    kept[entry.digest] = data
+    return entry
 
 
 def _made(path: bytes, status: os.stat_result, sha256: str, size: int) -> Entry:
     if size != status.st_size:
         raise Conflict(f"{_name(path)!r} changed while it was being read.", "Upload again when nobody writes there.")
+    if stat.S_ISLNK(status.st_mode):
+        return Entry(_name(path), LINK, sha256, size)
     return Entry(_name(path), EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE, sha256, size)
 
 
@@ -211,8 +242,16 @@ def _name(path: bytes) -> str:
     return manifests.printable(os.fsdecode(path))
 
 
-def _read(place: bytes, size: int) -> bytes:
-    return os.readlink(place) if os.path.islink(place) else b"".join(file_chunks(place, size))
+def _read(place: bytes, size: int, *, is_link: bool) -> bytes:
+    """The text of a link, or the bytes of a small file: one more than `size`, when there are more."""
+    if is_link:
+        return os.readlink(place)
+    # Neither follows a link, nor waits for a pipe, in the file's place.
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, size + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _is_as(place: bytes, before: os.stat_result) -> bool:

@@ -1,11 +1,12 @@
 """An upload while it comes in: which of its files are there, under which paths, and how much of those that are begun.
 
     incoming/NAME/
-      tree/…          files that are whole, sealed, where they will be
-      parts/DIGEST    what has come of a big one
+      trees/SESSION/…   files that are whole, sealed, where they will be; of earlier attempts too
+      parts/DIGEST      what has come of a big one
 
-A file of `tree` is whole when its content has its digest; after a crash, or when somebody uploads again, that is looked
-at anew. So nothing that has come is sent twice, whatever happened in between.
+What is to come is announced, some files at a time. Each is first looked for in what earlier attempts and an earlier
+upload of this name left, and taken when its content has its digest. So nothing that has come is sent twice, whatever
+happened in between; and in the tree of a session there is nothing but what belongs there.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from orchestrator import manifest as manifests
 from orchestrator import outputs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest, actual, printable
+from orchestrator.records.uploads import UploadNeeds
 
 _HASHED_AT_ONCE = 4
 _MODES = {EXECUTABLE: 0o555}
@@ -34,99 +37,132 @@ class Incoming:
 
     Args:
         folder: where it comes in; made when it is not there.
-        manifest: what it will be; its paths in the form of `manifest.printable`.
+        earlier: the sealed files of an upload of this name.
+        manifest: its manifest; None when there is none.
 
     Attributes:
         session: names this moment's sender.
-        missing: digests of files that are not there.
+        tree: where its files are gathered.
+        there_bytes: how big is what earlier attempts and the earlier upload have.
         turn: held by whoever adds many: two at once would wait for each other longer than they work.
-
-    Raises:
-        InvalidConfig: when a path of the manifest does not have that form.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder, self.manifest, self.session = folder, manifest, uuid.uuid4().hex
-        self.tree, self._parts = folder / "tree", folder / "parts"
-        self._entries: dict[str, list[Entry]] = {}
+    def __init__(self, folder: Path, earlier: Path, manifest: Manifest | None) -> None:
+        self.folder, self.session = folder, uuid.uuid4().hex
+        self.tree, self._parts = folder / "trees" / self.session, folder / "parts"
         self._root = str(self.tree)
+        self.tree.mkdir(parents=True)
+        self._parts.mkdir(exist_ok=True)
+        self._earlier = str(earlier)
+        kept = manifest.entries if manifest else ()
+        self._known = {(entry.digest, entry.mode): entry.path for entry in kept if entry.mode != LINK}
+        self._begun = {part.name: part.stat().st_size for part in self._parts.iterdir()}
+        self.there_bytes = sum(entry.size for entry in kept) + sum(self._begun.values())
+        self._staged: dict[str, str] = {}  # what lies in which earlier attempt; only of these paths no link leads away
+        for attempt in self.tree.parent.iterdir():
+            if attempt != self.tree:
+                self._look(attempt)
+        self._lock, self._appending, self.turn = threading.Lock(), threading.Lock(), threading.Lock()
+        self._made: set[str] = set()
+        self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
+        self._paths: set[str] = set()
+        self._folders: set[str] = set()
+        self._missing: set[str] = set()
+        self._is_mode_kept = not _umask() & 0o555
+
+    def _look(self, attempt: Path) -> None:
+        """See what there is of an earlier attempt, and make it ours to move."""
+        found = False
+        for path, status in list(outputs.below(attempt)):
+            if stat.S_ISDIR(status.st_mode):
+                (attempt / path).chmod(0o755)  # sealed, if somebody was about to publish it
+            else:
+                found = True
+                self.there_bytes += status.st_size
+                self._staged[path] = str(attempt)
+        if not found:
+            outputs.remove_tree(attempt)
+
+    # -- what is to come ----------------------------------------------------------------------------------------
+
+    def announce(self, manifest: Manifest) -> UploadNeeds:
+        """Take note of files that belong to the upload; the answer says which of them to send.
+
+        Raises:
+            InvalidConfig: when a path is not in the form of `manifest.printable`, or does not go with those announced
+                before.
+        """
+        with self._lock:
+            self._note(manifest)
+        taken = self._take(manifest.entries) if self._staged or self._known else set()
+        with self._lock:
+            for entry in manifest.entries:
+                if entry.path in taken:
+                    self._entries.setdefault(entry.digest, []).append(entry)
+            asked = {entry.digest for entry in manifest.entries if entry.path not in taken and self._asks_for(entry)}
+        begun = {digest: size for digest in asked if (size := self._begun_of(digest))}
+        asked &= self._missing
+        return UploadNeeds(None if asked == manifest.digests else sorted(asked), begun)
+
+    def _note(self, manifest: Manifest) -> None:
+        """See that no path lies below a file or link, of whatever was announced: it would be written through that."""
         for entry in manifest.entries:
             if printable(actual(entry.path)) != entry.path:
                 raise InvalidConfig(f"A path of the upload is not in its plain form: {entry.path!r}.")
-            self._entries.setdefault(entry.digest, []).append(entry)
-        self._lock = threading.Lock()
-        self.turn = threading.Lock()
-        self._made: set[str] = set()
-        self.missing: set[str] = set()
+            self._paths.add(entry.path)
+            folder, is_clear = entry.path.rpartition("/")[0], entry.path not in self._folders
+            while folder and folder not in self._folders:
+                self._folders.add(folder)
+                is_clear = is_clear and folder not in self._paths
+                folder = folder.rpartition("/")[0]
+            if not is_clear:
+                raise InvalidConfig(f"A path of the upload lies below a file: {entry.path!r}.")
 
-    # -- what is there ------------------------------------------------------------------------------------------
+    def _asks_for(self, entry: Entry) -> bool:
+        """Whether an entry is to be sent: its content is neither there, nor asked of whoever sends another file."""
+        others = self._entries.setdefault(entry.digest, [])
+        if others and others[0].size != entry.size:
+            raise InvalidConfig(f"The size of {entry.path!r} is not that of another file with its digest.")
+        others.append(entry)
+        if entry.digest in self._missing:
+            return False
+        if len(others) > 1 and LINK not in (others[0].mode, entry.mode):
+            self._repeat(others[0], entry)
+            return False
+        self._missing.add(entry.digest)
+        return True
 
-    def look(self, earlier: Path, manifest: Manifest | None) -> None:
-        """See what is there of it, and take what an earlier upload has of it.
-
-        Args:
-            earlier: its sealed files.
-            manifest: its manifest; None when there is none.
-        """
-        self.tree.mkdir(parents=True, exist_ok=True)
-        self._parts.mkdir(exist_ok=True)
-        there = self._staged()
-        wanted = [entry for entry in self.manifest.entries if entry.path not in there]
-        if wanted and manifest:
-            self._take(wanted, earlier, manifest)
-            wanted = [entry for entry in wanted if not os.path.lexists(self._place(entry))]
-        self.missing = {entry.digest for entry in wanted}
-        for part in list(self._parts.iterdir()):
-            size = self._entries[part.name][0].size if part.name in self.missing else -1
-            if part.stat().st_size == size and outputs.sha256(part) == part.name:
-                self._settle(part, part.name)  # a crash came between its last byte and this
-            elif part.stat().st_size >= size:
-                part.unlink()
-
-    @property
-    def begun(self) -> dict[str, int]:
-        """How many bytes are there of files that are not whole."""
-        return {part.name: part.stat().st_size for part in self._parts.iterdir()}
-
-    @property
-    def missing_bytes(self) -> int:
-        """How much is still to come."""
-        return sum(self._entries[digest][0].size for digest in self.missing) - sum(self.begun.values())
-
-    def _staged(self) -> set[str]:
-        """The paths whose files are there and whole; what does not belong there is removed."""
-        entries = {actual(entry.path): entry for entry in self.manifest.entries}
-        needed = {path[:at] for path in entries for at, char in enumerate(path) if char == "/"}
-        folders, candidates = [], []
-        for path, status in list(outputs.below(self.tree)):
-            place = self.tree / path
-            if stat.S_ISDIR(status.st_mode):
-                place.chmod(0o755)  # sealed, if somebody was about to publish it
-                folders.append(path)
-            elif (entry := entries.get(path)) and _looks_like(status, entry):
-                candidates.append((str(place), entry))
-            else:
-                place.unlink()
-        for path in reversed(folders):
-            if path not in needed:
-                _remove_folder(self.tree / path)
-        return {entry.path for entry in _whole(candidates)}
-
-    def _take(self, wanted: Iterable[Entry], earlier: Path, manifest: Manifest) -> None:
-        known = {(entry.digest, entry.mode): entry for entry in manifest.entries if entry.mode != LINK}
-        linked = []
+    def _take(self, wanted: Iterable[Entry]) -> set[str]:
+        """Take what an earlier attempt or upload has; the paths of what was taken."""
+        found = []
         for entry in wanted:
-            source = known.get((entry.digest, entry.mode))
-            if source is not None:
-                with contextlib.suppress(OSError):  # removed by hand, or of another disk
+            path = actual(entry.path)
+            attempt, place = self._staged.pop(path, None), self._place(entry)
+            earlier = self._known.get((entry.digest, entry.mode))
+            with contextlib.suppress(OSError):  # removed by hand, or of another disk
+                if attempt and _looks_like(os.lstat(f"{attempt}/{path}"), entry):
                     self._make_folder(entry)
-                    os.link(earlier / actual(source.path), self._place(entry), follow_symlinks=False)
-                    linked.append((self._place(entry), entry))
-        whole = {entry.path for entry in _whole(linked)}
-        for place, entry in linked:
-            if entry.path not in whole:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(place)
+                    os.rename(f"{attempt}/{path}", place)
+                    found.append((place, entry))
+                    continue
+                if attempt:
+                    os.unlink(f"{attempt}/{path}")
+            with contextlib.suppress(OSError):
+                if earlier:
+                    self._make_folder(entry)
+                    os.link(f"{self._earlier}/{actual(earlier)}", place, follow_symlinks=False)
+                    found.append((place, entry))
+        return {entry.path for entry in _whole(found)}
+
+    def _begun_of(self, digest: str) -> int:
+        """How many bytes are there of a file that is missing."""
+        begun, size = self._begun.pop(digest, 0), self._entries[digest][0].size
+        part = self._parts / digest
+        if begun and begun == size and outputs.sha256(part) == digest:
+            self._settle(part, digest)  # a crash came between its last byte and this
+        elif begun >= size:
+            part.unlink(missing_ok=True)
+        return begun if begun < size else 0
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
@@ -134,31 +170,43 @@ class Incoming:
         """Keep a whole file, whose digest was checked; or the text of a link.
 
         Raises:
-            NotFound: when the upload has no such file.
+            NotFound: when no such file was announced.
             OSError: when it cannot be written.
         """
-        for entry in self._of(digest):
-            self._make_folder(entry)
-            if entry.mode == LINK:
-                _check_link(entry, text := bytes(data))
-                with contextlib.suppress(FileExistsError):
-                    os.symlink(text, os.fsencode(self._place(entry)))
-            elif len(data) != entry.size:
-                raise InvalidConfig(f"The size of {entry.path!r} is not what the manifest says.")
-            else:
-                _write(self._place(entry), data, _MODES.get(entry.mode, _MODE))
-        self.missing.discard(digest)
+        done = 0
+        while entries := self._after(digest, done):
+            for entry in entries:
+                self._make_folder(entry)
+                if entry.mode == LINK:
+                    _check_link(entry, text := bytes(data))
+                    with contextlib.suppress(FileExistsError):
+                        os.symlink(text, os.fsencode(self._place(entry)))
+                elif len(data) != entry.size:
+                    raise InvalidConfig(f"The size of {entry.path!r} is not what was announced.")
+                else:
+                    _write(self._place(entry), data, _MODES.get(entry.mode, _MODE), is_mode_kept=self._is_mode_kept)
+            done += len(entries)
+
+    def _after(self, digest: str, done: int) -> list[Entry]:
+        """The entries of a digest after so many; when there are none, it is there, and who comes later takes it."""
+        with self._lock:
+            found = self._entries.get(digest)
+            if not found:
+                raise NotFound(f"The upload has no file with digest {digest[:12]}.")
+            if len(found) == done:
+                self._missing.discard(digest)
+            return found[done:]
 
     def append(self, digest: str, offset: int, data: bytes) -> None:
         """Keep the next bytes of a file; when it is whole, it is put where it belongs.
 
         Raises:
-            NotFound: when the upload has no such file.
+            NotFound: when no such file was announced.
             Conflict: when these are not its next bytes, or the whole has another digest.
             OSError: when they cannot be written.
         """
-        entry, part = self._of(digest)[0], self._parts / digest
-        with self._lock:
+        entry, part = self._after(digest, 0)[0], self._parts / digest
+        with self._appending:
             there = part.stat().st_size if part.exists() else 0
             if offset != there or offset + len(data) > entry.size:
                 raise Conflict(f"{there} bytes of {entry.path!r} are there, not {offset}.")
@@ -177,28 +225,30 @@ class Incoming:
         self._settle(part, digest)
 
     def _settle(self, part: Path, digest: str) -> None:
-        done: dict[str, str] = {}
-        for entry in self._of(digest):
-            self._make_folder(entry)
-            place, same = self._place(entry), done.get(entry.mode)
-            beside = self.folder / "copying"
-            if same:
-                os.link(same, beside)
-            elif done:
-                shutil.copyfile(part, beside)
-            else:
-                os.link(part, beside)
-            beside.chmod(_MODES.get(entry.mode, _MODE))
-            beside.replace(place)
-            done[entry.mode] = place
-        part.unlink()
-        self.missing.discard(digest)
+        first, done = None, 0
+        while entries := self._after(digest, done):
+            for entry in entries:
+                if entry.mode == LINK:
+                    raise InvalidConfig(f"The text of the link {entry.path!r} is too long.")
+                if first:
+                    self._repeat(first, entry)
+                else:
+                    self._make_folder(entry)
+                    part.chmod(_MODES.get(entry.mode, _MODE))
+                    part.replace(self._place(entry))
+                    first = entry
+            done += len(entries)
 
-    def _of(self, digest: str) -> list[Entry]:
-        found = self._entries.get(digest)
-        if found is None:
-            raise NotFound(f"The upload has no file with digest {digest[:12]}.")
-        return found
+    def _repeat(self, first: Entry, entry: Entry) -> None:
+        """Make one more file of the content of one that is there."""
+        self._make_folder(entry)
+        source, place = self._place(first), self._place(entry)
+        if first.mode == entry.mode:
+            with contextlib.suppress(OSError):  # a file has only so many names
+                os.link(source, place)
+                return
+        shutil.copyfile(source, place)
+        os.chmod(place, _MODES.get(entry.mode, _MODE))
 
     def _place(self, entry: Entry) -> str:
         return f"{self._root}/{actual(entry.path)}"  # a Path takes longer than the file, where there are many
@@ -211,26 +261,47 @@ class Incoming:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def seal(self) -> None:
+    def seal(self, tree: str) -> Manifest:
         """Check that all is there, and nothing else; take the write bits off its folders (not the uppermost's).
 
+        Args:
+            tree: what it must be, as `Manifest.tree`.
+
         Raises:
+            InvalidConfig: when nothing was announced.
             Conflict: when something is missing, or a link leads out.
         """
-        if self.missing:
-            raise Conflict(f"{len(self.missing)} files of the upload are missing.", "Upload again.")
-        root, folders, there = self.tree.resolve(), [], set()
-        for path, status in outputs.below(self.tree):
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(path)
-                continue
-            there.add(printable(path))
-            if stat.S_ISLNK(status.st_mode) and not (self.tree / path).resolve().is_relative_to(root):
-                raise Conflict(f"The link {printable(path)!r} leads out of the upload.")
-        if there != {entry.path for entry in self.manifest.entries}:
-            raise Conflict("Somebody else uploads under the same name.", "Upload again.")
-        for path in reversed(folders):
-            os.chmod(self.tree / path, 0o555)
+        if self._missing:
+            raise Conflict(f"{len(self._missing)} files of the upload are missing.", "Upload again.")
+        manifest = manifests.make(entry for entries in self._entries.values() for entry in entries)
+        if not manifest.entries:
+            raise InvalidConfig("There is nothing to upload: no file was found.")
+        folders, names = _below(self._root)
+        if manifest.tree != tree or names != {actual(entry.path) for entry in manifest.entries}:
+            raise Conflict("What has come is not what was to be uploaded.", "Upload again.")
+        root = self.tree.resolve()
+        for entry in manifest.entries:
+            if entry.mode == LINK and not Path(self._place(entry)).resolve().is_relative_to(root):
+                raise Conflict(f"The link {entry.path!r} leads out of the upload.")
+        for path in folders:
+            os.chmod(f"{self._root}/{path}", 0o555)
+        return manifest
+
+
+def _below(root: str) -> tuple[list[str], set[str]]:
+    """The folders below one, and whatever else lies there, by relative path."""
+    folders, names, todo = [], set(), [""]
+    while todo:
+        below = todo.pop()
+        with os.scandir(f"{root}/{below}") as entries:
+            for entry in entries:
+                path = f"{below}/{entry.name}" if below else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(path)
+                    folders.append(path)
+                else:
+                    names.add(path)
+    return folders, names
 
 
 def _looks_like(status: os.stat_result, entry: Entry) -> bool:
@@ -256,13 +327,14 @@ def _whole(candidates: list[tuple[str, Entry]]) -> list[Entry]:
         return [entry for (_, entry), whole in zip(candidates, pool.map(is_whole, candidates), strict=True) if whole]
 
 
-def _write(place: str, data: memoryview, mode: int) -> None:
+def _write(place: str, data: memoryview, mode: int, *, is_mode_kept: bool) -> None:
     try:
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except FileExistsError:
         return  # sent twice
     try:
-        os.fchmod(descriptor, mode)
+        if not is_mode_kept:
+            os.fchmod(descriptor, mode)
         while data:
             data = data[os.write(descriptor, data) :]
     except OSError:
@@ -272,13 +344,17 @@ def _write(place: str, data: memoryview, mode: int) -> None:
         os.close(descriptor)
 
 
+def _umask() -> int:
+    """What the system takes off the modes of new files, where it says so without being changed; else all."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777
+
+
 def _check_link(entry: Entry, text: bytes) -> None:
     """Raise Conflict when a link leads out by what it says; what the kernel finds is looked at when all is there."""
     leads_to = os.path.normpath(os.path.join(os.path.dirname(actual(entry.path)), os.fsdecode(text)))
     if not text or text.startswith(b"/") or b"\0" in text or leads_to == ".." or leads_to.startswith("../"):
         raise Conflict(f"The link {entry.path!r} leads out of the upload.")
-
-
-def _remove_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # something is left in it that belongs there
-        folder.rmdir()

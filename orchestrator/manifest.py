@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec import relative_parts
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
-_HEX = frozenset("0123456789abcdef")
+_MODES = frozenset((FILE, EXECUTABLE, LINK))
+_DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
 _LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 
@@ -63,21 +65,29 @@ def make(entries: Iterable[Entry]) -> Manifest:
     Raises:
         InvalidConfig: when a path climbs out, is named twice or lies below a file or link, or a field is malformed.
     """
-    ordered = tuple(sorted(entries))
+    ordered = tuple(sorted(entries, key=attrgetter("path")))
     files = {entry.path for entry in ordered}
     if len(files) != len(ordered):
         raise InvalidConfig("A snapshot names the same path twice.")
+    folders: set[str] = set()
     for entry in ordered:
-        parts = relative_parts(entry.path, "A path of the snapshot")
-        if "/".join(parts) != entry.path:
-            raise InvalidConfig(f"A path of the snapshot is not in its plain form: {entry.path!r}.")
-        if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
-            raise InvalidConfig(f"A path of the snapshot lies below a file: {entry.path!r}.")
-        if entry.mode not in (FILE, EXECUTABLE, LINK) or entry.size < 0:
+        folder, slash, name = entry.path.rpartition("/")
+        if folder + slash not in folders or name in ("", ".", "..") or "\0" in name or "\n" in name:
+            _check_path(entry.path, files)  # takes a while: of many files in one folder, one
+            folders.add(folder + slash)
+        if entry.mode not in _MODES or entry.size < 0:
             raise InvalidConfig(f"An entry of the snapshot is malformed: {entry.path!r}.")
-        if len(entry.digest) != 64 or not _HEX.issuperset(entry.digest):
+        if not _DIGEST.fullmatch(entry.digest):
             raise InvalidConfig(f"A digest of the snapshot is malformed: {entry.path!r}.")
     return Manifest(ordered)
+
+
+def _check_path(path: str, files: Collection[str]) -> None:
+    parts = relative_parts(path, "A path of the snapshot")
+    if "/".join(parts) != path:
+        raise InvalidConfig(f"A path of the snapshot is not in its plain form: {path!r}.")
+    if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+        raise InvalidConfig(f"A path of the snapshot lies below a file: {path!r}.")
 
 
 def from_json(text: str | bytes) -> Manifest:

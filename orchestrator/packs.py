@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from orchestrator.errors import Conflict, InvalidConfig
 
@@ -15,15 +16,16 @@ SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
 PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
 MOST_BYTES = 32 << 20  # and is refused when it holds more than this
 _MOST_TOGETHER = 1000
+T = TypeVar("T")
 _HEAD = struct.Struct(">32sQ")
 
 
-def grouped(blobs: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    """Small blobs, digests and sizes, as each pack is to have them."""
-    group: list[str] = []
+def grouped(blobs: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+    """Small blobs, whatever stands for them and sizes, as each pack is to have them."""
+    group: list[T] = []
     total = 0
-    for digest, size in blobs:
-        group.append(digest)
+    for blob, size in blobs:
+        group.append(blob)
         total += size
         if total >= PACK_BYTES or len(group) == _MOST_TOGETHER:
             yield group
@@ -53,6 +55,7 @@ def unpack(body: bytes) -> Iterator[tuple[str, memoryview]]:
         place = data + size
         if place > len(view):
             raise InvalidConfig("A pack is cut off.")
-        if hashlib.sha256(view[data:place]).digest() != raw:
+        blob = view[data:place]
+        if hashlib.sha256(blob).digest() != raw:
             raise Conflict("A file changed while it was sent.", "Try again.")
-        yield raw.hex(), view[data:place]
+        yield raw.hex(), blob

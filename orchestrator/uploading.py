@@ -1,21 +1,22 @@
-"""Sending an upload: only what the server lacks, small files many at a time, big ones in chunks; goes on where it was."""
+"""Sending an upload: hashed and sent portion by portion, only what the server lacks; goes on where it was."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-from orchestrator.datatree import DataTree
+from orchestrator.datatree import DataTree, Portion
 from orchestrator.errors import Conflict, ServerUnavailable, UploadLost
-from orchestrator.packs import SMALL_BYTES, grouped, pack
-from orchestrator.records.uploads import UploadRecord, UploadSession
+from orchestrator.manifest import Manifest
+from orchestrator.packs import pack
+from orchestrator.records.uploads import UploadRecord
 from orchestrator.remote.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
-_SENDERS = 3
+_SENDERS = 3  # one reads, one waits for the server, one is ready
 _TRIES = 3
+_KEPT_BYTES = 64 << 20
 
 _Said = Callable[[int], object]
 
@@ -34,24 +35,18 @@ def upload(
         Conflict: something changed meanwhile; or there is an upload of this name, with other content.
         SpellError: whatever the server refuses, as the class that it raised.
     """
-    manifest = tree.manifest.to_json()
-    told = 0
-
-    def count(size: int) -> None:
-        nonlocal told
-        told += size
-        said(size)
-
+    sender = _Sender(uploads, name, tree, said)
     for left in reversed(range(_TRIES)):
         try:
-            opened = uploads.open(name, manifest, replace=replace)
+            opened = uploads.open(name, tree.total_bytes, replace=replace)
+            if opened.upload:  # nothing is sent before it is known whether that is this one
+                sender.read()
+                opened = uploads.open(name, tree.total_bytes, tree.manifest.tree, replace=replace)
             if opened.upload:
                 return opened.upload
-            sender = _Sender(uploads, name, tree, opened, count)
-            count(sender.there_bytes - told)
-            sender.send()
+            sender.send(opened.session)
             tree.check_still()
-            return uploads.publish(name, opened.session, replace=replace)
+            return uploads.publish(name, opened.session, tree.manifest.tree, replace=replace)
         except (ServerUnavailable, UploadLost):
             if not left:
                 raise
@@ -59,24 +54,29 @@ def upload(
 
 
 class _Sender:
-    """Sends what is missing."""
+    """Reads a tree and sends what is missing, several portions at once."""
 
-    def __init__(self, uploads: Uploads, name: str, tree: DataTree, opened: UploadSession, said: _Said) -> None:
-        self._uploads, self._name, self._tree, self._opened, self._said = uploads, name, tree, opened, said
-        self._sizes = {entry.digest: entry.size for entry in tree.manifest.entries}
+    def __init__(self, uploads: Uploads, name: str, tree: DataTree, said: _Said) -> None:
+        self._uploads, self._name, self._tree, self._said = uploads, name, tree, said
+        self._session = ""
+        self._kept_bytes = 0
         self._over = False
-        missing = set(opened.missing)
-        lacked = sum(entry.size for entry in tree.manifest.entries if entry.digest in missing)
-        self.there_bytes = sum(entry.size for entry in tree.manifest.entries) - lacked + sum(opened.begun.values())
-        self._copies: dict[str, int] = {}
-        for entry in tree.manifest.entries:
-            self._copies[entry.digest] = self._copies.get(entry.digest, 0) + 1
 
-    def send(self) -> None:
-        """Send all of it, in several threads; of what fails, the first error is raised."""
+    def read(self) -> None:
+        """Hash all files, and send nothing yet."""
+        self._each(self._read)
+
+    def send(self, session: str) -> None:
+        """Send all that is missing."""
+        self._session = session
+        self._each(self._send)
+
+    def _each(self, action: Callable[[Portion], object]) -> None:
+        """Of what fails, the first error is raised."""
+        self._over = False
         with ThreadPoolExecutor(_SENDERS) as pool:
             try:
-                jobs = [pool.submit(job) for job in self._jobs()]
+                jobs = [pool.submit(action, portion) for portion in self._tree.portions]
                 for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                     job.result()
             except BaseException:
@@ -84,44 +84,58 @@ class _Sender:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _jobs(self) -> Iterator[Callable[[], None]]:
-        places = self._tree.places
-        ordered = sorted(self._opened.missing, key=lambda digest: places[digest])  # as they lie on the disk
-        small = [digest for digest in ordered if self._sizes[digest] <= SMALL_BYTES]
-        for digest in ordered:
-            if self._sizes[digest] > SMALL_BYTES:
-                yield functools.partial(self._send_big, digest)
-        for group in grouped((digest, self._sizes[digest]) for digest in small):
-            yield functools.partial(self._send_pack, group)
+    def _read(self, portion: Portion) -> None:
+        self._tree.read(portion, lambda: self._over)
+        self._kept_bytes += sum(map(len, portion.kept.values()))
+        if self._kept_bytes > _KEPT_BYTES:
+            portion.kept.clear()
 
-    def _send_pack(self, digests: list[str]) -> None:
+    def _send(self, portion: Portion) -> None:
+        self._tree.read(portion, lambda: self._over)
         if self._over:
             return
-        body = pack((digest, self._small(digest)) for digest in digests)
-        self._uploads.add_pack(self._name, self._opened.session, body)
-        self._said(sum(self._sizes[digest] * self._copies[digest] for digest in digests))
+        entries = portion.entries
+        needs = self._uploads.announce(self._name, self._session, Manifest(tuple(entries)).to_json())
+        sizes = {entry.digest: entry.size for entry in entries}
+        missing = sizes.keys() if needs.missing is None else set(needs.missing)
+        total_bytes = sum(entry.size for entry in entries)
+        lacking_bytes = sum(entry.size for entry in entries if entry.digest in missing)
+        self._tell(portion, total_bytes - lacking_bytes + sum(needs.begun.values()))
+        if portion.is_big and missing:
+            self._send_big(portion, needs.begun.get(entries[0].digest, 0))
+        elif missing:
+            body = pack(
+                (digest, self._small(portion, digest, size)) for digest, size in sizes.items() if digest in missing
+            )
+            self._uploads.add_pack(self._name, self._session, body)
+            self._tell(portion, total_bytes)
+        portion.kept.clear()
 
-    def _small(self, digest: str) -> bytes:
+    def _small(self, portion: Portion, digest: str, size: int) -> bytes:
         try:
-            data = self._tree.content(digest, self._sizes[digest])
+            data = portion.content(digest, size)
         except OSError:
             data = b""
-        if len(data) != self._sizes[digest]:
+        if len(data) != size:
             self._refuse_changed()
         return data
 
-    def _send_big(self, digest: str) -> None:
-        offset, size = self._opened.begun.get(digest, 0), self._sizes[digest]
-        with open(self._tree.places[digest], "rb", opener=_open_file) as file:
+    def _send_big(self, portion: Portion, offset: int) -> None:
+        digest, size = portion.entries[0].digest, portion.entries[0].size
+        with open(portion.place(digest), "rb", opener=_open_file) as file:
             file.seek(offset)
             while offset < size and not self._over:
                 data = file.read(min(CHUNK_BYTES, size - offset))
                 if not data:
                     self._refuse_changed()
-                self._uploads.add_chunk(self._name, self._opened.session, digest, offset, data)
+                self._uploads.add_chunk(self._name, self._session, digest, offset, data)
                 offset += len(data)
-                self._said(len(data))
-        self._said(size * (self._copies[digest] - 1))
+                self._tell(portion, offset)
+
+    def _tell(self, portion: Portion, there_bytes: int) -> None:
+        """Of a portion so many bytes are there; after a lost connection they may have been before."""
+        self._said(there_bytes - portion.told_bytes)
+        portion.told_bytes = there_bytes
 
     def _refuse_changed(self) -> None:
         self._tree.check_still()

@@ -27,7 +27,7 @@ from orchestrator.home import Home
 from orchestrator.incoming import Incoming
 from orchestrator.manifest import Manifest
 from orchestrator.packs import unpack
-from orchestrator.records.uploads import UploadRecord, UploadSession, check_name
+from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession, check_name
 from orchestrator.spec import to_wire
 from orchestrator.store.blobs import sync_all
 from orchestrator.store.uploads import UploadStore
@@ -55,40 +55,44 @@ class Uploads:
         self._lock = threading.Lock()
         self._open: dict[str, Incoming] = {}
 
-    def open(self, name: str, manifest: Manifest, *, replace: bool) -> UploadSession:
+    def open(self, name: str, size_bytes: int, tree: str, *, replace: bool) -> UploadSession:
         """Begin an upload, or go on with one. Whoever else sends under this name is refused from now on.
 
         Args:
+            size_bytes: how big its files are together.
+            tree: of its manifest; may be left out ("") where there is no upload of this name.
             replace: whether it may take the place of another one of this name.
 
         Raises:
-            InvalidConfig: a bad name, or nothing to upload.
+            InvalidConfig: a bad name.
             Conflict: there is an upload of this name, with other content.
             DiskFull: there is no room for what is missing, or the home would take more than it may.
         """
         check_name(name)
-        if not manifest.entries:
-            raise InvalidConfig("There is nothing to upload: no file was found.")
         present = self._present(name)
-        if present and present.tree == manifest.tree:
-            return UploadSession("", [], {}, present)
+        if present and tree in ("", present.tree):
+            return UploadSession("", present)
         _refuse_present(present, replace=replace)
-        self._check_room(sum(entry.size for entry in manifest.entries))
+        self._check_room(size_bytes)
+        folder = self._home.incoming / name
         with self._lock, _told(name):
             self._open.pop(name, None)
-            folder = self._home.incoming / name
-            incoming = Incoming(folder, manifest)
-            incoming.look(self._home.upload_dir(name), self._manifest(name) if present else None)
+            incoming = Incoming(folder, self._home.upload_dir(name), self._manifest(name) if present else None)
             os.utime(folder)
-            free = shutil.disk_usage(folder).free
-            if incoming.missing_bytes > free:
-                raise DiskFull(
-                    f"There is no room for {name!r}: {incoming.missing_bytes >> 20} MiB are to come, "
-                    f"{free >> 20} MiB are free.",
-                    "Make some: spell gc, spell rm uploads/…",
-                )
+            _check_free(name, folder, size_bytes - incoming.there_bytes)
             self._open[name] = incoming
-        return UploadSession(incoming.session, sorted(incoming.missing), incoming.begun)
+        return UploadSession(incoming.session)
+
+    def announce(self, name: str, session: str, manifest: Manifest) -> UploadNeeds:
+        """Hear of some files of an upload. Raises as `add_pack`, `Incoming.announce`, and DiskFull as `open`."""
+        incoming = self._incoming(name, session)
+        with _told(name):
+            needs = incoming.announce(manifest)
+            os.utime(incoming.folder)
+            sizes = {entry.digest: entry.size for entry in manifest.entries}
+            missing = sizes if needs.missing is None else needs.missing
+            _check_free(name, incoming.folder, sum(sizes[digest] for digest in missing) - sum(needs.begun.values()))
+        return needs
 
     def add_pack(self, name: str, session: str, body: bytes) -> None:
         """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
@@ -105,20 +109,23 @@ class Uploads:
             incoming.append(digest, offset, data)
             os.utime(incoming.folder)
 
-    def publish(self, name: str, session: str, *, replace: bool) -> UploadRecord:
+    def publish(self, name: str, session: str, tree: str, *, replace: bool) -> UploadRecord:
         """Let an upload appear, all of which is there.
 
+        Args:
+            tree: of the manifest of all that was announced.
+
         Raises:
+            InvalidConfig: nothing was announced, or what was cannot be together.
             Conflict: something is missing; there is one of this name meanwhile; an active run mounts that one.
         """
         incoming = self._incoming(name, session)
         with self._lock, _told(name):
             _refuse_present(self._present(name), replace=replace)
-            incoming.seal()
-            entries = incoming.manifest.entries
-            size = sum(entry.size for entry in entries)
-            upload = UploadRecord(name, incoming.manifest.tree, len(entries), size, time.time())
-            (incoming.folder / "manifest.json").write_text(incoming.manifest.to_json())
+            manifest = incoming.seal(tree)
+            size = sum(entry.size for entry in manifest.entries)
+            upload = UploadRecord(name, tree, len(manifest.entries), size, time.time())
+            (incoming.folder / "manifest.json").write_text(manifest.to_json())
             marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
             (incoming.folder / _MARKER).write_text(json.dumps(marker))
             sync_all(incoming.folder)
@@ -222,6 +229,15 @@ def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:
         raise Conflict(
             f"There is an upload {present.name!r} already, with other content.",
             "Replace it with -f, or choose another name with -n.",
+        )
+
+
+def _check_free(name: str, folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise DiskFull(
+            f"There is no room for {name!r}: {wanted >> 20} MiB are to come, {free >> 20} MiB are free.",
+            "Make some: spell gc, spell rm uploads/…",
         )
 
 

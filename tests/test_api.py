@@ -78,6 +78,7 @@ ROUTES = {
     ("DELETE", "/secrets/{name}"): "",
     ("GET", "/uploads"): "list of UploadRecord",
     ("POST", "/uploads/{name}"): "UploadSession",
+    ("POST", "/uploads/{name}/entries"): "UploadNeeds",
     ("POST", "/uploads/{name}/pack"): "",
     ("POST", "/uploads/{name}/chunk"): "",
     ("POST", "/uploads/{name}/publish"): "UploadRecord",

@@ -13,15 +13,17 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import BIN, Spell, wait_for
 from terminal import Terminal
 
 from orchestrator import datatree, manifest, uploading
-from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
-from orchestrator.manifest import Entry, make
+from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
+from orchestrator.manifest import Entry, Manifest, make
 from orchestrator.packs import MOST_BYTES, pack, unpack
+from orchestrator.records.uploads import UploadNeeds, UploadRecord
 from orchestrator.remote.uploads import Uploads
 from orchestrator.spec import Mount
 
@@ -79,6 +81,41 @@ def contents(root: Path) -> dict[bytes, tuple[str, bytes]]:
 
 def uploads_of(spell: Spell) -> Uploads:
     return Uploads(spell.client.transport)
+
+
+def read(root: Path) -> datatree.DataTree:
+    """A folder, all of it hashed."""
+    tree = datatree.DataTree(datatree.look(str(root)))
+    for portion in tree.portions:
+        tree.read(portion)
+    return tree
+
+
+def announced(spell: Spell, name: str, found: Manifest, *, replace: bool = False) -> tuple[str, UploadNeeds]:
+    """An upload of these files, begun and announced."""
+    opened = uploads_of(spell).open(name, 1, found.tree, replace=replace)
+    return opened.session, uploads_of(spell).announce(name, opened.session, found.to_json())
+
+
+def content_of(root: Path) -> dict[str, bytes]:
+    """The content of each digest."""
+    return {hashlib.sha256(data).hexdigest(): data for _, data in texts(root)}
+
+
+def texts(root: Path) -> Iterator[tuple[str, bytes]]:
+    for path in root.rglob("*"):
+        if path.is_symlink():
+            yield path.name, os.fsencode(os.readlink(path))
+        elif path.is_file():
+            yield path.name, path.read_bytes()
+
+
+def entry(path: str, text: bytes, mode: str = manifest.FILE) -> Entry:
+    return Entry(path, mode, hashlib.sha256(text).hexdigest(), len(text))
+
+
+def packed(*texts: bytes) -> bytes:
+    return pack((hashlib.sha256(text).hexdigest(), text) for text in texts)
 
 
 def leftovers(spell: Spell) -> list[str]:
@@ -231,14 +268,23 @@ def test_f41_an_upload_that_an_active_run_mounts_stays(spell: Spell, data: Path)
     assert (spell.home.uploads / "cifar" / "a.txt").read_text() == "other"
 
 
-def test_what_changes_meanwhile_is_noticed(spell: Spell, data: Path) -> None:
-    tree = datatree.digest(datatree.look(str(data)))
+@pytest.mark.parametrize("moment", ["before it is read", "after"])
+def test_what_changes_meanwhile_is_noticed(spell: Spell, data: Path, moment: str) -> None:
+    tree = datatree.DataTree(datatree.look(str(data)))
+    if moment == "after":
+        for portion in tree.portions:
+            tree.read(portion)
     (data / "train" / "big.bin").write_bytes(os.urandom(3 * MIB))
     with pytest.raises(Conflict, match="changed while"):
         uploading.upload(uploads_of(spell), "changed", tree)
-    tree = datatree.digest(datatree.look(str(data)))
+    tree = datatree.DataTree(datatree.look(str(data)))
+    tree.read(tree.portions[-1])
     (data / "a.txt").unlink()
     with pytest.raises(Conflict, match=r"'a\.txt' changed while it was being uploaded"):
+        uploading.upload(uploads_of(spell), "changed", tree)
+    tree = datatree.DataTree(datatree.look(str(data)))
+    (data / "again.txt").unlink()
+    with pytest.raises(Conflict, match=r"'again\.txt' vanished while"):
         uploading.upload(uploads_of(spell), "changed", tree)
     assert os.listdir(spell.home.uploads) == []
     uploads_of(spell).remove("changed")
@@ -261,9 +307,9 @@ def test_interrupted_uploads_go_on_where_they_were(spell: Spell, tmp_path: Path)
     assert begun.returncode == 130
     assert err.decode() == "\nUpload aborted. To resume this upload, run:\nspell upload -n 'big' 'my data'\n"
     assert os.listdir(spell.home.uploads) == []
-    tree = datatree.digest(datatree.look(str(tmp_path / "my data")))
-    opened = uploads_of(spell).open("big", tree.manifest.to_json())
-    assert sum(opened.begun.values()) > 0 or len(opened.missing) < 4
+    tree = read(tmp_path / "my data")
+    _, needs = announced(spell, "big", tree.manifest)
+    assert needs.begun or (needs.missing is not None and len(needs.missing) < 4)
     told: list[int] = []
     spell.kill_server()
     uploading.upload(uploads_of(spell), "big", tree, said=told.append)
@@ -273,43 +319,129 @@ def test_interrupted_uploads_go_on_where_they_were(spell: Spell, tmp_path: Path)
 
 
 def test_a_killed_server_is_waited_for(spell: Spell, data: Path) -> None:
-    tree = datatree.digest(datatree.look(str(data)))
+    sent: list[int] = []
 
     class Killing(Uploads):
-        killed = False
+        killed: ClassVar[set[str]] = set()
 
-        def publish(self, name: str, session: str, *, replace: bool = False) -> object:
-            if not Killing.killed:
-                Killing.killed = True
+        def kill(self, moment: str) -> None:
+            if moment not in Killing.killed:
+                Killing.killed.add(moment)
                 spell.kill_server()
-            return super().publish(name, session, replace=replace)
 
+        def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
+            self.kill("sending")
+            super().add_chunk(name, session, digest, offset, data)
+            sent.append(len(data))
+
+        def publish(self, name: str, session: str, tree: str, *, replace: bool = False) -> UploadRecord:
+            self.kill("publishing")
+            return super().publish(name, session, tree, replace=replace)
+
+    tree = datatree.DataTree(datatree.look(str(data)))
     assert uploading.upload(Killing(spell.client.transport), "killed", tree).count == 10
+    assert Killing.killed == {"sending", "publishing"}
+    assert sent == [3 * MIB], "what is there is not sent again"
     assert contents(spell.home.uploads / "killed") == contents(data)
 
 
 def test_damaged_and_foreign_files_of_a_cut_off_upload_are_not_taken(spell: Spell, data: Path) -> None:
-    uploads, tree = uploads_of(spell), datatree.digest(datatree.look(str(data)))
-    opened = uploads.open("x", tree.manifest.to_json())
-    small = [
-        digest
-        for digest in opened.missing
-        if digest != hashlib.sha256((data / "train" / "big.bin").read_bytes()).hexdigest()
-    ]
-    sizes = {entry.digest: entry.size for entry in tree.manifest.entries}
-    uploads.add_pack("x", opened.session, pack((digest, tree.content(digest, sizes[digest])) for digest in small))
-    came = spell.home.incoming / "x" / "tree"
-    (came / "a.txt").chmod(0o644)
+    uploads, found = uploads_of(spell), read(data).manifest
+    session, needs = announced(spell, "x", found)
+    assert needs.missing is None
+    big = hashlib.sha256((data / "train" / "big.bin").read_bytes()).hexdigest()
+    small = {digest: text for digest, text in content_of(data).items() if digest != big}
+    uploads.add_pack("x", session, pack(small.items()))
+    [came] = (spell.home.incoming / "x" / "trees").iterdir()
+    (came / "a.txt").unlink()
     (came / "a.txt").write_text("omega")
     (came / "a.txt").chmod(0o444)
     (came / "foreign").mkdir()
     (came / "foreign" / "file").write_text("x")
-    again = uploads.open("x", tree.manifest.to_json())
-    assert set(again.missing) == set(opened.missing) - set(small) | {hashlib.sha256(b"alpha").hexdigest()}
+    _, again = announced(spell, "x", found)
+    assert again.missing == [big], "of two that are alike one is whole"
     with pytest.raises(Conflict, match="Somebody else uploads"):
-        uploads.publish("x", opened.session)
-    uploading.upload(uploads, "x", tree)
+        uploads.publish("x", session, found.tree)
+    uploading.upload(uploads, "x", read(data))
     assert contents(spell.home.uploads / "x") == contents(data)
+    assert leftovers(spell) == []
+
+
+def test_a_cut_off_upload_of_other_files_is_no_hindrance(spell: Spell, tmp_path: Path) -> None:
+    """What was a folder is a file now, what was a link a folder; what is outside is neither taken nor removed."""
+    outside = spell.home.root / "outside"
+    outside.mkdir()
+    (outside / "same").write_bytes(b"same")
+    (outside / "other").write_bytes(b"other")
+    before = make([entry("a/b", b"1"), entry("c", b"2"), entry("p/q/x", b"..", manifest.LINK)])
+    session, _ = announced(spell, "x", before)
+    uploads_of(spell).add_pack("x", session, packed(b"1", b"2", b".."))
+    [came] = (spell.home.incoming / "x" / "trees").iterdir()
+    (came / "out").symlink_to(outside)
+    root = tmp_path / "now"
+    for path, text in {"a": b"1", "c/d": b"2", "p/q/x/y": b"3", "out/same": b"same", "out/other": b"changed"}.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(text)
+    uploading.upload(uploads_of(spell), "x", read(root))
+    assert contents(spell.home.uploads / "x") == contents(root)
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"same": b"same", "other": b"other"}
+    assert leftovers(spell) == []
+
+
+def test_of_two_senders_the_later_wins(spell: Spell, data: Path) -> None:
+    uploads, found = uploads_of(spell), read(data).manifest
+    first, _ = announced(spell, "x", found)
+    second, needs = announced(spell, "x", found)
+    for refused in (
+        lambda: uploads.announce("x", first, found.to_json()),
+        lambda: uploads.add_pack("x", first, packed(b"alpha")),
+        lambda: uploads.publish("x", first, found.tree),
+    ):
+        with pytest.raises(Conflict, match="Somebody else uploads"):
+            refused()
+    texts = content_of(data)
+    for digest in needs.missing or texts:
+        if len(texts[digest]) > MIB:
+            uploads.add_chunk("x", second, digest, 0, texts[digest])
+        else:
+            uploads.add_pack("x", second, pack([(digest, texts[digest])]))
+    assert uploads.publish("x", second, found.tree).count == 10
+    assert contents(spell.home.uploads / "x") == contents(data)
+
+
+@pytest.mark.parametrize("size", [5, 2 * MIB])
+def test_what_is_alike_is_sent_once(spell: Spell, size: int) -> None:
+    """Announced at the same time, before and after it came, with other modes, and more often than a file has names."""
+    uploads, data = uploads_of(spell), os.urandom(size)
+    digest = hashlib.sha256(data).hexdigest()
+    found = [entry("a", data), entry("b/b", data), entry("c", data, manifest.EXECUTABLE)]
+    later = [entry("d", data), entry("e/x", data, manifest.EXECUTABLE)]
+    session, needs = announced(spell, "alike", make(found[:1]))
+    assert needs.missing is None
+    assert uploads.announce("alike", session, make(found[1:]).to_json()).missing == []
+    if size > MIB:
+        uploads.add_chunk("alike", session, digest, 0, data)
+    else:
+        uploads.add_pack("alike", session, pack([(digest, data)]))
+    assert uploads.announce("alike", session, make(later).to_json()).missing == []
+    assert uploads.publish("alike", session, make(found + later).tree).count == 5
+    kept = contents(spell.home.uploads / "alike")
+    assert kept == {
+        os.fsencode(item.path): ("x" if item.mode == manifest.EXECUTABLE else "-", data) for item in found + later
+    }
+
+
+def test_many_portions_with_files_that_are_alike(spell: Spell, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for number in range(3500):
+        (root / str(number % 7)).mkdir(parents=True, exist_ok=True)
+        (root / str(number % 7) / str(number)).write_bytes(b"%d" % (number % 50) if number % 3 else b"")
+    told: list[int] = []
+    tree = datatree.DataTree(datatree.look(str(root)))
+    assert len(tree.portions) == 4
+    uploading.upload(uploads_of(spell), "many", tree, said=told.append)
+    assert contents(spell.home.uploads / "many") == contents(root)
+    assert sum(told) == tree.total_bytes
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -318,20 +450,21 @@ def test_a_server_killed_while_it_publishes(make_spell: Callable[..., Spell], da
     assert spell("upload", str(data)).code == 0
     old = contents(data)
     (data / "a.txt").write_text("gamma")
-    uploads, tree = uploads_of(spell), datatree.digest(datatree.look(str(data)))
-    opened = uploads.open("cifar", tree.manifest.to_json(), replace=True)
-    data_of = {entry.digest: tree.content(entry.digest, entry.size) for entry in tree.manifest.entries}
-    uploads.add_pack("cifar", opened.session, pack((digest, data_of[digest]) for digest in opened.missing))
+    uploads, tree = uploads_of(spell), read(data)
+    session, needs = announced(spell, "cifar", tree.manifest, replace=True)
+    changed = {b"gamma", b"train/tool.sh", b"../a.txt", b"train"}  # links are always sent: they are small
+    assert set(needs.missing or ()) == {hashlib.sha256(text).hexdigest() for text in changed}
+    uploads.add_pack("cifar", session, packed(*changed))
     spell.kill_server()  # as if in the moment of publishing: its marker is there, its row is not
     came, place = spell.home.incoming / "cifar", spell.home.uploads / "cifar"
     record = {"name": "cifar", "tree": tree.manifest.tree, "count": 10, "bytes": 1, "created_at": 1.0}
     (came / "manifest.json").write_text(tree.manifest.to_json())
-    marker = f'{{"upload": {json.dumps(record)}, "inode": {(came / "tree").stat().st_ino}}}'
+    marker = f'{{"upload": {json.dumps(record)}, "inode": {(came / "trees" / session).stat().st_ino}}}'
     (came / "publishing.json").write_text(marker)
     if moment == "after":
         place.chmod(0o755)
         place.rename(came / "old")
-        (came / "tree").rename(place)
+        (came / "trees" / session).rename(place)
     [found] = uploads.list()
     assert (found.tree == tree.manifest.tree) == (moment == "after")
     assert contents(place) == (contents(data) if moment == "after" else old)
@@ -341,8 +474,7 @@ def test_a_server_killed_while_it_publishes(make_spell: Callable[..., Spell], da
 
 
 def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -> None:
-    uploads, tree = uploads_of(spell), datatree.digest(datatree.look(str(data)))
-    uploads.open("left", tree.manifest.to_json())
+    announced(spell, "left", read(data).manifest)
     assert leftovers(spell) == ["left"]
     assert spell("rm", "-f", "uploads/left").code == 0
     assert leftovers(spell) == []
@@ -351,41 +483,42 @@ def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -
 # -- who means no good ------------------------------------------------------------------------------------------------
 
 
-def entry(path: str, text: bytes, mode: str = manifest.FILE) -> Entry:
-    return Entry(path, mode, hashlib.sha256(text).hexdigest(), len(text))
-
-
 @pytest.mark.parametrize("target", [b"/etc/passwd", b"..", b"../../store/spell.db", b"a/../../../x", b""])
 def test_links_that_lead_out_are_refused(spell: Spell, target: bytes) -> None:
     uploads = uploads_of(spell)
-    opened = uploads.open("bad", make([entry("link", target, manifest.LINK), entry("a/f", b"x")]).to_json())
+    session, _ = announced(spell, "bad", make([entry("link", target, manifest.LINK), entry("a/f", b"x")]))
     with pytest.raises(Conflict, match="leads out"):
-        uploads.add_pack("bad", opened.session, pack([(hashlib.sha256(target).hexdigest(), target)]))
+        uploads.add_pack("bad", session, packed(target))
     uploads.remove("bad")
 
 
 def test_links_that_lead_out_together_are_refused(spell: Spell) -> None:
     uploads, links = uploads_of(spell), {"p/q/x": b"..", "p/q/b": b"x/../../.."}
-    entries = [entry(path, text, manifest.LINK) for path, text in links.items()]
-    opened = uploads.open("bad", make(entries).to_json())
-    uploads.add_pack("bad", opened.session, pack((hashlib.sha256(text).hexdigest(), text) for text in links.values()))
+    found = make(entry(path, text, manifest.LINK) for path, text in links.items())
+    session, _ = announced(spell, "bad", found)
+    uploads.add_pack("bad", session, packed(*links.values()))
+    for path in ("p/q/b/store/spell.db", "p/q/x/y", "p"):
+        with pytest.raises(InvalidConfig, match="below a file"):
+            uploads.announce("bad", session, make([entry(path, b"x")]).to_json())
     with pytest.raises(Conflict, match="leads out"):
-        uploads.publish("bad", opened.session)
+        uploads.publish("bad", session, found.tree)
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a/../../x", "a//b", "", "a\nb", "a/.", "\\xc3\\xa4/evil"])
 def test_paths_that_lead_out_are_refused(spell: Spell, path: str) -> None:
     text = make([entry("ok", b"x")]).to_json().replace('"ok"', json.dumps(path))
+    opened = uploads_of(spell).open("bad", 1)
     with pytest.raises(InvalidConfig):
-        uploads_of(spell).open("bad", text)
-    assert leftovers(spell) == []
+        uploads_of(spell).announce("bad", opened.session, text)
+    assert contents(spell.home.incoming / "bad") == {}
 
 
 def test_wrong_bytes_are_refused(spell: Spell) -> None:
     uploads, big = uploads_of(spell), os.urandom(2 * MIB)
     wanted = [entry("a", b"right"), entry("big", big)]
-    opened = uploads.open("bad", make(wanted).to_json())
-    session, digest, sha256 = opened.session, wanted[0].digest, wanted[1].digest
+    found = make(wanted)
+    session, _ = announced(spell, "bad", found)
+    digest, sha256 = wanted[0].digest, wanted[1].digest
     with pytest.raises(Conflict):
         uploads.add_pack("bad", session, pack([(digest, b"wrong")]))
     with pytest.raises(InvalidConfig, match="cut off"):
@@ -401,13 +534,35 @@ def test_wrong_bytes_are_refused(spell: Spell) -> None:
     with pytest.raises(Conflict, match="changed"):
         uploads.add_chunk("bad", session, sha256, 0, bytes(2 * MIB))
     with pytest.raises(Conflict, match="missing"):
-        uploads.publish("bad", session)
-    with pytest.raises(SpellError, match="MiB at most"):
-        uploads.add_pack("bad", session, bytes(MOST_BYTES + 1))
+        uploads.publish("bad", session, found.tree)
+    for refused in (uploads.add_pack, uploads.announce):
+        with pytest.raises(SpellError, match="MiB at most"):
+            refused("bad", session, bytes(MOST_BYTES + 1))
     uploads.add_chunk("bad", session, sha256, 0, big[:MIB])
     uploads.add_chunk("bad", session, sha256, MIB, big[MIB:])
     uploads.add_pack("bad", session, pack([(digest, b"right")]))
-    assert uploads.publish("bad", session).count == 2
+    with pytest.raises(Conflict, match="not what was to be uploaded"):
+        uploads.publish("bad", session, make(wanted[:1]).tree)
+    assert uploads.publish("bad", session, found.tree).count == 2
+
+
+def test_nothing_and_nonsense_are_refused(spell: Spell) -> None:
+    uploads = uploads_of(spell)
+    opened = uploads.open("bad", 0)
+    with pytest.raises(InvalidConfig, match="nothing to upload"):
+        uploads.publish("bad", opened.session, make([]).tree)
+    with pytest.raises(SpellError):
+        uploads.open("bad", -1)
+    uploads.announce("bad", opened.session, make([entry("a", b"12345")]).to_json())
+    odd = Entry("b", manifest.FILE, entry("a", b"12345").digest, 7)
+    with pytest.raises(InvalidConfig, match="size"):
+        uploads.announce("bad", opened.session, make([odd]).to_json())
+    with pytest.raises(DiskFull, match="There is no room for 'full'"):
+        uploads.open("full", 1 << 60)
+    opened = uploads.open("full", 1)
+    huge = Entry("huge", manifest.FILE, entry("", b"huge").digest, 1 << 60)
+    with pytest.raises(DiskFull, match="There is no room for 'full'"):
+        uploads.announce("full", opened.session, make([huge]).to_json())
 
 
 def test_packs() -> None:

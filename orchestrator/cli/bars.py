@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 _FROM_BYTES = 8 << 20
@@ -26,6 +26,10 @@ class Silent:
 
     def advance(self, size: int) -> None:
         """So many bytes more are done."""
+
+    def beside(self, _title: str, _total: int) -> Callable[[int], object]:
+        """Progress of something else is not shown either."""
+        return self.advance
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """There is nothing to pause."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from rich.console import Console
@@ -40,6 +41,10 @@ class Bar:
     def advance(self, size: int) -> None:
         """So many bytes more are done."""
         self._progress.advance(self._task, size)
+
+    def beside(self, title: str, total: int) -> Callable[[int], object]:
+        """Another bar, for something that goes on meanwhile; call it with the number of bytes that are done more."""
+        return functools.partial(self._progress.advance, self._progress.add_task(title, total=total))
 
     def done(self, count: int) -> None:
         """So many bytes in all are done."""

@@ -41,9 +41,8 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
     if not json_:
         show.say(f"Total upload size: {show.size(found.total_bytes)}")
     try:
-        with bar(f"Reading {path}", found.total_bytes) as progress:
-            tree = datatree.digest(found, progress.advance)
         with connect() as client, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
+            tree = datatree.DataTree(found, progress.beside(f"Reading {path}", found.total_bytes))
             record = uploading.upload(Uploads(client.transport), name, tree, replace=force, said=progress.advance)
     except KeyboardInterrupt:
         words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{' -f' if force else ''}"

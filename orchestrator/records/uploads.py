@@ -33,19 +33,28 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True)
 class UploadSession:
-    """What is still to be sent of an upload.
+    """The answer to who wants to upload.
 
     Attributes:
-        session: to be named with whatever is sent; "" when nothing need be, as the upload is there already.
-        missing: digests of the files that the server lacks.
-        begun: how many bytes of some of them are there.
-        upload: the upload that is there already, with this very content.
+        session: to be named with whatever is sent; "" when there is an upload of this name.
+        upload: that upload. Is it what was to be uploaded, all is done; was no tree said yet, it has to be.
     """
 
     session: str
-    missing: list[str]
-    begun: dict[str, int]
     upload: UploadRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadNeeds:
+    """What is to be sent of files that were announced.
+
+    Attributes:
+        missing: digests of those that the server lacks and nobody else sends; null for all of them.
+        begun: how many bytes of some of them are there.
+    """
+
+    missing: list[str] | None
+    begun: dict[str, int]
 
 
 def session_from_wire(body: Mapping[str, Any]) -> UploadSession:

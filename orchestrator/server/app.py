@@ -87,7 +87,7 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
 
 def _most_bytes(path: str) -> int | None:
     if path.startswith("/uploads/"):
-        return MOST_BYTES if path.endswith(("/pack", "/chunk")) else _MOST_BYTES["/trees"]
+        return MOST_BYTES
     return _MOST_BYTES.get("/runs" if path.endswith("/rerun") else path)
 
 

@@ -1,4 +1,4 @@
-"""Uploading: what is missing is asked for, sent in packs and chunks, and published when all of it is there."""
+"""Uploading: files are announced, those that are missing sent in packs and chunks, and all of it is published."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from orchestrator import manifest as manifests
-from orchestrator.records.uploads import UploadRecord, UploadSession
+from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession
 from orchestrator.server.routes.parts import answer
 from orchestrator.spec import check_digest
 from orchestrator.uploads import Uploads
@@ -32,10 +32,18 @@ def uploads(kept: Kept) -> Response:
 
 
 @router.post("/uploads/{name}", response_model=UploadSession)
-async def open_upload(name: str, request: Request, kept: Kept, *, replace: bool = False) -> Response:
-    """Begin an upload, or go on with one. The body is its manifest; the answer says what is missing."""
+def open_upload(
+    name: str, size_bytes: Annotated[int, Query(ge=0)], kept: Kept, *, tree: str = "", replace: bool = False
+) -> Response:
+    """Begin an upload, or go on with one."""
+    return answer(kept.open(name, size_bytes, tree, replace=replace))
+
+
+@router.post("/uploads/{name}/entries", response_model=UploadNeeds)
+async def announce(name: str, session: str, request: Request, kept: Kept) -> Response:
+    """Announce files. The body is a manifest of some of the upload's; the answer says which of them to send."""
     body = await request.body()
-    return answer(await asyncio.to_thread(lambda: kept.open(name, manifests.from_json(body), replace=replace)))
+    return answer(await asyncio.to_thread(lambda: kept.announce(name, session, manifests.from_json(body))))
 
 
 @router.post("/uploads/{name}/pack", status_code=204)
@@ -55,9 +63,9 @@ async def add_chunk(
 
 
 @router.post("/uploads/{name}/publish", response_model=UploadRecord, status_code=201)
-def publish(name: str, session: str, kept: Kept, *, replace: bool = False) -> Response:
+def publish(name: str, session: str, tree: str, kept: Kept, *, replace: bool = False) -> Response:
     """Let an upload appear, all of which is there."""
-    return answer(kept.publish(name, session, replace=replace), 201)
+    return answer(kept.publish(name, session, tree, replace=replace), 201)
 
 
 @router.delete("/uploads/{name}", status_code=204)
