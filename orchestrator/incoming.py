@@ -21,10 +21,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator import manifest as manifests
 from orchestrator import outputs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
-from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest, actual, printable
+from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest, actual, joined, printable
 from orchestrator.records.uploads import UploadNeeds
 
 _HASHED_AT_ONCE = 4
@@ -66,7 +65,7 @@ class Incoming:
         self._made: set[str] = set()
         self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
         self._paths: set[str] = set()
-        self._folders: set[str] = set()
+        self._folders = {""}
         self._missing: set[str] = set()
         self._is_mode_kept = not _umask() & 0o555
 
@@ -100,23 +99,28 @@ class Incoming:
                 if entry.path in taken:
                     self._entries.setdefault(entry.digest, []).append(entry)
             asked = {entry.digest for entry in manifest.entries if entry.path not in taken and self._asks_for(entry)}
-        begun = {digest: size for digest in asked if (size := self._begun_of(digest))}
+        begun = {digest: size for digest in asked & self._begun.keys() if (size := self._begun_of(digest))}
         asked &= self._missing
         return UploadNeeds(None if asked == manifest.digests else sorted(asked), begun)
 
     def _note(self, manifest: Manifest) -> None:
-        """See that no path lies below a file or link, of whatever was announced: it would be written through that."""
+        """Make the folders. No path may lie below a file or link that was announced: it would be written through it."""
         for entry in manifest.entries:
-            if printable(actual(entry.path)) != entry.path:
-                raise InvalidConfig(f"A path of the upload is not in its plain form: {entry.path!r}.")
-            self._paths.add(entry.path)
-            folder, is_clear = entry.path.rpartition("/")[0], entry.path not in self._folders
-            while folder and folder not in self._folders:
-                self._folders.add(folder)
-                is_clear = is_clear and folder not in self._paths
+            path = entry.path
+            if ("\\" in path or not path.isascii()) and printable(actual(path)) != path:
+                raise InvalidConfig(f"A path of the upload is not in its plain form: {path!r}.")
+            if path in self._paths or path in self._folders:
+                raise InvalidConfig(f"A path of the upload is announced twice: {path!r}.")
+            self._paths.add(path)
+            folder, new = path.rpartition("/")[0], []
+            while folder not in self._folders:
+                new.append(folder)
                 folder = folder.rpartition("/")[0]
-            if not is_clear:
-                raise InvalidConfig(f"A path of the upload lies below a file: {entry.path!r}.")
+            for folder in reversed(new):
+                if folder in self._paths:
+                    raise InvalidConfig(f"A path of the upload lies below a file: {path!r}.")
+                os.mkdir(f"{self._root}/{actual(folder)}")
+                self._folders.add(folder)
 
     def _asks_for(self, entry: Entry) -> bool:
         """Whether an entry is to be sent: its content is neither there, nor asked of whoever sends another file."""
@@ -141,7 +145,6 @@ class Incoming:
             earlier = self._known.get((entry.digest, entry.mode))
             with contextlib.suppress(OSError):  # removed by hand, or of another disk
                 if attempt and _looks_like(os.lstat(f"{attempt}/{path}"), entry):
-                    self._make_folder(entry)
                     os.rename(f"{attempt}/{path}", place)
                     found.append((place, entry))
                     continue
@@ -149,20 +152,20 @@ class Incoming:
                     os.unlink(f"{attempt}/{path}")
             with contextlib.suppress(OSError):
                 if earlier:
-                    self._make_folder(entry)
                     os.link(f"{self._earlier}/{actual(earlier)}", place, follow_symlinks=False)
                     found.append((place, entry))
         return {entry.path for entry in _whole(found)}
 
     def _begun_of(self, digest: str) -> int:
         """How many bytes are there of a file that is missing."""
-        begun, size = self._begun.pop(digest, 0), self._entries[digest][0].size
-        part = self._parts / digest
-        if begun and begun == size and outputs.sha256(part) == digest:
+        begun, size, part = self._begun.pop(digest), self._entries[digest][0].size, self._parts / digest
+        if begun < size:
+            return begun
+        if begun == size and outputs.sha256(part) == digest:
             self._settle(part, digest)  # a crash came between its last byte and this
-        elif begun >= size:
-            part.unlink(missing_ok=True)
-        return begun if begun < size else 0
+        else:
+            part.unlink()
+        return 0
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
@@ -176,7 +179,6 @@ class Incoming:
         done = 0
         while entries := self._after(digest, done):
             for entry in entries:
-                self._make_folder(entry)
                 if entry.mode == LINK:
                     _check_link(entry, text := bytes(data))
                     with contextlib.suppress(FileExistsError):
@@ -233,7 +235,6 @@ class Incoming:
                 if first:
                     self._repeat(first, entry)
                 else:
-                    self._make_folder(entry)
                     part.chmod(_MODES.get(entry.mode, _MODE))
                     part.replace(self._place(entry))
                     first = entry
@@ -241,7 +242,6 @@ class Incoming:
 
     def _repeat(self, first: Entry, entry: Entry) -> None:
         """Make one more file of the content of one that is there."""
-        self._make_folder(entry)
         source, place = self._place(first), self._place(entry)
         if first.mode == entry.mode:
             with contextlib.suppress(OSError):  # a file has only so many names
@@ -252,12 +252,6 @@ class Incoming:
 
     def _place(self, entry: Entry) -> str:
         return f"{self._root}/{actual(entry.path)}"  # a Path takes longer than the file, where there are many
-
-    def _make_folder(self, entry: Entry) -> None:
-        folder = entry.path.rpartition("/")[0]
-        if folder not in self._made:
-            (self.tree / actual(folder)).mkdir(parents=True, exist_ok=True)
-            self._made.add(folder)
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -273,9 +267,9 @@ class Incoming:
         """
         if self._missing:
             raise Conflict(f"{len(self._missing)} files of the upload are missing.", "Upload again.")
-        manifest = manifests.make(entry for entries in self._entries.values() for entry in entries)
-        if not manifest.entries:
+        if not self._paths:
             raise InvalidConfig("There is nothing to upload: no file was found.")
+        manifest = joined(entry for entries in self._entries.values() for entry in entries)
         folders, names = _below(self._root)
         if manifest.tree != tree or names != {actual(entry.path) for entry in manifest.entries}:
             raise Conflict("What has come is not what was to be uploaded.", "Upload again.")

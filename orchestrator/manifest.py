@@ -65,12 +65,12 @@ def make(entries: Iterable[Entry]) -> Manifest:
     Raises:
         InvalidConfig: when a path climbs out, is named twice or lies below a file or link, or a field is malformed.
     """
-    ordered = tuple(sorted(entries, key=attrgetter("path")))
-    files = {entry.path for entry in ordered}
-    if len(files) != len(ordered):
+    manifest = joined(entries)
+    files = {entry.path for entry in manifest.entries}
+    if len(files) != len(manifest.entries):
         raise InvalidConfig("A snapshot names the same path twice.")
     folders: set[str] = set()
-    for entry in ordered:
+    for entry in manifest.entries:
         folder, slash, name = entry.path.rpartition("/")
         if folder + slash not in folders or name in ("", ".", "..") or "\0" in name or "\n" in name:
             _check_path(entry.path, files)  # takes a while: of many files in one folder, one
@@ -79,7 +79,12 @@ def make(entries: Iterable[Entry]) -> Manifest:
             raise InvalidConfig(f"An entry of the snapshot is malformed: {entry.path!r}.")
         if not _DIGEST.fullmatch(entry.digest):
             raise InvalidConfig(f"A digest of the snapshot is malformed: {entry.path!r}.")
-    return Manifest(ordered)
+    return manifest
+
+
+def joined(entries: Iterable[Entry]) -> Manifest:
+    """A manifest of entries that were checked, and whose paths go together."""
+    return Manifest(tuple(sorted(entries, key=attrgetter("path"))))
 
 
 def _check_path(path: str, files: Collection[str]) -> None:

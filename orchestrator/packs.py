@@ -15,7 +15,7 @@ from orchestrator.errors import Conflict, InvalidConfig
 SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
 PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
 MOST_BYTES = 32 << 20  # and is refused when it holds more than this
-_MOST_TOGETHER = 1000
+_MOST_TOGETHER = 2000
 T = TypeVar("T")
 _HEAD = struct.Struct(">32sQ")
 
