@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
-from orchestrator.outputs import actual, printable
+from orchestrator.outputs import actual, below, printable
 from orchestrator.records import FileRecord
 from orchestrator.records.links import LinkRecord
 from orchestrator.spec import relative_parts
@@ -20,6 +20,7 @@ from orchestrator.store import Store
 from orchestrator.store.garbage import removed_error
 
 _CHUNK_BYTES = 1 << 20
+_MOST_USTAR_BYTES = 8 << 30  # source: POSIX, ustar: eleven octal digits
 
 
 class Resources:
@@ -149,23 +150,39 @@ class Resources:
             return FileRecord(link.alias, 0, link.created_at, is_dir=False, link=link.resource)
         return replace(found, link=link.resource)
 
-    def archive(self, path: Path) -> Iterator[bytes]:
-        """A folder as a tar stream (pax format). Its files may be written to where they are unpacked."""
-        for name in sorted(path.rglob("*")):
-            status = name.lstat()
-            info = tarfile.TarInfo(name.relative_to(path).as_posix())
-            info.mtime, info.mode = int(status.st_mtime), stat.S_IMODE(status.st_mode) | stat.S_IWUSR
-            if name.is_symlink():
-                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name)
-            elif name.is_dir():
-                info.type = tarfile.DIRTYPE
-            else:
-                info.size = status.st_size
-            yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-            if info.size:
-                yield from read_chunks(name)
-                yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
-        yield b"\0" * (2 * tarfile.BLOCKSIZE)
+    def archive(self, path: Path) -> tuple[int, Iterator[bytes]]:
+        """How big the files of a folder are together, and the folder as a tar stream (pax format).
+
+        Its files may be written to where they are unpacked.
+        """
+        found = sorted(below(path))
+        size = sum(status.st_size for _, status in found if stat.S_ISREG(status.st_mode))
+        return size, _tar(str(path), found)
+
+
+def _tar(root: str, found: Iterable[tuple[str, os.stat_result]]) -> Iterator[bytes]:
+    for path, status in found:
+        info = tarfile.TarInfo(path)
+        info.mtime, info.mode = int(status.st_mtime), stat.S_IMODE(status.st_mode) | stat.S_IWUSR
+        place = f"{root}/{path}"
+        if stat.S_ISLNK(status.st_mode):
+            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(place)
+        elif stat.S_ISDIR(status.st_mode):
+            info.type = tarfile.DIRTYPE
+        else:
+            info.size = status.st_size
+        yield _header(info)
+        if info.size:
+            yield from read_chunks(place)
+            yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    is_plain = info.name.isascii() and len(info.name) < tarfile.LENGTH_NAME and info.size < _MOST_USTAR_BYTES
+    if is_plain and not info.linkname:  # the older form says the same, byte for byte, and is made in half the time
+        return info.tobuf(tarfile.USTAR_FORMAT, "ascii")
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -182,9 +199,9 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def read_chunks(path: Path) -> Iterator[bytes]:
+def read_chunks(path: Path | str) -> Iterator[bytes]:
     """A file's bytes, a mebibyte at a time."""
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 

@@ -166,6 +166,10 @@ def test_json_and_listings(spell: Spell, data: Path) -> None:
 
 
 def test_copied_back_it_is_the_same(spell: Spell, data: Path, tmp_path: Path) -> None:
+    long = data / ("l" * 60) / ("o" * 60) / "ng"
+    long.parent.mkdir(parents=True)
+    long.write_bytes(bytes(5000) + b"x" + bytes(5000))
+    long.with_name("ü").symlink_to("ng")
     assert spell("upload", str(data)).code == 0
     assert spell("cp", "uploads/cifar", "back").code == 0
     assert contents(tmp_path / "back") == contents(data)

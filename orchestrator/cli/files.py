@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import sys
 import tarfile
 import time
@@ -23,6 +24,7 @@ from orchestrator.remote.links import Links
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
+_TAR_BYTES = 32 << 10  # tarfile copies what it has ahead whenever it is asked for some
 _YEAR_S = 365 * 86400
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -81,7 +83,7 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     """
     if resource.startswith("/") or resource.strip("/") in ("", ".", "runs", "uploads"):
         raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
-    target = _Target(Path(destination), force, ignore)
+    target = _Target(_plain(Path(destination)), force, ignore)
     with connect() as client:
         kind, total, chunks = client.download(resource)
         try:
@@ -99,82 +101,108 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     show.say(f"✔ Copied {target.copied} files.{skipped}")
 
 
-def _file_place(resource: str, destination: str) -> Path:
+def _file_place(resource: str, destination: str) -> str:
     """Where one file goes: into a folder that is there or is asked for with a `/`, else to that very name."""
-    into = destination.endswith("/") or Path(destination).is_dir()
-    return Path(destination, resource.rstrip("/").rpartition("/")[2] if into else "")
+    into = destination.endswith("/") or os.path.isdir(destination)
+    return _plain(Path(destination, resource.rstrip("/").rpartition("/")[2] if into else ""))
+
+
+def _plain(path: Path) -> str:
+    """As text; here is nothing, so that what lies here has no `./` before it."""
+    return "" if path == Path() else str(path)
 
 
 class _Target:
     """Where files are copied to, and what to do with those that are there."""
 
-    def __init__(self, root: Path, force: bool, ignore: bool) -> None:
+    def __init__(self, root: str, force: bool, ignore: bool) -> None:
         self.root, self._force, self._ignore = root, force, ignore
         self.copied = self.skipped = 0
         self.progress: Any = Silent()
+        self._made: set[str] = set()
 
-    def _wants(self, place: Path) -> bool:
+    def _wants(self, place: str) -> bool:
         """Whether a file is to be written there; asks on a terminal."""
-        if place.is_dir() and not place.is_symlink():
-            raise IsADirectoryError(errno.EISDIR, "There is a folder of that name", str(place))
-        if not os.path.lexists(place) or self._force:
+        try:
+            kind = os.lstat(place).st_mode
+        except OSError:
+            return True
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, "There is a folder of that name", place)
+        if self._force:
             return True
         if self._ignore or (sys.stdin.isatty() and not self._may_overwrite(place)):
             self.skipped += 1
             return False
         return True
 
-    def _may_overwrite(self, place: Path) -> bool:
+    def _may_overwrite(self, place: str) -> bool:
         with self.progress.paused():
             return click.confirm(f"File '{place}' already exists. Are you sure you want to overwrite?")
 
-    def write(self, place: Path, chunks: Iterator[bytes], mode: int = 0o644) -> None:
+    def make(self, folder: str) -> None:
+        """Make a folder, and those that it lies in."""
+        if folder and folder not in self._made:
+            os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+
+    def write(self, place: str, chunks: Iterator[bytes], mode: int = 0o644) -> None:
         """Write one file, whole: beside, then renamed."""
         if not self._wants(place):
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".spell-part-{os.getpid()}")  # not longer than any name may be
+        folder = os.path.dirname(place)
+        self.make(folder)
+        beside = os.path.join(folder, f".spell-part-{os.getpid()}")  # not longer than any name may be
         try:
-            with beside.open("wb") as file:
-                for chunk in self.progress.wrap(chunks):
-                    if chunk.strip(b"\0"):
-                        file.write(chunk)
-                    else:
-                        file.seek(len(chunk), os.SEEK_CUR)  # a hole stays one
-                file.truncate()
-            beside.chmod(mode)
-            beside.replace(place)
-        finally:
-            beside.unlink(missing_ok=True)
+            with open(beside, "wb", buffering=0) as file:
+                _fill(file, self.progress.wrap(chunks))
+                os.fchmod(file.fileno(), mode)
+            os.replace(beside, place)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
         self.copied += 1
 
-    def link(self, place: Path, leads_to: str) -> None:
+    def link(self, place: str, leads_to: str) -> None:
         """Make one symbolic link."""
         if self._wants(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            place.symlink_to(leads_to)
+            self.make(os.path.dirname(place))
+            Path(place).unlink(missing_ok=True)
+            os.symlink(leads_to, place)
             self.copied += 1
 
 
+def _fill(file: io.FileIO, chunks: Iterator[bytes]) -> None:
+    is_hole = False
+    for chunk in chunks:
+        if is_hole := not chunk.strip(b"\0"):
+            file.seek(len(chunk), os.SEEK_CUR)  # a hole stays one
+        else:
+            left = memoryview(chunk)
+            while left:
+                left = left[file.write(left) :]
+    if is_hole:
+        file.truncate()
+
+
 def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
-    target.root.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_CHUNK_BYTES) as tar:
+    target.make(target.root)
+    with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_TAR_BYTES) as tar:
         for member in tar:
             leads_to = os.path.join(os.path.dirname(member.name), member.linkname) if member.issym() else "."
             if _is_outside(member.name) or _is_outside(leads_to):
                 show.warn(f"{member.name} is left out: it leads out of what is copied.")
                 target.skipped += 1
                 continue
-            place = target.root / member.name
+            place = os.path.join(target.root, member.name)
             if member.isdir():
-                place.mkdir(parents=True, exist_ok=True)
+                target.make(place)
             elif member.issym():
                 target.link(place, member.linkname)
             elif member.isreg():
                 file = tar.extractfile(member)
                 assert file is not None
-                target.write(place, _chunks(file), member.mode & 0o755)
+                target.write(place, _chunks(file, member.size), member.mode & 0o755)
 
 
 def _is_outside(path: str) -> bool:
@@ -183,9 +211,10 @@ def _is_outside(path: str) -> bool:
     return path.startswith("/") or os.path.normpath(path).partition("/")[0] == ".."
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
         yield chunk
+        size -= len(chunk)
 
 
 class _Stream(io.RawIOBase):

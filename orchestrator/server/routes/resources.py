@@ -27,11 +27,9 @@ def files(resource: str, verbs: Verbs) -> Response:
     """A file's bytes; a folder as a tar stream (media type application/x-tar)."""
     path = verbs.resources.path(verbs.resources.canonical(resource))
     if path.is_dir():
-        size = sum(item.lstat().st_size for item in path.rglob("*") if item.is_file())
+        size, parts = verbs.resources.archive(path)
         headers = {"Spell-Total-Bytes": str(size), "Spell-Kind": "folder"}
-        return StreamingResponse(
-            gathered(verbs.resources.archive(path)), headers=headers, media_type="application/x-tar"
-        )
+        return StreamingResponse(gathered(parts), headers=headers, media_type="application/x-tar")
     status = path.stat()
     length, kind = str(status.st_size), "executable" if status.st_mode & stat.S_IXUSR else "file"
     headers = {"Content-Length": length, "Spell-Total-Bytes": length, "Spell-Kind": kind}
