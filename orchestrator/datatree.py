@@ -99,7 +99,7 @@ class DataTree:
     @functools.cached_property
     def manifest(self) -> Manifest:
         """Its files, all of which were read; paths in the form of `manifest.printable`."""
-        return manifests.make(entry for portion in self.portions for entry in portion.entries)
+        return manifests.joined(entry for portion in self.portions for entry in portion.entries)
 
     def read(self, portion: Portion, is_over: Callable[[], bool] = lambda: False) -> None:
         """Hash the files of a portion, unless they were.
