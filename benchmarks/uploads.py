@@ -18,7 +18,8 @@ _REPEATS = 5
 
 def uploads(bench: Bench) -> list[Row]:
     """The whole command, in turns with `cp -r`. Nothing is removed meanwhile: a file system that has just removed many
-    files is slow to make new ones, for whoever comes next."""
+    files is slow to make new ones, for whoever comes next. And before each the disk gets what the one before left to
+    it: an upload waits until all is there, `cp` does not."""
     source = bench.repo.parent / "many"
     _fill(source)
     spell = [str(BIN / "spell")]
@@ -33,6 +34,7 @@ def uploads(bench: Bench) -> list[Row]:
             "back": command([*spell, "cp", f"uploads/{name}", f"{copy}-back"], bench.env, bench.repo),
         }
         for what, action in measured.items():
+            os.sync()
             times[what].append(seconds(action))
     subprocess.run(["diff", "-r", source, bench.home.uploads / "many0"], check=True)
     medians = {what: statistics.median(column[1:]) for what, column in times.items()}
