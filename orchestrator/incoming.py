@@ -64,7 +64,6 @@ class Incoming:
                 self._look(attempt)
         self._lock, self._appending, self._flushing = threading.Lock(), threading.Lock(), threading.Lock()
         self.turn = threading.Lock()
-        self._made: set[str] = set()
         self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
         self._paths: set[str] = set()
         self._folders = {""}
@@ -324,7 +323,8 @@ def _whole(candidates: list[tuple[str, Entry]]) -> list[Entry]:
         with contextlib.suppress(OSError):
             if outputs.sha256(Path(place)) == entry.digest:
                 return True
-            os.unlink(place)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place)  # what cannot be read, too: what is sent is only written where nothing lies
         return False
 
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
