@@ -237,9 +237,13 @@ class Client:
 
     # -- logs ---------------------------------------------------------------------------------------------------
 
-    def log(self, reference: str, lines: int | None = None) -> tuple[Iterator[bytes], int]:
-        """The run's own output up to now (or its last `lines` lines), and the offset in bytes where that ends."""
-        query = {} if lines is None else {"lines": lines}
+    def log(
+        self, reference: str, lines: int | None = None, most_bytes: int | None = None
+    ) -> tuple[Iterator[bytes], int]:
+        """The run's own output up to now (or its last `lines` lines, and `most_bytes` of those), and the offset in bytes
+        where that ends."""
+        asked = {"lines": lines, "most_bytes": most_bytes}
+        query = {name: value for name, value in asked.items() if value is not None}
         response = self._stream("GET", f"/runs/{quote(reference)}/log", params=query)
         return chunks(response), int(response.headers["Spell-Log-End"])
 

@@ -26,7 +26,7 @@ from orchestrator.records.compare import (
     OutputChangeRecord,
 )
 from orchestrator.spec import mount_place, to_wire
-from orchestrator.states import ACTIVE
+from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
 from orchestrator.wire import read_spec
 from orchestrator.workshop import Workshop
@@ -61,7 +61,7 @@ class Compare:
         store = self._shop.store
         old, new = (store.record(store.find(reference)) for reference in (before, after))
         wanted = set(sections or SECTIONS)
-        notes = [f"Run {run.number} is still {run.state}." for run in (old, new) if run.state in ACTIVE]
+        notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
             "spec": list(_hidden(_differing(_asked(old), _asked(new)))),
             "environment": list(_differing(_environment(old), _environment(new))),
@@ -175,7 +175,7 @@ def _asked(run: RunRecord) -> dict[str, str | None]:
         elif name == "mounts":
             found |= {f"mounts.{mount_place(item['path'])}": item["resource"] for item in value}
         elif name == "requirements":
-            found |= {f"requirements.{item['name']}": item["text"] for item in value}
+            found |= {f"requirements.{item['name']}": item["text"] or None for item in value}
         elif isinstance(value, dict):
             # a variable that is set to nothing is set
             found |= {f"{name}.{key}": str(item) or '""' for key, item in value.items()}
@@ -198,6 +198,6 @@ def _result(run: RunRecord) -> dict[str, str | None]:
 
 def _text(value: Any) -> str | None:
     """A value as text; None for what was not given."""
-    if value is None or value == "":
+    if value is None or value in ("", [], {}):
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -201,7 +201,7 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
         else:
             left_out.append(path)
     if left_out:
-        found.warnings.append(f"{_names(left_out)}: left out, as links that lead to nothing that is uploaded.")
+        found.warnings.append(f"Left out, as links that lead to nothing that is uploaded: {_names(left_out)}.")
 
 
 def _entry(

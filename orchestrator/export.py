@@ -18,24 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-
 from orchestrator import outputs
-from orchestrator.environments.request import read, redacted
-from orchestrator.errors import CodeFailed, Conflict, InvalidConfig, NotFound, SnapshotMissing
-from orchestrator.export_texts import Packages, dockerfile, job_file, readme, variables
+from orchestrator.environments.request import redacted
+from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
+from orchestrator.export_packages import packages_of
+from orchestrator.export_texts import dockerfile, job_file, readme, variables
 from orchestrator.manifest import EXECUTABLE, LINK, Manifest
 from orchestrator.records import RunRecord
 from orchestrator.resources import Resources
 from orchestrator.spec import RunSpec, to_wire
-from orchestrator.states import ACTIVE
+from orchestrator.states import ACTIVE, spoken
 from orchestrator.wire import read_spec
 from orchestrator.workshop import Workshop
 
 SUMS = "SHA256SUMS"
 _CHUNK_BYTES, _AT_ONCE = 1 << 20, 10_000
 _IGNORED = "*\n!code\n!runtime\n!wheels\n!requirements.txt\n!command.sh\n"
-_CREDENTIALS = "****@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +81,13 @@ class Exporter:
         shop = self._shop
         run = shop.store.record(shop.store.find(reference))
         if run.state in ACTIVE:
-            raise Conflict(f"Run {run.number} is still {run.state}.", f"Wait for it: spell wait {run.number}")
+            raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         spec = read_spec(run.spec)
         warnings: list[str] = []
         scratch = tempfile.TemporaryDirectory(prefix="spell-export-")
         members = [*self._code(run, spec)]
-        packages, wheels = self._packages(run, spec, warnings)
-        members += wheels
+        packages = packages_of(shop, run, spec, warnings)
+        members += (_Member(f"wheels/{path.name}", source=path, size=path.stat().st_size) for path in packages.wheels)
         members += self._inputs(spec) if with_inputs else []
         members += self._outputs(run, with_outputs, warnings)
         members += self._records(run, spec, Path(scratch.name))
@@ -97,6 +95,7 @@ class Exporter:
         base = self._base(run, spec, warnings)
         if packages.lines:
             members.append(_text("requirements.txt", "\n".join(packages.lines) + "\n"))
+            members.append(_text("ca.pem", ""))
         members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
         members.append(_text("README.md", readme(run, spec, warnings=warnings, parts=parts)))
         size = sum(item.size for item in members)
@@ -127,37 +126,6 @@ class Exporter:
             else:
                 mode = 0o755 if entry.mode == EXECUTABLE else 0o644
                 yield _Member(path, source=blob, size=entry.size, mode=mode)
-
-    def _packages(self, run: RunRecord, spec: RunSpec, warnings: list[str]) -> tuple[Packages, list[_Member]]:
-        lines, wheels, local = [], [], set()
-        try:
-            asked = read(self._shop.request(spec))
-        except InvalidConfig as error:
-            warnings.append(f"What was installed from files of the server's machine is missing: {error.message}")
-            asked = None
-        for item in asked.locals() if asked else ():
-            if item.path.is_file():
-                wheels.append(_Member(f"wheels/{item.path.name}", source=item.path, size=item.path.stat().st_size))
-                local.add(_package(item.path))
-            else:
-                warnings.append(f"The package in the folder {item.path} is not exported: install it by hand.")
-        for option in ("index-url", "extra-index-url", "find-links"):
-            for value in asked.options.get(option, ()) if asked else ():
-                if redacted(value) != value:
-                    warnings.append(
-                        f"--{option} {redacted(value)} needs your credentials: write them in requirements.txt."
-                    )
-                if "://" in value:
-                    lines.append(f"--{option} {redacted(value)}")
-        for line in run.packages:
-            if _CREDENTIALS in line:
-                warnings.append(f"{line} needs your credentials: write them in requirements.txt.")
-            lines.append(line)
-        if wheels and {canonicalize_name(line.partition("==")[0]) for line in run.packages} <= local:
-            lines.insert(0, "--no-index")
-        if wheels:
-            lines.insert(0, "--find-links wheels")
-        return Packages(lines, bool(wheels)), wheels
 
     def _inputs(self, spec: RunSpec) -> Iterator[_Member]:
         resources = Resources(self._shop.home, self._shop.store)
@@ -226,13 +194,6 @@ def _shown(run: RunRecord) -> Any:
     spec = run.spec | hidden | {"pip": [redacted(line) for line in run.spec.get("pip", ())]}
     files = [item | {"text": redacted(item["text"])} for item in run.spec.get("requirements", ())]
     return to_wire(dataclasses.replace(run, spec=spec | {"requirements": files}))
-
-
-def _package(path: Path) -> str:
-    try:
-        return str(parse_wheel_filename(path.name)[0])
-    except InvalidWheelFilename:
-        return ""
 
 
 def _text(path: str, text: str) -> _Member:

@@ -6,30 +6,17 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from orchestrator.environments.request import redacted
+from orchestrator.export_packages import Packages
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec, mount_place
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
 _REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """What is installed into the exported image.
-
-    Attributes:
-        lines: of its requirements file.
-        has_wheels: whether packages of the server's machine lie beside it.
-    """
-
-    lines: Sequence[str]
-    has_wheels: bool
 
 
 def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
@@ -91,16 +78,18 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     yield "ENV PATH=/opt/run/venv/bin:$PATH VIRTUAL_ENV=/opt/run/venv"
     if packages.lines:
         yield "COPY requirements.txt /opt/run/"
-        if packages.has_wheels:
+        if packages.wheels:
             yield "COPY wheels/ /opt/run/wheels/"
-        yield "RUN cd /opt/run && python -m pip install --no-cache-dir --no-deps -r requirements.txt"
+        yield "COPY ca.pem /opt/run/"
+        trusting = "if [ -s ca.pem ]; then export PIP_CERT=$PWD/ca.pem; fi"
+        yield f"RUN cd /opt/run && {trusting} && python -m pip install --no-cache-dir --no-deps -r requirements.txt"
     yield "COPY runtime/ /opt/run/runtime/"
     yield "COPY command.sh /opt/run/"
     yield "COPY code/ /spell/"
     yield "ENV PYTHONPATH=/spell:/opt/run/runtime PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
     yield f"ENV SPELL_RUN={run.number} SPELL_ATTEMPT=1 SPELL_METRICS=/opt/run/metrics.jsonl"
     subdir = spec.code.subdir if spec.code else ""
-    yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'))}"
+    yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'), ensure_ascii=False)}"
     yield "ENTRYPOINT []"
     yield 'CMD ["/bin/sh", "/opt/run/command.sh"]'
 
@@ -136,6 +125,8 @@ def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mappi
     options = [f"--name {tag}", *_flags(run, spec)]
     yield f"    docker run {' '.join(options)} {tag}"
     yield f"    docker cp {tag}:/spell result      # the code, and what the command has written"
+    if run.packages:
+        yield "\nBehind a proxy with a certificate of its own, put that into `ca.pem`; behind one at all, say `--build-arg https_proxy=…`."
     if spec.env or spec.secrets:
         yield "\nIt needs variables: fill in their values in `variables.env` first. They were not exported."
     if spec.mounts:
@@ -145,7 +136,10 @@ def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mappi
     for warning in warnings:
         yield f"\n**Not as it was**: {warning}"
     yield _FILES.format(outputs="" if parts["outputs"] else " (not exported)")
-    yield "With spell: `cd code && git init -q && git add -A && git commit -qm run && spell run --file ../spec.yaml`."
+    subdir = spec.code.subdir if spec.code else ""
+    there, back = (f"cd {shlex.quote(subdir)} && ", "../" * (subdir.count("/") + 1)) if subdir else ("", "")
+    make = "cd code && git init -q && git add -A && git commit -qm run"
+    yield f"With spell: `{make} && {there}spell run --file {back}../spec.yaml`."
 
 
 _FILES = """
@@ -155,7 +149,7 @@ _FILES = """
 | `run.json` | what is known of the run |
 | `code/` | the code as it was, uncommitted changes too |
 | `command.sh` | the command, parameters filled in |
-| `requirements.txt` | the packages that it had, in the versions that it had (where it had any) |
+| `requirements.txt` | the packages that it had, in the versions that it had (where it had any); `wheels/`: those that no index has |
 | `log`, `build.log` | what it said, byte for byte, and what was said while its environment was built |
 | `metrics.csv` | the metrics that it sent |
 | `outputs.sha256` | hashes of what it left in `outputs/`{outputs}: `sha256sum -c outputs.sha256` |

@@ -69,11 +69,19 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "params": lambda pair: RunSpec(f"true :{pair[0]}:", params=dict([pair])),
     "timeout_min": lambda minutes: RunSpec("true", timeout_s=minutes * 60),
     "no_output_timeout_min": lambda minutes: RunSpec("true", no_output_timeout_s=minutes * 60),
-    "retries": lambda count: RunSpec("true", retries=int(count)),
+    "retries": lambda count: RunSpec("true", retries=_whole(count)),
     "stop_conditions": lambda text: RunSpec("true", stop_conditions=(text,)),
     "notify": lambda url: RunSpec("true", notify=(url,)),
 }
 """What raises when a field says something impossible; of lists and mappings, one item of them."""
+
+
+def _whole(count: float) -> int:
+    if count != int(count):
+        raise InvalidConfig(f"A run can be tried again a whole number of times, and not {count:g} times.")
+    return int(count)
+
+
 _YAML_TAG = "tag:yaml.org,2002:"
 
 

@@ -59,12 +59,12 @@ def cut_bytes(path: Path) -> int:
         return 0
 
 
-def tail(path: Path, lines: int | None, end: int) -> Iterator[bytes]:
-    """A log's bytes up to offset `end`, or only the last `lines` lines of them."""
+def tail(path: Path, lines: int | None, end: int, most_bytes: int = _LOOK_BACK_BYTES) -> Iterator[bytes]:
+    """A log's bytes up to offset `end`, or only the last `lines` lines, and `most_bytes`, of them."""
     if not end:
         return
     with path.open("rb") as file:
-        offset = 0 if lines is None else _start_of_last(file, lines, end)
+        offset = 0 if lines is None else _start_of_last(file, lines, end, most_bytes)
         while True:
             chunk, offset = _read(file.fileno(), offset, _CHUNK_BYTES, end)
             if not chunk:
@@ -72,14 +72,14 @@ def tail(path: Path, lines: int | None, end: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _start_of_last(file: BinaryIO, lines: int, end: int) -> int:
+def _start_of_last(file: BinaryIO, lines: int, end: int, most_bytes: int) -> int:
     """Where the last `lines` lines before offset `end` begin; the file is read backwards, a block at a time."""
     if lines == 0:
         return end
     position = end - 1  # a newline at the very end does not begin a line
-    missing, first = lines, max(0, end - _LOOK_BACK_BYTES)
+    missing, first = lines, max(0, end - min(most_bytes, _LOOK_BACK_BYTES))
     while position > first:
-        size = min(_CHUNK_BYTES, position)
+        size = min(_CHUNK_BYTES, position - first)
         position -= size
         file.seek(position)
         block = file.read(size)

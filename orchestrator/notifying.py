@@ -17,10 +17,13 @@ import json
 import logging
 import os
 import secrets
+import socket
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ _PAUSES_S = (2, 10, 60, 300, 1800, 7200, 28800)  # some ten hours in all
 _AT_ONCE = 20
 _ERROR_PAUSE_S = 5.0
 _KEY_BYTES = 32
+_LEAST_KEY_BYTES = 16
 _PREFIX = "whsec_"
 
 
@@ -49,7 +53,8 @@ class Notifier:
 
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
-        self._open = urllib.request.build_opener(_NoRedirects).open
+        self._connection: http.client.HTTPConnection | None = None
+        self._open = urllib.request.build_opener(_NoRedirects, _Http(self._connected), _Https(self._connected)).open
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="notifier", daemon=True)
 
@@ -88,8 +93,8 @@ class Notifier:
         if not done:
             again = "given up" if pause_s is None else f"again in {pause_s} s"
             _log.warning("run %d: a webhook was not told: %s; %s", item.run, answer, again)
-            if pause_s is None:
-                self._store.notice(item.run, f"A webhook was not told of the end: {answer}")
+            if pause_s is None or not item.tries:
+                self._store.notice(item.run, f"A webhook was not told of the end: {answer}; {again}")
 
     def _answer(self, item: Notification) -> tuple[str, bool]:
         """What came of it, without the URL, and whether that was success."""
@@ -97,15 +102,67 @@ class Notifier:
             body = json.dumps(message(self._store.summary(item.run))).encode()
             headers = signed(key(self._home), f"run-{item.run}-{item.id}", int(time.time()), body)
             request = urllib.request.Request(item.url, body, headers, method="POST")
-            with self._open(request, timeout=_ANSWER_LIMIT_S) as response:
+            with self._limited(), self._open(request, timeout=_ANSWER_LIMIT_S) as response:
                 return f"HTTP status {response.status}", True
         except urllib.error.HTTPError as error:
             error.close()
             return f"HTTP status {error.code}", False
         except urllib.error.URLError as error:
-            return f"{getattr(error.reason, 'strerror', None) or type(error.reason).__name__}", False
+            return _words(error.reason), False
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return getattr(error, "strerror", None) or type(error).__name__, False
+            return _words(error), False
+
+    def _connected(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Hang up on who answers a byte now and then: the limit of a socket is that of each of its bytes."""
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                if self._connection and self._connection.sock:
+                    self._connection.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(_ANSWER_LIMIT_S, hang_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._connection = None
+
+
+def _words(error: object) -> str:
+    """What went wrong; no words that may name the host, which may be a secret."""
+    is_named = isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError)
+    return os.strerror(error.errno) if is_named else type(error).__name__  # type: ignore[attr-defined]
+
+
+class _Watched:
+    """A part of urllib's handlers: whoever opens a connection says so."""
+
+    def __init__(self, connected: Callable[[http.client.HTTPConnection], None]) -> None:
+        super().__init__()
+        self._connected = connected
+
+    def do_open(self, kind: Callable[..., http.client.HTTPConnection], *words: Any, **more: Any) -> Any:
+        """Called by urllib."""
+
+        def made(*words: Any, **more: Any) -> http.client.HTTPConnection:
+            connection = kind(*words, **more)
+            self._connected(connection)
+            return connection
+
+        return super().do_open(made, *words, **more)  # type: ignore[misc]
+
+
+class _Http(_Watched, urllib.request.HTTPHandler):  # type: ignore[misc]
+    """`http:`"""
+
+
+class _Https(_Watched, urllib.request.HTTPSHandler):  # type: ignore[misc]
+    """`https:`"""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -150,11 +207,16 @@ def signed(secret: bytes, identity: str, timestamp: int, body: bytes) -> dict[st
 def key(home: Home) -> bytes:
     """The home's key for webhooks, made when it is first needed. Raises OSError, ValueError."""
     with contextlib.suppress(FileNotFoundError):
-        return base64.b64decode(home.webhook_key.read_text().strip().removeprefix(_PREFIX))
+        found = base64.b64decode(home.webhook_key.read_text().strip().removeprefix(_PREFIX))
+        if len(found) < _LEAST_KEY_BYTES:  # whoever receives the messages knows another one
+            raise ValueError(f"{home.webhook_key} holds no key; remove it, and a new one is made")
+        return found
     beside = home.webhook_key.with_name(f"{home.webhook_key.name}.{os.getpid()}")
     made = _PREFIX + base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(made + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     with contextlib.suppress(FileExistsError):
         os.link(beside, home.webhook_key)
     Path.unlink(beside)

@@ -77,7 +77,8 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
     Args:
         run: the run's number.
         workspace: where it worked.
-        staging: a folder on the same disk, where the outputs are gathered first.
+        staging: a folder on the disk of `target`, where the outputs are gathered first. Where that is another disk
+            than the work dir's, each file is copied to `STAGING.copying`, and then renamed.
         target: `runs/N`.
 
     Raises:
@@ -108,7 +109,7 @@ def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(staging / folder)
     for path in sorted(moved):
-        _move(workspace.code / path, staging / path, staging.with_name("copying"))
+        _move(workspace.code / path, staging / path, staging.with_name(f"{staging.name}.copying"))
 
 
 def _leads_out(workspace: Workspace, path: str) -> str:
@@ -201,12 +202,18 @@ def _folders(paths: Iterable[str]) -> set[str]:
 
 def _move(source: Path, target: Path, beside: Path) -> None:
     status = source.lstat()
-    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-        # Another name of this file may lie anywhere; the artifact must not change through it.
-        shutil.copy2(source, beside, follow_symlinks=False)
-        os.rename(beside, target)
-    else:
-        os.rename(source, target)
+    # Another name of a file may lie anywhere; the artifact must not change through it.
+    if not (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    beside.unlink(missing_ok=True)  # of a save that was interrupted
+    shutil.copy2(source, beside, follow_symlinks=False)
+    os.rename(beside, target)
 
 
 def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
@@ -271,9 +278,10 @@ def remove_tree(path: Path) -> None:
     except (OSError, RecursionError):
         with contextlib.suppress(OSError):
             _open_folders(path)
-        # chmod and rm walk with descriptors: neither modes nor depth nor long paths stop them
+        # find and rm walk with descriptors: neither modes nor depth nor long paths stop them
         if _rm(path):
-            subprocess.run(["chmod", "-R", "u+rwX", "--", str(path)], check=False, capture_output=True)
+            words = ["find", str(path), "-type", "d", "-execdir", "chmod", "u+rwx", "{}", ";"]  # before it looks inside
+            subprocess.run(words, check=False, capture_output=True, env={"PATH": "/usr/bin:/bin"})
             if complaint := _rm(path):
                 raise SaveFailed(f"{path} cannot be removed: {complaint}") from None
 

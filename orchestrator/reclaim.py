@@ -29,24 +29,36 @@ CAST_S = 3600.0
 
 
 class Sizes:
-    """The room that removing folders gives back: a file with several names counts when the last of them goes."""
+    """The room that folders take, and that removing them gives back, when some of their files have several names."""
 
     def __init__(self) -> None:
-        self._names: dict[tuple[int, int], int] = {}
+        self._gone: dict[tuple[int, int], int] = {}
+        self._seen: set[tuple[int, int]] = set()
 
-    def of(self, folder: Path) -> int:
-        """The room that a folder gives back, in bytes, when all that was asked about before is gone, too."""
+    def taken(self, folder: Path) -> int:
+        """What a folder takes more than all that were asked about before, in bytes."""
         size_bytes = 0
-        for place, _, names in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    info = os.lstat(os.path.join(place, name))
-                    seen = self._names.get((info.st_dev, info.st_ino), 0) + 1
-                    if info.st_nlink > seen:
-                        self._names[info.st_dev, info.st_ino] = seen
-                    else:
-                        size_bytes += info.st_blocks * 512
+        for info in _files(folder):
+            if (info.st_dev, info.st_ino) not in self._seen:
+                self._seen.add((info.st_dev, info.st_ino))
+                size_bytes += info.st_blocks * 512
         return size_bytes
+
+    def given_back(self, folder: Path) -> int:
+        """What a folder gives back that goes now, in bytes: a file counts when the last of its names goes."""
+        size_bytes = 0
+        for info in _files(folder):
+            gone = self._gone[info.st_dev, info.st_ino] = self._gone.get((info.st_dev, info.st_ino), 0) + 1
+            if gone >= info.st_nlink:
+                size_bytes += info.st_blocks * 512
+        return size_bytes
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield os.lstat(os.path.join(place, name))
 
 
 def collect_outputs(shop: Workshop, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[Removed]:
@@ -60,14 +72,15 @@ def collect_outputs(shop: Workshop, before: float, keep_bytes: int | None, *, dr
     found, kept_bytes, sizes = [], 0, Sizes()
     for number, used_at in shop.store.garbage.removable():
         folder = shop.home.run_dir(number)
-        if not folder.is_dir():
+        if not folder.is_dir():  # removed by hand: nobody counts them any more
+            if not dry_run:
+                shop.store.garbage.remove_outputs(number)
             continue
-        size_bytes = sizes.of(folder)
-        kept_bytes += size_bytes
+        kept_bytes += sizes.taken(folder)
         if used_at > before and (keep_bytes is None or kept_bytes <= keep_bytes):
             continue
         if dry_run or shop.store.garbage.remove_outputs(number):
-            found.append(Removed(f"outputs of run {number}", size_bytes, "outputs"))
+            found.append(Removed(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
             if not dry_run:
                 _remove(shop.home, folder)
                 shop.store.notice(number, "Its outputs were removed by spell gc")
@@ -80,7 +93,7 @@ def collect_work(shop: Workshop, before: float, *, dry_run: bool) -> list[Remove
     for number in shop.store.garbage.archived(before):
         work = shop.home.work_dir(number)
         if work.is_dir():
-            found.append(Removed(f"work dir of run {number}", Sizes().of(work), "work"))
+            found.append(Removed(f"work dir of run {number}", Sizes().given_back(work), "work"))
             if not dry_run:
                 _remove(shop.home, work)
     return found
@@ -135,7 +148,10 @@ def finish(shop: Workshop) -> None:
         _remove_tree(path)
     for number in shop.store.garbage.removed():
         if shop.home.run_dir(number).exists():
-            _remove(shop.home, shop.home.run_dir(number))
+            try:
+                _remove(shop.home, shop.home.run_dir(number))
+            except OSError as error:  # whatever is in its way, the server starts
+                _log.warning("outputs of run %d: %s", number, error)
 
 
 def _remove(home: Home, folder: Path) -> None:

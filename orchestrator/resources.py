@@ -15,7 +15,7 @@ from orchestrator.outputs import actual, below, printable
 from orchestrator.records import FileRecord
 from orchestrator.records.links import LinkRecord
 from orchestrator.spec import relative_parts
-from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State
+from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State, spoken
 from orchestrator.store import Store
 from orchestrator.store.garbage import removed_error
 
@@ -87,7 +87,7 @@ class Resources:
             if run.state not in KEEPS_OUTPUTS:
                 what = "kept no outputs" if run.state in (State.KILLED, State.BUILD_FAILED, State.MOUNT_FAILED) else ""
                 raise Conflict(
-                    f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {run.state}'}.",
+                    f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {spoken(run.state)}'}.",
                     "" if what else f"Wait for it: spell wait {run.number}",
                 )
             if self._store.garbage.is_removed(run.number):
@@ -95,7 +95,8 @@ class Resources:
         try:
             self.path(canonical)
         except NotFound as error:
-            hint = f"See what is there: spell ls {'/'.join(parts[:2])}"
+            is_whole = len(parts) < 3 or not self._home.root.joinpath(*parts[:2]).exists()
+            hint = f"See what is there: spell ls {parts[0] if is_whole else '/'.join(parts[:2])}"
             raise NotFound(f"Cannot mount resource {resource!r}: not a valid resource.", hint) from error
         return canonical
 
@@ -117,7 +118,7 @@ class Resources:
         if parts[0] == "runs" and len(parts) > 1 and parts[1].isdecimal():
             run = self._store.claimed(int(parts[1]))
             if run.state in ACTIVE:
-                words = f"Run {run.number} is still {run.state}; its outputs appear when it has ended."
+                words = f"Run {run.number} is still {spoken(run.state)}; its outputs appear when it has ended."
                 return Conflict(words, f"Wait for it: spell wait {run.number}")
             if self._store.garbage.is_removed(run.number):
                 return removed_error(run.number)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from orchestrator import outputs
 from orchestrator.errors import SpellError
+from orchestrator.manifest import LINK
 from orchestrator.spec import Mount, RunSpec, mount_place
 from orchestrator.store import NewRun
 from orchestrator.store.reuse import Content, ReuseStore
@@ -86,6 +87,7 @@ class Reuse:
         lost = [f"name {spec.name!r}"] if spec.name not in ("", had.name) else []
         lost += [f"label {label!r}" for label in sorted(set(spec.labels) - set(had.labels))]
         lost += [f"project {spec.project!r}"] if spec.project.lower() not in ("", had.project.lower()) else []
+        lost += ["message to a webhook"] if spec.notify else []
         return [f"Run {earlier} stays as it is, without the {', the '.join(lost)}."] if lost else []
 
     def _input(self, mount: Mount) -> tuple[str, ...] | None:
@@ -100,6 +102,8 @@ class Reuse:
         if one == other or one.startswith("uploads/"):  # of uploads the fingerprint says all
             return True
         ours, theirs = self._content(one), self._content(other)
+        if not (ours and theirs) or _is_through_links(one, ours) or _is_through_links(other, theirs):
+            return False  # what is behind a link is known to the kernel only
         if [_looks(item) for item in ours] != [_looks(item) for item in theirs]:
             return False  # different without reading a byte
         return self._digests(one, ours) == self._digests(other, theirs)
@@ -125,6 +129,12 @@ class Reuse:
         if computed:
             self._shop.store.set_hashes(computed)
         return found
+
+
+def _is_through_links(resource: str, content: Sequence[Content]) -> bool:
+    """Whether a part of a run's outputs has links, which may lead to other parts. Those of all of them lead inside."""
+    is_part = resource.count("/") > 1
+    return is_part and any(item.mode == LINK for item in content)
 
 
 def _looks(item: Content) -> tuple[str, str, int]:

@@ -18,6 +18,7 @@ from orchestrator.workshop import Workshop
 _log = logging.getLogger(__name__)
 _AGAIN_S = 3700.0  # what was too young to go at the first time is not by then
 _MEASURED_S, _REFUSED_S = 60.0, 5.0  # how long a measure holds; and one that somebody was refused for
+_FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
 _CURE = (
     "Make room: spell archive RUN…, then spell gc --older-than 0; spell rm uploads/NAME; "
     "or raise home_gb in [limits] of config.toml."
@@ -73,8 +74,8 @@ class Room:
         root = self._shop.home.root
         wanted, free = self._limits.free_bytes, free_bytes(root)
         if free < wanted:
-            words = f"The disk of {root} has {free >> 20} MiB left; no run is cast below {wanted >> 20} MiB."
-            raise DiskFull(words, "Make room: spell gc; or lower free_gb in [limits] of config.toml.")
+            words = f"The disk of {root} has {_size(free)} left; no run is cast below {_size(wanted)}."
+            raise DiskFull(words, _FREE_CURE)
         self.check_quota()
 
     def check_quota(self, more_bytes: int = 0) -> None:
@@ -100,7 +101,11 @@ class Room:
         self._wake.set()
 
     def checks(self) -> Iterator[CheckRecord]:
-        """What the home takes, where that is bounded."""
+        """Whether a run can be cast, and what the home takes where that is bounded."""
+        wanted, free = self._limits.free_bytes, free_bytes(self._shop.home.root)
+        if free < wanted:
+            words = f"no run is cast: {_size(free)} are free on the disk, and {_size(wanted)} must be (free_gb)"
+            yield CheckRecord("room", "fail", words, _FREE_CURE)
         if not (bound := self._limits.home_bytes):
             return
         used = self._used()

@@ -35,7 +35,8 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.values:
             raise InvalidConfig("There is no value to choose from.", "Write it as NAME=V1,V2")
-        if twice := next((value for value in self.values if self.values.count(value) > 1), None):
+        if len(set(self.values)) < len(self.values):
+            twice = next(value for at, value in enumerate(self.values) if value in self.values[:at])
             raise InvalidConfig(f"The value {twice!r} is there twice.")
 
     def draw(self, generator: random.Random) -> str:
@@ -136,6 +137,8 @@ class SearchSpec:
         _check_word("direction", self.direction, DIRECTIONS)
         if set(self.space) != set(self.spec.params):
             raise InvalidConfig("The parameters of a search must be those of its spec.")
+        if self.direction != DIRECTIONS[0] and not self.metric:
+            raise UsageError("A direction needs a metric.", "Say which: --metric NAME")
         if not self.space:
             raise UsageError("A search needs a parameter.", "Write :NAME: in the command, and --param NAME=V1,V2")
         if self.kind == BAYESIAN and not self.metric:
@@ -242,16 +245,28 @@ def _parse_range(text: str, parts: Sequence[str]) -> Range:
 
 def _parse_json(text: str) -> Choice:
     try:
-        values = json.loads(text, parse_int=str, parse_float=str)  # numbers stay as they are written
+        values = json.loads(text, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{text!r} is not JSON: {error}.") from error
     if not isinstance(values, list) or not values:
         raise InvalidConfig(f"{text!r} is not a JSON list of values.", "Write it as NAME='[\"a,b\", 2]'")
-    return Choice(tuple(value if isinstance(value, str) else _json_text(value) for value in values))
+    return Choice(tuple(str(value) if isinstance(value, str) else _json_text(value) for value in values))
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
 
 
 def _json_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_json_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{json.dumps(name, ensure_ascii=False)}:{_json_text(item)}' for name, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _is_number(text: str) -> bool:

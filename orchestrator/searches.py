@@ -33,6 +33,7 @@ class Searches:
     def __init__(self, service: Service, wake: Callable[[], None]) -> None:
         self._service, self._wake = service, wake
         self.store = service.store.searches
+        self._specs: dict[int, SearchSpec] = {}
 
     def cast(self, search: SearchSpec) -> SearchCastRecord:
         """Record a search, and begin it. What can be known to be wrong with its trials is refused before there is any run.
@@ -42,7 +43,9 @@ class Searches:
         """
         new, warnings = self._service.check(search.spec, self._service.resources.mountable)
         seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
-        number = self.store.add(dataclasses.replace(search, spec=new.spec, seed=seed))
+        # of the executor that was chosen now: when it cannot run anything later, the search waits for it
+        spec = dataclasses.replace(new.spec, executor=new.executor)
+        number = self.store.add(dataclasses.replace(search, spec=spec, seed=seed))
         self._wake()
         return SearchCastRecord(number, warnings)
 
@@ -79,7 +82,11 @@ class Searches:
 
     def _lead(self, stored: StoredSearch) -> bool:
         """Move a search one step. Returns whether there may be more to do."""
-        search = read_search(stored.body)
+        try:
+            search = self._spec(stored)
+        except SpellError as error:
+            self._give_up(stored, error)
+            return False
         ended = [trial for trial in stored.running if trial.run_state in FINAL]
         for trial in ended:
             self._settle(stored, search, trial)
@@ -92,7 +99,25 @@ class Searches:
             return True
         if not stored.running:
             self.store.end(stored.number, self._said_of_end(stored, search))
+            self._specs.pop(stored.number, None)
         return False
+
+    def _give_up(self, stored: StoredSearch, error: SpellError) -> None:
+        """End a search that this version cannot read, once none of its trials runs."""
+        words = f"This version cannot read what was asked: {error.message}"
+        for trial in stored.running:
+            if trial.run_state in FINAL:
+                self.store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
+        if stored.wish:
+            self._end_runs(stored, stored.wish)
+        if not stored.running:
+            self.store.end(stored.number, words)
+
+    def _spec(self, stored: StoredSearch) -> SearchSpec:
+        """What was asked; it never changes, and to check it takes long where there are many values."""
+        if stored.number not in self._specs:
+            self._specs[stored.number] = read_search(stored.body)
+        return self._specs[stored.number]
 
     def _settle(self, stored: StoredSearch, search: SearchSpec, trial: StoredTrial) -> None:
         """Write down how a trial has ended. What was stopped with the search is to be done again, should that go on."""
@@ -134,11 +159,11 @@ class Searches:
             )
             if cast.reused:
                 value, words = self._measured(search, cast.number)
-                state = TrialState.COMPLETE
+                state, words = TrialState.COMPLETE, words or "taken from before, as it is identical"
                 self.store.settle_uncast(number, trial, params, state, run=cast.number, value=value, message=words)
-        except (DiskFull, StoreBusy):
+        except StoreBusy:
             raise  # it is tried again
-        except ExecutorFailed as error:  # an engine that is started anew: no trial is to fail for that
+        except (DiskFull, ExecutorFailed) as error:  # there will be room, an engine again: no trial is to fail for that
             self.store.say(number, f"It waits: {error.message}")
             raise
         except SpellError as error:

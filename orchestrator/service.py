@@ -48,6 +48,8 @@ from orchestrator.stats import Meter, not_running
 from orchestrator.store import NewRun, WithRun
 from orchestrator.workshop import Workshop
 
+_METRICS_AT_ONCE = 10_000
+
 
 class Service:
     """What a person can do with one home.
@@ -101,7 +103,15 @@ class Service:
         self, new: NewRun, warnings: list[str], with_run: WithRun = lambda _connection, _number: None
     ) -> CastRecord:
         self._require_code(new.spec)
-        number = self.store.add(new, with_run)
+        mounts_upload = any(mount.resource.startswith("uploads/") for mount in new.spec.mounts)
+
+        def recorded(connection: Any, number: int) -> None:
+            # Its fingerprint says what the uploads held; from now on none that it mounts is replaced.
+            if mounts_upload and self._reuse.fingerprint(new) != new.fingerprint:
+                raise Conflict("An upload that it mounts was replaced meanwhile.", "Cast it again.")
+            with_run(connection, number)
+
+        number = self.store.add(new, recorded)
         self.scheduler.wake()
         return CastRecord(number, new.spec.machine_type, warnings)
 
@@ -219,11 +229,17 @@ class Service:
         notify = ["***"] * len(record.spec.get("notify", ()))
         return dataclasses.replace(record, spec=record.spec | {"env": env, "notify": notify})
 
-    def metrics(self, reference: str, name: str = "") -> list[MetricRecord]:
-        """The metrics of a run, up to this moment."""
+    def metrics(self, reference: str, name: str = "") -> Iterator[list[MetricRecord]]:
+        """The metrics of a run, up to this moment, some at a time. Raises at once."""
         number = self.store.find(reference)
         telemetry.ingest_metrics(self.store, self.home, number)
-        return self.store.metrics(number, name)
+        return self._metrics(number, name)
+
+    def _metrics(self, number: int, name: str) -> Iterator[list[MetricRecord]]:
+        position = 0
+        while page := self.store.metrics_after(number, position, _METRICS_AT_ONCE, name):
+            position = page[-1][0]
+            yield [item for _, item in page]
 
     def metric_summaries(self, reference: str) -> list[MetricSummary]:
         """One line for each metric of a run, up to this moment."""

@@ -28,6 +28,7 @@ NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
 MAX_RETRIES = 100
+MAX_LABELS = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
@@ -206,21 +207,18 @@ class RunSpec:
             _reject("The command is empty or contains a NUL character.")
         for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
             _check_unicode(text)
-        if len(self.command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
-            _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
         if self.python and not _PYTHON.match(self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
         if self.name:
             check_run_name(self.name)
-        for label in self.labels:
-            check_label(label)
+        _check_labels(self.labels)
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
-            _reject("The time limit must be a positive number of minutes.")
+            _reject("The time limit must be more than 0, and less than 16 million minutes.")
         if not 0 <= self.retries <= MAX_RETRIES:
             _reject(f"A run can be tried again up to {MAX_RETRIES} times, and not {self.retries} times.")
         check_conditions(self.stop_conditions)
         if self.no_output_timeout_s is not None and not 0 < self.no_output_timeout_s < 1e9:
-            _reject("The time without output must be a positive number of minutes.")
+            _reject("The time without output must be more than 0, and less than 16 million minutes.")
         for url in self.notify:
             _check_webhook(url)
         if self.project:
@@ -231,15 +229,21 @@ class RunSpec:
         _check_requirements(self.pip)
         _check_mount_paths(self.mounts)
         self._check_params()
+        if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
+            _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
 
     def _check_params(self) -> None:
-        for name in self.params:
+        for name, value in self.params.items():
             if not _PARAM_NAME.match(name):
                 _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
+            if "\0" in value:
+                _reject(f"The value of parameter {name!r} contains a NUL character.")
         if self.params:
             wanted = set(PLACEHOLDER.findall(self.command))
+            there = ", ".join(f"':{name}:'" for name in sorted(wanted - set(self.params)))
             for name in sorted(set(self.params) - wanted):
-                _reject(f"The command has no ':{name}:' for parameter {name!r}.")
+                cure = f"It has {there}." if there else "Write it where the value is to stand."
+                _reject(f"The command has no ':{name}:' for parameter {name!r}.", cure)
             for name in sorted(wanted - set(self.params)):
                 _reject(f"The command's ':{name}:' has no value.", f"Give it with --param {name}=VALUE.")
 
@@ -247,6 +251,13 @@ class RunSpec:
     def filled_command(self) -> str:
         """The command with every `:NAME:` replaced by its parameter."""
         return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    if len(labels) > MAX_LABELS:
+        _reject(f"A run can bear {MAX_LABELS} labels at most.")
+    for label in labels:
+        check_label(label)
 
 
 def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:

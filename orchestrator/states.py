@@ -152,6 +152,11 @@ KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.IN
 """Final states whose outputs are kept, and so can be mounted."""
 
 
+def spoken(state: str) -> str:
+    """A state in a sentence about its run: "queued", "build failed"."""
+    return "queued" if state == State.MACHINE_REQUESTED else state.replace("_", " ")
+
+
 def may_move(current: State, to: State) -> bool:
     """Whether a run in `current` may go to `to`."""
     return to in MOVES[current]

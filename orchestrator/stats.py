@@ -14,7 +14,7 @@ from orchestrator.lifecycle import Life
 from orchestrator.machine import gpu_samples
 from orchestrator.records import StatRecord
 from orchestrator.scheduler import Scheduler
-from orchestrator.states import State
+from orchestrator.states import State, spoken
 from orchestrator.store import Store
 from orchestrator.telemetry import Complaints
 
@@ -127,4 +127,4 @@ class Meter:
 def not_running(store: Store, number: int) -> Conflict:
     """The error that says that a run does not run, and what it does instead."""
     state = State(store.summary(number).state)
-    return Conflict(f"Run {number} is not running: its state is {state}.", "See what runs with: spell ps -s running")
+    return Conflict(f"Run {number} is not running: it is {spoken(state)}.", "See what runs with: spell ps -s running")

@@ -6,9 +6,10 @@ import contextlib
 import json
 import logging
 import math
+import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from orchestrator import outputs
 from orchestrator.errors import SpellError
@@ -19,12 +20,15 @@ from orchestrator.manifest import LINK
 from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
 from orchestrator.sharing import Sharing
 from orchestrator.store import Store
+from orchestrator.store.blobs import sync_all
 
 _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
 _METRICS_BYTES = 1 << 30  # what lies behind is not read: a run may make a file of terabytes out of nothing
 _HASHES_AT_ONCE = 200
 _ERROR_PAUSE_S = 5.0
+_FEW = 10  # files; of more, all are written to the disk at once
+_TRIES = 5  # to read a file, with this pause between them
 
 
 def ingest_metrics(store: Store, home: Home, number: int) -> None:
@@ -32,9 +36,13 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
     path = home.metrics(number)
     offset = store.metrics_offset(number)
     while offset < _METRICS_BYTES and path.is_file():  # a run may have put anything there
-        with path.open("rb") as file:
-            file.seek(offset)
-            block = file.read(_METRICS_AT_ONCE_BYTES)
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                block = file.read(_METRICS_AT_ONCE_BYTES)
+        except OSError as error:  # it may have taken our right to read it, too
+            _log.warning("the metrics of run %d cannot be read: %s", number, error)
+            return
         whole = block[: block.rfind(b"\n") + 1]
         if not whole and len(block) == _METRICS_AT_ONCE_BYTES:
             whole = block  # longer than any line of ours: passed over like others that are malformed
@@ -80,6 +88,7 @@ class Hasher:
         self._store, self._home = store, home
         self._wake, self._closing = threading.Event(), threading.Event()
         self._sharing = Sharing(store, home, self._closing.is_set)
+        self._failed: dict[tuple[int, str], int] = {}
         self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
         self._thread.start()
         self.wake()
@@ -114,12 +123,17 @@ class Hasher:
 
     def _hash_some(self) -> bool:
         todo = self._store.unhashed(_HASHES_AT_ONCE)
-        found, latest = [], dict[tuple[str, str, int], ArtifactRecord]()
+        found, latest = list[tuple[int, str, str]](), dict[tuple[str, str, int], ArtifactRecord]()
+        is_one_by_one = len(todo) <= _FEW
         for item in todo:
-            digest: str | None = ""
-            with contextlib.suppress(OSError):  # removed by hand: its hash stays empty
-                path = self._home.run_dir(item.run) / outputs.actual(item.path)
-                digest = outputs.sha256(path, self._closing.is_set, durably=True)
+            try:
+                digest = self._digest(item, durably=is_one_by_one)
+            except OSError:
+                failed = self._failed[item.run, item.path] = self._failed.get((item.run, item.path), 0) + 1
+                if failed < _TRIES:  # too many open files, say
+                    self._record(found, is_durable=is_one_by_one)
+                    raise
+                digest = ""
             if digest is None:
                 break
             if digest and item.mode != LINK:
@@ -128,9 +142,24 @@ class Hasher:
                 self._sharing.share(item, digest, [latest[key]] if key in latest else [])
                 latest[key] = item
             found.append((item.run, item.path, digest))
-        if found:
-            self._store.set_hashes(found)
+        self._record(found, is_durable=is_one_by_one)
         return bool(todo)
+
+    def _record(self, found: Sequence[tuple[int, str, str]], *, is_durable: bool) -> None:
+        if found and not is_durable:
+            sync_all(self._home.runs)
+        self._store.set_hashes(found)
+
+    def _digest(self, item: ArtifactRecord, *, durably: bool) -> str | None:
+        """Its hash; "" when it is not what was recorded, or was removed by hand. None when we are to end."""
+        path = self._home.run_dir(item.run) / outputs.actual(item.path)
+        try:
+            if os.lstat(path).st_size != item.size:
+                _log.error("run %d: %s is not as big as when it was saved", item.run, item.path)
+                return ""
+            return outputs.sha256(path, self._closing.is_set, durably=durably)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
 
 class Sampler:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
 import time
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from orchestrator import outputs
@@ -15,13 +16,14 @@ from orchestrator.errors import Conflict
 from orchestrator.manifest import EXECUTABLE, FILE, LINK
 from orchestrator.records.compare import ProblemRecord, VerifyRecord
 from orchestrator.spec import to_wire
-from orchestrator.states import ACTIVE
+from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.garbage import removed_error
 from orchestrator.store.lineage import OutputRow
 from orchestrator.workshop import Workshop
 
 _WORKERS = 4  # hashing lets go of the interpreter, reading waits for the disk
 _TELL_S = 0.2
+_AT_ONCE = 1000  # files that are handed to them: a run may have left millions
 _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 
 
@@ -43,7 +45,7 @@ class Verify:
         store = self._shop.store
         run = store.claimed(store.find(reference))
         if run.state in ACTIVE:
-            raise Conflict(f"Run {run.number} is still {run.state}.", f"Wait for it: spell wait {run.number}")
+            raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         if store.garbage.is_removed(run.number):
             raise removed_error(run.number)
         return self._lines(run.number)
@@ -57,10 +59,10 @@ class Verify:
             status = found.get(path)
             if status is None:
                 problems.append(ProblemRecord(path, "missing", row.sha256 or "", ""))
+            elif _mode(status) != row.mode or status.st_size != row.size:
+                problems.append(ProblemRecord(path, "changed", row.sha256 or "", ""))
             elif not row.sha256:
                 problems.append(ProblemRecord(path, "unhashed", "", ""))
-            elif _mode(status) != row.mode:
-                problems.append(ProblemRecord(path, "changed", row.sha256, ""))
             else:
                 todo[path] = row
         yield from self._hash(number, todo, problems)
@@ -70,31 +72,36 @@ class Verify:
 
     def _recorded(self, number: int) -> Generator[bytes, None, dict[str, OutputRow]]:
         """The manifest, when its hashes are there, or have not come for a while."""
-        deadline = time.monotonic() + _HASHES_LIMIT_S
+        deadline, fewest = 0.0, -1
         while True:
             recorded = self._shop.store.lineage.outputs(number)
-            if all(row.sha256 is not None for row in recorded.values()) or time.monotonic() > deadline:
+            left = sum(row.sha256 is None for row in recorded.values())
+            if fewest < 0 or left < fewest:
+                deadline, fewest = time.monotonic() + _HASHES_LIMIT_S, left
+            if not left or time.monotonic() > deadline:
                 return recorded
             yield _line({"done": 0, "total": 0})
             time.sleep(_POLL_S)
 
     def _hash(self, number: int, todo: Mapping[str, OutputRow], problems: list[ProblemRecord]) -> Iterator[bytes]:
         root, total = self._shop.home.run_dir(number), sum(row.size for row in todo.values())
-        done, told = 0, time.monotonic()
+        done, told, rest = 0, time.monotonic(), iter(todo.items())
         closing = self._shop.closing.is_set
+        waiting: dict[Future[str | None], tuple[str, OutputRow]] = {}
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="verify") as pool:
-            waiting = {
-                pool.submit(outputs.sha256, root / outputs.actual(path), closing): (path, row)
-                for path, row in todo.items()
-            }
             try:
-                for future in as_completed(waiting):
-                    path, row = waiting[future]
-                    problem = "unreadable" if future.exception() else "changed"
-                    digest = "" if future.exception() else future.result() or ""
-                    if digest != row.sha256:
-                        problems.append(ProblemRecord(path, problem, row.sha256 or "", digest))
-                    done += row.size
+                while True:
+                    for path, row in itertools.islice(rest, _AT_ONCE - len(waiting)):
+                        waiting[pool.submit(outputs.sha256, root / outputs.actual(path), closing)] = path, row
+                    if not waiting:
+                        return
+                    for future in wait(waiting, _TELL_S, FIRST_COMPLETED).done:
+                        path, row = waiting.pop(future)
+                        problem = "unreadable" if future.exception() else "changed"
+                        digest = "" if future.exception() else future.result() or ""
+                        if digest != row.sha256:
+                            problems.append(ProblemRecord(path, problem, row.sha256 or "", digest))
+                        done += row.size
                     if time.monotonic() - told > _TELL_S:
                         told = time.monotonic()
                         yield _line({"done": done, "total": total})

@@ -25,6 +25,7 @@ _LOOK_S = 0.5
 _IDLE_LOOKS = 10  # in the time after which a run counts as idle
 _IDLE_CORES = 0.01
 _VALUES_AT_ONCE = 10_000
+_ANSWER_LIMIT_S = 10.0  # an executor that takes longer to tell does not tell
 
 
 class Watcher:
@@ -84,12 +85,17 @@ class _Metrics:
         self._store, self._home, self._number = store, home, number
         self._watch, self._seen = Watch(conditions), 0
 
+        attempts = store.record(number).attempts
+        self._since = (attempts[-1].ended_at or 0.0) if attempts else 0.0
+
     def look(self) -> str:
-        """The condition that is met by now; "" for none."""
+        """The condition that is met by now; "" for none. What an earlier attempt has sent does not count."""
         ingest_metrics(self._store, self._home, self._number)
         while found := self._store.metrics_after(self._number, self._seen, _VALUES_AT_ONCE):
             for position, record in found:
                 self._seen = position
+                if record.at < self._since:
+                    continue
                 if words := self._watch.met(record.name, record.step, record.value):
                     return words
         return ""
@@ -105,21 +111,27 @@ class _Pulse:
         self._last = self._next = time.monotonic()
         self._cpu: tuple[float, float] | None = None  # moment and CPU seconds of the last reading
         self._asking = False
+        self._idle_readings = 0  # since it did something
 
     def look(self) -> str:
         """How long the run has done nothing, in words, when that is too long; else ""."""
         now, size = time.monotonic(), self._sizes()
         if size != self._size:
-            self._size, self._last = size, now
+            self._size = size
+            self._did_something(now)
         if now >= self._next and not self._asking:
             self._next = now + self._limit_s / _IDLE_LOOKS
             self._asking = True
             # in a thread of its own: an executor that hangs must not hold up the watch of the others
             threading.Thread(target=self._ask, name=f"pulse-{self._life.run.number}", daemon=True).start()
-        if self._asking and now >= self._next:
-            self._last = now  # nobody can tell
+        if self._asking and now >= self._next + _ANSWER_LIMIT_S:
+            self._did_something(now)  # nobody can tell
         idle_s = now - self._last
-        return f"it said and did nothing for {idle_s / 60:.3g} minutes" if idle_s >= self._limit_s else ""
+        is_idle = idle_s >= self._limit_s and self._idle_readings > 0
+        return f"it said and did nothing for {idle_s / 60:.3g} minutes" if is_idle else ""
+
+    def _did_something(self, moment: float) -> None:
+        self._last, self._idle_readings = moment, 0
 
     def _sizes(self) -> int:
         total = 0
@@ -136,9 +148,10 @@ class _Pulse:
             before, self._cpu = self._cpu, None if spent is None else (now, spent)
             idle = before is not None and spent is not None and spent - before[1] <= _IDLE_CORES * (now - before[0])
             busy_gpu = any(gpu.get("utilization_percent", 0) for gpu in gpu_samples(self._life.run.gpus))
+            self._idle_readings += 1
             if not idle or busy_gpu:
-                self._last = now
-        except SpellError:
-            self._last = time.monotonic()  # it does not tell
+                self._did_something(now)
+        except Exception:  # it does not tell: too many open files, say
+            self._did_something(time.monotonic())
         finally:
             self._asking = False

@@ -2,6 +2,8 @@
 
 work/N/code              the root of the code; the command works in it
 work/N/scratch           what may become its HOME
+work/N/outputs           what it has left, while that is gathered; runs/.saving-N where `runs` is another disk
+work/N/manifest.json     that of the code: what was unpacked, whatever becomes of the snapshot
 work/N/whole             the code is there whole, and so are the checkpoints in it
 records/N/checkpoints    those of an attempt that has failed, while the next one's work dir is made
 """
@@ -10,8 +12,9 @@ from __future__ import annotations
 
 import os
 
+from orchestrator import manifest as manifests
 from orchestrator import outputs
-from orchestrator.errors import CodeFailed, SaveFailed
+from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
 from orchestrator.manifest import Manifest
 from orchestrator.records import ArtifactRecord
@@ -38,6 +41,7 @@ class WorkDir:
         self._mtime_ns = int(run.created_at) * 1_000_000_000
         self.root = shop.home.work_dir(run.number)
         self._code = self.root / "code"
+        self._own_manifest = self.root / "manifest.json"
         self._whole = self.root / "whole"
         self._checkpoints = self._code / CHECKPOINTS
         self._kept = shop.home.checkpoints(run.number)
@@ -54,7 +58,9 @@ class WorkDir:
         self._code.mkdir(parents=True)
         (self.root / "scratch").mkdir()
         if code:
-            self._shop.blobs.unpack(self._manifest(), self._code, self._mtime_ns)
+            manifest = self._shop.blobs.tree(code.tree)
+            self._shop.blobs.unpack(manifest, self._code, self._mtime_ns)
+            self._own_manifest.write_text(manifest.to_json())
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of it through a link")
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
@@ -85,7 +91,9 @@ class WorkDir:
         if not target.exists():
             self._code.mkdir(parents=True, exist_ok=True)
             self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
-        return outputs.save(self._number, self._workspace(), self.root / "outputs", target)
+        is_one_disk = self._shop.home.runs.stat().st_dev == self.root.stat().st_dev
+        staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
+        return outputs.save(self._number, self._workspace(), staging, target)
 
     def check_free(self) -> None:
         """See that there is nothing where its outputs are to lie.
@@ -111,7 +119,12 @@ class WorkDir:
         return self._spec.code.subdir if self._spec.code else ""
 
     def _manifest(self) -> Manifest:
-        return self._shop.blobs.tree(self._spec.code.tree) if self._spec.code else _NO_CODE
+        if self._spec.code is None:
+            return _NO_CODE
+        try:
+            return manifests.from_json(self._own_manifest.read_bytes())
+        except (OSError, InvalidConfig):  # a run that was stopped before it had any code
+            return self._shop.blobs.tree(self._spec.code.tree)
 
 
 def remove(home: Home, number: int) -> None:

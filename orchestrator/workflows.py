@@ -42,7 +42,8 @@ class Workflows:
         for step in spec.steps:
             with _named(step.name):
                 new, words = self._service.check(step.spec, self._mountable)
-            steps.append(dataclasses.replace(step, spec=new.spec))
+            # of the executor that was chosen now: when it cannot run anything later, the step waits for it
+            steps.append(dataclasses.replace(step, spec=dataclasses.replace(new.spec, executor=new.executor)))
             warnings |= dict.fromkeys(words)
         number = self.store.add(dataclasses.replace(spec, steps=tuple(steps)))
         self._wake()
@@ -72,7 +73,14 @@ class Workflows:
 
     def _lead(self, workflow: StoredWorkflow) -> bool:
         """Move each step as far as it goes from here. Returns whether there may be more to do."""
-        moved = [self._lead_step(workflow, step) for step in workflow.steps.values()]
+        moved, errors = [], []
+        for step in workflow.steps.values():
+            try:
+                moved.append(self._lead_step(workflow, step))
+            except (DiskFull, StoreBusy, ExecutorFailed) as error:  # what does not need this step goes on
+                errors.append(error)
+        if errors and not any(moved):
+            raise errors[0]
         states = {step.state for step in workflow.steps.values()}
         if not any(moved) and not states & _OPEN:
             complete = states == {StepState.COMPLETE}
@@ -118,9 +126,9 @@ class Workflows:
             )
             if cast.reused:
                 self.store.reuse(number, name, cast.number)
-        except (DiskFull, StoreBusy):
+        except StoreBusy:
             raise  # it is tried again
-        except ExecutorFailed as error:  # an engine that is started anew: no step is to fail for that
+        except (DiskFull, ExecutorFailed) as error:  # there will be room, an engine again: no step is to fail for that
             self.store.settle(number, name, StepState.WAITING, StepState.WAITING, f"it waits: {error.message}")
             raise
         except SpellError as error:

@@ -11,6 +11,7 @@ import pytest
 from conftest import BIN, Spell
 from terminal import Terminal
 
+from orchestrator import outputs
 from orchestrator.cli.files import _Stream
 
 MAKE = (
@@ -218,3 +219,16 @@ def test_chunks_read_as_a_file(sizes: list[int], asked: int) -> None:
         assert asked < 0 or len(piece) <= asked
         read += piece
     assert read == b"".join(chunks)
+
+
+def test_folders_as_deep_as_a_run_likes_are_copied(spell: Spell, tmp_path: Path) -> None:
+    command = (
+        "python3 -c \"import os; [(os.mkdir('d'), os.chdir('d')) for _ in range(1200)]; open('f', 'w').write('x')\""
+    )
+    number = spell.run(command).number
+    try:
+        assert spell("cp", f"runs/{number}", str(tmp_path / "copy")).code == 0
+        assert (tmp_path / "copy" / ("d/" * 1200) / "f").read_text() == "x"
+    finally:  # pytest cannot remove such folders
+        outputs.remove_tree(tmp_path / "copy")
+        outputs.remove_tree(spell.home.run_dir(number))

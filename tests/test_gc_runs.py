@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Spell, homes
+from conftest import Spell, homes, wait_for
 
 from orchestrator.errors import Conflict
 from orchestrator.records import RunRecord
@@ -138,6 +139,30 @@ def test_by_size_the_least_recently_used_go_first(spell: Spell) -> None:
     assert removed(spell, "--keep-size", "0") == [f"outputs of run {newest.number}"]
     for wrong in ("much", "-1", "1X", "1e9", ""):
         assert spell("gc", "--keep-size", wrong).code == 2, wrong
+
+
+def test_bytes_that_a_kept_run_shares_are_not_given_back(spell: Spell) -> None:
+    kept, gone = (make(spell, "yes the same | head -c 1M > data") for _ in range(2))
+    data = spell.home.run_dir(kept.number) / "data"
+    wait_for(lambda: data.stat().st_nlink == 2, "they share their bytes")
+    archive(spell, gone)
+    found = [item for item in spell("gc", "--json").json()["removed"] if item["kind"] == "outputs"]
+    assert [(item["what"], item["size_bytes"]) for item in found] == [(f"outputs of run {gone.number}", 0)]
+    archive(spell, kept)
+    found = [item for item in spell("gc", "--json").json()["removed"] if item["kind"] == "outputs"]
+    assert [(item["what"], item["size_bytes"] >= 1 << 20) for item in found] == [
+        (f"outputs of run {kept.number}", True)
+    ]
+
+
+def test_outputs_that_were_removed_by_hand_are_not_counted(spell: Spell) -> None:
+    run = make(spell, "head -c 1M /dev/urandom > data")
+    shutil.rmtree(spell.home.run_dir(run.number))
+    archive(spell, run)
+    assert removed(spell) == []
+    with contextlib.closing(sqlite3.connect(spell.home.database, timeout=30)) as store:
+        query = "SELECT outputs_removed_at FROM runs WHERE number = ?"
+        assert store.execute(query, (run.number,)).fetchone()[0]
 
 
 def test_snapshots(spell: Spell, repo: Path) -> None:

@@ -481,6 +481,7 @@ def test_tail_ends_where_it_is_told(tmp_path: Path) -> None:
     assert _tail(path, 1, 4) == b"2\n"
     assert _tail(path, 1, 5) == b"3"
     assert _tail(path, 5, 0) == b""
+    assert b"".join(tail(path, 2, 5, 3)) == b"2\n3"
 
 
 def test_f23_followers_of_a_big_log_do_not_fill_the_servers_memory(own: Spell) -> None:

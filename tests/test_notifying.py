@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.server
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -114,3 +116,26 @@ def test_f50_the_url_is_shown_nowhere(spell: Spell, hook: Hook) -> None:
 def test_what_is_no_webhook(spell: Spell, url: str) -> None:
     done = spell("run", "--notify", url, "true")
     assert (done.code, "must be an http:// or https:// URL" in done.err) == (3, True), done
+
+
+def test_one_that_never_ends_its_answer_holds_up_nobody_for_long(spell: Spell, hook: Hook) -> None:
+    over = threading.Event()
+
+    def dribble(listening: socket.socket) -> None:
+        client, _ = listening.accept()
+        with client, contextlib.suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not over.wait(0.2):
+                client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=dribble, args=(listening,))
+        thread.start()
+        try:
+            spell.run("true", notify=(f"http://127.0.0.1:{listening.getsockname()[1]}/",))
+            number = spell.run("true", notify=(hook.url,)).number
+            wait_for(lambda: hook.told, "the other one is told")
+            assert json.loads(hook.told[0][1])["data"]["number"] == number
+        finally:
+            over.set()
+            thread.join()

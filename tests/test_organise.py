@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from terminal import Terminal
 
 from orchestrator.cli.listing import since
-from orchestrator.errors import Conflict, InvalidConfig, NotFound, UsageError
+from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.listing import Filter, parse_sort
 from orchestrator.naming import check_alias
 from orchestrator.records import MetricRecord
@@ -412,3 +413,29 @@ def test_everything_shown_on_the_page_works(spell: Spell) -> None:
         words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
         done = spell(*words)
         assert done.code == 0, (line, done)
+
+
+def test_bodies_are_bounded_and_text(spell: Spell) -> None:
+    transport = spell.client.transport
+    run = spell.run("true").number
+    for path, body in (
+        ("/projects", {"name": "big", "description": "x" * (2 << 20)}),
+        (f"/runs/{run}/labels", {"add": ["x" * (2 << 20)]}),
+    ):
+        with pytest.raises(SpellError, match="1 MiB at most"):
+            transport.call("POST", path, json=body)
+    for body in ({"name": "odd", "description": "\ud800"}, {"name": "odd", "runs": ["\ud800"]}):
+        with pytest.raises(SpellError) as caught:
+            transport.call("POST", "/projects", content=json.dumps(body))
+        assert "error of its own" not in caught.value.message
+    with pytest.raises(InvalidConfig, match="100 labels"):
+        spell.cast("true", labels=tuple(f"l{index}" for index in range(101)))
+
+
+def test_names_that_differ_beyond_ascii_are_two(spell: Spell) -> None:
+    projects = Projects(spell.client.transport)
+    projects.create("Ärger")
+    projects.create("ärger")
+    with pytest.raises(Conflict):
+        projects.edit("Ärger", "ärger")
+    assert projects.edit("ärger", "äRGER").name == "äRGER"

@@ -13,9 +13,11 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -281,7 +283,7 @@ def test_f01_killed_while_a_file_is_copied(spell: Spell) -> None:
     """Files with two names are copied when they are saved. A half copy is never taken for the file."""
     size = 200 << 20
     number = spell.cast(f"yes | head -c {size} > big; ln big twin")
-    copies = [spell.home.work_dir(number) / name for name in ("copying", "outputs/big")]
+    copies = [spell.home.work_dir(number) / name for name in ("outputs.copying", "outputs/big")]
     wait_for(lambda: any(path.exists() for path in copies) or spell.home.run_dir(number).exists(), "a copy")
     spell.kill_server()
     run = spell.ended(number)
@@ -1002,3 +1004,34 @@ def test_f13_a_wish_that_was_recorded_while_queued_is_carried_out(spell: Spell, 
         database.commit()
     assert spell.ended(number, PROMPT_S).state == "killed"
     assert tally.counts == {}
+
+
+def test_what_was_not_saved_of_a_run_that_has_ended_stays(spell: Spell) -> None:
+    """Its processes may have been alive when it ended: nobody removes what they left but `spell gc`."""
+    number = spell.run("echo x > f").number
+    (spell.home.work_dir(number) / "code").mkdir(parents=True)
+    (spell.home.work_dir(number) / "code" / "f").write_text("x")
+    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+        store.execute("UPDATE runs SET state = 'failed', reason = 'supervisor_lost' WHERE number = ?", (number,))
+        store.execute("DELETE FROM events WHERE run = ? AND state = 'pushing'", (number,))
+    spell.kill_server()
+    assert spell.client.run(str(number)).state == "failed"
+    assert (spell.home.work_dir(number) / "code" / "f").read_text() == "x"
+
+
+def test_outputs_on_another_disk(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "runs").symlink_to(elsewhere)
+        assert elsewhere.stat().st_dev != tmp_path.stat().st_dev, "it is no other disk"
+        spell = make_spell()
+        run = spell.run("mkdir d; echo x > d/f; ln d/f twin; ln -s d/f link; printf '#!' > tool; chmod +x tool")
+        assert (run.state, run.outputs_count) == ("complete", 4), run.message
+        assert sorted(path.name for path in elsewhere.iterdir()) == [str(run.number)]
+        assert (elsewhere / str(run.number) / "link").read_text() == "x\n"
+        assert spell("verify", str(run.number)).code == 0
+        assert not spell.home.work_dir(run.number).exists()
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", elsewhere], check=True)
+        shutil.rmtree(elsewhere)

@@ -144,6 +144,27 @@ def test_mounts_of_the_same_content_are_the_same(spell: Spell, token: str) -> No
     assert not reusing(spell, "cat in/b").reused
 
 
+def test_what_lies_behind_a_link_is_not_taken_for_the_same(spell: Spell) -> None:
+    """The manifest has the link's text; what it leads to may be another content."""
+    make = "mkdir a b; ln -s ../a/f b/file; ln -s a folder; echo"
+    one, other = sources(spell, f"{make} 1 > a/f", f"{make} 2 > a/f")
+    for path in ("b/file", "folder", "folder/f", "b"):
+        command = "cat in" if path in ("b/file", "folder/f") else f"cat in/f*; echo {path}"
+        first = spell.run(command, mounts=(Mount(f"runs/{one}/{path}", "in"),)).number
+        assert not reusing(spell, command, mounts=(Mount(f"runs/{other}/{path}", "in"),)).reused, path
+        assert reusing(spell, command, mounts=(Mount(f"runs/{one}/{path}", "in"),)).number == first, path
+    command = "cat in/b/file"
+    first = spell.run(command, mounts=(Mount(f"runs/{one}", "in"),)).number
+    assert not reusing(spell, command, mounts=(Mount(f"runs/{other}", "in"),)).reused
+
+
+def test_a_neighbour_does_not_count(spell: Spell) -> None:
+    make = "mkdir model; echo 1 > model/x; echo"
+    one, same = sources(spell, f"{make} 1 > model0", f"{make} 2 > model0")
+    first = spell.run("cat model/x", mounts=(Mount(f"runs/{one}/model", "model"),)).number
+    assert reusing(spell, "cat model/x", mounts=(Mount(f"runs/{same}/model", "model"),)).number == first
+
+
 def test_files_of_the_same_size_are_told_apart_before_they_are_hashed(spell: Spell) -> None:
     one, same, other = sources(spell, "printf aa > f", "printf aa > f; true", "printf bb > f")
     first = spell.run("cat f", mounts=(Mount(f"runs/{one}/f", "f"),)).number

@@ -404,3 +404,33 @@ def test_shortest_run_has_a_sample(spell: Spell) -> None:
     run = spell.run("exit 0")
     samples = spell.client.samples(str(run.number))
     assert [item.cpu_time_s for item in samples if not item.processes] == [run.cpu_time_s]
+
+
+def test_metrics_that_cannot_be_read_cost_a_run_nothing(spell: Spell) -> None:
+    run = spell.run("echo result > out.txt; rm $SPELL_METRICS; mkdir $SPELL_METRICS; chmod 000 $SPELL_METRICS; exit 3")
+    assert (run.state, run.exit_code, run.outputs_count) == ("failed", 3, 1)
+    assert spell("metrics", str(run.number)).code == 0
+
+
+def test_metrics_as_large_as_numbers_can_be(spell: Spell) -> None:
+    code = """import time
+from orchestrator.runtime import send_metric
+for value in (1.7e308, 1.7e308, -1.7e308, -1.7e308):
+    send_metric("loss", value)
+    time.sleep(0.2)"""
+    run = spell.run(python(code))
+    assert run.state == "complete", run.message
+    assert [item["value"] for item in spell("metrics", str(run.number), "--json").json()] == [1.7e308] * 2 + [
+        -1.7e308
+    ] * 2
+    run = spell.run(python("from orchestrator.runtime import send_metric as s; s('x', 1.7e308); s('x', 1.7e308)"))
+    assert spell("metrics", str(run.number)).out.split()[7:9] == ["x", "2"]
+
+
+def test_a_metric_that_was_never_sent_is_named(spell: Spell) -> None:
+    run = spell.run(python("from orchestrator.runtime import send_metric as s; s('loss', 1); s('acc', 2)"))
+    done = spell("metrics", str(run.number), "los")
+    assert done.code != 0 and "did not send the metric 'los'" in done.err and "acc, loss" in done.err
+    done = spell("metrics", str(run.number), "loss", "los")
+    assert done.code == 0 and "'los'" in done.err and "loss" in done.out
+    assert "┤" in spell("metrics", str(run.number), "--chart").out

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import Spell, wait_for
 from servers import serving
 
 from orchestrator import machine
 from orchestrator.client import Client
-from orchestrator.errors import ImpossibleRequest
+from orchestrator.errors import Conflict, ImpossibleRequest
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.machine import Capacity
 from orchestrator.records import RunRecord
 from orchestrator.spec import RunSpec
-from orchestrator.states import FINAL, State
+from orchestrator.states import ACTIVE, FINAL, State
 
 GIB = 1 << 30
 LIMIT_S = 60.0
+LIST_LIMIT_S = 5.0  # for a whole command, on a busy machine
 CORES = machine.detect().cpus
 HOME_CONFIG = f"""
 [machine_types.whole]
@@ -270,3 +275,32 @@ def test_the_machine_is_free_after_every_end(fake: Client, command: str) -> None
     assert fake.wait(str(number), LIMIT_S).state in FINAL
     free = {item.name: item.free_now for item in fake.machine_types()}
     assert (free["cpu"], free["gpu"], free["memory"]) == (4, 3, 2)
+
+
+def test_f43_a_thousand_submissions_at_once(make_spell: Callable[..., Spell]) -> None:
+    """All are recorded once, in the queue first come first served; lists stay fast, and the server small."""
+    spell = make_spell(config=HOME_CONFIG)
+    holder = spell.cast("sleep 1000", machine_type="whole")
+    spell.reaches(holder, "running")
+    before = psutil.Process(spell.server_pid).memory_info().rss
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda index: spell.cast(f"echo {index}", machine_type="sliver"), range(1000)))
+    assert sorted(numbers) == list(range(holder + 1, holder + 1001))
+    began = time.monotonic()
+    assert len(spell("ps", "-n", "1", "--json").json()) == 1
+    assert time.monotonic() - began < LIST_LIMIT_S
+    assert len(spell.client.runs(limit=2000)) == 1001
+    assert psutil.Process(spell.server_pid).memory_info().rss - before < 100 << 20
+    spell.client.kill(str(holder))
+    first = sorted(numbers)[:50]
+    for number in first:
+        assert spell.ended(number).state == "complete"
+    for number in sorted(numbers)[50:]:
+        with contextlib.suppress(Conflict):  # it has ended
+            spell.client.kill(str(number))
+    assert {run.state for run in spell.client.runs(limit=2000)} <= {"complete", "killed"} | ACTIVE
+    found = [next(e.at for e in spell.client.events(str(number)) if e.state == "building") for number in first]
+    assert found == sorted(found)
+    for index, number in enumerate(numbers):
+        if number in first:
+            assert spell.log(number) == f"{index}\n".encode()

@@ -5,6 +5,10 @@ A command that waits does so for a file outside of the home; one that counts its
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +22,7 @@ from orchestrator import machine
 from orchestrator import searches as server_searches
 from orchestrator import workflows as server_workflows
 from orchestrator.bayesian import Tried, suggest
-from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.remote.searches import Searches
 from orchestrator.search_space import Choice, Range, SearchSpec
@@ -405,6 +409,68 @@ def test_an_engine_that_is_away_fails_no_trial_and_no_step(store: Store) -> None
     found, step = store.searches.record(number), store.workflows.record(flow).steps[0]
     assert (found.message, [item.run for item in found.trials]) == ("", [1, 2])
     assert (step.run, step.message) == (3, "")
+
+
+def test_a_step_that_waits_holds_up_no_other_of_its_workflow(store: Store) -> None:
+    service = Service(store)
+    service.refusal = {"away": ExecutorFailed("No engine answers.")}
+    steps = (Step("a", RunSpec("away")), Step("b", RunSpec("true")), Step("c", RunSpec("away")))
+    flow = store.workflows.add(WorkflowSpec("flow", steps))
+    with pytest.raises(ExceptionGroup):
+        server_workflows.Workflows(service, lambda: None).advance()  # type: ignore[arg-type]
+    found = {step.name: step for step in store.workflows.record(flow).steps}
+    assert found["b"].run == 1
+    assert {found[name].message for name in "ac"} == {"it waits: No engine answers."}
+
+
+def test_no_room_is_waited_for_and_said(store: Store) -> None:
+    service = Service(store)
+    service.refusal = {"true :x:": DiskFull("The home takes too much.")}
+    number = store.searches.add(grid("true :x:", "1"))
+    with pytest.raises(ExceptionGroup):
+        server_searches.Searches(service, lambda: None).advance()  # type: ignore[arg-type]
+    found = store.searches.record(number)
+    assert (found.state, found.message) == ("running", "It waits: The home takes too much.")
+
+
+def test_a_search_that_this_version_cannot_read_ends(store: Store) -> None:
+    number = store.searches.add(grid("true :x:", "1"))
+    with store._db.write() as connection:
+        connection.exec_driver_sql("UPDATE searches SET spec = json_set(spec, '$.name', 'not a name/')")
+    server_searches.Searches(Service(store), lambda: None).advance()  # type: ignore[arg-type]
+    found = store.searches.record(number)
+    assert found.state == "failed" and found.message.startswith("This version cannot read what was asked: ")
+
+
+def test_the_executor_is_that_of_the_moment_of_casting(own: Spell) -> None:
+    """One that cannot run anything later is waited for: no trial goes elsewhere."""
+    found = hyper(own).cast(grid("true :x:", "1"))
+    assert hyper(own).record(str(found.number)).number == found.number
+    with contextlib.closing(sqlite3.connect(own.home.database)) as raw:
+        (spec,) = raw.execute("SELECT spec FROM searches").fetchone()
+    assert json.loads(spec)["executor"] == "process"
+
+
+def test_many_values_are_checked_fast() -> None:
+    values = tuple(map(str, range(10_000)))
+    began = time.monotonic()
+    assert grid("true :x:", *values).count == 10_000
+    assert time.monotonic() - began < 1
+    with pytest.raises(InvalidConfig, match="'7' is there twice"):
+        Choice((*values, "7"))
+
+
+def test_the_value_of_a_trial_is_that_of_its_last_attempt(own: Spell) -> None:
+    command = (
+        SEND
+        % 'import os; first = os.environ["SPELL_ATTEMPT"] == "1"; s("loss", 0.001 if first else 5); sys.exit(first)'
+    )
+    for way, value in (("min", 5.0), ("avg", 5.0), ("last", 5.0)):
+        search = grid(command, "1", metric="loss", metric_agg=way)
+        search = dataclasses.replace(search, spec=dataclasses.replace(search.spec, retries=1))
+        number = hyper(own).cast(search).number
+        found = wait_for(lambda: (seen := hyper(own).record(str(number))).state != "running" and seen, "its end")  # noqa: B023
+        assert [trial.value for trial in found.trials] == [value], way
 
 
 # -- ending -----------------------------------------------------------------------------------------------------------

@@ -444,3 +444,10 @@ def test_the_log_takes_no_more_on_a_full_disk(tmp_path: Path) -> None:
     log.begin()
     assert writer.wait(DEADLINE_S) in (-signal.SIGPIPE, 0, 1, 2)
     log.end()
+
+
+def test_a_crash_leaves_no_core(spell: Spell) -> None:
+    """It would be an output, with the secrets in it."""
+    put(spell, "CORE", b"hunter2-of-the-core")
+    number = spell.run("ulimit -c; ulimit -Hc", secrets={"CORE": "CORE"}).number
+    assert spell.log(number) == b"0\n0\n"

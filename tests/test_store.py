@@ -248,7 +248,7 @@ def test_all_that_is_recorded_is_read_again(store: Store) -> None:
     store.add_metrics(number, metrics[:2], 0, 100)
     store.add_metrics(number, metrics[:2], 0, 100)  # somebody else did it before
     store.add_metrics(number, metrics[2:], 100, 150)
-    assert store.metrics(number) == metrics
+    assert [item for _, item in store.metrics_after(number, 0, 100)] == metrics
     assert store.last_steps(number) == {"loss": 2}
 
 
@@ -557,7 +557,7 @@ def test_an_old_store_opens(old_copy: Path) -> None:
         "machine_requested", "building", "mounting", "running", "saving", "pushing", "failed",
     ]  # fmt: skip
     assert [(item.path, item.size, bool(item.sha256)) for item in store.artifacts(1)] == [("data.txt", 6, True)]
-    assert [(item.step, item.value) for item in store.metrics(1)] == [(0, 1.0), (1, 0.5), (2, 0.25)]
+    assert [(item.step, item.value) for _, item in store.metrics_after(1, 0, 100)] == [(0, 1.0), (1, 0.5), (2, 0.25)]
     assert len(store.samples(1)) == 1
     assert store.find("latest") == 3
     assert add(store) == 4

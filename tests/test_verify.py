@@ -75,6 +75,17 @@ def test_what_was_never_hashed(spell: Spell) -> None:
     assert done.code == 1 and "unhashed   f" in done.out
 
 
+def test_a_file_that_lost_bytes_before_it_was_hashed(spell: Spell) -> None:
+    """As after a power cut: what it holds then is not taken for what was saved."""
+    number = spell.run("echo x > f; echo 1 > g").number
+    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+        store.execute("UPDATE artifacts SET sha256 = NULL WHERE run = ?", (number,))
+        (opened(spell, number) / "f").write_text("")
+    spell.kill_server()
+    done = spell("verify", str(number))
+    assert done.code == 1 and "changed    f" in done.out and "  g" not in done.out
+
+
 def test_a_run_that_is_still_active(spell: Spell, token: str) -> None:
     number = spell.cast(f"sleep {token}")
     spell.reaches(number, "running")

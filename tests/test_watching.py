@@ -47,6 +47,17 @@ def test_a_condition_that_is_not_met_changes_nothing(spell: Spell) -> None:
     assert (run.state, run.reason) == ("complete", "exited_zero")
 
 
+def test_what_a_failed_attempt_has_sent_does_not_count(spell: Spell) -> None:
+    command = python(SEND, "import os, sys, time", "first = os.environ['SPELL_ATTEMPT'] == '1'",
+        "send('loss', 99 if first else 1)", "sys.exit(1) if first else time.sleep(3)")  # fmt: skip
+    run = spell.ended(spell.cast(command, stop_conditions=("loss > 100", "loss >= 99"), retries=1), _STOPPED_S)
+    assert (run.state, run.attempt) in (("complete", 2), ("stopped", 1)), "the first attempt may be stopped itself"
+    command = python(SEND, "import os, sys, time", "first = os.environ['SPELL_ATTEMPT'] == '1'",
+        "first or send('loss', 99)", "sys.exit(1) if first else time.sleep(600)")  # fmt: skip
+    run = spell.ended(spell.cast(command, stop_conditions=("loss >= 99",), retries=1), _STOPPED_S)
+    assert (run.reason, run.attempt) == ("condition_met", 2)
+
+
 def test_a_new_server_goes_on_watching(spell: Spell) -> None:
     command = python(SEND, "import pathlib, time", "send('loss', 5)", f"go = pathlib.Path('{spell.home.root}/go')", "while not go.exists(): time.sleep(0.01)", "send('loss', 0.5)", "time.sleep(600)")  # fmt: skip
     number = spell.cast(command, stop_conditions=("loss < 1",))
@@ -84,7 +95,7 @@ def test_f47_a_run_that_was_not_asked_to_goes_on(spell: Spell) -> None:
 WRONG = [
     (["--stop-condition", "loss"], "'loss' is no condition on a metric."),
     ([word for n in range(6) for word in ("--stop-condition", f"a<{n}")], "There can be 5 stop conditions at most."),
-    (["--no-output-timeout", "0"], "The time without output must be a positive number of minutes."),
+    (["--no-output-timeout", "0"], "The time without output must be more than 0, and less than 16 million minutes."),
 ]
 
 

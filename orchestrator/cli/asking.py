@@ -129,7 +129,7 @@ def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
         stop_conditions=(*job.stop_conditions, *asked.stop_condition),
         no_output_timeout_s=_seconds(asked.no_output_timeout, job.no_output_timeout_min),
         notify=(*job.notify, *asked.notify),
-        secrets=dict(_secret(text) for text in (*job.secrets, *asked.secret)),
+        secrets=_secrets(job.secrets) | _secrets(asked.secret),
     )
 
 
@@ -162,7 +162,7 @@ def changes(asked: Asked) -> dict[str, Any]:
         "stop_conditions": asked.stop_condition,
         "no_output_timeout_s": _seconds(asked.no_output_timeout, None),
         "notify": asked.notify,
-        "secrets": dict(_secret(text) for text in asked.secret),
+        "secrets": _secrets(asked.secret),
     }
     return {name: to_wire(value) for name, value in fields.items() if value not in (None, (), [], {})}
 
@@ -189,6 +189,16 @@ def _first(typed: float | None, otherwise: float | None) -> float | None:
 def _seconds(typed_min: float | None, otherwise_min: float | None) -> float | None:
     minutes = _first(typed_min, otherwise_min)
     return None if minutes is None else minutes * 60
+
+
+def _secrets(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        variable, name = _secret(text)
+        if found.get(variable, name) != name:
+            raise InvalidConfig(f"--secret: the variable {variable} would be both {found[variable]} and {name}.")
+        found[variable] = name
+    return found
 
 
 def _secret(text: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from orchestrator.errors import InvalidConfig, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OWN = ("from_file", "save_command")
+_FIRST_LINE = "# saved command: {} --from-file this file\n"
 
 
 def command_files(command: F) -> F:
@@ -63,7 +64,10 @@ def _read(path: Path) -> Mapping[Any, Any]:
         )  # values as they are written, like words typed
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InvalidConfig(f"{path}, line {line}: {error.problem}.") from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     if not isinstance(found, Mapping):
         raise InvalidConfig(f"{path} is no mapping of options to values.", "Write one a line: machine-type: gpu")
@@ -94,7 +98,11 @@ def _values(parameter: click.Parameter, value: Any) -> Any:
     if isinstance(parameter, click.Argument) and isinstance(value, str):
         return [value] if parameter.nargs == -1 else value  # a command is for the run's own shell to split
     if parameter.multiple or parameter.nargs == -1:
-        return _split(parameter, value) if isinstance(value, str) else [str(item) for item in value]
+        if isinstance(value, str):
+            return _split(parameter, value)
+        if isinstance(value, Mapping) or not all(isinstance(item, str) for item in value):
+            raise InvalidConfig(f"{_shown(parameter)}: takes a list of values, each a word or text.")
+        return list(value)
     if not isinstance(value, str):
         raise InvalidConfig(f"{_shown(parameter)}: takes one value, not {type(value).__name__}.")
     return value
@@ -112,6 +120,7 @@ def _remember(ctx: click.Context, _parameter: click.Parameter, path: Path | None
 
 
 def _save(ctx: click.Context, path: Path) -> None:
+    _check_is_ours(path)
     used = {}
     for parameter in ctx.command.params:
         name = parameter.name or ""
@@ -123,12 +132,30 @@ def _save(ctx: click.Context, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(_FIRST_LINE.format(ctx.command_path))
             file.write(importlib.import_module("yaml").safe_dump(used, sort_keys=False, allow_unicode=True))
         beside.replace(path)
     except OSError as error:
         raise InvalidConfig(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _check_is_ours(path: Path) -> None:
+    """See that no other file is lost.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_FIRST_LINE))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidConfig(f"{path} cannot be written: {error.strerror}.") from error
+    if begins and not begins.startswith(_FIRST_LINE.partition("{")[0].encode()):
+        raise UsageError(f"{path} is there already, and was not written by --save-command.", "Name another file.")
 
 
 def _writable(value: Any) -> Any:

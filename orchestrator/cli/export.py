@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_OTHER_ARCHIVES = (".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z")
 _CHUNK_BYTES = 1 << 20
 _PROGRESS_FROM_BYTES = 8 << 20
 _LAST = "SHA256SUMS"
@@ -87,6 +88,8 @@ def _check(target: Path, force: bool) -> None:
     Raises:
         UsageError: with the reason.
     """
+    if target.name.endswith(_OTHER_ARCHIVES):
+        raise UsageError(f"{target} is no kind of archive that can be written.", f"Write {', '.join(_ARCHIVES)}.")
     if not os.path.lexists(target):
         return
     if not force:
@@ -113,12 +116,18 @@ def _write(target: Path, chunks: Iterator[bytes]) -> None:
         _unpack(beside, chunks)
         if target.exists():
             target.rename(old)
-        beside.rename(target)
+        try:
+            beside.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for path in (beside, old):
-            if path.is_dir():
-                shutil.rmtree(path)
-            path.unlink(missing_ok=True)
+        if beside.is_dir():
+            shutil.rmtree(beside)
+        else:
+            beside.unlink(missing_ok=True)
 
 
 def _pack(path: Path, chunks: Iterator[bytes], *, plain: bool) -> None:

@@ -138,7 +138,9 @@ class _Target:
 
     def _may_overwrite(self, place: str) -> bool:
         with self.progress.paused():
-            return click.confirm(f"File '{place}' already exists. Are you sure you want to overwrite?")
+            return click.confirm(
+                show.plain(show.safe(f"File '{place}' already exists. Are you sure you want to overwrite?"))
+            )
 
     def make(self, folder: str) -> None:
         """Make a folder, and those that it lies in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -193,6 +193,7 @@ def _show(found: SearchRecord) -> None:
     facts = {
         "Type": found.kind,
         "Command": found.command,
+        "Space": "; ".join(f"{name}={_range(values)}" for name, values in found.space.items()),
         "Status": search_state(found),
         "Runs": f"{found.trials_complete} of {found.trials_count} complete",
         "Metric": metric,
@@ -208,6 +209,13 @@ def _show(found: SearchRecord) -> None:
     if found.trials:
         click.echo()
         show_trials(found)
+
+
+def _range(values: Mapping[str, Any]) -> str:
+    """What a parameter may be, as it is typed."""
+    if "values" in values:
+        return ",".join(values["values"])
+    return f"{values['low']:g}:{values['high']:g}:{values['scaling']}:{values['number']}"
 
 
 @hyper.command(context_settings=_HELP)

@@ -16,18 +16,22 @@ from orchestrator.errors import UsageError
 from orchestrator.listing import Filter, parse_sort
 from orchestrator.records import RunSummary
 from orchestrator.remote.runs import Runs
+from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 
 F = TypeVar("F", bound=Callable[..., Any])
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _COMMAND_WIDTH = 40
+_USUAL = 50
 _ALL = 10_000
 _MOST_METRICS_AT_ONCE = 1_000  # that are asked for run by run
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _FILTERS = (
-    click.option("-n", "limit", type=click.IntRange(1, _ALL), default=50, show_default=True, help="At most N runs."),
+    click.option(
+        "-n", "limit", type=click.IntRange(1, _ALL), default=_USUAL, show_default=True, help="At most N runs."
+    ),
     click.option("-a", "--all", "all_", is_flag=True, help="All runs."),
     click.option(
         "-s",
@@ -111,9 +115,12 @@ def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool,
     if json_:
         show.as_json(found)
     elif not found:
-        show.say("There are no runs yet. Try: spell run …" if wanted == Filter() else "There are no such runs.")
+        is_all = wanted == Filter() and not sort
+        show.say("There are no runs yet. Try: spell run …" if is_all else "There are no such runs.")
     else:
         _table(found, verbose, list(zip(metrics, values, strict=True)))
+        if len(found) == limit == _USUAL and not all_:
+            show.say(f"These are {limit}; there may be more: see them with -a.", err=True)
 
 
 def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
@@ -129,10 +136,10 @@ def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
 
 def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]:
     """The latest value of a metric of each run."""
-    values = []
+    values, watching = [], Watching(client.transport)
     for run in found[-_MOST_METRICS_AT_ONCE:]:
-        sent = client.metrics(str(run.number), name)
-        values.append(f"{sent[-1].value:g}" if sent else "-")
+        last = {item.name: item.last for item in watching.metric_summaries(str(run.number))}
+        values.append(f"{last[name]:g}" if name in last else "-")
     return ["-"] * (len(found) - len(values)) + values
 
 

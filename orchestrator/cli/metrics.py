@@ -17,7 +17,7 @@ from orchestrator.cli import complete, show
 from orchestrator.cli.metric_series import Series
 from orchestrator.cli.redraw import Redraw
 from orchestrator.client import Client, connect
-from orchestrator.errors import UsageError
+from orchestrator.errors import NotFound, UsageError
 from orchestrator.records import MetricRecord
 from orchestrator.records.watching import MetricSummary
 from orchestrator.remote.watching import Watching
@@ -47,12 +47,14 @@ def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, cs
     names = [word for word in names if word not in more]
     with connect() as client:
         runs = list(dict.fromkeys(str(client.run(reference).number) for reference in (run, *more)))
+        if names and not follow:
+            _check_names(client, runs, names)
         view = _View(client, runs, names, follow=follow)
         if csv_:
             shown = view.csv()
         elif json_:
             shown = view.json()
-        elif names and (sys.stdout.isatty() if chart is None else chart):
+        elif chart or (names and chart is None and sys.stdout.isatty()):
             shown = view.chart()
         elif names or chart is not None:
             shown = view.lines()
@@ -60,6 +62,25 @@ def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, cs
             shown = view.summaries()
     if not shown and not json_ and not csv_:
         sys.stderr.write("This run sent no such metrics.\n" if len(runs) == 1 else "These runs sent no such metrics.\n")
+
+
+def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> None:
+    """Tell of names that no run has sent.
+
+    Raises:
+        NotFound: when there is none else.
+    """
+    watching = Watching(client.transport)
+    sent = {item.name for run in runs for item in watching.metric_summaries(run)}
+    unknown = [name for name in names if name not in sent]
+    who = f"Run {runs[0]}" if len(runs) == 1 else "None of these runs"
+    has = "did not send" if len(runs) == 1 else "sent"
+    words = f"{who} {has} the metric {', '.join(map(repr, unknown))}."
+    cure = f"Sent: {', '.join(sorted(sent))}" if sent else ""
+    if unknown and len(unknown) == len(names):
+        raise NotFound(words, cure)
+    if unknown:
+        show.warn(f"{words} {cure}")
 
 
 class _View:

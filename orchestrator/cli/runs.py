@@ -107,8 +107,9 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Git URL", str(code.get("url", ""))),
         ("Machine Type", run.machine_type),
         ("Executor", run.executor),
-        ("Docker Image", " ".join(filter(None, [spec.get("image", ""), (run.image or "")[:19]]))),
+        ("Docker Image", _image(spec.get("image", ""), run.image or "")),
         ("Network", spec.get("network", "")),
+        ("Webhooks", str(len(spec.get("notify", ())) or "")),
         ("GPUs", ", ".join(map(str, run.gpus))),
         ("Created", show.clock(run.created_at)),
         ("Start Time", "" if run.started_at is None else show.clock(run.started_at)),
@@ -202,3 +203,8 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
             show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")
             code = code or exit_code(ended)
     ctx.exit(code)
+
+
+def _image(asked: str, used: str) -> str:
+    """What was asked for, and which image that was then."""
+    return " ".join(filter(None, [asked if asked != used else "", used[:19]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from orchestrator.records import RunRecord
 from orchestrator.records.watching import LogTime
 from orchestrator.remote.watching import Watching
 from orchestrator.states import FINAL
+
+_HOLE = re.compile(rb"--- (\d+) bytes of the log are not kept: it grew beyond its limit ---\n")  # as `logs` tells of it
 
 
 class Stamper:
@@ -50,7 +53,8 @@ class Stamper:
             if self._begins:
                 found.append(_words(self._time(self._offset)))
             found.append(line)
-            self._offset += len(line)
+            hole = _HOLE.fullmatch(line)
+            self._offset += int(hole[1]) - 1 if hole else len(line)  # a line feed came before it
             self._begins = line.endswith(b"\n")
         return b"".join(found)
 

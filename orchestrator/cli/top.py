@@ -112,10 +112,8 @@ def _rows(client: Client, runs: list[RunSummary]) -> list[TopRow]:
 
 
 def _last_line(client: Client, number: int) -> str:
-    chunks, _ = client.log(str(number), 1)
-    data = b""
-    for chunk in chunks:
-        data = (data + chunk)[-_TAIL_BYTES:]
+    chunks, _ = client.log(str(number), 1, _TAIL_BYTES)
+    data = b"".join(chunks)
     text = show.without_ansi(data.decode("utf-8", "replace")).rstrip("\r\n")
     return text.rpartition("\r")[2]
 

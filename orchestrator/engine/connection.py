@@ -71,7 +71,9 @@ class Engine:
     def _ask(self) -> None:
         if not self.host:  # it may have been started after us
             self.host, self.is_named = self._find()
-        self._answered = self.host.startswith("unix://") and find.answers(self.host)
+        is_first = self._asked_at < 0
+        limit_s = find.PING_LIMIT_S if is_first or self._answered else find.AGAIN_LIMIT_S
+        self._answered = self.host.startswith("unix://") and find.answers(self.host, limit_s)
         if not self._answered:  # whoever answers next may be another engine
             self.__dict__.pop("api", None)
             self.__dict__.pop("info", None)

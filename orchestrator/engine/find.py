@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PING_LIMIT_S = 2.0
+AGAIN_LIMIT_S = 0.5  # of one that did not answer the last time: many may ask
 
 
 def find_host(configured: str, env: Mapping[str, str]) -> tuple[str, bool]:
@@ -33,9 +34,9 @@ def find_host(configured: str, env: Mapping[str, str]) -> tuple[str, bool]:
     return next((f"unix://{path}" for path in _usual_places(env) if path.exists()), ""), False
 
 
-def answers(host: str) -> bool:
-    """Whether an engine answers at this Unix socket, within two seconds."""
-    connection = _UnixConnection(host.removeprefix("unix://"))
+def answers(host: str, limit_s: float = PING_LIMIT_S) -> bool:
+    """Whether an engine answers at this Unix socket, within `limit_s` seconds."""
+    connection = _UnixConnection(host.removeprefix("unix://"), limit_s)
     try:
         connection.request("GET", "/_ping")
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -67,8 +68,8 @@ def _of_context(env: Mapping[str, str]) -> str:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PING_LIMIT_S)
+    def __init__(self, path: str, limit_s: float) -> None:
+        super().__init__("localhost", timeout=limit_s)
         self._path = path
 
     def connect(self) -> None:

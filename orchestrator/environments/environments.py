@@ -152,6 +152,11 @@ class Environments:
         """
         return collect(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
 
+    @property
+    def find_links(self) -> tuple[Path, ...]:
+        """The local folders in which the person's settings look for wheels."""
+        return uv_settings(self._variables, self._folder, {}).find_links
+
     def _settings(self, asked: Asked) -> UvSettings:
         return uv_settings(self._variables, self._folder, asked.options)
 

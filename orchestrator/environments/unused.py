@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,20 +90,20 @@ def _is_used(environment: Path, before: float) -> bool:
 def _new_bytes(environment: Path, counted: set[tuple[int, int]]) -> int:
     """The room that its files take which were not counted yet; they are from now on."""
     size_bytes = 0
-    for folder, _, names in os.walk(environment):
-        for name in names:
-            info = os.lstat(os.path.join(folder, name))
-            if (info.st_dev, info.st_ino) not in counted:
-                counted.add((info.st_dev, info.st_ino))
-                size_bytes += info.st_blocks * 512
+    for info in _files(environment):
+        if (info.st_dev, info.st_ino) not in counted:
+            counted.add((info.st_dev, info.st_ino))
+            size_bytes += info.st_blocks * 512
     return size_bytes
 
 
 def _own_bytes(environment: Path) -> int:
     """The room that removing it gives back: not that of files which uv's cache or other environments share."""
-    size_bytes = 0
+    return sum(info.st_blocks * 512 for info in _files(environment) if info.st_nlink == 1)
+
+
+def _files(environment: Path) -> Iterator[os.stat_result]:
     for folder, _, names in os.walk(environment):
         for name in names:
-            info = os.lstat(os.path.join(folder, name))
-            size_bytes += info.st_blocks * 512 if info.st_nlink == 1 else 0
-    return size_bytes
+            with contextlib.suppress(FileNotFoundError):  # byte code that is being written
+                yield os.lstat(os.path.join(folder, name))

@@ -32,6 +32,7 @@ _MOST_BYTES = {
     "/trees": 512 << 20,
     "/blobs": MOST_BYTES,
 }
+_MOST_OTHER_BYTES = 1 << 20
 
 
 def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor] | None = None) -> FastAPI:
@@ -70,6 +71,7 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     for router in (*ROUTERS, sessions):
         app.include_router(router)
     app.add_exception_handler(SpellError, _answer_error)
+    app.add_exception_handler(UnicodeEncodeError, _answer_not_text)
     app.add_exception_handler(Exception, _answer_crash)
     return app
 
@@ -79,16 +81,24 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error.to_wire(), status_code=error.http_status)
 
 
+async def _answer_not_text(_request: Request, _error: Exception) -> JSONResponse:
+    error = InvalidConfig("What was sent holds text that is not UTF-8.")
+    return JSONResponse(error.to_wire(), status_code=error.http_status)
+
+
 async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
     _log.error("a request failed", exc_info=error)
     words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
     return JSONResponse(words.to_wire(), status_code=500)
 
 
-def _most_bytes(path: str) -> int | None:
+def _most_bytes(path: str) -> int:
+    """How big the body may be that is sent to a path; 0 for one that goes to the disk as it comes."""
+    if path.startswith("/blobs/"):
+        return 0
     if path.startswith("/uploads/"):
         return MOST_BYTES
-    return _MOST_BYTES.get("/runs" if path.endswith("/rerun") else path)
+    return _MOST_BYTES.get("/runs" if path.endswith("/rerun") else path, _MOST_OTHER_BYTES)
 
 
 class _CheckSize:
@@ -98,8 +108,9 @@ class _CheckSize:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = _most_bytes(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        told = dict(scope["headers"]).get(b"content-length", b"") if most else b""
+        headers = dict(scope.get("headers", ()))
+        most = _most_bytes(scope["path"]) if scope["type"] == "http" else 0
+        told = headers.get(b"content-length", b"" if b"transfer-encoding" in headers else b"0")
         if most and not (told.isdigit() and int(told) <= most):
             error = InvalidConfig(
                 f"What is sent to {scope['path']} must say its size, and be of {most >> 20} MiB at most."

@@ -21,12 +21,13 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.notifying import Notifier
 from orchestrator.organising import Organising
+from orchestrator.records import RunRecord
 from orchestrator.room import Room
 from orchestrator.scheduler import Scheduler
 from orchestrator.searches import Searches
 from orchestrator.server.follow import Hub
 from orchestrator.service import Service
-from orchestrator.states import FINAL
+from orchestrator.states import FINAL, State
 from orchestrator.store import Store
 from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
@@ -38,7 +39,6 @@ from orchestrator.workflows import Workflows
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
-_KEEPS_WORK = ("save_failed", "disk_full", "internal_error")  # outputs may be there that were not saved
 
 
 def executors(engine: Engine, images: Images, config: Config) -> dict[str, Executor]:
@@ -134,6 +134,13 @@ class Assembly:
         self._shop.environments.close()
 
 
+def _may_hold_outputs(shop: Workshop, run: RunRecord) -> bool:
+    """Whether something may lie in the work dir of a run that has ended which was to be saved, and was not."""
+    if run.state in (State.COMPLETE, State.KILLED) or not any(shop.home.record_dir(run.number).glob("attempt-*")):
+        return False
+    return State.PUSHING not in {event.state for event in shop.store.events(run.number) if event.kind == "state"}
+
+
 def _sweep(shop: Workshop) -> None:
     """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
     shop.blobs.sweep()
@@ -143,7 +150,7 @@ def _sweep(shop: Workshop) -> None:
             run = shop.store.record(int(path.name))
         except (ValueError, NotFound):
             continue  # not ours
-        if run.state in FINAL and run.reason not in _KEEPS_WORK:
+        if run.state in FINAL and not _may_hold_outputs(shop, run):
             try:
                 workdir.remove(shop.home, run.number)
             except SaveFailed:  # whatever a run left, the server starts

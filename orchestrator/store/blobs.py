@@ -154,13 +154,6 @@ class BlobStore:
             CodeFailed: when a blob is missing or does not hash to its digest.
             DiskFull: when there is no space.
         """
-        try:
-            self._unpack_all(manifest, root, mtime_ns)
-        except CodeFailed:
-            self._home.tree(manifest.tree).unlink(missing_ok=True)  # the next cast sends what is missing
-            raise
-
-    def _unpack_all(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
         made: set[str] = set()
         for entry in manifest.entries:
             folder, _, _ = entry.path.rpartition("/")
@@ -171,9 +164,17 @@ class BlobStore:
                 self._unpack(entry, root / entry.path)
                 os.utime(root / entry.path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
             except FileNotFoundError as error:
+                self._forget(manifest)
                 raise CodeFailed(f"the content of {entry.path!r} is missing from the store") from error
             except OSError as error:
                 raise _disk_error(error, f"{entry.path!r} could not be written") from error
+            except CodeFailed:
+                self._forget(manifest)
+                raise
+
+    def _forget(self, manifest: Manifest) -> None:
+        """The next cast sends what is missing."""
+        self._home.tree(manifest.tree).unlink(missing_ok=True)
 
     def _unpack(self, entry: Entry, path: Path) -> None:
         source = self._home.blob(entry.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, delete, func, insert, not_, select, text, update
@@ -16,6 +17,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.tables import SHARED, artifacts, metric_summaries, metrics, runs, samples
 
 _SAME_AT_MOST = 4
+_MOST = sys.float_info.max  # a sum that is infinite could be told to nobody
 
 
 class DetailStore:
@@ -46,8 +48,9 @@ class DetailStore:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
 
     def unhashed(self, limit: int) -> list[ArtifactRecord]:
-        """Kept outputs whose hash is not known yet."""
-        query = select(artifacts).where(artifacts.c.sha256.is_(None), artifacts.c.note == "").limit(limit)
+        """Kept outputs whose hash is not known yet; small ones first, as big ones would hold them up for long."""
+        query = select(artifacts).where(artifacts.c.sha256.is_(None), artifacts.c.note == "")
+        query = query.order_by(artifacts.c.size).limit(limit)
         with self._db.read() as connection:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
 
@@ -96,25 +99,14 @@ class DetailStore:
 
     def last_steps(self, number: int) -> dict[str, int]:
         """The last step of each metric of a run."""
-        newest = select(func.max(metrics.c.id)).where(metrics.c.run == number).group_by(metrics.c.name)
-        query = select(metrics.c.name, metrics.c.step).where(metrics.c.id.in_(newest))
+        query = select(metric_summaries.c.name, metric_summaries.c.step).where(metric_summaries.c.run == number)
         with self._db.read() as connection:
             return {row.name: row.step for row in connection.execute(query)}
 
-    def metrics(self, number: int, name: str = "") -> list[MetricRecord]:
-        """The metrics of a run, in the order in which they were sent."""
-        query = select(metrics).where(metrics.c.run == number).order_by(metrics.c.id)
-        if name:
-            query = query.where(metrics.c.name == name)
-        with self._db.read() as connection:
-            rows = connection.execute(query)
-            return [MetricRecord(row.run, row.name, row.step, row.value, row.at) for row in rows]
-
-    def metrics_after(self, number: int, position: int, limit: int) -> list[tuple[int, MetricRecord]]:
-        """The next values that a run has sent, each with its position; 0 stands before the first."""
-        query = (
-            select(metrics).where(metrics.c.run == number, metrics.c.id > position).order_by(metrics.c.id).limit(limit)
-        )
+    def metrics_after(self, number: int, position: int, limit: int, name: str = "") -> list[tuple[int, MetricRecord]]:
+        """The next values that a run has sent (of one name, or all), each with its position; 0 stands before the first."""
+        wanted = [metrics.c.run == number, metrics.c.id > position, *([metrics.c.name == name] if name else [])]
+        query = select(metrics).where(*wanted).order_by(metrics.c.id).limit(limit)
         with self._db.read() as connection:
             rows = connection.execute(query)
             return [(row.id, MetricRecord(row.run, row.name, row.step, row.value, row.at)) for row in rows]
@@ -159,7 +151,7 @@ def _summarise(connection: Connection, found: Sequence[MetricRecord]) -> None:
             "last": added.last,
             "least": func.min(old.least, added.least),
             "most": func.max(old.most, added.most),
-            "total": old.total + added.total,
+            "total": func.max(-_MOST, func.min(_MOST, old.total + added.total)),
         },
     )
     rows = [
@@ -171,7 +163,7 @@ def _summarise(connection: Connection, found: Sequence[MetricRecord]) -> None:
             "last": items[-1].value,
             "least": min(item.value for item in items),
             "most": max(item.value for item in items),
-            "total": sum(item.value for item in items),
+            "total": max(-_MOST, min(_MOST, sum(item.value for item in items))),
         }
         for (run, name), items in by_name.items()
     ]

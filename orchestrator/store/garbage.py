@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_,
 from orchestrator.errors import Conflict
 from orchestrator.states import ACTIVE, FINAL
 from orchestrator.store.database import Database
-from orchestrator.store.tables import links, mounts, runs, searches, steps, uploads, workflows
+from orchestrator.store.tables import links, mounts, runs, searches, steps, workflows
 
 _ROWS_AT_ONCE = 500
+_OVER_AT = func.max(runs.c.ended_at, func.coalesce(runs.c.archived_at, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,15 @@ class GarbageStore:
         self._db = database
 
     def needed(self, before: float) -> Needed:
-        """The snapshots of all runs but those that are archived and ended before a moment, and of what casts runs."""
+        """The snapshots of all runs but those that ended and were archived before a moment, and of what casts runs."""
         found = Needed(set(), set())
-        kept = or_(not_(runs.c.archived), runs.c.state.in_(list(ACTIVE)), runs.c.ended_at > before, runs.c.held)
+        kept = or_(not_(runs.c.archived), runs.c.state.in_(list(ACTIVE)), before < _OVER_AT, runs.c.held)
         with self._db.read() as connection:
             for spec in _specs(connection, kept):
                 code = spec.get("code")
                 if isinstance(code, dict):
                     found.trees.add(str(code["tree"]))
                     found.blobs.add(str(code["diff"]))
-            found.trees.update(connection.scalars(select(uploads.c.tree)))
         return found
 
     def removable(self) -> list[tuple[int, float]]:
@@ -55,7 +55,7 @@ class GarbageStore:
             .where(mounts.c.source_run == runs.c.number)
             .scalar_subquery()
         )
-        used_at = func.max(runs.c.ended_at, func.coalesce(mounted_at, 0.0)).label("used_at")
+        used_at = func.max(_OVER_AT, func.coalesce(mounted_at, 0.0)).label("used_at")
         query = select(runs.c.number, used_at).where(_is_removable()).order_by(used_at.desc(), runs.c.number.desc())
         with self._db.read() as connection:
             wanted = _wanted(connection)
@@ -90,8 +90,8 @@ class GarbageStore:
             return connection.scalar(query) is not None
 
     def archived(self, before: float) -> list[int]:
-        """Archived runs that ended before a moment."""
-        query = select(runs.c.number).where(_is_over(), runs.c.ended_at <= before)
+        """Runs that ended and were archived before a moment."""
+        query = select(runs.c.number).where(_is_over(), before >= _OVER_AT)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
@@ -102,13 +102,16 @@ class GarbageStore:
             return int(connection.scalar(query) or 0)
 
 
-def refuse_removed(connection: Connection, number: int) -> None:
-    """See that no mount of a run that is being recorded was removed since somebody looked.
+def check_sources(connection: Connection, number: int) -> None:
+    """See that no mount of a run that is being recorded was archived or removed since somebody looked.
 
     Raises:
         Conflict: one was.
     """
     sources = select(mounts.c.source_run).where(mounts.c.run == number)
+    put_away = connection.scalar(select(runs.c.number).where(runs.c.number.in_(sources), runs.c.archived).limit(1))
+    if put_away is not None:
+        raise Conflict(f"Run {put_away} is archived.", f"Bring it back: spell unarchive {put_away}")
     query = select(runs.c.number).where(runs.c.number.in_(sources), runs.c.outputs_removed_at.is_not(None))
     gone = connection.scalar(query.limit(1))
     if gone is not None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.states import ACTIVE, State
+from orchestrator.spec import MAX_LABELS
+from orchestrator.states import ACTIVE, State, spoken
 from orchestrator.store.database import Database
 from orchestrator.store.tables import labels, mounts, runs
-
-_MOST_LABELS = 100
 
 
 class MarkStore:
@@ -37,8 +37,8 @@ class MarkStore:
             for label in add:
                 connection.execute(upsert(labels).values(run=number, label=label).on_conflict_do_nothing())
             count = connection.scalar(select(func.count()).where(labels.c.run == number)) or 0
-            if add and count > _MOST_LABELS:
-                raise Conflict(f"A run can bear {_MOST_LABELS} labels at most.")
+            if add and count > MAX_LABELS:
+                raise Conflict(f"A run can bear {MAX_LABELS} labels at most.")
 
     def archive(self, number: int) -> None:
         """Take a run out of lists and mounts. Nothing of it is removed.
@@ -53,7 +53,7 @@ class MarkStore:
                 raise Conflict(f"Run {number} is already archived.")
             if state in ACTIVE:
                 raise Conflict(
-                    f"Run {number} is still {state}; only runs that have ended can be archived.",
+                    f"Run {number} is still {spoken(state)}; only runs that have ended can be archived.",
                     f"Wait for it: spell wait {number}; or end it: spell stop {number}",
                 )
             mounting = select(func.min(runs.c.number)).join(mounts, mounts.c.run == runs.c.number)
@@ -61,7 +61,9 @@ class MarkStore:
             if user is not None:
                 words = f"Run {number} is mounted by run {user}, which has not ended."
                 raise Conflict(words, f"Archive it afterwards: spell wait {user}")
-            connection.execute(update(runs).where(runs.c.number == number).values(archived=True))
+            connection.execute(
+                update(runs).where(runs.c.number == number).values(archived=True, archived_at=time.time())
+            )
 
     def unarchive(self, number: int) -> None:
         """Bring a run back.
@@ -74,7 +76,7 @@ class MarkStore:
             _, archived = _state(connection, number)
             if not archived:
                 raise Conflict(f"Run {number} is not archived.")
-            connection.execute(update(runs).where(runs.c.number == number).values(archived=False))
+            connection.execute(update(runs).where(runs.c.number == number).values(archived=False, archived_at=None))
 
     def is_archived(self, number: int) -> bool:
         """Whether a run is archived."""

@@ -45,8 +45,8 @@ class ProjectStore:
         """
         with self._db.write() as connection:
             found = _find(connection, name)
-            if new_name is not None and new_name.lower() != found.name.lower():
-                _see_that_it_is_free(connection, new_name)
+            if new_name is not None:
+                _see_that_it_is_free(connection, new_name, but=found.id)
             values = {"name": new_name, "description": description}
             given = {key: value for key, value in values.items() if value is not None}
             if given:
@@ -136,8 +136,9 @@ def _find(connection: Connection, name: str) -> Row[Any]:
     return found
 
 
-def _see_that_it_is_free(connection: Connection, name: str) -> None:
-    found = connection.execute(select(projects).where(projects.c.name == name)).one_or_none()
+def _see_that_it_is_free(connection: Connection, name: str, *, but: int = 0) -> None:
+    query = select(projects).where(projects.c.name == name, projects.c.id != but)
+    found = connection.execute(query).one_or_none()
     if found is not None:
         where = " among the archived ones" if found.archived else ""
         raise Conflict(f"There is a project {found.name!r} already{where}.", _SEE)

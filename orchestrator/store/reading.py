@@ -17,9 +17,7 @@ from orchestrator.store.tables import attempts, events, labels, mounts, projects
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
-_HIDDEN = (
-    "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail not_before".split()
-)
+_HIDDEN = "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail not_before archived_at".split()
 
 
 class RunReader:

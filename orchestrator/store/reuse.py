@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select, text
+from sqlalchemy import and_, or_, select, text
 
 from orchestrator.store.database import Database
 from orchestrator.store.tables import artifacts, mounts, runs, uploads
@@ -54,7 +54,7 @@ class ReuseStore:
         """The files of an output of a run, or of all its outputs for ""; in order of their paths."""
         query = select(artifacts).where(artifacts.c.run == number, artifacts.c.note == "").order_by(artifacts.c.path)
         if path:
-            below = artifacts.c.path.between(f"{path}/", f"{path}0")  # "0" comes next after "/"
+            below = and_(artifacts.c.path >= f"{path}/", artifacts.c.path < f"{path}0")  # "0" comes next after "/"
             query = query.where(or_(artifacts.c.path == path, below))
         with self._db.read() as connection:
             rows = connection.execute(query).all()

@@ -17,7 +17,7 @@ from orchestrator.search_space import SearchSpec
 from orchestrator.spec import to_wire
 from orchestrator.states import FINAL, SearchState, State, TrialState, Wish
 from orchestrator.store.database import Database
-from orchestrator.store.tables import metric_summaries, runs, searches, trials
+from orchestrator.store.tables import attempts, metric_summaries, metrics, runs, searches, trials
 
 _MAX_PAGE = 10_000
 _MOST_NAMES = 20
@@ -212,10 +212,15 @@ class SearchStore:
             return [_stored_trial(row) for row in connection.execute(_trials_of(number))]
 
     def value(self, run: int, metric: str, metric_agg: str) -> float | None:
-        """What a run sent of a metric, as one number; None when it sent nothing."""
+        """What a run sent of a metric, as one number; None when it sent nothing. Of a run that was tried again, what
+        its last attempt sent: the outputs are that one's."""
         query = select(_AGGREGATES[metric_agg]).where(metric_summaries.c.run == run, metric_summaries.c.name == metric)
+        failed_at = select(func.max(attempts.c.ended_at)).where(attempts.c.run == run)
         with self._db.read() as connection:
-            return connection.scalar(query)
+            since = connection.scalar(failed_at)
+            return (
+                connection.scalar(query) if since is None else _value_since(connection, run, metric, metric_agg, since)
+            )
 
     def sent(self, number: int) -> list[str]:
         """The names of the metrics that the trials of a search sent; some of them, when there are many."""
@@ -316,6 +321,15 @@ def _trial_record(row: Row[Any]) -> TrialRecord:
         duration_s=row.run_duration_s,
         message=row.message or ("" if state == State.COMPLETE else row.run_message or ""),
     )
+
+
+def _value_since(connection: Connection, run: int, metric: str, metric_agg: str, since: float) -> float | None:
+    sent = metrics.c
+    of_attempt = (sent.run == run, sent.name == metric, sent.at >= since)
+    aggregates = {"min": func.min(sent.value), "max": func.max(sent.value), "avg": func.avg(sent.value)}
+    if metric_agg in aggregates:
+        return connection.scalar(select(aggregates[metric_agg]).where(*of_attempt))
+    return connection.scalar(select(sent.value).where(*of_attempt).order_by(sent.id.desc()).limit(1))
 
 
 def _summary(connection: Connection, row: Row[Any]) -> SearchSummary:

@@ -20,7 +20,7 @@ from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
 from orchestrator.store.details import DetailStore
-from orchestrator.store.garbage import GarbageStore, refuse_removed
+from orchestrator.store.garbage import GarbageStore, check_sources
 from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
 from orchestrator.store.marks import MarkStore
@@ -120,7 +120,7 @@ class Store(RunReader, DetailStore):
                         source_run=int(source[1]) if source[0] == "runs" else None,
                     )
                 )
-            refuse_removed(connection, number)
+            check_sources(connection, number)
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))
             _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a test holds it to what Alembic says."""
 
 metadata = MetaData()
@@ -71,6 +71,7 @@ runs = Table(
     Column("wish_detail", Text, nullable=False, default="", server_default=text("''")),
     Column("not_before", Float),
     Column("outputs_removed_at", Float),
+    Column("archived_at", Float),
     Index("runs_state", "state", "number"),
     Index("runs_name", "name", "number"),
     Index("runs_held", "number", sqlite_where=text("held")),
@@ -134,6 +135,7 @@ metrics = Table(
     Column("value", Float, nullable=False),
     Column("at", Float, nullable=False),
     Index("metrics_run", "run", "name", "step"),
+    Index("metrics_sent", "run"),
     sqlite_autoincrement=True,
 )
 

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import time
@@ -131,6 +132,8 @@ class Keeper:
         os.dup2(self.log_fd, 1)
         os.dup2(self.log_fd, 2)
         os.umask(0o022)
+        if self.secrets:  # they are in its memory, and a core would be one of its outputs
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         argv = self.request["argv"]
         os.execve(argv[0], argv, {**self.request["env"], **self.secrets})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request
@@ -21,10 +23,20 @@ from orchestrator.records import (
 )
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.spec import to_wire
 from orchestrator.states import Wish
 from orchestrator.wire import read_spec
 
 router = APIRouter()
+
+
+def _array(pages: Iterator[list[MetricRecord]]) -> Iterator[bytes]:
+    between = b"["
+    for page in pages:
+        if page:
+            yield between + b",".join(json.dumps(to_wire(item)).encode() for item in page)
+            between = b","
+    yield b"]" if between == b"," else b"[]"
 
 
 def _hub(request: Request) -> Hub:
@@ -105,8 +117,8 @@ def artifacts(reference: str, verbs: Verbs) -> Response:
 
 @router.get("/runs/{reference}/metrics", response_model=list[MetricRecord])
 def metrics(reference: str, verbs: Verbs, name: str = "") -> Response:
-    """The metrics that a run sent, in order."""
-    return answer(verbs.metrics(reference, name))
+    """The metrics that a run sent, in order; as they are read, for there may be millions."""
+    return StreamingResponse(_array(verbs.metrics(reference, name)), media_type="application/json")
 
 
 @router.get("/runs/{reference}/samples", response_model=list[SampleRecord])
@@ -116,12 +128,17 @@ def samples(reference: str, verbs: Verbs) -> Response:
 
 
 @router.get("/runs/{reference}/log")
-def log(reference: str, verbs: Verbs, lines: Annotated[int | None, Query(ge=0)] = None) -> Response:
-    """The run's own output, byte for byte; only its last `lines` lines when given."""
+def log(
+    reference: str,
+    verbs: Verbs,
+    lines: Annotated[int | None, Query(ge=0)] = None,
+    most_bytes: Annotated[int, Query(ge=1)] = 1 << 62,
+) -> Response:
+    """The run's own output, byte for byte; only its last `lines` lines when given, and `most_bytes` of those."""
     path = verbs.home.log(verbs.store.find(reference))
     end = path.stat().st_size if path.exists() else 0
     headers = {"Spell-Log-End": str(end)}
-    return StreamingResponse(tail(path, lines, end), headers=headers, media_type="application/octet-stream")
+    return StreamingResponse(tail(path, lines, end, most_bytes), headers=headers, media_type="application/octet-stream")
 
 
 @router.get("/runs/{reference}/follow")
