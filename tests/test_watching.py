@@ -42,7 +42,9 @@ def test_the_console_says_why(spell: Spell) -> None:
 
 
 def test_a_condition_that_is_not_met_changes_nothing(spell: Spell) -> None:
-    command = python(SEND, "[send('loss', 1) for _ in range(20_001)]")
+    command = python(
+        SEND, "import time", "[send('loss', 1) for _ in range(20_001)]", "time.sleep(2)"
+    )  # until it was looked at
     run = spell.ended(spell.cast(command, stop_conditions=("loss < 1", "other > 0")), _STOPPED_S)
     assert (run.state, run.reason) == ("complete", "exited_zero")
 
