@@ -33,7 +33,7 @@ from orchestrator.workshop import Workshop
 
 SUMS = "SHA256SUMS"
 _CHUNK_BYTES, _AT_ONCE = 1 << 20, 10_000
-_IGNORED = "*\n!code\n!runtime\n!wheels\n!requirements.txt\n!command.sh\n"
+_IGNORED = "*\n!code\n!runtime\n!wheels\n!requirements.txt\n!ca.pem\n!command.sh\n"
 
 
 @dataclass(frozen=True, slots=True)

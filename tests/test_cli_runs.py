@@ -320,7 +320,8 @@ def test_metrics(spell: Spell) -> None:
     found = spell("metrics", "latest", "loss", "--json").json()
     assert [(item["name"], item["step"], item["value"]) for item in found] == [("loss", 1, 0.5), ("loss", 2, 0.25)]
     nothing = spell("metrics", str(number), "nothing")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "", "This run sent no such metrics.\n")
+    said = f"ERROR: Run {number} did not send the metric 'nothing'.\n       Sent: loss, lr\n"
+    assert (nothing.code, nothing.out, nothing.err) == (1, "", said)
 
 
 # -- a server in trouble ----------------------------------------------------------------------------------------------
