@@ -6,6 +6,7 @@ replaces, in one step (renameat2 with RENAME_EXCHANGE, where there is that).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -73,10 +74,13 @@ class Uploads:
         if present and tree in ("", present.tree):
             return UploadSession("", present)
         _refuse_present(present, replace=replace)
-        self._check_room(size_bytes)
         folder = self._home.incoming / name
+        there = (present.bytes if present else 0) + (_size_of(folder) if folder.exists() else 0)
+        self._check_room(max(0, size_bytes - there))  # what is there is counted already, and goes or is taken
         with self._lock, _told(name):
             self._open.pop(name, None)
+            if folder.exists():
+                os.utime(folder)  # from now on somebody goes on with it
             incoming = Incoming(folder, self._home.upload_dir(name), self._manifest(name) if present else None)
             os.utime(folder)
             _check_free(name, folder, size_bytes - incoming.there_bytes)
@@ -129,9 +133,17 @@ class Uploads:
             upload = UploadRecord(name, tree, len(manifest.entries), size, time.time())
             (incoming.folder / "manifest.json").write_text(manifest.to_json())
             marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
-            (incoming.folder / _MARKER).write_text(json.dumps(marker))
+            beside = incoming.folder / f"{_MARKER}.new"
+            beside.write_text(json.dumps(marker))
+            beside.replace(incoming.folder / _MARKER)
             sync_all(incoming.folder)
-            self.store.publish(upload, lambda: _exchange(incoming.tree, self._home.upload_dir(name)))
+            place = self._home.upload_dir(name)
+            try:
+                self.store.publish(upload, lambda: _exchange(incoming.tree, place))
+            except BaseException:  # the disk is full, say: what was recorded is what lies there
+                if os.path.lexists(place) and place.lstat().st_ino == marker["inode"]:
+                    _exchange(place, incoming.tree)
+                raise
             self._finish(name)
             self._open.pop(name, None)
         return upload
@@ -140,7 +152,8 @@ class Uploads:
         """What is left to do once an upload is where it belongs."""
         folder = self._home.incoming / name
         self._home.upload_dir(name).chmod(0o555)
-        (folder / "manifest.json").replace(self._home.upload_manifest(name))
+        with contextlib.suppress(FileNotFoundError):  # a server was killed right after this
+            (folder / "manifest.json").replace(self._home.upload_manifest(name))
         (folder / _MARKER).unlink()  # from now on it is only what was replaced
         outputs.remove_tree(folder)
 
@@ -154,7 +167,7 @@ class Uploads:
         check_name(name)
         with self._lock, _told(name):
             place, came = self._home.upload_dir(name), self._home.incoming / name
-            if not os.path.lexists(place) and not came.exists():
+            if not os.path.lexists(place) and not came.exists() and not self.store.find(name):
                 raise NotFound(f"There is no upload {name!r}.", "See them with: spell ls uploads")
             trash = self._home.incoming / f"{_TRASH}{uuid.uuid4().hex}"
             self.store.remove(name, lambda: _move_away(place, trash))
@@ -219,11 +232,18 @@ def collect_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[R
     for folder in sorted(home.incoming.iterdir()):
         unused_s = time.time() - folder.stat().st_mtime
         if unused_s >= max(older_than_s, _GONE_ON_WITH_S) and not folder.name.startswith(_TRASH):
-            size_bytes = sum(status.st_blocks * 512 for _, status in outputs.below(folder))
-            found.append(Removed(f"what came of upload {folder.name}", size_bytes, "upload"))
+            found.append(Removed(f"what came of upload {folder.name}", _size_of(folder), "upload"))
             if not dry_run:
-                outputs.remove_tree(folder)
+                trash = (
+                    home.incoming / f"{_TRASH}{uuid.uuid4().hex}"
+                )  # at once: who begins now does not meet half of it
+                folder.rename(trash)
+                outputs.remove_tree(trash)
     return found
+
+
+def _size_of(folder: Path) -> int:
+    return sum(status.st_blocks * 512 for _, status in outputs.below(folder))
 
 
 def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:

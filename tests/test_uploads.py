@@ -11,6 +11,8 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -19,13 +21,18 @@ import pytest
 from conftest import BIN, Spell, wait_for
 from terminal import Terminal
 
-from orchestrator import datatree, manifest, uploading
+from orchestrator import datatree, manifest, outputs, uploading
+from orchestrator import uploads as server_uploads
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
+from orchestrator.home import Home
 from orchestrator.manifest import Entry, Manifest, make
 from orchestrator.packs import MOST_BYTES, pack, unpack
 from orchestrator.records.uploads import UploadNeeds, UploadRecord
 from orchestrator.remote.uploads import Uploads
 from orchestrator.spec import Mount
+from orchestrator.store import Store
+from orchestrator.store.database import Database
+from orchestrator.store.uploads import UploadStore
 
 MIB = 1 << 20
 
@@ -480,8 +487,67 @@ def test_a_server_killed_while_it_publishes(make_spell: Callable[..., Spell], da
 def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -> None:
     announced(spell, "left", read(data).manifest)
     assert leftovers(spell) == ["left"]
+    assert "left" not in spell("gc", "--older-than", "0").out, "somebody may be going on with it"
+    two_hours_ago = time.time() - 7200
+    os.utime(spell.home.incoming / "left", (two_hours_ago, two_hours_ago))
+    assert "what came of upload left" in spell("gc", "--older-than", "0").out
+    assert leftovers(spell) == []
+    announced(spell, "left", read(data).manifest)
     assert spell("rm", "-f", "uploads/left").code == 0
     assert leftovers(spell) == []
+
+
+def test_what_is_not_recorded_does_not_stay(tmp_path: Path) -> None:
+    """The disk is full in the moment of the commit: the files are those of the record that is there."""
+    home = Home(tmp_path)
+    home.create()
+    store = Store(Database(home.database)).uploads
+    is_full = threading.Event()
+
+    class Full(UploadStore):
+        """Fails when its transaction is to be committed."""
+
+        def publish(self, upload: UploadRecord, place: Callable[[], object]) -> None:
+            if not is_full.is_set():
+                return store.publish(upload, place)
+            place()
+            raise DiskFull("The disk is full.")
+
+        def find(self, name: str) -> UploadRecord | None:
+            return store.find(name)
+
+    kept = server_uploads.Uploads(home, Full(store._db))
+
+    def send(text: bytes) -> None:
+        found = make([entry("f", text)])
+        opened = kept.open("name", len(text), found.tree, replace=True)
+        kept.announce("name", opened.session, found)
+        kept.add_pack("name", opened.session, packed(text))
+        kept.publish("name", opened.session, found.tree, replace=True)
+
+    is_full.set()
+    with pytest.raises(DiskFull):
+        send(b"first")
+    assert not (home.uploads / "name").exists()
+    is_full.clear()
+    send(b"first")
+    is_full.set()
+    with pytest.raises(DiskFull):
+        send(b"second")
+    assert (home.uploads / "name" / "f").read_bytes() == b"first"
+    is_full.clear()
+    send(b"second")
+    assert (home.uploads / "name" / "f").read_bytes() == b"second"
+    assert list(home.incoming.iterdir()) == []
+
+
+def test_a_record_without_files_can_be_removed(spell: Spell, data: Path) -> None:
+    assert spell("upload", str(data)).code == 0
+    outputs.remove_tree(spell.home.uploads / "cifar")
+    assert spell("rm", "-f", "uploads/cifar").code == 0
+    with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
+        assert store.execute("SELECT count(*) FROM uploads WHERE name = 'cifar'").fetchone() == (0,)
+    assert spell("rm", "-f", "uploads/cifar").code == 1
 
 
 # -- who means no good ------------------------------------------------------------------------------------------------
