@@ -63,7 +63,7 @@ class Compare:
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
-            "spec": list(_hidden(_differing(_asked(old), _asked(new)))),
+            "spec": [item for item in _hidden(_differing(_asked(old), _asked(new))) if not _is_pinned(item)],
             "environment": list(_differing(_environment(old), _environment(new))),
             "result": list(_differing(_result(old), _result(new))),
         }
@@ -153,6 +153,11 @@ def _differing(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> 
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name):
             yield ChangeRecord(name, old.get(name), new.get(name))
+
+
+def _is_pinned(item: ChangeRecord) -> bool:
+    """Whether only one of two runs was asked for what both may have had all the same, as reruns are: see `environment`."""
+    return item.name in ("executor", "image") and None in (item.before, item.after)
 
 
 def _hidden(changes: Iterator[ChangeRecord]) -> Iterator[ChangeRecord]:

@@ -167,3 +167,11 @@ def test_colours_only_on_a_terminal(spell: Spell) -> None:
     assert process.wait(30) == 0
     assert b"command: \x1b[31mecho 1\x1b[0m" in os.read(leader, 1 << 16)
     os.close(leader)
+
+
+def test_a_rerun_is_the_same(spell: Spell) -> None:
+    """What it was pinned to is what the first one had."""
+    first = spell.run("echo out > out.txt").number
+    again = spell("rerun", str(first)).number
+    done = spell("diff", str(first), str(again), "--exit-code")
+    assert (done.code, "executor" in done.out) == (0, False), done.out
