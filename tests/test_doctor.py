@@ -237,7 +237,7 @@ def test_one_asks_an_engine_that_hangs_and_nobody_waits_for_it(tmp_path: Path) -
 
 def test_an_engine_that_is_started_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "_usual_places", lambda env: [Path(env["HOME"], "sock")])
-    monkeypatch.setattr(find, "answers", lambda host: host == f"unix://{tmp_path}/sock")
+    monkeypatch.setattr(find, "answers", lambda host, _limit_s: host == f"unix://{tmp_path}/sock")
     engine = Engine(Home(tmp_path), env={"HOME": str(tmp_path)})
     assert engine.lacks() == "No Docker engine was found."
     (tmp_path / "sock").touch()
@@ -249,7 +249,7 @@ def test_an_engine_that_is_started_later_is_found(tmp_path: Path, monkeypatch: p
 def test_what_is_known_of_an_engine_that_does_not_answer_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "answers", lambda _host: answers)
+    monkeypatch.setattr(find, "answers", lambda _host, _limit_s: answers)
     engine = Engine(Home(tmp_path), "unix:///the/engine")
     engine.__dict__ |= {"api": Told({}), "info": {"ID": "old"}}
     for answers, known in ((True, True), (False, False)):

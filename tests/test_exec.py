@@ -332,10 +332,10 @@ def test_runs_that_have_no_container_now(home: Spell) -> None:
     ended = home.run("true", machine_type="small").number
     done = home("exec", str(ended), "true")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"ERROR: Run {ended} is not running: its state is complete.\n")
+    assert done.err.startswith(f"ERROR: Run {ended} is not running: it is complete.\n")
     assert home("exec", "4711", "true").err.startswith("ERROR: There is no run '4711'.")
     waiting = home.cast("true", machine_type="whole")
-    assert "its state is machine_requested" in home("exec", str(waiting)).err
+    assert "it is queued" in home("exec", str(waiting)).err
     home.client.kill(str(waiting))
 
 

@@ -49,7 +49,7 @@ def check(spell: Spell) -> None:
     spell.ended(busy)
     done = spell("stats", str(quiet), str(busy))
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"ERROR: Run {busy} is not running: its state is killed.\n")
+    assert done.err.startswith(f"ERROR: Run {busy} is not running: it is killed.\n")
 
 
 def test_of_processes(make_spell: Callable[..., Spell]) -> None:
