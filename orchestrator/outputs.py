@@ -33,6 +33,7 @@ __all__ = [
     "remove_tree",
     "save",
     "sha256",
+    "sizes_below",
 ]
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
@@ -244,6 +245,19 @@ def below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(path)
             yield path, entry.stat(follow_symlinks=False)
+
+
+def sizes_below(root: Path) -> Iterator[os.stat_result]:
+    """What is known of every file below a folder, for whoever adds up sizes: what vanishes meanwhile is left out."""
+    todo = [str(root)]
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    else:
+                        yield entry.stat(follow_symlinks=False)
 
 
 def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False, *, durably: bool = False) -> str | None:

@@ -6,10 +6,8 @@ that at its next start (`finish`), and nobody can mount them meanwhile.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
 import uuid
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
@@ -38,7 +36,7 @@ class Sizes:
     def taken(self, folder: Path) -> int:
         """What a folder takes more than all that were asked about before, in bytes."""
         size_bytes = 0
-        for info in _files(folder):
+        for info in outputs.sizes_below(folder):
             if (info.st_dev, info.st_ino) not in self._seen:
                 self._seen.add((info.st_dev, info.st_ino))
                 size_bytes += info.st_blocks * 512
@@ -47,18 +45,11 @@ class Sizes:
     def given_back(self, folder: Path) -> int:
         """What a folder gives back that goes now, in bytes: a file counts when the last of its names goes."""
         size_bytes = 0
-        for info in _files(folder):
+        for info in outputs.sizes_below(folder):
             gone = self._gone[info.st_dev, info.st_ino] = self._gone.get((info.st_dev, info.st_ino), 0) + 1
             if gone >= info.st_nlink:
                 size_bytes += info.st_blocks * 512
         return size_bytes
-
-
-def _files(folder: Path) -> Iterator[os.stat_result]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                yield os.lstat(os.path.join(place, name))
 
 
 def collect_outputs(shop: Workshop, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[Removed]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator import outputs
 from orchestrator.collect import limit_environments
 from orchestrator.errors import DiskFull
 from orchestrator.records import CheckRecord
@@ -165,17 +165,12 @@ class Room:
     def _bytes(self, counted: set[tuple[int, int]], *folders: Path) -> int:
         size_bytes = 0
         for top in folders:
-            for folder, _, names in os.walk(top):
+            for info in outputs.sizes_below(top):
                 if self._closing.is_set():
                     return size_bytes
-                for name in names:
-                    try:
-                        info = os.lstat(os.path.join(folder, name))
-                    except OSError:  # gone meanwhile
-                        continue
-                    if (info.st_dev, info.st_ino) not in counted:
-                        counted.add((info.st_dev, info.st_ino))
-                        size_bytes += info.st_blocks * 512
+                if (info.st_dev, info.st_ino) not in counted:
+                    counted.add((info.st_dev, info.st_ino))
+                    size_bytes += info.st_blocks * 512
         return size_bytes
 
 

@@ -85,8 +85,7 @@ class Searches:
         try:
             search = self._spec(stored)
         except SpellError as error:
-            self._give_up(stored, error)
-            return False
+            return self._give_up(stored, error)
         ended = [trial for trial in stored.running if trial.run_state in FINAL]
         for trial in ended:
             self._settle(stored, search, trial)
@@ -102,16 +101,17 @@ class Searches:
             self._specs.pop(stored.number, None)
         return False
 
-    def _give_up(self, stored: StoredSearch, error: SpellError) -> None:
-        """End a search that this version cannot read, once none of its trials runs."""
+    def _give_up(self, stored: StoredSearch, error: SpellError) -> bool:
+        """End a search that this version cannot read, once none of its trials runs. Returns as `_lead`."""
         words = f"This version cannot read what was asked: {error.message}"
-        for trial in stored.running:
-            if trial.run_state in FINAL:
-                self.store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
+        ended = [trial for trial in stored.running if trial.run_state in FINAL]
+        for trial in ended:
+            self.store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
         if stored.wish:
             self._end_runs(stored, stored.wish)
         if not stored.running:
             self.store.end(stored.number, words)
+        return bool(ended)
 
     def _spec(self, stored: StoredSearch) -> SearchSpec:
         """What was asked; it never changes, and to check it takes long where there are many values."""

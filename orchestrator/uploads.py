@@ -243,7 +243,7 @@ def collect_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[R
 
 
 def _size_of(folder: Path) -> int:
-    return sum(status.st_blocks * 512 for _, status in outputs.below(folder))
+    return sum(status.st_blocks * 512 for status in outputs.sizes_below(folder))
 
 
 def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:

@@ -145,9 +145,13 @@ def test_what_is_typed_wrong_casts_nothing(shared: Spell, words: list[str], code
 
 
 def test_values_go_into_the_command_as_they_stand(shared: Spell) -> None:
-    done = shared("hyper", "grid", "--json-param", 'x=["a,b", 2.50, true]', "--json", "echo :x:")
+    done = shared(
+        "hyper", "grid", "--json-param", 'x=["a,b", 2.50, true, [1, 2.0], {"a": [3, "b"]}]', "--json", "echo ':x:'"
+    )
     assert done.code == 0, done
-    assert [trial["params"]["x"] for trial in done.json()["trials"]] == ["a,b", "2.50", "true"]
+    values = ["a,b", "2.50", "true", "[1,2.0]", '{"a":[3,"b"]}']
+    assert [trial["params"]["x"] for trial in done.json()["trials"]] == values
+    assert "Space     x=a,b,2.50,true" in shared("hyper", "info", "latest").out
     run = done.json()["trials"][0]["run"]
     assert shared.log(run) == b"a,b\n"
     assert "grid" in shared("hyper", "list").out

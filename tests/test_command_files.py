@@ -58,7 +58,9 @@ def test_what_is_typed_wins(spell: Spell, tmp_path: Path) -> None:
         ("force: perhaps\n", 2, "'perhaps' is not a valid boolean"),
         ("pip: 'a \"b'\n", 3, "pip: No closing quotation."),
         ("name: a\nNAME: b\n", 3, "NAME stands there twice."),
-        ("a: b: c\n", 3, "mapping values are not allowed here"),
+        ("a: b: c\n", 3, "wrong.yaml, line 1: mapping values are not allowed here"),
+        ("pip: {six: 1.16}\n", 3, "pip: takes a list of values, each a word or text."),
+        ("pip: [[six]]\n", 3, "pip: takes a list of values, each a word or text."),
         ("from-file: x\n", 2, "from-file: run has no such option."),
     ],
 )
@@ -75,3 +77,15 @@ def test_files_that_cannot_be_used(spell: Spell, tmp_path: Path) -> None:
     done = spell("run", "--save-command", str(tmp_path / "none" / "x.yaml"), "true")
     assert (done.code, "x.yaml cannot be written: No such file" in done.err) == (3, True), done
     assert "Casting" not in done.out
+
+
+def test_another_file_is_not_overwritten(spell: Spell, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("print('mine')\n")
+    done = spell("run", "--save-command", str(script), "true")
+    assert (done.code, "was not written by --save-command" in done.err) == (2, True), done
+    assert script.read_text() == "print('mine')\n"
+    saved = tmp_path / "saved.yaml"
+    for word in ("one", "two"):
+        assert spell("run", "--save-command", str(saved), f"echo {word}").code == 0
+    assert yaml.safe_load(saved.read_text()) == {"command": ["echo two"]}

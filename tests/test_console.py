@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -386,3 +389,14 @@ def test_socket_of_home_does_not_depend_on_tmpdir(tmp_path: Path, monkeypatch: p
     before = home.socket
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert home.socket == before
+
+
+def test_interrupt_at_any_moment_of_the_start_shows_no_traceback(spell: Spell) -> None:
+    spell("ps")
+    for wait_s in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
+        process = spell.popen("ps")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert b"click" not in said, (wait_s, said)  # before that, it is the interpreter itself that starts

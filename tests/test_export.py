@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Spell, git, wait_for
+from conftest import BIN, Spell, git, wait_for
 from engines import TEST_IMAGE, go_without
 from wheels import make_wheel
 
@@ -214,3 +214,36 @@ def test_the_dockerfile_runs_it(docker_spell: Spell, repo: Path, tmp_path: Path,
 def _words(said: bytes) -> list[bytes]:
     """What was said, but for the home that the shell filled in."""
     return re.sub(rb"from a wheel \S+", b"from a wheel ~", said).split()
+
+
+def test_wheels_of_find_links_come_along(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    """No index has them, and an exported run is to be built anywhere."""
+    make_wheel(tmp_path / "wheels", "linked", "1.0+mine")
+    spell = make_spell(PIP_FIND_LINKS=str(tmp_path / "wheels"), PIP_NO_INDEX="1")
+    assert spell("run", "-f", "--pip", "linked", "python -c 'import linked'").code == 0
+    assert spell("export", "1", "-o", str(tmp_path / "it")).code == 0
+    assert files_of(tmp_path / "it" / "wheels") == {"linked-1.0+mine-py3-none-any.whl"}
+    lines = (tmp_path / "it" / "requirements.txt").read_text().splitlines()
+    assert lines == ["--find-links wheels", "--no-index", "linked==1.0+mine"]
+    (tmp_path / "wheels" / "linked-1.0+mine-py3-none-any.whl").unlink()
+    done = spell("export", "1", "-o", str(tmp_path / "again"))
+    assert done.code == 0 and "linked==1.0+mine is a build that PyPI does not have" in done.err
+
+
+def test_folders_with_names_of_any_letters(spell: Spell, repo: Path, tmp_path: Path) -> None:
+    folder = repo / "sub dir" / "üx"
+    folder.mkdir(parents=True)
+    (folder / "go.py").write_text("print('went')\n")
+    git(repo, "add", ".")
+    number = spell("run", "-f", "python go.py", cwd=folder).number
+    assert spell("export", str(number), "-o", str(tmp_path / "it")).code == 0
+    assert 'WORKDIR "/spell/sub dir/üx"' in (tmp_path / "it" / "Dockerfile").read_text()
+    again = re.search(r"^With spell: `(.*)`", (tmp_path / "it" / "README.md").read_text(), re.MULTILINE)
+    assert again
+    identity = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "user.email", "GIT_CONFIG_VALUE_0": "a@example.org",
+                "GIT_CONFIG_KEY_1": "user.name", "GIT_CONFIG_VALUE_1": "A"}  # fmt: skip
+    env = {**os.environ, **spell.env, **identity, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    words = again[1].replace("spell run", "spell run -f")
+    done = subprocess.run(words, shell=True, cwd=tmp_path / "it", env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "\nwent\n" in done.stdout, done
+    assert spell("export", "latest", "-o", str(tmp_path / "it.zip")).code == 2

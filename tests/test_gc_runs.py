@@ -211,3 +211,11 @@ def test_killed_in_the_middle(make_spell: Callable[..., Spell]) -> None:
     assert spell("ps").code == 0
     assert not spell.home.run_dir(first.number).exists() and not list(spell.home.removed.iterdir())
     assert spell("cat", f"runs/{second.number}/data").out == "2\n"
+
+
+def test_outputs_as_deep_as_a_run_likes(spell: Spell) -> None:
+    deep = "python3 -c \"import os; [(os.mkdir('d'), os.chdir('d')) for _ in range(1200)]; open('f', 'w').write('x')\""
+    run = make(spell, deep)
+    archive(spell, run)
+    assert removed(spell) == [f"outputs of run {run.number}"]
+    assert not spell.home.run_dir(run.number).exists()

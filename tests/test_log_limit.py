@@ -53,6 +53,15 @@ def test_f23_a_log_that_grows_too_long_loses_its_middle(spell: Spell) -> None:
     check(spell, run.number, 2_000_000)
 
 
+def test_f23_times_after_what_is_not_kept(spell: Spell) -> None:
+    """Lines behind the hole have their own times, not those of what was there."""
+    flood = FLOOD.replace("{lines}", "500000")
+    number = spell.run(f"{flood}\nsleep 3; echo the last").number
+    shown = spell("logs", "-t", str(number)).out.splitlines()
+    assert shown[-1].endswith(" the last")
+    assert shown[-1] == spell("logs", "-t", "-n", "1", str(number)).out.strip()
+
+
 def test_f23_while_it_is_written_it_takes_little_room(spell: Spell) -> None:
     number = spell.cast("yes spell & sleep 1000")
     most = 0

@@ -25,6 +25,8 @@ def test_no_run_is_cast_when_the_disk_has_too_little(make_spell: Callable[..., S
     told = spell("run", "true")
     assert told.code == 1 and " left; no run is cast" in told.err and "spell gc" in told.err, told
     assert spell.client.runs() == []
+    (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]
+    assert (found["status"], "free_gb" in found["text"]) == ("fail", True)
 
 
 def test_nothing_is_taken_in_when_the_home_takes_too_much(make_spell: Callable[..., Spell], tmp_path: Path) -> None:

@@ -81,9 +81,11 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error.to_wire(), status_code=error.http_status)
 
 
-async def _answer_not_text(_request: Request, _error: Exception) -> JSONResponse:
-    error = InvalidConfig("What was sent holds text that is not UTF-8.")
-    return JSONResponse(error.to_wire(), status_code=error.http_status)
+async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:
+    if request.method == "GET":  # nothing was sent: it is our own
+        return await _answer_crash(request, error)
+    refusal = InvalidConfig("What was sent holds text that is not UTF-8.")
+    return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
 
 
 async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
