@@ -25,7 +25,6 @@ from orchestrator import outputs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest, actual, joined, printable
 from orchestrator.records.uploads import UploadNeeds
-from orchestrator.store.blobs import sync_all
 
 _HASHED_AT_ONCE = 4
 _MODES = {EXECUTABLE: 0o555}
@@ -62,7 +61,7 @@ class Incoming:
         for attempt in self.tree.parent.iterdir():
             if attempt != self.tree:
                 self._look(attempt)
-        self._lock, self._appending, self._flushing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._lock, self._appending = threading.Lock(), threading.Lock()
         self.turn = threading.Lock()
         self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
         self._paths: set[str] = set()
@@ -189,14 +188,6 @@ class Incoming:
                 else:
                     _write(self._place(entry), data, _MODES.get(entry.mode, _MODE), is_mode_kept=self._is_mode_kept)
             done += len(entries)
-
-    def flush(self) -> None:
-        """See that what came is on the disk, unless somebody does: while others add, and less is left for the end."""
-        if self._flushing.acquire(blocking=False):
-            try:
-                sync_all(self.folder)
-            finally:
-                self._flushing.release()
 
     def _after(self, digest: str, done: int) -> list[Entry]:
         """The entries of a digest after so many; when there are none, it is there, and who comes later takes it."""

@@ -101,12 +101,10 @@ class Uploads:
     def add_pack(self, name: str, session: str, body: bytes) -> None:
         """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
         incoming = self._incoming(name, session)
-        with _told(name):
-            with incoming.turn:
-                for digest, data in unpack(body):
-                    incoming.add(digest, data)
-                os.utime(incoming.folder)
-            incoming.flush()
+        with _told(name), incoming.turn:
+            for digest, data in unpack(body):
+                incoming.add(digest, data)
+            os.utime(incoming.folder)
 
     def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
         """Keep a part of a big file. Raises as `add_pack`, and as `Incoming.append`."""

@@ -439,3 +439,8 @@ def test_names_that_differ_beyond_ascii_are_two(spell: Spell) -> None:
     with pytest.raises(Conflict):
         projects.edit("Ärger", "ärger")
     assert projects.edit("ärger", "äRGER").name == "äRGER"
+
+
+def test_a_link_that_is_typed_the_wrong_way_round_is_told(spell: Spell) -> None:
+    done = spell("link", "runs/1/model", "best")
+    assert done.code == 2 and "Like this: spell link best runs/1/model" in done.err, done

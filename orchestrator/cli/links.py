@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
-from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.naming import check_alias
 from orchestrator.records.links import LinkRecord
 from orchestrator.remote.links import Links
@@ -23,6 +23,8 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 def link(alias: str, resource: str, force: bool, json_: bool) -> None:
     """Give RESOURCE the name ALIAS, for wherever a resource is meant. ALIAS alone: where it leads. Nothing: all links."""
+    if resource and "/" in alias and "/" not in resource:
+        raise UsageError("The name comes first.", f"Like this: spell link {resource} {alias}")
     with connect() as client:
         links = Links(client.transport)
         if resource:
