@@ -245,7 +245,7 @@ class Client:
         asked = {"lines": lines, "most_bytes": most_bytes}
         query = {name: value for name, value in asked.items() if value is not None}
         response = self._stream("GET", f"/runs/{quote(reference)}/log", params=query)
-        return chunks(response), int(response.headers["Spell-Log-End"])
+        return chunks(response), int(response.headers["spell-log-end"])
 
     def follow(self, reference: str, position: str = "", deadline: float | None = None) -> Iterator[Followed]:
         """Everything that a run does, in order, from a position on, until it has ended.
@@ -303,7 +303,7 @@ class Client:
     def download(self, resource: str) -> tuple[str, int, Iterator[bytes]]:
         """What it is (`file`, `executable`: its bytes follow; `folder`: a tar stream), the size in bytes, the chunks."""
         response = self._stream("GET", f"/files/{quote_path(resource)}")
-        return response.headers["Spell-Kind"], int(response.headers["Spell-Total-Bytes"]), chunks(response)
+        return response.headers["spell-kind"], int(response.headers["spell-total-bytes"]), chunks(response)
 
     def blob(self, digest: str) -> bytes:
         """The content of a blob, such as the diff of a run's code."""

@@ -5,13 +5,12 @@ no answer within the limit      ServerUnavailable: it hangs
 the connection is lost          ServerUnavailable
 an answer of 4xx or 5xx         the error that it carries
 
-The standard library speaks HTTP: other clients take longer to load than most commands to run (docs/adr/0008).
+h11 speaks HTTP: whole clients take longer to load than most commands to run (docs/adr/0008).
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import select
 import socket
@@ -20,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import h11
+
 from orchestrator import __version__
 from orchestrator.errors import InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
 from orchestrator.home import Home
@@ -27,49 +28,108 @@ from orchestrator.launch import ensure_server
 from orchestrator.records import API_VERSION
 
 CHUNK_BYTES = 1 << 20
+_RECEIVED_BYTES = 256 << 10
+_BAD_REQUEST, _NO_CONTENT = 400, 204
 _READ_LIMIT_S = 60.0
 _CONNECT_LIMIT_S = 5
 _HEADERS = {"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"}
+
+_Content = bytes | Iterable[bytes] | None
 
 
 class _Nobody(Exception):
     """Nobody listens on the socket."""
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection to a Unix socket."""
+class _Lost(Exception):
+    """The connection ended, or spoke no HTTP, before all was said."""
 
-    def __init__(self, home: Home) -> None:
-        super().__init__("spell")
-        self._home = home
-        self.read_limit_s = _READ_LIMIT_S
 
-    def connect(self) -> None:
-        """Called by `request` where there is no connection yet."""
-        self._home.check_socket()
-        made = socket.socket(socket.AF_UNIX)
+class _Connection:
+    """A connection to a Unix socket: requests, one after the other, each of which is answered before the next."""
+
+    def __init__(self, home: Home, read_limit_s: float) -> None:
+        home.check_socket()
+        self._http = h11.Connection(h11.CLIENT)
+        self._socket = socket.socket(socket.AF_UNIX)
         try:
             # While many connect at once, this call has to wait for its turn; without a limit of its own it would fail.
             limit = struct.pack("ll", _CONNECT_LIMIT_S, 0)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            made.connect(str(self._home.socket))
-            made.settimeout(self.read_limit_s)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._socket.connect(str(home.socket))
+            self._socket.settimeout(read_limit_s)
         except BlockingIOError as error:
-            made.close()
+            self._socket.close()
             raise TimeoutError from error
         except OSError as error:
-            made.close()
+            self._socket.close()
             raise _Nobody from error
-        self.sock = made
 
-    def prepare(self, read_limit_s: float) -> None:
-        """Make ready for the next request; of a connection that the server has closed by now, make a new one."""
-        self.read_limit_s = read_limit_s
-        if self.sock:
-            if select.select([self.sock], [], [], 0)[0]:
-                self.close()
-            else:
-                self.sock.settimeout(read_limit_s)
+    def close(self) -> None:
+        self._socket.close()
+
+    def is_usable(self, read_limit_s: float) -> bool:
+        """Make ready for another request; no when the server has closed it by now."""
+        self._socket.settimeout(read_limit_s)
+        return not select.select([self._socket], [], [], 0)[0]
+
+    def request(self, method: str, target: str, content: _Content, headers: Mapping[str, str]) -> None:
+        """Send a request, all of it.
+
+        Raises:
+            OSError: the server does not take it. It may have said why.
+        """
+        if isinstance(content, bytes):
+            length = {"Content-Length": str(len(content))}
+        elif content is None:
+            length = {}
+        else:
+            length = {"Transfer-Encoding": "chunked"}
+        head = {"Host": "spell", **headers, **length}
+        self._send(h11.Request(method=method, target=target, headers=list(head.items())))
+        for chunk in [content] if isinstance(content, bytes) else content or ():
+            self._send(h11.Data(data=chunk))
+        self._send(h11.EndOfMessage())
+
+    def _send(self, event: h11.Event) -> None:
+        for data in self._http.send_with_data_passthrough(event) or ():
+            self._socket.sendall(data)
+
+    def response(self) -> h11.Response:
+        """The head of the answer.
+
+        Raises:
+            OSError, _Lost: when there is none.
+        """
+        while not isinstance(event := self._next(), h11.Response):
+            pass  # what a proxy says meanwhile
+        is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in event.headers)
+        if not is_framed and event.status_code != _NO_CONTENT:  # spelld always says: its headers were cut off
+            raise _Lost
+        return event
+
+    def body(self) -> bytes:
+        """The next bytes of the answer's body, as soon as there are some; nothing at its end. Raises as `response`."""
+        event = self._next()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    def _next(self) -> h11.Event:
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                self._http.receive_data(self._socket.recv(_RECEIVED_BYTES))
+        except h11.RemoteProtocolError as error:
+            raise _Lost(str(error)) from error
+        if isinstance(event, h11.ConnectionClosed):
+            raise _Lost
+        assert isinstance(event, h11.Event)
+        return event
+
+    def is_kept(self) -> bool:
+        """Whether it may be used again, when an answer was read to its end: both sides have said all, and want that."""
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
 
 
 class Answer:
@@ -77,33 +137,31 @@ class Answer:
 
     Attributes:
         status_code: of HTTP.
-        headers: by name, in any case.
+        headers: by name, in small letters.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, connection: _Connection, idle: list[_Connection]) -> None:
-        self.status_code, self.headers = response.status, response.headers
-        self._response, self._connection, self._idle = response, connection, idle
+    def __init__(self, connection: _Connection, idle: list[_Connection]) -> None:
+        response = connection.response()
+        self.status_code = response.status_code
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+        self._connection, self._idle = connection, idle
         self._over = False
 
     def read(self) -> bytes:
         """The next bytes of the body, as soon as there are some; nothing at its end.
 
         Raises:
-            OSError, HTTPException: when the connection is lost before that.
+            OSError, _Lost: when the connection is lost before that.
         """
         if self._over:
             return b""
-        chunk = self._response.read1(CHUNK_BYTES)
-        if not chunk and self._response.length:
-            raise http.client.IncompleteRead(b"", self._response.length)
-        if not chunk or self._response.length == 0:
-            self._over = True
+        chunk = self._connection.body()
+        self._over = not chunk
         return chunk
 
     def close(self) -> None:
         """Let go of it. A connection whose answer was read to its end is used again."""
-        self._response.close()
-        if self._over and not self._response.will_close:
+        if self._over and self._connection.is_kept():
             self._idle.append(self._connection)
         else:
             self._connection.close()
@@ -169,28 +227,30 @@ class Transport:
                     raise
                 ensure_server(self.home)
                 answer = self._send(method, target, content, headers, read_limit_s)
-            if answer.status_code >= http.client.BAD_REQUEST:
+            if answer.status_code >= _BAD_REQUEST:
                 with contextlib.closing(answer):
                     raise _refusal(answer)
         return answer
 
-    def _send(self, method: str, target: str, content: Any, headers: Mapping[str, str], read_limit_s: float) -> Answer:
+    def _send(
+        self, method: str, target: str, content: _Content, headers: Mapping[str, str], read_limit_s: float
+    ) -> Answer:
+        connection = self._connection(read_limit_s)
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = _Connection(self.home)
-        try:
-            connection.prepare(read_limit_s)
             # A server that refuses what it is being sent answers and hangs up: its answer says why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, content, headers)
-            response = connection.getresponse()
-            if response.length is None and not response.chunked:  # spelld always says: its headers were cut off
-                raise http.client.IncompleteRead(b"")
-            return Answer(response, connection, self._idle)
+            return Answer(connection, self._idle)
         except BaseException:
             connection.close()
             raise
+
+    def _connection(self, read_limit_s: float) -> _Connection:
+        with contextlib.suppress(IndexError):
+            while not (idle := self._idle.pop()).is_usable(read_limit_s):
+                idle.close()
+            return idle
+        return _Connection(self.home, read_limit_s)
 
 
 def chunks(answer: Answer) -> Iterator[bytes]:
@@ -271,7 +331,7 @@ def _mapped(home: Home | None) -> Iterator[None]:
         raise ServerUnavailable(f"No server serves {root}.", "Start it: spell server start") from None
     except TimeoutError as error:
         raise ServerUnavailable("The server does not answer.", "See: spell server logs") from error
-    except (ConnectionError, http.client.HTTPException) as error:
+    except (ConnectionError, _Lost) as error:
         raise ServerUnavailable(
             f"The connection to the server was lost: {error or type(error).__name__}.", "See: spell server logs"
         ) from error

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from orchestrator.cli import show
 from orchestrator.cli.spinner import Spinner, TerminalSpinner
-from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Followed
 from orchestrator.records import EventRecord, RunSummary
 from orchestrator.states import FINAL, State
+
+if TYPE_CHECKING:
+    from orchestrator.cli.timestamps import Stamper
 
 _TITLES = {
     State.MACHINE_REQUESTED: "Machine_Requested",

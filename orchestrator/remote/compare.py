@@ -81,5 +81,5 @@ class Comparisons:
         answer = self._transport.stream("GET", path, params=query, read_limit_s=_LIMIT_S)
         told = answer.headers
         return Exported(
-            int(told["Spell-Run"]), int(told["Spell-Total-Bytes"]), json.loads(told["Spell-Warnings"]), chunks(answer)
+            int(told["spell-run"]), int(told["spell-total-bytes"]), json.loads(told["spell-warnings"]), chunks(answer)
         )

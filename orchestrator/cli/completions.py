@@ -1,0 +1,92 @@
+"""What a shell completes: runs, states, labels, searches, machine types and resources, as the server of the home has
+them. A server is never started for it, and an error is nothing to complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from orchestrator.client import Client, connect
+from orchestrator.errors import SpellError
+from orchestrator.remote.links import Links
+from orchestrator.remote.projects import Projects
+from orchestrator.remote.searches import Searches
+from orchestrator.remote.secrets import Secrets
+from orchestrator.states import State
+
+_RUNS = 100
+
+
+def ask(find: Callable[[Client, str], Iterator[tuple[str, str]]], incomplete: str) -> dict[str, str]:
+    """What one of the functions below finds for what is typed so far: words, and a help for each."""
+    try:
+        with connect(start=False) as client:
+            return dict(find(client, incomplete))
+    except SpellError:
+        return {}
+
+
+def runs(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers and names, newest first."""
+    for item in reversed(client.runs(limit=_RUNS)):
+        words = " ".join(f"{item.state}: {item.command}".split())
+        yield str(item.number), words
+        if item.name:
+            yield item.name, words
+    yield "latest", "the newest run"
+
+
+def names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names alone."""
+    for item in reversed(client.runs(limit=_RUNS)):
+        if item.name:
+            yield item.name, item.description
+
+
+def labels(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Labels of runs."""
+    for item in reversed(client.runs(limit=_RUNS)):
+        yield from ((label, "") for label in item.labels)
+
+
+def searches(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers of searches, newest first."""
+    for item in reversed(Searches(client.transport).list(limit=_RUNS)):
+        yield str(item.number), " ".join(f"{item.kind}, {item.state}: {item.command}".split())
+    yield "latest", "the newest search"
+
+
+def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """What runs can ask for."""
+    for item in client.machine_types():
+        yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
+
+
+def resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Paths of outputs and uploads, a folder at a time."""
+    folder = incomplete.rpartition("/")[0]
+    for item in client.ls(folder):
+        path = f"{folder}/{item.path}" if folder else item.path
+        yield path + "/" * item.is_dir, ""
+
+
+def secrets(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of secrets."""
+    for item in Secrets(client.transport).list():
+        yield item.name, ""
+
+
+def projects(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of projects."""
+    for item in Projects(client.transport).list():
+        yield item.name, item.description
+
+
+def links(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names that resources were given."""
+    for item in Links(client.transport).list():
+        yield item.alias, item.resource
+
+
+def states(_client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """The states that `ps --state` takes."""
+    yield from ((word, "") for word in ("active", "queued", *State))
