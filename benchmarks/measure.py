@@ -18,7 +18,7 @@ import psutil
 
 from orchestrator.client import Client
 from orchestrator.home import Home
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec
 
 BIN = Path(sys.executable).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from benchmarks.measure import Bench, Row, medians
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import Mount, RunSpec
 
 _BURST = 500

@@ -16,7 +16,7 @@ from orchestrator.environments import Base, Container, ImageRequest, Images
 from orchestrator.environments.image_bake import check_tag
 from orchestrator.environments.leftovers import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
-from orchestrator.records import ImageRecord
+from orchestrator.records.images import ImageRecord
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.workshop import Workshop
 

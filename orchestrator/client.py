@@ -14,52 +14,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, Self
 
-from orchestrator.errors import ServerUnavailable, SnapshotMissing
+from orchestrator.errors import ServerUnavailable
 from orchestrator.errors import from_wire as error_from_wire
 from orchestrator.home import Home, default_home
-from orchestrator.manifest import Manifest
-from orchestrator.packs import SMALL_BYTES, grouped, pack
-from orchestrator.records import (
-    ArtifactRecord,
+from orchestrator.records import from_wire as record
+from orchestrator.records.casting import CastRecord
+from orchestrator.records.files import ArtifactRecord, FileRecord
+from orchestrator.records.garbage import CollectedRecord, CollectionRecord
+from orchestrator.records.images import ImageRecord
+from orchestrator.records.machines import CheckRecord, MachineRecord, ServerRecord
+from orchestrator.records.runs import (
     AttemptRecord,
-    CastRecord,
-    CheckRecord,
-    CollectedRecord,
-    CollectionRecord,
     EventRecord,
-    FileRecord,
-    ImageRecord,
-    MachineRecord,
     MetricRecord,
     RunRecord,
     RunSummary,
     SampleRecord,
-    ServerRecord,
     StatRecord,
 )
-from orchestrator.records import from_wire as record
+from orchestrator.remote.casts import CapturedCode, Casts
 from orchestrator.remote_session import RemoteSession
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.states import FINAL
-from orchestrator.transport import CHUNK_BYTES, Transport, chunks, lines, quote, quote_path
+from orchestrator.transport import Transport, chunks, lines, quote, quote_path
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
 _RETRY_S = 0.1
 _GIVE_UP_S = 60.0
 _BAKE_LIMIT_S = 3600.0
 _EXAMINATION_LIMIT_S, _COLLECTION_LIMIT_S = 12.0, 3600.0
-
-
-class CapturedCode(Protocol):
-    """What `snapshot` makes: a manifest, and how to read its blobs."""
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def open_blob(self, digest: str) -> BinaryIO:
-        """The content of one blob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,47 +93,16 @@ class Client:
     # -- runs ---------------------------------------------------------------------------------------------------
 
     def cast(self, spec: RunSpec, code: CapturedCode | None = None, *, reuse: bool = False) -> CastRecord:
-        """Cast a run. The code is sent only as far as the server lacks it.
-
-        Args:
-            reuse: take an identical run that is complete, where there is one.
-
-        Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
-        """
-        body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
-        try:
-            return record(CastRecord, self._call("POST", "/runs", json=body, params=query))
-        except SnapshotMissing:
-            if code is None or spec.code is None:
-                raise
-        self.send(code, spec.code.diff)
-        return record(CastRecord, self._call("POST", "/runs", json=body, params=query))
+        """Cast a run; see `Casts.cast`."""
+        return Casts(self.transport).cast(spec, code, reuse=reuse)
 
     def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
-        """Cast a run again: same code, package versions, image and mounts.
-
-        Args:
-            changes: fields of a spec, as JSON values: a mapping or list adds to what the run has, another value replaces.
-
-        Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
-        """
-        return record(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
+        """Cast a run again; see `Casts.rerun`."""
+        return Casts(self.transport).rerun(reference, changes)
 
     def send(self, code: CapturedCode, diff: str) -> None:
-        """Send code as far as the server lacks it; `diff` is the digest of its difference to the commit, or empty."""
-        manifest = code.manifest.to_json()
-        missing = self._call("POST", "/trees", content=manifest)
-        sizes = {entry.digest: entry.size for entry in code.manifest.entries}
-        big = [digest for digest in missing if sizes.get(digest, SMALL_BYTES) >= SMALL_BYTES]
-        for group in grouped((digest, sizes[digest]) for digest in sorted(set(missing) - set(big))):
-            self._call("POST", "/blobs", content=pack((digest, _whole(code, digest)) for digest in group))
-        for digest in [*big, *([diff] if diff else [])]:
-            with code.open_blob(digest) as blob:
-                self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
-        if missing:
-            self._call("POST", "/trees", content=manifest)
+        """Send code as far as the server lacks it; see `Casts.send`."""
+        Casts(self.transport).send(code, diff)
 
     def runs(
         self,
@@ -361,11 +315,6 @@ class Client:
 def connect(home: Home | None = None, *, start: bool = True) -> Client:
     """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
     return Client(home or Home(default_home()), start=start)
-
-
-def _whole(code: CapturedCode, digest: str) -> bytes:
-    with code.open_blob(digest) as blob:
-        return blob.read()
 
 
 def _followed(fields: Mapping[bytes, bytes]) -> Followed:

@@ -14,7 +14,7 @@ from orchestrator.environments.collected import Removed
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
 from orchestrator.listing import Filter
-from orchestrator.records import CollectedRecord, CollectionRecord
+from orchestrator.records.garbage import CollectedRecord, CollectionRecord
 from orchestrator.scheduler import Scheduler
 from orchestrator.states import State
 from orchestrator.uploads import collect_partial

@@ -17,7 +17,6 @@ from orchestrator.code_changes import code_changes
 from orchestrator.environments.request import redacted
 from orchestrator.errors import CodeFailed, SnapshotMissing, UsageError
 from orchestrator.manifest import Manifest
-from orchestrator.records import RunRecord
 from orchestrator.records.compare import (
     ChangeRecord,
     CodeChangeRecord,
@@ -25,6 +24,7 @@ from orchestrator.records.compare import (
     MetricChangeRecord,
     OutputChangeRecord,
 )
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import mount_place, to_wire
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow

@@ -50,7 +50,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, w
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import HomeUnusable, InvalidConfig
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _LEAST_CPUS = 0.01  # the kernel gives no fewer, and no engine less memory

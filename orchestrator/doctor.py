@@ -13,7 +13,8 @@ import orchestrator
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
 from orchestrator.machine import detect
-from orchestrator.records import API_VERSION, CheckRecord
+from orchestrator.records import API_VERSION
+from orchestrator.records.machines import CheckRecord
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
 from orchestrator.executors.base import Verdict
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 from orchestrator.states import Wish
 
 _TOLD = 5

@@ -24,7 +24,7 @@ from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
 from orchestrator.export_packages import packages_of
 from orchestrator.export_texts import dockerfile, job_file, readme, variables
 from orchestrator.manifest import EXECUTABLE, LINK, Manifest
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.resources import Resources
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.states import ACTIVE, spoken

@@ -10,7 +10,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from orchestrator.environments.request import Asked, read, redacted
 from orchestrator.errors import InvalidConfig
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec
 from orchestrator.workshop import Workshop
 

@@ -12,7 +12,7 @@ import yaml
 
 from orchestrator.environments.request import redacted
 from orchestrator.export_packages import Packages
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec, mount_place
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")

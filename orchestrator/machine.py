@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 import pynvml
 
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 
 
 @dataclass(frozen=True, slots=True)

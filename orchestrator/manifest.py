@@ -25,7 +25,7 @@ _ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
 _LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One file of a snapshot: relative POSIX path, git mode, SHA-256 hex digest, size in bytes."""
 

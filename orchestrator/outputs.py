@@ -21,7 +21,7 @@ from pathspec import GitIgnoreSpec
 
 from orchestrator.errors import DiskFull, SaveFailed
 from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, actual, printable
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 
 __all__ = [
     "ALWAYS_IGNORED",

@@ -28,7 +28,7 @@ from packaging.utils import (
 from orchestrator.environments import Base
 from orchestrator.environments.request import Asked, Local, read, redacted
 from orchestrator.errors import InvalidConfig
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RequirementFile, RunSpec, mount_place, to_wire
 from orchestrator.wire import read_spec
 from orchestrator.workshop import Workshop

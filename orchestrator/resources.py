@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
 from orchestrator.outputs import actual, below, printable
-from orchestrator.records import FileRecord
+from orchestrator.records.files import FileRecord
 from orchestrator.records.links import LinkRecord
 from orchestrator.spec import relative_parts
 from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State, spoken

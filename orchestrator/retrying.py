@@ -13,7 +13,8 @@ from typing import Any
 from orchestrator import logs
 from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.home import Home
-from orchestrator.records import AttemptRecord, from_wire
+from orchestrator.records import from_wire
+from orchestrator.records.runs import AttemptRecord
 from orchestrator.states import ENDS, State
 from orchestrator.store import ClaimedRun, Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator import outputs
 from orchestrator.collect import limit_environments
 from orchestrator.errors import DiskFull
-from orchestrator.records import CheckRecord
+from orchestrator.records.machines import CheckRecord
 from orchestrator.store.blobs import free_bytes
 from orchestrator.workshop import Workshop
 

@@ -24,18 +24,11 @@ from orchestrator.errors import (
 )
 from orchestrator.executors.base import Session
 from orchestrator.outputs import check_patterns
-from orchestrator.records import (
-    API_VERSION,
-    CastRecord,
-    CheckRecord,
-    CollectionRecord,
-    MachineRecord,
-    MachineType,
-    MetricRecord,
-    RunRecord,
-    ServerRecord,
-    StatRecord,
-)
+from orchestrator.records import API_VERSION
+from orchestrator.records.casting import CastRecord
+from orchestrator.records.garbage import CollectionRecord
+from orchestrator.records.machines import CheckRecord, MachineRecord, MachineType, ServerRecord
+from orchestrator.records.runs import MetricRecord, RunRecord, StatRecord
 from orchestrator.records.watching import MetricPage, MetricSummary
 from orchestrator.rerun import repeat
 from orchestrator.resources import Resources

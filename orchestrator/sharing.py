@@ -21,7 +21,7 @@ from pathlib import Path
 from orchestrator import outputs
 from orchestrator.errors import SpellError
 from orchestrator.home import Home
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)

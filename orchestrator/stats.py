@@ -12,7 +12,7 @@ from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle import Life
 from orchestrator.machine import gpu_samples
-from orchestrator.records import StatRecord
+from orchestrator.records.runs import StatRecord
 from orchestrator.scheduler import Scheduler
 from orchestrator.states import State, spoken
 from orchestrator.store import Store

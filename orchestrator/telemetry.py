@@ -17,7 +17,8 @@ from orchestrator.executors.base import Usage, Verdict
 from orchestrator.home import Home
 from orchestrator.machine import gpu_samples
 from orchestrator.manifest import LINK
-from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.runs import MetricRecord, SampleRecord
 from orchestrator.sharing import Sharing
 from orchestrator.store import Store
 from orchestrator.store.blobs import sync_all

@@ -17,7 +17,7 @@ from orchestrator import outputs
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
 from orchestrator.manifest import Manifest
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 from orchestrator.runtime import CHECKPOINTS
 from orchestrator.spec import RunSpec
 from orchestrator.store import ClaimedRun

@@ -16,7 +16,7 @@ from orchestrator.environments import Base, Environment, EnvironmentRequest, Env
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Bind, Executor, Launch, Places
 from orchestrator.home import Home
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 from orchestrator.spec import RunSpec
 from orchestrator.store import ClaimedRun, Store
 from orchestrator.store.blobs import BlobStore

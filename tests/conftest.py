@@ -26,7 +26,7 @@ from engines import need_engine
 from orchestrator.client import Client
 from orchestrator.errors import Conflict
 from orchestrator.home import Home
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec
 from orchestrator.states import FINAL
 

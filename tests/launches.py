@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.environments import Base, Here
 from orchestrator.executors.base import Launch
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 
 
 def make_launch(place: Path, command: str, /, *, number: int = 1, **changed: Any) -> Launch:

@@ -20,7 +20,7 @@ from conftest import Spell
 from orchestrator import records, spec
 from orchestrator.cli import main
 from orchestrator.home import Home
-from orchestrator.records import RunRecord, RunSummary
+from orchestrator.records.runs import RunRecord, RunSummary
 from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.remote.searches import Searches
@@ -130,7 +130,7 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
 def kind_of(name: str) -> type:
     """The record of this name, in whichever module of `orchestrator.records` it is."""
     names = [f"{records.__name__}.{item.name}" for item in pkgutil.iter_modules(records.__path__)]
-    modules = [records, *map(importlib.import_module, names)]
+    modules = map(importlib.import_module, names)
     return next(getattr(module, name) for module in modules if hasattr(module, name))
 
 
@@ -205,7 +205,7 @@ def fields_of(kind: type) -> dict[str, str]:
 
 KINDS = [
     *(kind_of(name) for name in sorted({record.removeprefix("list of ") for record in ROUTES.values()} - {""})),
-    records.ImageRecord,  # the last line of a stream
+    kind_of("ImageRecord"),  # the last line of a stream
     StepRecord,
     TrialRecord,
     *map(kind_of, ("ChangeRecord", "CodeChangeRecord", "OutputChangeRecord", "MetricChangeRecord")),

@@ -21,7 +21,7 @@ from wheels import SlowProject, make_wheel
 from orchestrator.baking import Baker
 from orchestrator.engine import Engine
 from orchestrator.home import Home
-from orchestrator.records import ImageRecord
+from orchestrator.records.images import ImageRecord
 from orchestrator.spec import RunSpec, to_wire
 
 

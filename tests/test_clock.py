@@ -22,7 +22,7 @@ import orchestrator
 from orchestrator.cli import show
 from orchestrator.client import Client
 from orchestrator.executors.process import ProcessExecutor
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec
 
 HOURS = 3600.0

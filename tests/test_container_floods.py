@@ -15,7 +15,7 @@ from conftest import Spell, git, wait_for
 from engines import containers_of, engine_api
 from wheels import make_wheel
 
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 
 CONFIG = """
 executor = "docker"

@@ -23,7 +23,7 @@ from test_processes import ESCAPES, _are_out, _let_out
 from test_recovery import assert_free
 from wheels import SlowProject
 
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 
 PERSON_ID = 1000
 AS_PERSON = ("setpriv", f"--reuid={PERSON_ID}", f"--regid={PERSON_ID}", "--clear-groups")

@@ -21,7 +21,7 @@ from wheels import make_wheel
 from orchestrator import outputs
 from orchestrator.errors import DiskFull
 from orchestrator.executors.process import ProcessExecutor
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.store.database import Database
 
 MIB = 1 << 20

@@ -22,7 +22,7 @@ from orchestrator.executors import docker_checks
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home
 from orchestrator.machine import Capacity
-from orchestrator.records import CheckRecord
+from orchestrator.records.machines import CheckRecord
 
 NO_ENGINE = "unix:///there/is/none"
 

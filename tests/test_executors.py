@@ -22,7 +22,7 @@ from orchestrator.executors.base import Bind, Executor, Handle, Launch, Verdict
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 from orchestrator.spec import Mount, RunSpec
 
 GRACE_S = 0.3

@@ -15,7 +15,7 @@ import pytest
 from conftest import Spell, homes, wait_for
 
 from orchestrator.errors import Conflict
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import Mount
 
 DAY_S = 86400

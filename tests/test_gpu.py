@@ -21,7 +21,7 @@ from conftest import Spell, wait_for
 from test_jobs import JOKES, read_metric, run_script
 
 from orchestrator import machine
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 
 PYTHON = os.environ.get("GPU_PYTHON", sys.executable)
 COUNT = len(machine.detect().gpus)

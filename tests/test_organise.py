@@ -17,7 +17,7 @@ from orchestrator.cli.listing import since
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.listing import Filter, parse_sort
 from orchestrator.naming import check_alias
-from orchestrator.records import MetricRecord
+from orchestrator.records.runs import MetricRecord
 from orchestrator.remote.links import Links
 from orchestrator.remote.projects import Projects
 from orchestrator.remote.runs import Runs

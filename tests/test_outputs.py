@@ -19,7 +19,7 @@ from orchestrator import outputs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
 from orchestrator.outputs import Workspace
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 from orchestrator.spec import Mount
 
 CONFIG = "grace_s = 0.4\n[machine_types.cpu]\ncpus = 0.05\n"

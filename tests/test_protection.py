@@ -10,7 +10,7 @@ import pytest
 from conftest import Spell, wait_for
 
 from orchestrator.outputs import remove_tree
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 
 NESTED = "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\nopen('deep.txt', 'w').write('here')"
 

@@ -42,7 +42,7 @@ from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.manifest import FILE, Entry, Manifest
 from orchestrator.manifest import make as make_manifest
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.remote.secrets import Secrets
 from orchestrator.spec import Code, Mount, RunSpec, to_wire
 from orchestrator.states import ENDS, FINAL, MOVES, State, Wish

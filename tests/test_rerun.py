@@ -14,7 +14,7 @@ from wheels import make_index, make_wheel
 
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.outputs import remove_tree
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import Mount, RequirementFile
 
 CONFIG = """

@@ -16,7 +16,7 @@ from wheels import make_wheel
 from orchestrator.errors import SnapshotMissing
 from orchestrator.manifest import FILE, Entry
 from orchestrator.manifest import make as make_manifest
-from orchestrator.records import CastRecord
+from orchestrator.records.casting import CastRecord
 from orchestrator.spec import Code, Mount, RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database

@@ -20,7 +20,7 @@ from orchestrator.errors import ImpossibleRequest
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.machine import Capacity
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.spec import RunSpec
 from orchestrator.states import FINAL, State
 

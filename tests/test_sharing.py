@@ -17,7 +17,7 @@ from conftest import Spell, wait_for
 from servers import python
 
 from orchestrator.home import Home
-from orchestrator.records import ArtifactRecord
+from orchestrator.records.files import ArtifactRecord
 from orchestrator.sharing import Sharing
 from orchestrator.store import Store
 from orchestrator.store.database import Database

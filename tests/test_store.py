@@ -31,7 +31,8 @@ from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence, St
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.listing import Filter
-from orchestrator.records import ArtifactRecord, MetricRecord
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.runs import MetricRecord
 from orchestrator.spec import Mount, RunSpec
 from orchestrator.states import FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store, database

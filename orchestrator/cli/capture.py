@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-import tomllib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 
@@ -111,7 +111,11 @@ def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
 def _configured_untracked() -> bool:
     path = Home(default_home()).config
     try:
-        return tomllib.loads(path.read_text("utf-8")).get("include_untracked") is True
+        text = path.read_text("utf-8")
+        if "include_untracked" not in text:
+            return False  # most do not say it, and to load the parser takes longer than all else here
+        tomllib: Any = importlib.import_module("tomllib")
+        return tomllib.loads(text).get("include_untracked") is True
     except FileNotFoundError:
         return False
     except OSError as error:

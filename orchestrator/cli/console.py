@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import show
 from orchestrator.cli.spinner import Spinner, TerminalSpinner
 from orchestrator.client import Followed
-from orchestrator.records import EventRecord, RunSummary
+from orchestrator.records.runs import EventRecord, RunSummary
 from orchestrator.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ SIGNS = {
     State.KILLED: "💀",
     State.INTERRUPTED: "✋",
 }
-INTERRUPTED, BROKEN_PIPE = 130, 141
-"""Exit codes of who detached from a run: 128 + SIGINT, 128 + SIGPIPE, as shells have them."""
 _NEEDS_A_LOOK = frozenset({State.BUILD_FAILED, State.MOUNT_FAILED})
-_DETACHED = (
-    "✨ Your run is still running remotely.",
-    "✨ Use 'spell stop {number}' to save outputs and stop your run.",
-    "✨ Use 'spell kill {number}' to terminate your run. All outputs will be lost.",
-    "✨ Use 'spell logs -f {number}' to view logs again",
-)
 
 
 class Console:
@@ -155,12 +147,6 @@ class Console:
             sys.stdout.write("\n")
             self._at_line_start = True
         show.say(text, err=self._to_stderr)
-
-
-def detached(number: int | str, *, err: bool = False) -> None:
-    """Say that the run goes on without us, and what can be done with it."""
-    for line in _DETACHED:
-        show.say(line.format(number=number), err=err)
 
 
 def exit_code(run: RunSummary) -> int:

@@ -20,7 +20,7 @@ from orchestrator.client import connect
 from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.home import Home, default_home
 from orchestrator.launch import NOT_STARTED
-from orchestrator.records import CheckRecord
+from orchestrator.records.machines import CheckRecord
 
 _SIGNS = {"ok": "✓", "warn": "!", "fail": "✗"}
 _ASK_LIMIT_S = 5.0

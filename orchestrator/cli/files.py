@@ -19,7 +19,7 @@ from orchestrator.cli import complete, show
 from orchestrator.cli.bars import Silent, bar
 from orchestrator.client import connect
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
-from orchestrator.records import FileRecord
+from orchestrator.records.files import FileRecord
 from orchestrator.remote.links import Links
 
 _HELP = {"help_option_names": ["-h", "--help"]}

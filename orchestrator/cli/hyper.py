@@ -17,7 +17,7 @@ from orchestrator.cli.hints import Commanding
 from orchestrator.cli.hyper_console import follow, number, search_state, show_trials
 from orchestrator.cli.options import spec_options
 from orchestrator.client import Client, connect
-from orchestrator.records import MetricRecord
+from orchestrator.records.runs import MetricRecord
 from orchestrator.records.searches import SearchRecord, SearchSummary
 from orchestrator.remote.searches import Searches
 from orchestrator.search_space import (

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from orchestrator.cli import show
-from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, SIGNS
+from orchestrator.cli.console import SIGNS
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED
 from orchestrator.cli.streams import close_stdout
 from orchestrator.errors import ServerUnavailable
 from orchestrator.records.searches import SearchRecord, SearchSummary, TrialRecord

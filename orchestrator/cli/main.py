@@ -14,10 +14,9 @@ from click.shell_completion import CompletionItem
 
 import orchestrator
 from orchestrator.cli import show, streams
+from orchestrator.cli.detaching import INTERRUPTED
 from orchestrator.cli.hints import close_to
 from orchestrator.errors import SpellError
-
-_INTERRUPTED = 130
 
 VERBS = {
     "run": ("orchestrator.cli.run", "Cast a run: put it in front of any command."),
@@ -124,7 +123,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         click.echo("Aborted.", err=True)
-        sys.exit(1 if error.__cause__ is None and isinstance(error, click.Abort) else _INTERRUPTED)
+        sys.exit(1 if error.__cause__ is None and isinstance(error, click.Abort) else INTERRUPTED)
     except _Closed:
         streams.close_stdout()  # `spell ps | head` ends quietly
         sys.exit(0)

@@ -18,7 +18,7 @@ from orchestrator.cli.metric_series import Series
 from orchestrator.cli.redraw import Redraw
 from orchestrator.client import Client, connect
 from orchestrator.errors import NotFound, UsageError
-from orchestrator.records import MetricRecord
+from orchestrator.records.runs import MetricRecord
 from orchestrator.records.watching import MetricSummary
 from orchestrator.remote.watching import Watching
 from orchestrator.spec import to_wire

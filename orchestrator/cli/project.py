@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 
 import click
 
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
-from orchestrator.errors import UsageError
+from orchestrator.errors import Conflict, NotFound, UsageError
 from orchestrator.naming import check_project
 from orchestrator.records.projects import ProjectRecord
 from orchestrator.remote.projects import Projects
+from orchestrator.transport import Transport
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _name = click.argument("name", shell_complete=complete.projects)
@@ -140,3 +143,24 @@ def _tell(found: ProjectRecord, words: str, json_: bool) -> None:
         show.as_json(found)
     else:
         show.say(words)
+
+
+def see_project(transport: Transport, name: str, *, force: bool) -> None:
+    """See that there is a project of this name; else one is made, when a person says so, or with `force`.
+
+    Raises:
+        NotFound: there is none, and nobody can be asked.
+    """
+    projects = Projects(transport)
+    try:
+        projects.get(name)
+    except NotFound as error:
+        if not (force or (sys.stdin.isatty() and sys.stderr.isatty())):
+            error.cure += "\nOr cast it with --force, which creates it."
+            raise
+        if force:
+            show.warn(f"A project named {name!r} could not be found: it is created.")
+        elif not click.confirm(show.safe(f"{error.message} Would you like to create a new one?"), err=True):
+            raise click.Abort from None
+        with contextlib.suppress(Conflict):  # somebody else did meanwhile
+            projects.create(check_project(name))

@@ -8,8 +8,9 @@ import click
 
 from orchestrator.cli import complete
 from orchestrator.cli.asking import Asked, changes
-from orchestrator.cli.casting import announce, see_project
+from orchestrator.cli.casting import announce
 from orchestrator.cli.options import change_options
+from orchestrator.cli.project import see_project
 from orchestrator.client import connect
 
 
@@ -25,6 +26,6 @@ def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, j
     asked = changes(Asked(**typed))
     with connect() as client:
         if "project" in asked:
-            see_project(client, asked["project"], force=False)
+            see_project(client.transport, asked["project"], force=False)
         cast = client.rerun(run, asked)
-        ctx.exit(announce(client, cast, background=background, verbose=verbose, json_=json_))
+    ctx.exit(announce(cast, background=background, verbose=verbose, json_=json_))

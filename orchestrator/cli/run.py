@@ -9,11 +9,12 @@ import click
 
 from orchestrator.cli import ahead
 from orchestrator.cli.asking import Asked, build_spec, warn_unfilled
+from orchestrator.cli.casting import announce
 from orchestrator.cli.command_files import command_files
 from orchestrator.cli.hints import Commanding
 from orchestrator.cli.options import spec_options
 
-_CASTING = "orchestrator.cli.casting"
+_CASTS = "orchestrator.remote.casts"
 
 
 @click.command(
@@ -33,12 +34,13 @@ _CASTING = "orchestrator.cli.casting"
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     asked = Asked(**typed)
-    ahead.load(_CASTING)  # which takes about as long as git does
+    ahead.load(_CASTS)  # which takes about as long as git does
     spec, code = build_spec(asked)
     warn_unfilled(spec)
-    casting: Any = importlib.import_module(_CASTING)
-    with casting.connect() as client:
+    casts: Any = importlib.import_module(_CASTS)
+    with casts.connect() as server:
         if spec.project:
-            casting.see_project(client, spec.project, force=asked.force)
-        cast = client.cast(spec, code, reuse=reuse)
-        ctx.exit(casting.announce(client, cast, background=background, verbose=verbose, json_=asked.json_))
+            project: Any = importlib.import_module("orchestrator.cli.project")
+            project.see_project(server.transport, spec.project, force=asked.force)
+        cast = server.cast(spec, code, reuse=reuse)
+    ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from orchestrator.cli import complete, show
-from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, Console, detached, exit_code
+from orchestrator.cli.console import Console, exit_code
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached
 from orchestrator.cli.streams import close_stdout
 from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from orchestrator.cli import complete
-from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED
 from orchestrator.cli.streams import close_stdout
 from orchestrator.client import connect
 from orchestrator.remote_session import RemoteSession

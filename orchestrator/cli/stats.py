@@ -13,7 +13,7 @@ from orchestrator.cli import complete, show
 from orchestrator.cli.redraw import Redraw
 from orchestrator.client import Client, connect
 from orchestrator.errors import Conflict
-from orchestrator.records import StatRecord
+from orchestrator.records.runs import StatRecord
 from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, State
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from orchestrator.cli import show
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.records.watching import LogTime
 from orchestrator.remote.watching import Watching
 from orchestrator.states import FINAL

@@ -12,13 +12,13 @@ import click
 from orchestrator import datatree, uploading
 from orchestrator.cli import complete, show
 from orchestrator.cli.bars import bar
+from orchestrator.cli.detaching import INTERRUPTED
 from orchestrator.client import connect
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
 from orchestrator.remote.uploads import Uploads
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-_INTERRUPTED = 130
 
 
 @click.command(context_settings=_HELP)
@@ -47,7 +47,7 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
     except KeyboardInterrupt:
         words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{' -f' if force else ''}"
         show.say(f"\nUpload aborted. To resume this upload, run:\n{words}", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     if json_:
         show.as_json(record)
     else:

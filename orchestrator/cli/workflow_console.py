@@ -8,7 +8,8 @@ import time
 import click
 
 from orchestrator.cli import show
-from orchestrator.cli.console import BROKEN_PIPE, INTERRUPTED, SIGNS
+from orchestrator.cli.console import SIGNS
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED
 from orchestrator.cli.spinner import Spinner, TerminalSpinner
 from orchestrator.cli.streams import close_stdout
 from orchestrator.errors import ServerUnavailable

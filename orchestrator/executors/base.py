@@ -22,7 +22,7 @@ from typing import ClassVar
 from orchestrator.environments.base import Base
 from orchestrator.environments.collected import Removed
 from orchestrator.errors import Conflict
-from orchestrator.records import CheckRecord, MachineType
+from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
 

@@ -45,7 +45,7 @@ from orchestrator.executors.supervisor import main as supervisor
 from orchestrator.executors.supervisor.judge import VERSION
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.outputs import remove_tree
-from orchestrator.records import CheckRecord, MachineType
+from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
 _PACKAGE = Path(orchestrator.__file__).parent

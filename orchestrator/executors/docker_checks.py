@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.image_build import buildkit
-from orchestrator.records import CheckRecord
+from orchestrator.records.machines import CheckRecord
 
 _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "cores", "PidsLimit": "number of processes"}
 _NVIDIA_HOOK = "nvidia-container-runtime-hook"

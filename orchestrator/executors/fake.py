@@ -23,7 +23,7 @@ from pathlib import Path
 from orchestrator.environments import Base, Here
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
-from orchestrator.records import MachineType
+from orchestrator.records.machines import MachineType
 from orchestrator.spec import RunSpec
 
 _VERSION = 1

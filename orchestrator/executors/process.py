@@ -34,7 +34,7 @@ from orchestrator.executors.supervisor import main as supervisor
 from orchestrator.executors.supervisor.judge import VERSION
 from orchestrator.executors.supervisor.telling import line_of
 from orchestrator.executors.verdict import phase_error, read_verdict
-from orchestrator.records import CheckRecord, MachineType
+from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec import RunSpec
 
 _PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)

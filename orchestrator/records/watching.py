@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.records import MetricRecord, from_wire
+from orchestrator.records import from_wire
+from orchestrator.records.runs import MetricRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.records import MetricRecord, from_wire
+from orchestrator.records import from_wire
+from orchestrator.records.runs import MetricRecord
 from orchestrator.records.watching import LogTime, MetricPage, MetricSummary, page_from_wire
 from orchestrator.transport import Transport, quote
 

@@ -21,7 +21,7 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.notifying import Notifier
 from orchestrator.organising import Organising
-from orchestrator.records import RunRecord
+from orchestrator.records.runs import RunRecord
 from orchestrator.room import Room
 from orchestrator.scheduler import Scheduler
 from orchestrator.searches import Searches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, insert, select
 
-from orchestrator.records import AttemptRecord
+from orchestrator.records.runs import AttemptRecord
 from orchestrator.spec import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts

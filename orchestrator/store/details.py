@@ -10,7 +10,8 @@ from sqlalchemy import Connection, and_, delete, func, insert, not_, select, tex
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.manifest import EXECUTABLE, FILE
-from orchestrator.records import ArtifactRecord, MetricRecord, SampleRecord
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.runs import MetricRecord, SampleRecord
 from orchestrator.records.watching import MetricSummary
 from orchestrator.spec import to_wire
 from orchestrator.store.database import Database

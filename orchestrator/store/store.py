@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, TextClause, and_, func, insert, not_, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
-from orchestrator.records import AttemptRecord
+from orchestrator.records.runs import AttemptRecord
 from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.attempts import AttemptStore, add_attempt

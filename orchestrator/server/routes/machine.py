@@ -7,13 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.records import (
-    CheckRecord,
-    CollectionRecord,
-    MachineRecord,
-    ServerRecord,
-    StatRecord,
-)
+from orchestrator.records.garbage import CollectionRecord
+from orchestrator.records.machines import CheckRecord, MachineRecord, ServerRecord
+from orchestrator.records.runs import StatRecord
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.wire import read_spec
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from orchestrator.organising import Organising
-from orchestrator.records import RunSummary
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
+from orchestrator.records.runs import RunSummary
 from orchestrator.server.routes.parts import answer
 
 router = APIRouter()

@@ -7,9 +7,7 @@ import stat
 from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.records import (
-    FileRecord,
-)
+from orchestrator.records.files import FileRecord
 from orchestrator.resources import gathered, read_chunks
 from orchestrator.server.routes.parts import Verbs, answer
 

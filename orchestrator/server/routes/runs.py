@@ -12,15 +12,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from orchestrator.errors import InvalidConfig
 from orchestrator.listing import MAX_SKIP, Filter, parse_sort
 from orchestrator.logs import tail
-from orchestrator.records import (
-    ArtifactRecord,
-    CastRecord,
-    EventRecord,
-    MetricRecord,
-    RunRecord,
-    RunSummary,
-    SampleRecord,
-)
+from orchestrator.records.casting import CastRecord
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.runs import EventRecord, MetricRecord, RunRecord, RunSummary, SampleRecord
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.spec import to_wire

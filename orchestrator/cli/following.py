@@ -1,0 +1,25 @@
+"""A run to its end: its log as it comes, or its record. Returns what the command is to exit with."""
+
+from __future__ import annotations
+
+from orchestrator.cli import show
+from orchestrator.cli.console import Console, exit_code
+from orchestrator.client import connect
+
+
+def follow(number: str, *, verbose: bool) -> int:
+    """Show what the run says; `verbose`: all states and what was logged in them, too."""
+    show.say("✨ Stop viewing logs with ^C")
+    console = Console(verbose=verbose)
+    with connect() as client:
+        ended = console.follow(client.follow(number))
+    console.end(ended)
+    return exit_code(ended)
+
+
+def record(number: str, *, wait: bool) -> int:
+    """Print the run's record as JSON: when it has ended, or at once."""
+    with connect() as client:
+        code = exit_code(client.wait(number)) if wait else 0
+        show.as_json(client.run(number))
+    return code

@@ -1,0 +1,88 @@
+"""Casting runs at a server, and sending their code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
+
+from orchestrator.errors import SnapshotMissing
+from orchestrator.home import Home, default_home
+from orchestrator.manifest import Manifest
+from orchestrator.packs import SMALL_BYTES, grouped, pack
+from orchestrator.records import from_wire
+from orchestrator.records.casting import CastRecord
+from orchestrator.spec import RunSpec, to_wire
+from orchestrator.transport import CHUNK_BYTES, Transport, quote
+
+
+class CapturedCode(Protocol):
+    """What `snapshot` makes: a manifest, and how to read its blobs."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """The content of one blob."""
+
+
+class Casts:
+    """Casts runs, new ones and earlier ones again."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport, self._call = transport, transport.call
+
+    def cast(self, spec: RunSpec, code: CapturedCode | None = None, *, reuse: bool = False) -> CastRecord:
+        """Cast a run. The code is sent only as far as the server lacks it.
+
+        Args:
+            reuse: take an identical run that is complete, where there is one.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
+        try:
+            return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
+        except SnapshotMissing:
+            if code is None or spec.code is None:
+                raise
+        self.send(code, spec.code.diff)
+        return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
+
+    def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
+        """Cast a run again: same code, package versions, image and mounts.
+
+        Args:
+            changes: fields of a spec, as JSON values: a mapping or list adds to what the run has, another value replaces.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        return from_wire(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
+
+    def send(self, code: CapturedCode, diff: str) -> None:
+        """Send code as far as the server lacks it; `diff` is the digest of its difference to the commit, or empty."""
+        manifest = code.manifest.to_json()
+        missing = self._call("POST", "/trees", content=manifest)
+        sizes = {entry.digest: entry.size for entry in code.manifest.entries}
+        big = [digest for digest in missing if sizes.get(digest, SMALL_BYTES) >= SMALL_BYTES]
+        for group in grouped((digest, sizes[digest]) for digest in sorted(set(missing) - set(big))):
+            self._call("POST", "/blobs", content=pack((digest, _whole(code, digest)) for digest in group))
+        for digest in [*big, *([diff] if diff else [])]:
+            with code.open_blob(digest) as blob:
+                self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
+        if missing:
+            self._call("POST", "/trees", content=manifest)
+
+
+@contextlib.contextmanager
+def connect(home: Home | None = None) -> Iterator[Casts]:
+    """As `client.connect`, which takes longer to load: for who needs nothing else before a run is cast."""
+    with contextlib.closing(Transport(home or Home(default_home()), start=True)) as transport:
+        yield Casts(transport)
+
+
+def _whole(code: CapturedCode, digest: str) -> bytes:
+    with code.open_blob(digest) as blob:
+        return blob.read()
