@@ -95,6 +95,7 @@ class DataTree:
         small = ((looked, looked[2].st_size) for looked in ordered if looked[2].st_size <= SMALL_BYTES)
         self.portions = [Portion([looked]) for looked in ordered if looked[2].st_size > SMALL_BYTES]
         self.portions += [Portion(group) for group in grouped(small)]
+        self._unread = len(self.portions)
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -102,7 +103,7 @@ class DataTree:
         return manifests.joined(entry for portion in self.portions for entry in portion.entries)
 
     def read(self, portion: Portion, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Hash the files of a portion, unless they were.
+        """Hash the files of a portion, unless they were. When it was the last one, see that none has changed since.
 
         Args:
             is_over: asked now and then; when it says so, a big file is given up.
@@ -114,11 +115,15 @@ class DataTree:
         if portion.entries:
             return
         if portion.is_big:
-            portion.entries = [_entry(*portion.looked[0], self._said, is_over)]
-            return
+            entries = [_entry(*portion.looked[0], self._said, is_over)]
         with self._turn:  # two at once would wait for each other longer than they work
-            portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
-        self._said(sum(entry.size for entry in portion.entries))
+            if not portion.is_big:
+                entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
+                self._said(sum(entry.size for entry in entries))
+            portion.entries = entries
+            self._unread -= 1
+            if not self._unread:
+                self.check_still()
 
     def check_still(self) -> None:
         """See that nothing has changed since it was looked for.

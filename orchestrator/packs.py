@@ -16,20 +16,22 @@ SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
 PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
 MOST_BYTES = 32 << 20  # and is refused when it holds more than this
 _MOST_TOGETHER = 2000
+_FIRST_TOGETHER = 250
 T = TypeVar("T")
 _HEAD = struct.Struct(">32sQ")
 
 
 def grouped(blobs: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
-    """Small blobs, whatever stands for them and sizes, as each pack is to have them."""
+    """Small blobs, whatever stands for them and sizes, as each pack is to have them. The first are few: the sooner the
+    other side has something to do."""
     group: list[T] = []
-    total = 0
+    total, most = 0, _FIRST_TOGETHER
     for blob, size in blobs:
         group.append(blob)
         total += size
-        if total >= PACK_BYTES or len(group) == _MOST_TOGETHER:
+        if total >= PACK_BYTES or len(group) == most:
             yield group
-            group, total = [], 0
+            group, total, most = [], 0, min(2 * most, _MOST_TOGETHER)
     if group:
         yield group
 

@@ -23,7 +23,7 @@ import h11
 
 from orchestrator import __version__
 from orchestrator.errors import InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
-from orchestrator.home import Home
+from orchestrator.home import Home, default_home
 from orchestrator.launch import ensure_server
 from orchestrator.records import API_VERSION
 
@@ -119,9 +119,8 @@ class _Connection:
                 self._http.receive_data(self._socket.recv(_RECEIVED_BYTES))
         except h11.RemoteProtocolError as error:
             raise _Lost(str(error)) from error
-        if isinstance(event, h11.ConnectionClosed):
+        if isinstance(event, h11.ConnectionClosed) or not isinstance(event, h11.Event):
             raise _Lost
-        assert isinstance(event, h11.Event)
         return event
 
     def is_kept(self) -> bool:
@@ -251,6 +250,14 @@ class Transport:
                 idle.close()
             return idle
         return _Connection(self.home, read_limit_s)
+
+
+@contextlib.contextmanager
+def connect(home: Home | None = None) -> Iterator[Transport]:
+    """A transport to the server of this home, which is started when needed; as `client.connect`, which takes longer to
+    load: for verbs that are to start at once."""
+    with contextlib.closing(Transport(home or Home(default_home()), start=True)) as transport:
+        yield transport
 
 
 def chunks(answer: Answer) -> Iterator[bytes]:

@@ -45,7 +45,6 @@ def upload(
             if opened.upload:
                 return opened.upload
             sender.send(opened.session)
-            tree.check_still()
             return uploads.publish(name, opened.session, tree.manifest.tree, replace=replace)
         except (ServerUnavailable, UploadLost):
             if not left:

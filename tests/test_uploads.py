@@ -449,7 +449,7 @@ def test_many_portions_with_files_that_are_alike(spell: Spell, tmp_path: Path) -
         (root / str(number % 7) / str(number)).write_bytes(b"%d" % (number % 50) if number % 3 else b"")
     told: list[int] = []
     tree = datatree.DataTree(datatree.look(str(root)))
-    assert len(tree.portions) == 4
+    assert len(tree.portions) == 6
     uploading.upload(uploads_of(spell), "many", tree, said=told.append)
     assert contents(spell.home.uploads / "many") == contents(root)
     assert sum(told) == tree.total_bytes

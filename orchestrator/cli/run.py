@@ -38,9 +38,10 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
     spec, code = build_spec(asked)
     warn_unfilled(spec)
     casts: Any = importlib.import_module(_CASTS)
-    with casts.connect() as server:
+    transport: Any = importlib.import_module("orchestrator.transport")
+    with transport.connect() as server:
         if spec.project:
             project: Any = importlib.import_module("orchestrator.cli.project")
-            project.see_project(server.transport, spec.project, force=asked.force)
-        cast = server.cast(spec, code, reuse=reuse)
+            project.see_project(server, spec.project, force=asked.force)
+        cast = casts.Casts(server).cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))

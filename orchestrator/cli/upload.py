@@ -13,10 +13,10 @@ from orchestrator import datatree, uploading
 from orchestrator.cli import complete, show
 from orchestrator.cli.bars import bar
 from orchestrator.cli.detaching import INTERRUPTED
-from orchestrator.client import connect
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
 from orchestrator.remote.uploads import Uploads
+from orchestrator.transport import connect
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -41,9 +41,9 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
     if not json_:
         show.say(f"Total upload size: {show.size(found.total_bytes)}")
     try:
-        with connect() as client, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
+        with connect() as server, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
             tree = datatree.DataTree(found, progress.beside(f"Reading {path}", found.total_bytes))
-            record = uploading.upload(Uploads(client.transport), name, tree, replace=force, said=progress.advance)
+            record = uploading.upload(Uploads(server), name, tree, replace=force, said=progress.advance)
     except KeyboardInterrupt:
         words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{' -f' if force else ''}"
         show.say(f"\nUpload aborted. To resume this upload, run:\n{words}", err=True)
@@ -75,8 +75,8 @@ def rm(resource: Sequence[str], force: bool) -> None:
     Runs are not removed but archived: spell archive.
     """
     names = [_upload_in(item) for item in resource]
-    with connect() as client:
-        uploads = Uploads(client.transport)
+    with connect() as server:
+        uploads = Uploads(server)
         there = {item.name: item for item in uploads.list()}
         for name in names:
             if not force and sys.stdin.isatty() and not click.confirm(_question(name, there.get(name))):

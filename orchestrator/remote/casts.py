@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO, Protocol
 
 from orchestrator.errors import SnapshotMissing
-from orchestrator.home import Home, default_home
 from orchestrator.manifest import Manifest
 from orchestrator.packs import SMALL_BYTES, grouped, pack
 from orchestrator.records import from_wire
@@ -30,7 +28,7 @@ class Casts:
     """Casts runs, new ones and earlier ones again."""
 
     def __init__(self, transport: Transport) -> None:
-        self.transport, self._call = transport, transport.call
+        self._call = transport.call
 
     def cast(self, spec: RunSpec, code: CapturedCode | None = None, *, reuse: bool = False) -> CastRecord:
         """Cast a run. The code is sent only as far as the server lacks it.
@@ -74,13 +72,6 @@ class Casts:
                 self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
         if missing:
             self._call("POST", "/trees", content=manifest)
-
-
-@contextlib.contextmanager
-def connect(home: Home | None = None) -> Iterator[Casts]:
-    """As `client.connect`, which takes longer to load: for who needs nothing else before a run is cast."""
-    with contextlib.closing(Transport(home or Home(default_home()), start=True)) as transport:
-        yield Casts(transport)
 
 
 def _whole(code: CapturedCode, digest: str) -> bytes:
