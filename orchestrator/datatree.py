@@ -72,7 +72,7 @@ class Portion:
         if (data := self.kept.get(digest)) is not None:
             return data
         place = self.place(digest)
-        return _read(place, size, is_link=os.path.islink(place))
+        return _read(place, size, is_link=os.path.islink(place))[0]
 
 
 class DataTree:
@@ -95,7 +95,6 @@ class DataTree:
         small = ((looked, looked[2].st_size) for looked in ordered if looked[2].st_size <= SMALL_BYTES)
         self.portions = [Portion([looked]) for looked in ordered if looked[2].st_size > SMALL_BYTES]
         self.portions += [Portion(group) for group in grouped(small)]
-        self._unread = len(self.portions)
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -103,27 +102,23 @@ class DataTree:
         return manifests.joined(entry for portion in self.portions for entry in portion.entries)
 
     def read(self, portion: Portion, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Hash the files of a portion, unless they were. When it was the last one, see that none has changed since.
+        """Hash the files of a portion, unless they were.
 
         Args:
             is_over: asked now and then; when it says so, a big file is given up.
 
         Raises:
             SpellError: a file cannot be read.
-            Conflict: a file changed meanwhile.
+            Conflict: a file has changed since it was looked for: what is read is what lay there at that moment.
         """
         if portion.entries:
             return
         if portion.is_big:
-            entries = [_entry(*portion.looked[0], self._said, is_over)]
+            portion.entries = [_big_entry(*portion.looked[0], self._said, is_over)]
+            return
         with self._turn:  # two at once would wait for each other longer than they work
-            if not portion.is_big:
-                entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
-                self._said(sum(entry.size for entry in entries))
-            portion.entries = entries
-            self._unread -= 1
-            if not self._unread:
-                self.check_still()
+            portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
+        self._said(sum(entry.size for entry in portion.entries))
 
     def check_still(self) -> None:
         """See that nothing has changed since it was looked for.
@@ -131,7 +126,7 @@ class DataTree:
         Raises:
             Conflict: naming what has.
         """
-        changed = [path for path, place, before in self._looked if not _is_as(place, before)]
+        changed = [path for path, place, before in self._looked if not _is_there(place, before)]
         if changed:
             raise Conflict(
                 f"{_names(changed)} changed while it was being uploaded.",
@@ -209,61 +204,65 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
         found.warnings.append(f"Left out, as links that lead to nothing that is uploaded: {_names(left_out)}.")
 
 
-def _entry(
+def _big_entry(
     path: bytes, place: bytes, status: os.stat_result, said: Callable[[int], object], is_over: Callable[[], bool]
 ) -> Entry:
-    hashing, size = hashlib.sha256(), 0
+    hashing = hashlib.sha256()
     try:
         for chunk in file_chunks(place, status.st_size):
             hashing.update(chunk)
-            size += len(chunk)
             said(len(chunk))
             if is_over():
                 break
+        now = os.lstat(place)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _made(path, status, hashing.hexdigest(), size)
+    return _entry(path, status, now, hashing.hexdigest())
 
 
 def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[str, bytes]) -> Entry:
     try:
-        data = _read(place, status.st_size, is_link=stat.S_ISLNK(status.st_mode))
+        data, now = _read(place, status.st_size, is_link=stat.S_ISLNK(status.st_mode))
     except OSError as error:
         raise _unreadable(path, error) from error
-    entry = _made(path, status, hashlib.sha256(data).hexdigest(), len(data))
-    kept[entry.digest] = data
-    return entry
+    digest = hashlib.sha256(data).hexdigest()
+    kept[digest] = data
+    return _entry(path, status, now, digest)
 
 
-def _made(path: bytes, status: os.stat_result, sha256: str, size: int) -> Entry:
-    if size != status.st_size:
+def _entry(path: bytes, looked: os.stat_result, now: os.stat_result, digest: str) -> Entry:
+    if not _is_same(looked, now):
         raise Conflict(f"{_name(path)!r} changed while it was being read.", "Upload again when nobody writes there.")
-    if stat.S_ISLNK(status.st_mode):
-        return Entry(_name(path), LINK, sha256, size)
-    return Entry(_name(path), EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE, sha256, size)
+    if stat.S_ISLNK(looked.st_mode):
+        return Entry(_name(path), LINK, digest, looked.st_size)
+    return Entry(_name(path), EXECUTABLE if looked.st_mode & stat.S_IXUSR else FILE, digest, looked.st_size)
 
 
 def _name(path: bytes) -> str:
     return manifests.printable(os.fsdecode(path))
 
 
-def _read(place: bytes, size: int, *, is_link: bool) -> bytes:
-    """The text of a link, or the bytes of a small file: one more than `size`, when there are more."""
+def _read(place: bytes, size: int, *, is_link: bool) -> tuple[bytes, os.stat_result]:
+    """The text of a link, or the bytes of a small file (one more than `size`, when there are more); and what lies there
+    afterwards."""
     if is_link:
-        return os.readlink(place)
+        return os.readlink(place), os.lstat(place)
     # Neither follows a link, nor waits for a pipe, in the file's place.
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, size + 1)
+        return os.read(descriptor, size + 1), os.fstat(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_as(place: bytes, before: os.stat_result) -> bool:
+def _is_there(place: bytes, before: os.stat_result) -> bool:
     try:
-        now = os.lstat(place)
+        return _is_same(before, os.lstat(place))
     except OSError:
         return False
+
+
+def _is_same(before: os.stat_result, now: os.stat_result) -> bool:
     return (now.st_mtime_ns, now.st_size, now.st_ino) == (before.st_mtime_ns, before.st_size, before.st_ino)
 
 

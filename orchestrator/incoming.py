@@ -43,7 +43,6 @@ class Incoming:
         session: names this moment's sender.
         tree: where its files are gathered.
         there_bytes: how big is what earlier attempts and the earlier upload have.
-        turn: held by whoever adds many: two at once would wait for each other longer than they work.
     """
 
     def __init__(self, folder: Path, earlier: Path, manifest: Manifest | None) -> None:
@@ -62,7 +61,6 @@ class Incoming:
             if attempt != self.tree:
                 self._look(attempt)
         self._lock, self._appending = threading.Lock(), threading.Lock()
-        self.turn = threading.Lock()
         self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
         self._paths: set[str] = set()
         self._folders = {""}

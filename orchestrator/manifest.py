@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec import relative_parts
@@ -25,8 +26,7 @@ _ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
 _LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of a snapshot: relative POSIX path, git mode, SHA-256 hex digest, size in bytes."""
 
     path: str

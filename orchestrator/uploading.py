@@ -14,7 +14,7 @@ from orchestrator.records.uploads import UploadRecord
 from orchestrator.remote.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
-_SENDERS = 3  # one reads, one waits for the server's turn, one for its disk
+_SENDERS = 4  # one reads, the others wait for the server, which writes what they send side by side
 _TRIES = 3
 _KEPT_BYTES = 64 << 20
 

@@ -101,7 +101,7 @@ class Uploads:
     def add_pack(self, name: str, session: str, body: bytes) -> None:
         """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
         incoming = self._incoming(name, session)
-        with _told(name), incoming.turn:
+        with _told(name):
             for digest, data in unpack(body):
                 incoming.add(digest, data)
             os.utime(incoming.folder)

@@ -289,9 +289,8 @@ def test_what_changes_meanwhile_is_noticed(spell: Spell, data: Path, moment: str
     with pytest.raises(Conflict, match="changed while"):
         uploading.upload(uploads_of(spell), "changed", tree)
     tree = datatree.DataTree(datatree.look(str(data)))
-    tree.read(tree.portions[-1])
-    (data / "a.txt").unlink()
-    with pytest.raises(Conflict, match=r"'a\.txt' changed while it was being uploaded"):
+    (data / "a.txt").write_text("alphA")  # as long as it was
+    with pytest.raises(Conflict, match=r"'a\.txt' changed while it was being read"):
         uploading.upload(uploads_of(spell), "changed", tree)
     tree = datatree.DataTree(datatree.look(str(data)))
     (data / "again.txt").unlink()
@@ -300,6 +299,16 @@ def test_what_changes_meanwhile_is_noticed(spell: Spell, data: Path, moment: str
     assert os.listdir(spell.home.uploads) == []
     uploads_of(spell).remove("changed")
     assert leftovers(spell) == []
+
+
+def test_small_files_are_uploaded_as_they_were_read(spell: Spell, data: Path) -> None:
+    tree = datatree.DataTree(datatree.look(str(data)))
+    tree.read(tree.portions[-1])
+    (data / "a.txt").write_text("alphA")
+    (data / "again.txt").unlink()
+    uploading.upload(uploads_of(spell), "read", tree)
+    assert (spell.home.uploads / "read" / "a.txt").read_text() == "alpha"
+    assert (spell.home.uploads / "read" / "again.txt").exists()
 
 
 # -- cut off, and gone on with ----------------------------------------------------------------------------------------
