@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from orchestrator import outputs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
@@ -43,6 +44,8 @@ class Incoming:
         session: names this moment's sender.
         tree: where its files are gathered.
         there_bytes: how big is what earlier attempts and the earlier upload have.
+        turn: held by whoever announces files or adds small ones. Of two that are busy in Python and make a system call for
+            each file, each would wait for the other at every call: one after the other takes half the time.
     """
 
     def __init__(self, folder: Path, earlier: Path, manifest: Manifest | None) -> None:
@@ -61,6 +64,7 @@ class Incoming:
             if attempt != self.tree:
                 self._look(attempt)
         self._lock, self._appending = threading.Lock(), threading.Lock()
+        self.turn = threading.Lock()
         self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
         self._paths: set[str] = set()
         self._folders = {""}
@@ -83,7 +87,7 @@ class Incoming:
     # -- what is to come ----------------------------------------------------------------------------------------
 
     def announce(self, manifest: Manifest) -> UploadNeeds:
-        """Take note of files that belong to the upload; the answer says which of them to send.
+        """Take note of files that belong to the upload; the answer says which of them to send. It is the caller's turn.
 
         Raises:
             InvalidConfig: when a path is not in the form of `manifest.printable`, or does not go with those announced
@@ -167,35 +171,41 @@ class Incoming:
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
-    def add(self, digest: str, data: memoryview) -> None:
-        """Keep a whole file, whose digest was checked; or the text of a link.
+    def add(self, blobs: Iterable[tuple[str, memoryview]]) -> None:
+        """Keep whole files, whose digests were checked; or the texts of links. It is the caller's turn.
 
         Raises:
             NotFound: when no such file was announced.
-            OSError: when it cannot be written.
+            OSError: when one cannot be written.
         """
-        done = 0
-        while entries := self._after(digest, done):
-            for entry in entries:
-                if entry.mode == LINK:
-                    _check_link(entry, text := bytes(data))
-                    with contextlib.suppress(FileExistsError):
-                        os.symlink(text, os.fsencode(self._place(entry)))
-                elif len(data) != entry.size:
-                    raise InvalidConfig(f"The size of {entry.path!r} is not what was announced.")
-                else:
-                    _write(self._place(entry), data, _MODES.get(entry.mode, _MODE), is_mode_kept=self._is_mode_kept)
-            done += len(entries)
+        added = []
+        for digest, data in blobs:
+            for entry in self._entries.get(digest) or self._refuse_unknown(digest):
+                self._add(entry, data)
+            added.append(digest)
+        with self._lock:
+            self._missing.difference_update(added)
+
+    def _add(self, entry: Entry, data: memoryview) -> None:
+        if entry.mode == LINK:
+            _check_link(entry, text := bytes(data))
+            with contextlib.suppress(FileExistsError):
+                os.symlink(text, os.fsencode(self._place(entry)))
+        elif len(data) != entry.size:
+            raise InvalidConfig(f"The size of {entry.path!r} is not what was announced.")
+        else:
+            _write(self._place(entry), data, _MODES.get(entry.mode, _MODE), is_mode_kept=self._is_mode_kept)
 
     def _after(self, digest: str, done: int) -> list[Entry]:
         """The entries of a digest after so many; when there are none, it is there, and who comes later takes it."""
         with self._lock:
-            found = self._entries.get(digest)
-            if not found:
-                raise NotFound(f"The upload has no file with digest {digest[:12]}.")
+            found = self._entries.get(digest) or self._refuse_unknown(digest)
             if len(found) == done:
                 self._missing.discard(digest)
             return found[done:]
+
+    def _refuse_unknown(self, digest: str) -> NoReturn:
+        raise NotFound(f"The upload has no file with digest {digest[:12]}.")
 
     def append(self, digest: str, offset: int, data: bytes) -> None:
         """Keep the next bytes of a file; when it is whole, it is put where it belongs.
@@ -268,32 +278,23 @@ class Incoming:
         if not self._paths:
             raise InvalidConfig("There is nothing to upload: no file was found.")
         manifest = joined(entry for entries in self._entries.values() for entry in entries)
-        folders, names = _below(self._root)
-        if manifest.tree != tree or names != {actual(entry.path) for entry in manifest.entries}:
+        if manifest.tree != tree or not self._holds(manifest):
             raise Conflict("What has come is not what was to be uploaded.", "Upload again.")
         root = self.tree.resolve()
         for entry in manifest.entries:
             if entry.mode == LINK and not Path(self._place(entry)).resolve().is_relative_to(root):
                 raise Conflict(f"The link {entry.path!r} leads out of the upload.")
-        for path in folders:
-            os.chmod(f"{self._root}/{path}", 0o555)
+        for folder in self._folders - {""}:
+            os.chmod(f"{self._root}/{actual(folder)}", 0o555)
         return manifest
 
-
-def _below(root: str) -> tuple[list[str], set[str]]:
-    """The folders below one, and whatever else lies there, by relative path."""
-    folders, names, todo = [], set(), [""]
-    while todo:
-        below = todo.pop()
-        with os.scandir(f"{root}/{below}") as entries:
-            for entry in entries:
-                path = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(path)
-                    folders.append(path)
-                else:
-                    names.add(path)
-    return folders, names
+    def _holds(self, manifest: Manifest) -> bool:
+        """Whether the files of a manifest lie there, and nothing else."""
+        wanted: dict[str, set[str]] = {folder: set() for folder in self._folders}
+        for path in (*(self._folders - {""}), *(entry.path for entry in manifest.entries)):
+            folder, _, name = path.rpartition("/")
+            wanted[folder].add(actual(name))
+        return all(set(os.listdir(f"{self._root}/{actual(folder)}")) == names for folder, names in wanted.items())
 
 
 def _looks_like(status: os.stat_result, entry: Entry) -> bool:

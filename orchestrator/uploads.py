@@ -87,10 +87,13 @@ class Uploads:
             self._open[name] = incoming
         return UploadSession(incoming.session)
 
-    def announce(self, name: str, session: str, manifest: Manifest) -> UploadNeeds:
-        """Hear of some files of an upload. Raises as `add_pack`, `Incoming.announce`, and DiskFull as `open`."""
+    def announce(self, name: str, session: str, text: bytes) -> UploadNeeds:
+        """Hear of some files of an upload, by their manifest as JSON.
+
+        Raises as `manifest.from_json`, `add_pack`, `Incoming.announce`, and DiskFull as `open`."""
         incoming = self._incoming(name, session)
-        with _told(name):
+        with _told(name), incoming.turn:
+            manifest = manifests.from_json(text)
             needs = incoming.announce(manifest)
             os.utime(incoming.folder)
             sizes = {entry.digest: entry.size for entry in manifest.entries}
@@ -101,9 +104,8 @@ class Uploads:
     def add_pack(self, name: str, session: str, body: bytes) -> None:
         """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
         incoming = self._incoming(name, session)
-        with _told(name):
-            for digest, data in unpack(body):
-                incoming.add(digest, data)
+        with _told(name), incoming.turn:
+            incoming.add(unpack(body))
             os.utime(incoming.folder)
 
     def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:

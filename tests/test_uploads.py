@@ -530,7 +530,7 @@ def test_what_is_not_recorded_does_not_stay(tmp_path: Path) -> None:
     def send(text: bytes) -> None:
         found = make([entry("f", text)])
         opened = kept.open("name", len(text), found.tree, replace=True)
-        kept.announce("name", opened.session, found)
+        kept.announce("name", opened.session, found.to_json().encode())
         kept.add_pack("name", opened.session, packed(text))
         kept.publish("name", opened.session, found.tree, replace=True)
 

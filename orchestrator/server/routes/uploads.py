@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from orchestrator import manifest as manifests
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession
 from orchestrator.server.routes.parts import answer
 from orchestrator.spec import check_digest
@@ -42,8 +41,7 @@ def open_upload(
 @router.post("/uploads/{name}/entries", response_model=UploadNeeds)
 async def announce(name: str, session: str, request: Request, kept: Kept) -> Response:
     """Announce files. The body is a manifest of some of the upload's; the answer says which of them to send."""
-    body = await request.body()
-    return answer(await asyncio.to_thread(lambda: kept.announce(name, session, manifests.from_json(body))))
+    return answer(await asyncio.to_thread(kept.announce, name, session, await request.body()))
 
 
 @router.post("/uploads/{name}/pack", status_code=204)
