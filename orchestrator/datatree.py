@@ -152,16 +152,14 @@ def look(path: str) -> Found:
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidConfig(f"{path!r} is neither a folder nor a file.")
     found, special, links = Found(), [], []
-    for relative, place, status in _walk(root):
-        kind = stat.S_IFMT(status.st_mode)
-        if b"\n" in relative:
-            raise InvalidConfig(f"The file name {os.fsdecode(relative)!r} contains a line break.", "Rename the file.")
+    for looked in _walk(root):
+        kind = stat.S_IFMT(looked[2].st_mode)
         if kind == stat.S_IFREG:
-            found.files.append((relative, place, status))
+            found.files.append(looked)
         elif kind == stat.S_IFLNK:
-            links.append((relative, place, status))
+            links.append(looked)
         else:
-            special.append((relative, _KINDS.get(kind, "not a file")))
+            special.append((looked[0], _KINDS.get(kind, "not a file")))
     found.warnings += [f"{_names([path])} is left out: it is {kind}." for path, kind in special]
     _add_links(root, found, links)
     return found
@@ -171,12 +169,16 @@ def _walk(root: bytes) -> Iterator[_Looked]:
     todo = [b""]
     while todo:  # no recursion: folders may be nested as deep as paths go
         below = todo.pop()
+        prefix = below + b"/" if below else b""
         try:
-            entries = list(os.scandir(os.path.join(root, below)))
-            for entry in entries:
-                path = below + b"/" + entry.name if below else entry.name
+            for entry in list(os.scandir(os.path.join(root, below))):
+                path = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(path)
+                elif b"\n" in path:
+                    raise InvalidConfig(
+                        f"The file name {os.fsdecode(path)!r} contains a line break.", "Rename the file."
+                    )
                 else:
                     yield path, entry.path, entry.stat(follow_symlinks=False)
         except OSError as error:

@@ -21,6 +21,7 @@ from orchestrator.spec import relative_parts
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 _MODES = frozenset((FILE, EXECUTABLE, LINK))
+_NO_NAMES = frozenset(("", ".", ".."))
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
 _LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
@@ -45,8 +46,8 @@ class Manifest:
     def tree(self) -> str:
         """The tree hash, 64 hex digits; see the module's docstring for its format."""
         digest = hashlib.sha256()
-        for entry in self.entries:
-            digest.update(f"{entry.mode} {entry.digest} {entry.size} {entry.path}\0".encode())
+        for path, mode, content, size in self.entries:
+            digest.update(f"{mode} {content} {size} {path}\0".encode())
         return digest.hexdigest()
 
     @property
@@ -56,7 +57,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """As JSON: a list of `[path, mode, digest, size]`."""
-        return json.dumps([[e.path, e.mode, e.digest, e.size] for e in self.entries], separators=(",", ":"))
+        return json.dumps(self.entries, separators=(",", ":"))
 
 
 def make(entries: Iterable[Entry]) -> Manifest:
@@ -70,15 +71,15 @@ def make(entries: Iterable[Entry]) -> Manifest:
     if len(files) != len(manifest.entries):
         raise InvalidConfig("A snapshot names the same path twice.")
     folders: set[str] = set()
-    for entry in manifest.entries:
-        folder, slash, name = entry.path.rpartition("/")
-        if folder + slash not in folders or name in ("", ".", "..") or "\0" in name or "\n" in name:
-            _check_path(entry.path, files)  # takes a while: of many files in one folder, one
+    for path, mode, digest, size in manifest.entries:
+        folder, slash, name = path.rpartition("/")
+        if folder + slash not in folders or name in _NO_NAMES or "\0" in name or "\n" in name:
+            _check_path(path, files)  # takes a while: of many files in one folder, one
             folders.add(folder + slash)
-        if entry.mode not in _MODES or entry.size < 0:
-            raise InvalidConfig(f"An entry of the snapshot is malformed: {entry.path!r}.")
-        if not _DIGEST.fullmatch(entry.digest):
-            raise InvalidConfig(f"A digest of the snapshot is malformed: {entry.path!r}.")
+        if mode not in _MODES or size < 0:
+            raise InvalidConfig(f"An entry of the snapshot is malformed: {path!r}.")
+        if not _DIGEST.fullmatch(digest):
+            raise InvalidConfig(f"A digest of the snapshot is malformed: {path!r}.")
     return manifest
 
 

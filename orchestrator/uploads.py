@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,14 +129,17 @@ class Uploads:
         incoming = self._incoming(name, session)
         with self._lock, _told(name):
             _refuse_present(self._present(name), replace=replace)
-            manifest = incoming.seal(tree)
-            size = sum(entry.size for entry in manifest.entries)
-            upload = UploadRecord(name, tree, len(manifest.entries), size, time.time())
-            (incoming.folder / "manifest.json").write_text(manifest.to_json())
-            marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
-            beside = incoming.folder / f"{_MARKER}.new"
-            beside.write_text(json.dumps(marker))
-            beside.replace(incoming.folder / _MARKER)
+            with ThreadPoolExecutor(1) as disk:
+                brought = disk.submit(sync_all, incoming.folder)  # most of it, while it is looked through
+                manifest = incoming.seal(tree)
+                size = sum(entry.size for entry in manifest.entries)
+                upload = UploadRecord(name, tree, len(manifest.entries), size, time.time())
+                (incoming.folder / "manifest.json").write_text(manifest.to_json())
+                marker = {"upload": to_wire(upload), "inode": incoming.tree.stat().st_ino}
+                beside = incoming.folder / f"{_MARKER}.new"
+                beside.write_text(json.dumps(marker))
+                beside.replace(incoming.folder / _MARKER)
+                brought.result()
             sync_all(incoming.folder)
             place = self._home.upload_dir(name)
             try:

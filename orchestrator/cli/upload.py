@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator import datatree, uploading
-from orchestrator.cli import complete, show
+from orchestrator.cli import complete, show, streams
 from orchestrator.cli.bars import bar
 from orchestrator.cli.detaching import INTERRUPTED
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
@@ -52,6 +52,7 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
         show.as_json(record)
     else:
         show.say(f"Upload of {name} ({path}) to 'uploads/{name}' complete.")
+    streams.leave(0)  # while what is known of many files is still held: to take that apart would take a while
 
 
 def _name_of(path: str, *, ask: bool) -> str:

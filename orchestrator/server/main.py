@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,7 @@ def _server(home: Home) -> uvicorn.Server:
         server.should_exit = True  # only asks: what is being written is finished first
 
     app = make_app(home, stop)
+    gc.freeze()  # what was loaded stays: it need not be looked through again and again
     server = uvicorn.Server(
         uvicorn.Config(
             app,
