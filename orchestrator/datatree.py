@@ -18,6 +18,7 @@ from orchestrator.packs import SMALL_BYTES, grouped
 
 _KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NAMED = 3
+_FIRST_TOGETHER = 250  # the sooner the server has something to do
 
 _Looked = tuple[bytes, bytes, os.stat_result]  # path relative to the root, place, what lies there
 
@@ -94,7 +95,7 @@ class DataTree:
         ordered = sorted(found.files, key=lambda looked: looked[2].st_ino)
         small = ((looked, looked[2].st_size) for looked in ordered if looked[2].st_size <= SMALL_BYTES)
         self.portions = [Portion([looked]) for looked in ordered if looked[2].st_size > SMALL_BYTES]
-        self.portions += [Portion(group) for group in grouped(small)]
+        self.portions += [Portion(group) for group in grouped(small, first=_FIRST_TOGETHER)]
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -105,7 +106,7 @@ class DataTree:
         """Hash the files of a portion, unless they were.
 
         Args:
-            is_over: asked now and then; when it says so, a big file is given up.
+            is_over: asked now and then; when it says so, a big file is given up, and has no entry.
 
         Raises:
             SpellError: a file cannot be read.
@@ -114,7 +115,8 @@ class DataTree:
         if portion.entries:
             return
         if portion.is_big:
-            portion.entries = [_big_entry(*portion.looked[0], self._said, is_over)]
+            entry = _big_entry(*portion.looked[0], self._said, is_over)
+            portion.entries = [entry] if entry else []
             return
         with self._turn:  # two at once would wait for each other longer than they work
             portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
@@ -208,18 +210,19 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
 
 def _big_entry(
     path: bytes, place: bytes, status: os.stat_result, said: Callable[[int], object], is_over: Callable[[], bool]
-) -> Entry:
-    hashing = hashlib.sha256()
+) -> Entry | None:
+    hashing, size = hashlib.sha256(), 0
     try:
         for chunk in file_chunks(place, status.st_size):
             hashing.update(chunk)
+            size += len(chunk)
             said(len(chunk))
             if is_over():
-                break
+                return None
         now = os.lstat(place)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _entry(path, status, now, hashing.hexdigest())
+    return _entry(path, status, now, size, hashing.hexdigest())
 
 
 def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[str, bytes]) -> Entry:
@@ -229,15 +232,15 @@ def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[s
         raise _unreadable(path, error) from error
     digest = hashlib.sha256(data).hexdigest()
     kept[digest] = data
-    return _entry(path, status, now, digest)
+    return _entry(path, status, now, len(data), digest)
 
 
-def _entry(path: bytes, looked: os.stat_result, now: os.stat_result, digest: str) -> Entry:
-    if not _is_same(looked, now):
+def _entry(path: bytes, looked: os.stat_result, now: os.stat_result, size: int, digest: str) -> Entry:
+    if size != looked.st_size or not _is_same(looked, now):
         raise Conflict(f"{_name(path)!r} changed while it was being read.", "Upload again when nobody writes there.")
     if stat.S_ISLNK(looked.st_mode):
-        return Entry(_name(path), LINK, digest, looked.st_size)
-    return Entry(_name(path), EXECUTABLE if looked.st_mode & stat.S_IXUSR else FILE, digest, looked.st_size)
+        return Entry(_name(path), LINK, digest, size)
+    return Entry(_name(path), EXECUTABLE if looked.st_mode & stat.S_IXUSR else FILE, digest, size)
 
 
 def _name(path: bytes) -> str:

@@ -44,8 +44,8 @@ class Incoming:
         session: names this moment's sender.
         tree: where its files are gathered.
         there_bytes: how big is what earlier attempts and the earlier upload have.
-        turn: held by whoever announces files or adds small ones. Of two that are busy in Python and make a system call for
-            each file, each would wait for the other at every call: one after the other takes half the time.
+        turn: held by whoever takes note of many files or adds small ones. Of two that are busy in Python and make a system
+            call for each file, each would wait for the other at every call: one after the other takes half the time.
     """
 
     def __init__(self, folder: Path, earlier: Path, manifest: Manifest | None) -> None:
@@ -69,6 +69,7 @@ class Incoming:
         self._paths: set[str] = set()
         self._folders = {""}
         self._missing: set[str] = set()
+        self._announcing, self._is_sealed = 0, False
         self._is_mode_kept = not _umask() & 0o555
 
     def _look(self, attempt: Path) -> None:
@@ -87,22 +88,29 @@ class Incoming:
     # -- what is to come ----------------------------------------------------------------------------------------
 
     def announce(self, manifest: Manifest) -> UploadNeeds:
-        """Take note of files that belong to the upload; the answer says which of them to send. It is the caller's turn.
+        """Take note of files that belong to the upload; the answer says which of them to send.
 
         Raises:
             InvalidConfig: when a path is not in the form of `manifest.printable`, or does not go with those announced
                 before.
+            Conflict: when the upload is sealed.
         """
-        with self._lock:
+        with self.turn, self._lock:
+            self._refuse_sealed()
             self._note(manifest)
-        taken = self._take(manifest.entries) if self._staged or self._known else set()
-        with self._lock:
-            for entry in manifest.entries:
-                if entry.path in taken:
-                    self._entries.setdefault(entry.digest, []).append(entry)
-            asked = {entry.digest for entry in manifest.entries if entry.path not in taken and self._asks_for(entry)}
-        begun = {digest: size for digest in asked & self._begun.keys() if (size := self._begun_of(digest))}
-        asked &= self._missing
+            self._announcing += 1
+        try:
+            taken = self._take(manifest.entries) if self._staged or self._known else set()
+            with self.turn, self._lock:
+                for entry in manifest.entries:
+                    if entry.path in taken:
+                        self._entries.setdefault(entry.digest, []).append(entry)
+                asked = {e.digest for e in manifest.entries if e.path not in taken and self._asks_for(e)}
+            begun = {digest: size for digest in asked & self._begun.keys() if (size := self._begun_of(digest))}
+            asked &= self._missing
+        finally:
+            with self._lock:
+                self._announcing -= 1
         return UploadNeeds(None if asked == manifest.digests else sorted(asked), begun)
 
     def _note(self, manifest: Manifest) -> None:
@@ -172,19 +180,22 @@ class Incoming:
     # -- what comes ---------------------------------------------------------------------------------------------
 
     def add(self, blobs: Iterable[tuple[str, memoryview]]) -> None:
-        """Keep whole files, whose digests were checked; or the texts of links. It is the caller's turn.
+        """Keep whole files, whose digests were checked; or the texts of links.
 
         Raises:
             NotFound: when no such file was announced.
+            Conflict: when the upload is sealed.
             OSError: when one cannot be written.
         """
         added = []
-        for digest, data in blobs:
-            for entry in self._entries.get(digest) or self._refuse_unknown(digest):
-                self._add(entry, data)
-            added.append(digest)
-        with self._lock:
-            self._missing.difference_update(added)
+        with self.turn:
+            self._refuse_sealed()
+            for digest, data in blobs:
+                for entry in self._entries.get(digest) or self._refuse_unknown(digest):
+                    self._add(entry, data)
+                added.append(digest)
+            with self._lock:
+                self._missing.difference_update(added)
 
     def _add(self, entry: Entry, data: memoryview) -> None:
         if entry.mode == LINK:
@@ -199,10 +210,15 @@ class Incoming:
     def _after(self, digest: str, done: int) -> list[Entry]:
         """The entries of a digest after so many; when there are none, it is there, and who comes later takes it."""
         with self._lock:
+            self._refuse_sealed()
             found = self._entries.get(digest) or self._refuse_unknown(digest)
             if len(found) == done:
                 self._missing.discard(digest)
             return found[done:]
+
+    def _refuse_sealed(self) -> None:
+        if self._is_sealed:
+            raise Conflict("The upload is whole, and takes nothing more.")
 
     def _refuse_unknown(self, digest: str) -> NoReturn:
         raise NotFound(f"The upload has no file with digest {digest[:12]}.")
@@ -264,7 +280,8 @@ class Incoming:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def seal(self, tree: str) -> Manifest:
-        """Check that all is there, and nothing else; take the write bits off its folders (not the uppermost's).
+        """Check that all is there, and nothing else; take the write bits off its folders (not the uppermost's). Nothing is
+        taken any more afterwards.
 
         Args:
             tree: what it must be, as `Manifest.tree`.
@@ -273,20 +290,25 @@ class Incoming:
             InvalidConfig: when nothing was announced.
             Conflict: when something is missing, or a link leads out.
         """
-        if self._missing:
-            raise Conflict(f"{len(self._missing)} files of the upload are missing.", "Upload again.")
-        if not self._paths:
-            raise InvalidConfig("There is nothing to upload: no file was found.")
-        manifest = joined(entry for entries in self._entries.values() for entry in entries)
-        if manifest.tree != tree or not self._holds(manifest):
-            raise Conflict("What has come is not what was to be uploaded.", "Upload again.")
+        with self.turn, self._lock:
+            if self._missing or self._announcing:
+                raise Conflict(f"{len(self._missing)} files of the upload are missing.", "Upload again.")
+            if not self._paths:
+                raise InvalidConfig("There is nothing to upload: no file was found.")
+            manifest = joined(entry for entries in self._entries.values() for entry in entries)
+            if manifest.tree != tree or not self._holds(manifest):
+                raise Conflict("What has come is not what was to be uploaded.", "Upload again.")
+            self._check_links(manifest)
+            for folder in self._folders - {""}:
+                os.chmod(f"{self._root}/{actual(folder)}", 0o555)
+            self._is_sealed = True
+        return manifest
+
+    def _check_links(self, manifest: Manifest) -> None:
         root = self.tree.resolve()
         for entry in manifest.entries:
             if entry.mode == LINK and not Path(self._place(entry)).resolve().is_relative_to(root):
                 raise Conflict(f"The link {entry.path!r} leads out of the upload.")
-        for folder in self._folders - {""}:
-            os.chmod(f"{self._root}/{actual(folder)}", 0o555)
-        return manifest
 
     def _holds(self, manifest: Manifest) -> bool:
         """Whether the files of a manifest lie there, and nothing else."""

@@ -16,16 +16,18 @@ SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
 PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
 MOST_BYTES = 32 << 20  # and is refused when it holds more than this
 _MOST_TOGETHER = 2000
-_FIRST_TOGETHER = 250
 T = TypeVar("T")
 _HEAD = struct.Struct(">32sQ")
 
 
-def grouped(blobs: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
-    """Small blobs, whatever stands for them and sizes, as each pack is to have them. The first are few: the sooner the
-    other side has something to do."""
+def grouped(blobs: Iterable[tuple[T, int]], *, first: int = _MOST_TOGETHER) -> Iterator[list[T]]:
+    """Small blobs, whatever stands for them and sizes, as each pack is to have them.
+
+    Args:
+        first: how many the first pack may have; each one may have twice as many as the one before, up to the most.
+    """
     group: list[T] = []
-    total, most = 0, _FIRST_TOGETHER
+    total, most = 0, first
     for blob, size in blobs:
         group.append(blob)
         total += size

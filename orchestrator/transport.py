@@ -105,7 +105,7 @@ class _Connection:
             pass  # what a proxy says meanwhile
         is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in event.headers)
         if not is_framed and event.status_code != _NO_CONTENT:  # spelld always says: its headers were cut off
-            raise _Lost
+            raise _Lost("its answer was cut off")
         return event
 
     def body(self) -> bytes:
@@ -116,16 +116,21 @@ class _Connection:
     def _next(self) -> h11.Event:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(self._socket.recv(_RECEIVED_BYTES))
+                data = self._socket.recv(_RECEIVED_BYTES)
+                if not data and self._http.their_state is h11.SEND_RESPONSE:
+                    raise _Lost("it was closed before an answer came")
+                self._http.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise _Lost(str(error)) from error
         if isinstance(event, h11.ConnectionClosed) or not isinstance(event, h11.Event):
-            raise _Lost
+            raise _Lost("it was closed")
         return event
 
     def is_kept(self) -> bool:
         """Whether it may be used again, when an answer was read to its end: both sides have said all, and want that."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        if self._http.trailing_data[0]:  # which would be taken for the next answer
             return False
         self._http.start_next_cycle()
         return True
@@ -253,9 +258,9 @@ class Transport:
 
 
 @contextlib.contextmanager
-def connect(home: Home | None = None) -> Iterator[Transport]:
-    """A transport to the server of this home, which is started when needed; as `client.connect`, which takes longer to
-    load: for verbs that are to start at once."""
+def reached(home: Home | None = None) -> Iterator[Transport]:
+    """A transport to the server of this home (as of `client.connect`), which is started when needed. For verbs that are to
+    start at once: a client takes longer to load."""
     with contextlib.closing(Transport(home or Home(default_home()), start=True)) as transport:
         yield transport
 
@@ -340,7 +345,7 @@ def _mapped(home: Home | None) -> Iterator[None]:
         raise ServerUnavailable("The server does not answer.", "See: spell server logs") from error
     except (ConnectionError, _Lost) as error:
         raise ServerUnavailable(
-            f"The connection to the server was lost: {error or type(error).__name__}.", "See: spell server logs"
+            f"The connection to the server was lost: {str(error) or type(error).__name__}.", "See: spell server logs"
         ) from error
 
 

@@ -14,7 +14,7 @@ from orchestrator.records.uploads import UploadRecord
 from orchestrator.remote.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
-_SENDERS = 4  # one reads, the others wait for the server, which writes what they send side by side
+_SENDERS = 4  # one reads, the others wait for the server
 _TRIES = 3
 _KEPT_BYTES = 64 << 20
 
@@ -32,7 +32,8 @@ def upload(
         said: called with the number of bytes that are there now and were not before, from any thread.
 
     Raises:
-        Conflict: something changed meanwhile; or there is an upload of this name, with other content.
+        Conflict: something changed before it was read (all that is uploaded lay there at one moment); or there is an
+            upload of this name, with other content.
         SpellError: whatever the server refuses, as the class that it raised.
     """
     sender = _Sender(uploads, name, tree, said)

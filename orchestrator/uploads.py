@@ -93,8 +93,9 @@ class Uploads:
 
         Raises as `manifest.from_json`, `add_pack`, `Incoming.announce`, and DiskFull as `open`."""
         incoming = self._incoming(name, session)
-        with _told(name), incoming.turn:
-            manifest = manifests.from_json(text)
+        with _told(name):
+            with incoming.turn:
+                manifest = manifests.from_json(text)
             needs = incoming.announce(manifest)
             os.utime(incoming.folder)
             sizes = {entry.digest: entry.size for entry in manifest.entries}
@@ -105,7 +106,7 @@ class Uploads:
     def add_pack(self, name: str, session: str, body: bytes) -> None:
         """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
         incoming = self._incoming(name, session)
-        with _told(name), incoming.turn:
+        with _told(name):
             incoming.add(unpack(body))
             os.utime(incoming.folder)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Spell, git, wait_for
+from conftest import BIN, Spell, git, wait_for
 from engines import engine_api
 from wheels import make_wheel
 
@@ -62,6 +64,17 @@ def test_an_identical_complete_run_is_taken(spell: Spell, token: str) -> None:
     again = reusing(spell, "echo :x: > out.txt", **{**fields, "env": {"A": "1", "B": "2"}})
     assert (again.number, again.reused, again.warnings) == (first.number, True, [])
     assert spell.client.runs(limit=1)[-1].number == first.number, "nothing was cast"
+
+
+def test_nobody_reads_the_record_of_a_run_that_is_taken(spell: Spell, token: str) -> None:
+    assert spell("run", f"echo {token}").code == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [str(BIN / "spell"), "run", "--reuse", "--json", f"echo {token}"]
+    done = subprocess.run(words, env=spell.env, cwd=spell.cwd, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert b"still running" not in done.stderr
 
 
 def test_the_newest_is_taken_and_without_reuse_none(spell: Spell, token: str) -> None:

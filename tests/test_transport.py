@@ -90,20 +90,30 @@ def test_a_server_that_has_hung_up_is_asked_anew(rogue: Rogue) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "words"),
     [
-        b"",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ntrue",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ntrue",
-        b"no HTTP at all\r\n\r\n",
+        (b"", "it was closed before an answer came"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "it was closed before an answer came"),
+        (b"HTTP/1.1 200 OK\r\n\r\ntrue", "its answer was cut off"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ntrue", r"peer closed .* \(received 4 bytes, expected 10\)"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n", "peer closed connection"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ntrue", "peer closed connection"),
+        (b"no HTTP at all\r\n\r\n", "illegal status line"),
     ],
 )
-def test_an_answer_that_is_cut_off_is_no_answer(rogue: Rogue, answer: bytes) -> None:
+def test_an_answer_that_is_cut_off_is_no_answer(rogue: Rogue, answer: bytes, words: str) -> None:
     rogue.manners = [says(answer)]
-    with pytest.raises(ServerUnavailable, match="connection to the server was lost"):
+    with pytest.raises(ServerUnavailable, match=f"The connection to the server was lost: {words}"):
         Transport(rogue.home, start=False).call("GET", "/x")
+
+
+def test_what_follows_an_answer_is_not_the_next_one(rogue: Rogue) -> None:
+    stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse"
+    rogue.manners = [says(OK + stray), says(OK)]
+    transport = Transport(rogue.home, start=False)
+    assert [transport.call("GET", "/x") for _ in range(2)] == [True] * 2
+    assert rogue.connections == 2
+    transport.close()
 
 
 def test_a_server_that_says_nothing_is_given_up(rogue: Rogue) -> None:

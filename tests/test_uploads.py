@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ from orchestrator import datatree, manifest, outputs, uploading
 from orchestrator import uploads as server_uploads
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
 from orchestrator.home import Home
+from orchestrator.incoming import Incoming
 from orchestrator.manifest import Entry, Manifest, make
 from orchestrator.packs import MOST_BYTES, pack, unpack
 from orchestrator.records.uploads import UploadNeeds, UploadRecord
@@ -311,6 +313,15 @@ def test_small_files_are_uploaded_as_they_were_read(spell: Spell, data: Path) ->
     assert (spell.home.uploads / "read" / "again.txt").exists()
 
 
+def test_a_file_that_was_given_up_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(data := os.urandom(5 * MIB))
+    tree = datatree.DataTree(datatree.look(str(tmp_path / "big")))
+    tree.read(tree.portions[0], lambda: True)
+    assert tree.portions[0].entries == []
+    tree.read(tree.portions[0])
+    assert tree.manifest.digests == {hashlib.sha256(data).hexdigest()}
+
+
 # -- cut off, and gone on with ----------------------------------------------------------------------------------------
 
 
@@ -504,6 +515,54 @@ def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -
     announced(spell, "left", read(data).manifest)
     assert spell("rm", "-f", "uploads/left").code == 0
     assert leftovers(spell) == []
+
+
+def test_while_one_file_is_hashed_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    home.create()
+    kept = server_uploads.Uploads(home, Store(Database(home.database)).uploads)
+    first = make([entry("old", b"old")])
+    session = kept.open("x", 3, first.tree, replace=False).session
+    kept.announce("x", session, first.to_json().encode())
+    kept.add_pack("x", session, packed(b"old"))
+    kept.publish("x", session, first.tree, replace=False)
+
+    is_hashing, is_allowed, sha256 = threading.Event(), threading.Event(), outputs.sha256
+
+    def slow(path: Path) -> str | None:
+        is_hashing.set()
+        assert is_allowed.wait(30)
+        return sha256(path)
+
+    monkeypatch.setattr(outputs, "sha256", slow)
+    old, new = make([entry("kept", b"old")]), make([entry("new", b"new")])
+    both = make([*old.entries, *new.entries])
+    session = kept.open("x", 6, both.tree, replace=True).session
+    with ThreadPoolExecutor(1) as pool:
+        needs = pool.submit(kept.announce, "x", session, old.to_json().encode())
+        try:
+            assert is_hashing.wait(30)
+            kept.announce("x", session, new.to_json().encode())
+            kept.add_pack("x", session, packed(b"new"))
+            with pytest.raises(Conflict, match="missing"):
+                kept.publish("x", session, new.tree, replace=True)
+        finally:
+            is_allowed.set()
+        assert needs.result().missing == []
+    assert kept.publish("x", session, both.tree, replace=True).count == 2
+
+
+def test_what_is_whole_takes_nothing_more(tmp_path: Path) -> None:
+    incoming = Incoming(tmp_path / "coming", tmp_path / "nothing", None)
+    incoming.announce(found := make([entry("a", b"a")]))
+    incoming.add(unpack(packed(b"a")))
+    incoming.seal(found.tree)
+    with pytest.raises(Conflict, match="takes nothing more"):
+        incoming.announce(make([entry("b", b"b")]))
+    with pytest.raises(Conflict, match="takes nothing more"):
+        incoming.add(unpack(packed(b"a")))
+    with pytest.raises(Conflict, match="takes nothing more"):
+        incoming.append(entry("", b"a").digest, 0, b"a")
 
 
 def test_what_is_not_recorded_does_not_stay(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from orchestrator.records.casting import CastRecord
 
 
 def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:
-    """Say which run was cast and, unless it is to stay in the background, show it to its end.
+    """Say which run was cast and, unless it is to stay in the background, show it to its end, over a connection of its own.
 
     Returns:
         The exit code of the command.
@@ -31,13 +31,11 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
     if background and not json_:
         show.say(f"View logs with `spell logs -f {number}`")
         return 0
+    if background or cast.reused:
+        return int(_following().record(number, wait=False))
     try:
-        following: Any = importlib.import_module("orchestrator.cli.following")  # loaded while the run is on its way
-        return int(
-            following.record(number, wait=not (background or cast.reused))
-            if json_
-            else following.follow(number, verbose=verbose)
-        )
+        following = _following()  # loaded while the run is on its way
+        return int(following.record(number, wait=True) if json_ else following.follow(number, verbose=verbose))
     except KeyboardInterrupt:
         click.echo(err=json_)
         detached(number, err=json_)
@@ -46,3 +44,7 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         close_stdout()
         detached(number, err=True)
         return BROKEN_PIPE
+
+
+def _following() -> Any:
+    return importlib.import_module("orchestrator.cli.following")

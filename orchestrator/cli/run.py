@@ -39,7 +39,7 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
     warn_unfilled(spec)
     casts: Any = importlib.import_module(_CASTS)
     transport: Any = importlib.import_module("orchestrator.transport")
-    with transport.connect() as server:
+    with transport.reached() as server:
         if spec.project:
             project: Any = importlib.import_module("orchestrator.cli.project")
             project.see_project(server, spec.project, force=asked.force)

@@ -16,7 +16,7 @@ from orchestrator.cli.detaching import INTERRUPTED
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
 from orchestrator.remote.uploads import Uploads
-from orchestrator.transport import connect
+from orchestrator.transport import reached
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -41,7 +41,7 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
     if not json_:
         show.say(f"Total upload size: {show.size(found.total_bytes)}")
     try:
-        with connect() as server, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
+        with reached() as server, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
             tree = datatree.DataTree(found, progress.beside(f"Reading {path}", found.total_bytes))
             record = uploading.upload(Uploads(server), name, tree, replace=force, said=progress.advance)
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def rm(resource: Sequence[str], force: bool) -> None:
     Runs are not removed but archived: spell archive.
     """
     names = [_upload_in(item) for item in resource]
-    with connect() as server:
+    with reached() as server:
         uploads = Uploads(server)
         there = {item.name: item for item in uploads.list()}
         for name in names:
