@@ -13,6 +13,7 @@
     │   └── StaleFence          a late message of a worker that has lost its run
     ├── StoreBusy               another program holds the store
     ├── ServerUnavailable       no server answers and none could be started
+    │   └── ConnectionLost      the server was asked, and its answer did not come
     ├── VersionMismatch         client and server do not speak the same version
     ├── HomeUnusable            the home cannot be read or written
     └── PhaseFailed             a phase of a run's life failed; carries the end reason
@@ -119,6 +120,12 @@ class ServerUnavailable(SpellError):
     """No server answers at the home's socket."""
 
     code, exit_code, http_status = "server_unavailable", 1, 503
+
+
+class ConnectionLost(ServerUnavailable):
+    """The server was asked, and its answer did not come (whole): whether it did what it was asked is not known."""
+
+    code = "connection_lost"
 
 
 class VersionMismatch(SpellError):

@@ -92,9 +92,11 @@ class Filter:
 
     def parts(self) -> list[Part]:
         """The comparisons of `metrics`."""
-        found = [part for text in self.metrics for part in parse(text)]
+        cure = "Write it as METRIC OP VALUE, with <, <=, > or >=: 'loss < 0.5'."
+        try:
+            found = [part for text in self.metrics for part in parse(text)]
+        except InvalidConfig as error:
+            raise InvalidConfig(error.message, cure) from None
         if any(part.min_index for part in found):
-            raise InvalidConfig(
-                "Runs are found by the latest value of a metric, whatever its index.", "Write it as 'loss < 0.5'."
-            )
+            raise InvalidConfig("Runs are found by the latest value of a metric, whatever its index.", cure)
         return found

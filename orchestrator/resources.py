@@ -97,7 +97,11 @@ class Resources:
         except NotFound as error:
             is_whole = len(parts) < 3 or not self._home.root.joinpath(*parts[:2]).exists()
             hint = f"See what is there: spell ls {parts[0] if is_whole else '/'.join(parts[:2])}"
-            raise NotFound(f"Cannot mount resource {resource!r}: not a valid resource.", hint) from error
+            what, alias = "not a valid resource", resource.partition("/")[0]
+            if alias not in ("runs", "uploads"):
+                what = f"it leads to {canonical!r}, which is not there"
+                hint = f"Forget it: spell unlink {alias}" if is_whole else hint
+            raise NotFound(f"Cannot mount resource {resource!r}: {what}.", hint) from error
         return canonical
 
     def path(self, canonical: str) -> Path:

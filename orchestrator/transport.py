@@ -1,8 +1,8 @@
 """One request to the server of a home, over its socket; whatever goes wrong on the way becomes an error of ours.
 
 nobody listens                  a server is started when that is allowed, else ServerUnavailable
-no answer within the limit      ServerUnavailable: it hangs
-the connection is lost          ServerUnavailable
+no answer within the limit      ConnectionLost: it hangs
+the connection is lost          ConnectionLost
 an answer of 4xx or 5xx         the error that it carries
 
 h11 speaks HTTP: whole clients take longer to load than most commands to run (docs/adr/0008).
@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 import h11
 
 from orchestrator import __version__
-from orchestrator.errors import InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
+from orchestrator.errors import ConnectionLost, InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
 from orchestrator.home import Home, default_home
 from orchestrator.launch import ensure_server
 from orchestrator.records import API_VERSION
@@ -342,11 +342,10 @@ def _mapped(home: Home | None) -> Iterator[None]:
         root = home.root if home else "this home"
         raise ServerUnavailable(f"No server serves {root}.", "Start it: spell server start") from None
     except TimeoutError as error:
-        raise ServerUnavailable("The server does not answer.", "See: spell server logs") from error
+        raise ConnectionLost("The server does not answer.", "See: spell server logs") from error
     except (ConnectionError, _Lost) as error:
-        raise ServerUnavailable(
-            f"The connection to the server was lost: {str(error) or type(error).__name__}.", "See: spell server logs"
-        ) from error
+        words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ConnectionLost(f"The connection to the server was lost: {words}.", "See: spell server logs") from error
 
 
 def _refusal(answer: Answer) -> SpellError:

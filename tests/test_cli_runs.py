@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BIN, Done, Spell
+from terminal import Terminal
 
 from orchestrator.cli.show import width
 from orchestrator.errors import ServerUnavailable, SpellError
@@ -404,6 +405,28 @@ def test_completion_in_a_real_bash(told: Spell) -> None:
     line = 'eval "$(spell completion bash)"; COMP_WORDS=(spell stop lat); COMP_CWORD=2; _spell_completion spell; echo "${COMPREPLY[@]}"'
     done = bash(told, line)
     assert (done.out, done.err) == ("latest\n", "")
+
+
+def test_completion_where_people_type(told: Spell, tmp_path: Path) -> None:
+    """No blank behind folders; verbs and files of the same word; blanks within a word; files of a command."""
+    (work := tmp_path / "work").mkdir()
+    (work / "in_a.yaml").touch()
+    (work / "train.py").touch()
+    (tmp_path / "rc").write_text('PS1="> "; eval "$(spell completion bash)"\n')
+    (tmp_path / "inputrc").write_text("set enable-bracketed-paste off\nset bell-style none\n")
+    env = told.env | {"PATH": f"{BIN}:{os.environ['PATH']}", "INPUTRC": str(tmp_path / "inputrc")}
+    with Terminal(["bash", "--rcfile", str(tmp_path / "rc"), "-i"], work, env) as terminal:
+        terminal.sees(">")
+        for typed, shown in (
+            ("spell ls r\t", "> spell ls runs/"),
+            ("4\t", "> spell ls runs/4/"),
+            ("\x15spell ps -l gr\t", "> spell ps -l größe\\ 1"),
+            ("\x15spell workflow in\t\t", "info       in_a.yaml"),
+            ("f\t", "> spell workflow info"),
+            ("\x15spell run python tr\t", "> spell run python train.py"),
+        ):
+            terminal.type(typed)
+            terminal.sees(shown)
 
 
 def test_json_of_every_listing_is_json(told: Spell) -> None:

@@ -157,6 +157,14 @@ def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> Non
     assert spell.client.run("latest").spec["code"] is None
 
 
+def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None:
+    with on_terminal(spell, "run", "true", cwd=tmp_path) as terminal:
+        terminal.sees(NO_REPOSITORY)
+        terminal.type("\x03")
+        terminal.sees(lambda lines: "Aborted." in lines)
+        assert terminal.ends() == 130
+
+
 def test_asked_about_untracked_files(spell: Spell, repo: Path) -> None:
     for number in range(12):
         (repo / f"new-{number:02}.txt").write_text("x")
@@ -220,7 +228,7 @@ def test_interrupt_while_the_run_waits_for_a_machine(spell: Spell, tmp_path: Pat
         number = number_of(terminal)
         terminal.sees("waiting for a machine.")
         terminal.type("\x03")
-        assert terminal.ends() == 130
+        assert terminal.ends() == 130, terminal.screen.lines
         assert not any("Machine_Requested" in line for line in terminal.screen.lines)
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
     assert spell.client.run(str(number)).state == "machine_requested"

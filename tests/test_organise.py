@@ -228,7 +228,10 @@ def test_labels_of_several_runs(shared: Spell) -> None:
     assert shared.client.run(str(one)).labels == ["best one"]
     assert shared("label", str(one), "v2", "--remove").code == 1
     assert shared("label", str(one), "no;pe").code == 3
-    assert shared("label", str(one)).code == 2
+    done = shared("label", str(one))
+    assert done.code == 2 and "A run and a label are needed." in done.err
+    assert shared("label", str(one), "--label", "late").out == f"Successfully added label late to run {one}.\n"
+    shared("label", "--remove", str(one), "late")
     assert shared("label", str(one), "x", "--json").json()[0]["labels"] == ["best one", "x"]
 
 
@@ -439,6 +442,21 @@ def test_names_that_differ_beyond_ascii_are_two(spell: Spell) -> None:
     with pytest.raises(Conflict):
         projects.edit("Ärger", "ärger")
     assert projects.edit("ärger", "äRGER").name == "äRGER"
+
+
+def test_a_link_whose_upload_is_gone_is_told(spell: Spell, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").touch()
+    assert spell("upload", str(tmp_path / "data"), "-n", "gone").code == 0
+    assert spell("link", "mine", "uploads/gone").code == 0
+    done = spell("run", "-m", "mine/b", "true")
+    assert (
+        "it leads to 'uploads/gone/b', which is not there.\n       See what is there: spell ls uploads/gone" in done.err
+    )
+    assert "'mine' leads to nothing now. Forget it: spell unlink mine" in spell("rm", "-f", "uploads/gone").err
+    done = spell("run", "-m", "mine", "true")
+    assert "it leads to 'uploads/gone', which is not there.\n       Forget it: spell unlink mine" in done.err
+    assert spell("unlink", "mine").code == 0
 
 
 def test_a_link_that_is_typed_the_wrong_way_round_is_told(spell: Spell) -> None:

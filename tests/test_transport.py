@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Spell
+from conftest import BIN, Spell
 
 from orchestrator.errors import Conflict, InvalidConfig, ServerUnavailable
 from orchestrator.home import Home
@@ -130,6 +133,40 @@ def test_a_refusal_is_heard_while_the_body_is_being_sent(rogue: Rogue) -> None:
     rogue.manners = [says(refusal)]
     with pytest.raises(Conflict, match="enough"):
         Transport(rogue.home, start=False).call("PUT", "/x", content=(bytes(1 << 20) for _ in range(64)))
+
+
+def test_who_interrupts_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Path) -> None:
+    is_asked, is_over = threading.Event(), threading.Event()
+
+    def manner(connection: socket.socket) -> None:
+        heard(connection)
+        is_asked.set()
+        is_over.wait(30)
+
+    rogue.manners = [manner]
+    with run_at(rogue, tmp_path) as process:
+        assert is_asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    is_over.set()
+    assert process.returncode == 130
+    assert err.endswith("\nAborted. Whether it was cast, this shows: spell ps\n")
+
+
+def test_who_loses_the_server_in_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Path) -> None:
+    rogue.manners = [says(b"")]
+    with run_at(rogue, tmp_path) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "ERROR: The connection to the server was lost: it was closed before an answer came.\n" in err
+    assert "Whether it was cast, this shows: spell ps\n" in err
+
+
+def run_at(rogue: Rogue, cwd: Path) -> subprocess.Popen[str]:
+    """`spell run -b true` of a person whose server this is."""
+    env = os.environ | {"SPELL_HOME": str(rogue.home.root)}
+    words = [str(BIN / "spell"), "run", "--force", "-b", "true"]
+    return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from orchestrator.cli import show
 from orchestrator.cli.capture import capture
 from orchestrator.cli.needed import ignored_words
@@ -103,7 +105,7 @@ def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
     """
     command = " ".join(asked.command) or job.command
     if not command:
-        raise UsageError("There is no command to run.", "Try: spell run -h")
+        raise UsageError("There is no command to run.", f"Try: {click.get_current_context().command_path} -h")
     paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
     return RunSpec(
         command=command,

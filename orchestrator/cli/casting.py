@@ -19,31 +19,38 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
     Returns:
         The exit code of the command.
     """
-    for warning in cast.warnings:
-        show.warn(warning)
     number = str(cast.number)
-    if cast.reused and not json_:
-        show.say(f"💫 Run {number} is identical, and complete: nothing is cast")
-        show.say(f"View its logs with `spell logs {number}`")
-        return 0
-    if not json_:
-        show.say(f"💫 Casting spell #{number}…")
-    if background and not json_:
-        show.say(f"View logs with `spell logs -f {number}`")
-        return 0
-    if background or cast.reused:
-        return int(_following().record(number, wait=False))
     try:
+        for warning in cast.warnings:
+            show.warn(warning)
+        if cast.reused and not json_:
+            show.say(f"💫 Run {number} is identical, and complete: nothing is cast")
+            show.say(f"View its logs with `spell logs {number}`")
+            return 0
+        if not json_:
+            show.say(f"💫 Casting spell #{number}…")
+        if background and not json_:
+            show.say(f"View logs with `spell logs -f {number}`")
+            return 0
         following = _following()  # loaded while the run is on its way
+        if background or cast.reused:
+            return int(following.record(number, wait=False))
         return int(following.record(number, wait=True) if json_ else following.follow(number, verbose=verbose))
     except KeyboardInterrupt:
         click.echo(err=json_)
-        detached(number, err=json_)
+        if not cast.reused:
+            detached(number, err=json_)
         return INTERRUPTED
     except BrokenPipeError:  # `spell run … | head`: nobody reads on
         close_stdout()
+        if background or cast.reused:
+            return 0
         detached(number, err=True)
         return BROKEN_PIPE
+    except OSError:  # the disk of the output is full, say
+        if not cast.reused:
+            detached(number, err=True)
+        raise
 
 
 def _following() -> Any:

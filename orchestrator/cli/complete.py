@@ -27,5 +27,13 @@ def _found_by(name: str) -> _Complete:
 
 
 runs, names, labels, searches = _found_by("runs"), _found_by("names"), _found_by("labels"), _found_by("searches")
+active, archived, workflows, uploads = (
+    _found_by("active"), _found_by("archived"), _found_by("workflows"), _found_by("uploads"),
+)  # fmt: skip
 projects, links, secrets = _found_by("projects"), _found_by("links"), _found_by("secrets")
 machine_types, resources, states = _found_by("machine_types"), _found_by("resources"), _found_by("states")
+
+
+def files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files of this machine: the shell knows them."""
+    return [CompletionItem(incomplete, type="file")]

@@ -1,11 +1,32 @@
-"""Shell completion: click's own scripts, printed."""
+"""Shell completion: click's own scripts, printed, but for bash, where click's offers files or words but never both, takes
+words apart that hold blanks, and puts a blank behind folders."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, get_completion_class
 
 from orchestrator.errors import UsageError
+
+
+class _Bash(BashComplete):
+    """What click answers is a line for each word: its type, a comma, the word."""
+
+    source_template = r"""
+%(complete_func)s() {
+    local line value word="${COMP_WORDS[COMP_CWORD]}" IFS=$'\n'
+    COMPREPLY=()
+    while IFS= read -r line; do
+        value="${line#*,}"
+        case "${line%%%%,*}" in
+            dir) COMPREPLY+=($(compgen -d -- "$word")); compopt -o filenames ;;
+            file) COMPREPLY+=($(compgen -f -- "$word")); compopt -o filenames ;;
+            plain) COMPREPLY+=("$(printf %%q "$value")"); [[ "$value" == */ ]] && compopt -o nospace ;;
+        esac
+    done < <(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete "$1")
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,7 +34,7 @@ from orchestrator.errors import UsageError
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL: eval "$(spell completion bash)"."""
-    kind = get_completion_class(shell)
+    kind = _Bash if shell == "bash" else get_completion_class(shell)
     if kind is None:
         raise UsageError(f"There is no completion for {shell}.")
     click.echo(kind(ctx.find_root().command, {}, "spell", "_SPELL_COMPLETE").source())

@@ -3,14 +3,19 @@ them. A server is never started for it, and an error is nothing to complete."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
+from orchestrator.listing import Filter
+from orchestrator.records.runs import RunSummary
 from orchestrator.remote.links import Links
 from orchestrator.remote.projects import Projects
+from orchestrator.remote.runs import Runs
 from orchestrator.remote.searches import Searches
 from orchestrator.remote.secrets import Secrets
+from orchestrator.remote.uploads import Uploads
+from orchestrator.remote.workflows import Workflows
 from orchestrator.states import State
 
 _RUNS = 100
@@ -27,12 +32,27 @@ def ask(find: Callable[[Client, str], Iterator[tuple[str, str]]], incomplete: st
 
 def runs(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Numbers and names, newest first."""
-    for item in reversed(client.runs(limit=_RUNS)):
+    yield from _named(client.runs(limit=_RUNS))
+    yield "latest", "the newest run"
+
+
+def active(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Runs that have not ended."""
+    yield from _named(Runs(client.transport).list(Filter(states=("active",)), limit=_RUNS))
+    yield "latest", "the newest run"
+
+
+def archived(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Runs that were put away."""
+    yield from _named(Runs(client.transport).list(Filter(archived=True), limit=_RUNS))
+
+
+def _named(found: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
+    for item in reversed(found):
         words = " ".join(f"{item.state}: {item.command}".split())
         yield str(item.number), words
         if item.name:
             yield item.name, words
-    yield "latest", "the newest run"
 
 
 def names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
@@ -53,6 +73,20 @@ def searches(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     for item in reversed(Searches(client.transport).list(limit=_RUNS)):
         yield str(item.number), " ".join(f"{item.kind}, {item.state}: {item.command}".split())
     yield "latest", "the newest search"
+
+
+def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers and names of workflows, newest first."""
+    for item in reversed(Workflows(client.transport).list(limit=_RUNS)):
+        yield str(item.number), f"{item.state}: {item.name}"
+        yield item.name, item.state
+    yield "latest", "the newest workflow"
+
+
+def uploads(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Uploads, as the resources that they are."""
+    for item in Uploads(client.transport).list():
+        yield f"uploads/{item.name}", f"{item.count} files"
 
 
 def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,7 @@ def cat(resource: Sequence[str]) -> None:
 
 @click.command(context_settings=_HELP)
 @click.argument("resource", shell_complete=complete.resources)
-@click.argument("destination", default=".")
+@click.argument("destination", default=".", shell_complete=complete.files)
 @click.option("-f", "--force", is_flag=True, help="Overwrite without asking.")
 @click.option("-i", "--ignore", is_flag=True, help="Leave files that are there already.")
 def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
@@ -83,6 +83,8 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     """
     if resource.startswith("/") or resource.strip("/") in ("", ".", "runs", "uploads"):
         raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
+    if not destination:
+        raise UsageError("The destination is empty.", "Leave it out to copy to where you are.")
     target = _Target(_plain(Path(destination)), force, ignore)
     with connect() as client:
         kind, total, chunks = client.download(resource)
@@ -160,8 +162,10 @@ class _Target:
                 _fill(file, self.progress.wrap(chunks))
                 os.fchmod(file.fileno(), mode)
             os.replace(beside, place)
-        except BaseException:
+        except BaseException as error:
             Path(beside).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                error.filename = place
             raise
         self.copied += 1
 

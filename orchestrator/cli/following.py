@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.cli import show
 from orchestrator.cli.console import Console, exit_code
+from orchestrator.cli.detaching import going_on
 from orchestrator.client import connect
 
 
@@ -11,7 +12,7 @@ def follow(number: str, *, verbose: bool) -> int:
     """Show what the run says; `verbose`: all states and what was logged in them, too."""
     show.say("✨ Stop viewing logs with ^C")
     console = Console(verbose=verbose)
-    with connect() as client:
+    with connect() as client, going_on(number):
         ended = console.follow(client.follow(number))
     console.end(ended)
     return exit_code(ended)
@@ -20,6 +21,7 @@ def follow(number: str, *, verbose: bool) -> int:
 def record(number: str, *, wait: bool) -> int:
     """Print the run's record as JSON: when it has ended, or at once."""
     with connect() as client:
-        code = exit_code(client.wait(number)) if wait else 0
+        with going_on(number):
+            code = exit_code(client.wait(number)) if wait else 0
         show.as_json(client.run(number))
     return code

@@ -13,6 +13,7 @@ import click
 from orchestrator.cli import complete, show
 from orchestrator.cli.asking import Asked, build_spec
 from orchestrator.cli.command_files import command_files
+from orchestrator.cli.detaching import casting
 from orchestrator.cli.hints import Commanding
 from orchestrator.cli.hyper_console import follow, number, search_state, show_trials
 from orchestrator.cli.options import spec_options
@@ -134,12 +135,13 @@ def _first(values: Choice | Range) -> str:
 def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, background: bool, json_: bool) -> None:
     searches = Searches(client.transport)
     send = functools.partial(client.send, code, code.code.diff) if code else None
-    cast = searches.cast(search, send)
-    for warning in cast.warnings:
-        show.warn(warning)
-    if not json_:
-        show.say(f"💫 Casting hyperparameter search #{cast.number}…")
-    found = searches.record(str(cast.number))
+    with casting("spell hyper list"):
+        cast = searches.cast(search, send)
+        for warning in cast.warnings:
+            show.warn(warning)
+        if not json_:
+            show.say(f"💫 Casting hyperparameter search #{cast.number}…")
+        found = searches.record(str(cast.number))
     if not background:
         click.get_current_context().exit(follow(searches, found, json_=json_))
     if json_:

@@ -122,8 +122,9 @@ def main() -> None:
         show.error(error.message, error.cure)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        click.echo("Aborted.", err=True)
-        sys.exit(1 if error.__cause__ is None and isinstance(error, click.Abort) else INTERRUPTED)
+        is_interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        click.echo("\nAborted." if isinstance(error.__context__, KeyboardInterrupt) else "Aborted.", err=True)
+        sys.exit(INTERRUPTED if is_interrupted else 1)
     except _Closed:
         streams.close_stdout()  # `spell ps | head` ends quietly
         sys.exit(0)

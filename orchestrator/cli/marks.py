@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli import complete, show
 from orchestrator.client import connect
-from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.naming import check_label
 from orchestrator.records.runs import RunSummary
 from orchestrator.remote.runs import Runs
@@ -17,7 +17,7 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
 @click.command(context_settings=_HELP, epilog="Several labels at once: spell label 3 4 best --label paper --label v2")
-@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+@click.argument("run", nargs=-1, metavar="RUN...", shell_complete=complete.runs)
 @click.argument("label", shell_complete=complete.labels)
 @click.option("--label", "more", multiple=True, shell_complete=complete.labels, help="Another label.")
 @click.option("--remove", is_flag=True, help="Take it from them.")
@@ -28,6 +28,10 @@ def label(
     ctx: click.Context, /, run: Sequence[str], label: str, more: Sequence[str], remove: bool, **how: bool
 ) -> None:
     """Give each RUN the label LABEL, which comes last."""
+    if not run and not more:
+        raise UsageError("A run and a label are needed.", "Try: spell label latest best")
+    if not run:
+        run, label, more = (label,), more[0], more[1:]
     words = ", ".join(map(check_label, (label, *more)))
     many = "labels" if more else "label"
     if remove:
@@ -49,7 +53,7 @@ def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) 
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.archived)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
 @click.pass_context

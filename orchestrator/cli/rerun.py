@@ -9,6 +9,7 @@ import click
 from orchestrator.cli import complete
 from orchestrator.cli.asking import Asked, changes
 from orchestrator.cli.casting import announce
+from orchestrator.cli.detaching import casting
 from orchestrator.cli.options import change_options
 from orchestrator.cli.project import see_project
 from orchestrator.client import connect
@@ -27,5 +28,6 @@ def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, j
     with connect() as client:
         if "project" in asked:
             see_project(client.transport, asked["project"], force=False)
-        cast = client.rerun(run, asked)
+        with casting("spell ps"):
+            cast = client.rerun(run, asked)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=json_))

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import ahead
+from orchestrator.cli import ahead, complete
 from orchestrator.cli.asking import Asked, build_spec, warn_unfilled
 from orchestrator.cli.casting import announce
 from orchestrator.cli.command_files import command_files
+from orchestrator.cli.detaching import casting
 from orchestrator.cli.hints import Commanding
 from orchestrator.cli.options import spec_options
 
@@ -23,7 +24,7 @@ _CASTS = "orchestrator.remote.casts"
     epilog="COMMAND is one quoted string for the shell, or words that are joined by spaces. Options may stand before or "
     "after it; put -- before a command that has options of its own: spell run -- python train.py --epochs 3",
 )
-@click.argument("command", nargs=-1)
+@click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
 @click.option("--reuse", is_flag=True, help="Take an identical run that is complete, where there is one.")
@@ -43,5 +44,6 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
         if spec.project:
             project: Any = importlib.import_module("orchestrator.cli.project")
             project.see_project(server, spec.project, force=asked.force)
-        cast = casts.Casts(server).cast(spec, code, reuse=reuse)
+        with casting("spell ps"):
+            cast = casts.Casts(server).cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))

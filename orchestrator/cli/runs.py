@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli import complete, show
 from orchestrator.cli.console import Console, exit_code
-from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached, going_on
 from orchestrator.cli.streams import close_stdout
 from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Client, connect
@@ -57,7 +57,8 @@ def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestam
 
 def _follow(client: Client, console: Console, number: str, position: str) -> int:
     try:
-        ended = console.follow(client.follow(number, position))
+        with going_on(number):
+            ended = console.follow(client.follow(number, position))
     except KeyboardInterrupt:
         click.echo(err=True)
         detached(number, err=True)
@@ -148,7 +149,7 @@ def _attempts(run: RunRecord) -> Iterator[str]:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.pass_context
 def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
@@ -158,7 +159,7 @@ def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.pass_context
 def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:

@@ -15,6 +15,7 @@ from orchestrator.cli.bars import bar
 from orchestrator.cli.detaching import INTERRUPTED
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
+from orchestrator.remote.links import Links
 from orchestrator.remote.uploads import Uploads
 from orchestrator.transport import reached
 
@@ -68,7 +69,7 @@ def _quoted(name: str) -> str:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("resource", nargs=-1, required=True, shell_complete=complete.resources)
+@click.argument("resource", nargs=-1, required=True, shell_complete=complete.uploads)
 @click.option("-f", "--force", is_flag=True, help="Ask nothing.")
 def rm(resource: Sequence[str], force: bool) -> None:
     """Remove each RESOURCE: uploads/NAME.
@@ -84,6 +85,9 @@ def rm(resource: Sequence[str], force: bool) -> None:
                 continue
             uploads.remove(name)
             show.say(f"Removed uploads/{name}")
+            for link in Links(server).list():
+                if f"{link.resource}/".startswith(f"uploads/{name}/"):
+                    show.warn(f"{link.alias!r} leads to nothing now. Forget it: spell unlink {link.alias}")
 
 
 def _question(name: str, upload: UploadRecord | None) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from orchestrator.cli import show
+from orchestrator.cli import complete, show
 from orchestrator.cli.asking import Asked, spec_of, with_code
 from orchestrator.cli.capture import capture
+from orchestrator.cli.detaching import casting
 from orchestrator.cli.hints import close_to
 from orchestrator.cli.workflow_console import follow, workflow_state
 from orchestrator.client import Client, connect
@@ -65,12 +66,13 @@ def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **t
     spec, codes = _read(file, asked, fresh=fresh)
     with connect() as client:
         flows = Workflows(client.transport)
-        cast = flows.cast(spec, functools.partial(_send, client, codes))
-        for warning in cast.warnings:
-            show.warn(warning)
-        if not asked.json_:
-            show.say(f"💫 Casting workflow #{cast.number}…")
-        found = flows.record(str(cast.number))
+        with casting("spell workflow list"):
+            cast = flows.cast(spec, functools.partial(_send, client, codes))
+            for warning in cast.warnings:
+                show.warn(warning)
+            if not asked.json_:
+                show.say(f"💫 Casting workflow #{cast.number}…")
+            found = flows.record(str(cast.number))
         if not background:
             ctx.exit(follow(flows, found, json_=asked.json_))
     if asked.json_:
@@ -131,7 +133,7 @@ def _line(item: WorkflowSummary) -> list[str]:
 
 
 @workflow.command(context_settings=_HELP)
-@click.argument("reference", metavar="WORKFLOW")
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
 @click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
 @click.option("--json", "json_", is_flag=True, help="As JSON.")
 @click.pass_context
@@ -166,7 +168,7 @@ def _row(step: StepRecord) -> list[str]:
 
 
 @workflow.command(context_settings=_HELP)
-@click.argument("reference", metavar="WORKFLOW")
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
 def stop(reference: str) -> None:
     """End WORKFLOW and keep the outputs of its runs. Steps that wait never start."""
     with connect() as client:
@@ -175,7 +177,7 @@ def stop(reference: str) -> None:
 
 
 @workflow.command(context_settings=_HELP)
-@click.argument("reference", metavar="WORKFLOW")
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
 def kill(reference: str) -> None:
     """End WORKFLOW at once; the outputs of its active runs are lost. Steps that wait never start."""
     with connect() as client:

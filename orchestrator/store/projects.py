@@ -141,7 +141,9 @@ def _see_that_it_is_free(connection: Connection, name: str, *, but: int = 0) -> 
     found = connection.execute(query).one_or_none()
     if found is not None:
         where = " among the archived ones" if found.archived else ""
-        raise Conflict(f"There is a project {found.name!r} already{where}.", _SEE)
+        raise Conflict(
+            f"There is a project {found.name!r} already{where}.", _SEE + (" --archived" if found.archived else "")
+        )
 
 
 def _put(connection: Connection, project: int, numbers: Sequence[int]) -> None:
