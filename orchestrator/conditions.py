@@ -13,7 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.errors import InvalidConfig
 
@@ -30,8 +30,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 _FORM = "Write it as METRIC OP VALUE[:MIN_INDEX], with <, <=, > or >=: 'loss > 10:100'."
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One comparison of a metric's latest value."""
 
     metric: str

@@ -18,7 +18,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -117,24 +116,22 @@ def _environment() -> dict[str, str]:
     return kept | _SET
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(NamedTuple):
     """Git in one directory.
 
     Attributes:
         cwd: where it runs.
         git_dir: names the repository, for a bare one (safe.bareRepository forbids finding it by the directory).
-        index: the index to use in place of the repository's own.
+        index_file: the index to use in place of the repository's own.
         settings: further `name=value` settings, which win over the person's.
         as_checked_out: let the person's own conversion of line endings hold, by which the files were checked out.
     """
 
     cwd: Path
     git_dir: Path | None = None
-    index: Path | None = None
+    index_file: Path | None = None
     settings: tuple[str, ...] = ()
     as_checked_out: bool = False
-    environment: dict[str, str] = field(default_factory=_environment, repr=False)
 
     def start(
         self, *args: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
@@ -147,9 +144,9 @@ class Git:
         settings = (*_NEUTRAL, *(() if self.as_checked_out else _NO_CONVERSION), *self.settings)
         options = [word for setting in settings for word in ("-c", setting)]
         where = [f"--git-dir={self.git_dir}"] if self.git_dir else []
-        environment = self.environment | ({} if self.as_checked_out else {"GIT_ATTR_NOSYSTEM": "1"})
-        if self.index:
-            environment["GIT_INDEX_FILE"] = str(self.index)
+        environment = _environment() | ({} if self.as_checked_out else {"GIT_ATTR_NOSYSTEM": "1"})
+        if self.index_file:
+            environment["GIT_INDEX_FILE"] = str(self.index_file)
         try:
             return subprocess.Popen(
                 ["git", *options, *where, *args],
@@ -182,7 +179,7 @@ class Git:
         processes: list[subprocess.Popen[bytes]] = []
         try:
             processes.extend(self.start(*command) for command in commands)
-            processes.extend(replace(self, as_checked_out=True).start(*command) for command in as_checked_out)
+            processes.extend(self._replace(as_checked_out=True).start(*command) for command in as_checked_out)
             return [_finish(process) for process in processes]
         finally:
             for process in processes:

@@ -29,14 +29,12 @@ from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
     Conflict,
-    DiskFull,
     ExecutorFailed,
     InvalidConfig,
     PhaseFailed,
     SaveFailed,
     SpellError,
     StaleFence,
-    StoreBusy,
 )
 from orchestrator.executors.base import Handle, Session, Usage, Verdict
 from orchestrator.release import Release
@@ -239,7 +237,7 @@ class Life:
     def _begin(self) -> None:
         self._stop_if_wished()  # it came before anybody could tell us
         launch = self.shop.launch(self.run, self.spec, *self._build())
-        if self.shop.store.attempts.count(self.run.number):
+        if self.run.attempt > 1 and self.shop.store.attempts.count(self.run.number):
             retrying.begin(launch.log, self.run.attempt)
         if self.spec.mounts:
             self._move(State.MOUNTING)
@@ -345,11 +343,8 @@ class Life:
             self._end(reason, detail, **facts)
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
-            self._move(State.SAVING, reason=reason, **self._columns_if_free(), **facts)
-            with contextlib.suppress(
-                DiskFull, StoreBusy
-            ):  # a run that has filled the disk is worth more than its last sample
-                telemetry.last_sample(self.shop.store, self.run.number, verdict)
+            sample = telemetry.last_sample(self.run.number, verdict)
+            self._move(State.SAVING, sample=sample, reason=reason, **self._columns_if_free(), **facts)
         if self._freed:
             self._on_free()
         self._save()
@@ -361,9 +356,9 @@ class Life:
 
     def _reason(self, verdict: Verdict) -> tuple[str, str]:
         """The end reason of what this verdict says and somebody may have wished by now, and its words."""
-        asked = self.shop.store.claimed(self.run.number)
-        reason = self.run.reason or decide(verdict, asked.wish, asked.wish_reason)
-        return reason, verdict.detail or asked.wish_detail
+        wished = self.shop.store.wished(self.run.number)
+        reason = self.run.reason or decide(verdict, wished.wish, wished.reason)
+        return reason, verdict.detail or wished.detail
 
     def _save(self) -> None:
         number = self.run.number
@@ -379,7 +374,7 @@ class Life:
     # -- small things -------------------------------------------------------------------------------------------
 
     def _wish(self) -> Wish | None:
-        return self.shop.store.claimed(self.run.number).wish
+        return self.shop.store.wished(self.run.number).wish
 
     def _stop_if_wished(self) -> None:
         if self._wish():

@@ -44,9 +44,12 @@ def failed(
         reason, detail: the end reason, with its words.
         facts: the columns that its verdict says.
     """
-    retries, count = int(run.spec.get("retries", 0)), store.attempts.count(run.number)
+    retries = int(run.spec.get("retries", 0))
     is_over = run.state in (State.SAVING, State.PUSHING)
-    if is_over or not ENDS[reason].retryable or count >= retries:
+    if is_over or not ENDS[reason].retryable or not retries:
+        return None
+    count = store.attempts.count(run.number)
+    if count >= retries:
         return None
     if reason in _SAID and (why := hopeless(home.log(run.number))):
         store.notice(run.number, f"Not tried again: {why}, says its log")

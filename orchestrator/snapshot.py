@@ -12,9 +12,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from orchestrator import blobs
 from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
@@ -35,7 +34,6 @@ class _Blobs(Protocol):
     def reader(self, digest: str, size: int) -> BinaryIO: ...
 
 
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Code as a run will see it.
 
@@ -47,13 +45,19 @@ class Snapshot:
         warnings: what a person should know, one sentence each.
     """
 
-    manifest: Manifest
-    code: Code
-    subject: str
-    untracked: tuple[str, ...]
-    warnings: tuple[str, ...]
-    _sizes: Mapping[str, int] = field(repr=False)
-    _blobs: _Blobs = field(repr=False)
+    def __init__(
+        self,
+        manifest: Manifest,
+        code: Code,
+        subject: str,
+        untracked: tuple[str, ...],
+        warnings: tuple[str, ...],
+        sizes: Mapping[str, int],
+        sources: _Blobs,
+    ) -> None:
+        self.manifest, self.code, self.subject = manifest, code, subject
+        self.untracked, self.warnings = untracked, warnings
+        self._sizes, self._blobs = sizes, sources
 
     @property
     def digests(self) -> frozenset[str]:
@@ -76,8 +80,7 @@ class Snapshot:
         return self._blobs.reader(digest, self._sizes[digest])
 
 
-@dataclass(frozen=True, slots=True)
-class _OnDisk:
+class _OnDisk(NamedTuple):
     """Blobs that lie in a working tree, and the patch."""
 
     root: bytes
@@ -93,8 +96,7 @@ class _OnDisk:
         return blobs.checked_reader(chunks, digest, size, entry.path)
 
 
-@dataclass(frozen=True, slots=True)
-class _InObjects:
+class _InObjects(NamedTuple):
     """Blobs that lie in git's object database."""
 
     objects: Objects

@@ -20,9 +20,9 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from orchestrator import blobs
 from orchestrator.errors import InvalidRepository, SpellError
@@ -57,7 +57,6 @@ _DIFF = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
 class _Repository:
     """One repository of the working tree: the outermost one or a submodule. Its paths are relative to its own root.
 
@@ -77,21 +76,18 @@ class _Repository:
             whose line endings `git add` has converted by the person's settings.
     """
 
-    place: Place
-    prefix: bytes
-    base: str
-    converts: bool
-    tracked: dict[bytes, bytes] = field(default_factory=dict)
-    staged: dict[bytes, str] = field(default_factory=dict)
-    links: dict[bytes, str] = field(default_factory=dict)
-    modules: list[bytes] = field(default_factory=list)
-    untracked: list[bytes] = field(default_factory=list)
-    nested: list[bytes] = field(default_factory=list)
-    redone: dict[bytes, str] = field(default_factory=dict)
+    def __init__(self, place: Place, prefix: bytes, base: str, *, converts: bool) -> None:
+        self.place, self.prefix, self.base, self.converts = place, prefix, base, converts
+        self.tracked: dict[bytes, bytes] = {}
+        self.staged: dict[bytes, str] = {}
+        self.links: dict[bytes, str] = {}
+        self.modules: list[bytes] = []
+        self.untracked: list[bytes] = []
+        self.nested: list[bytes] = []
+        self.redone: dict[bytes, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(NamedTuple):
     """What was found in a working tree.
 
     Attributes:
@@ -198,7 +194,7 @@ def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repos
     if b"bad revision" not in head.err and not (prefix and b"bad object" in head.err):
         checked(head, "rev-list")
     base = commit.oid if commit else _empty(b"tree", len(base))
-    repository = _Repository(place, prefix, base, converts(conversions))
+    repository = _Repository(place, prefix, base, converts=converts(conversions))
     for record in checked(index, "ls-files").out.split(b"\0")[:-1]:
         facts, _, path = record.partition(b"\t")
         tag, mode, oid, _stage = facts.split(b" ")
@@ -296,9 +292,9 @@ def _mode(status: os.stat_result) -> str:
 def _start_diff(repository: _Repository, scratch: Path, patch: blobs.Patch) -> subprocess.Popen[bytes]:
     """Start writing a repository's difference to its base to the end of the patch."""
     scratch.mkdir()
-    git = replace(
-        Git(repository.place.root),
-        index=_copy_index(repository.place.git_dir / "index", scratch / "index"),
+    git = Git(
+        repository.place.root,
+        index_file=_copy_index(repository.place.git_dir / "index", scratch / "index"),
         settings=(f"lfs.storage={scratch / 'lfs'}",),  # else Git LFS stores in .git what it hashes
     )
     if repository.redone or repository.converts:
@@ -316,7 +312,7 @@ def _start_diff(repository: _Repository, scratch: Path, patch: blobs.Patch) -> s
 def _refresh(git: Git, repository: _Repository, index: Path) -> None:
     blob = _empty(b"blob", len(repository.base))
     entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
-    replace(git, as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
+    git._replace(as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
     # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
     os.utime(index, (_LAST_DAY_S, _LAST_DAY_S))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,8 +20,7 @@ from orchestrator.snapshot import Snapshot
 from orchestrator.spec import PLACEHOLDER, RunSpec, parse_mount, to_wire
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """What was typed; the fields are the options of `options.spec_options`."""
 
     command: tuple[str, ...] = ()

@@ -1,6 +1,9 @@
 """What `spell` starts with: until all is loaded, ^C ends it without a word, and not with a traceback of Python's."""
 
+import gc
 import signal
+
+gc.set_threshold(50_000)  # what is loaded stays: it need not be looked through after every 700 objects
 
 _IS_OURS = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else whoever started us ignores it
 if _IS_OURS:

@@ -91,6 +91,7 @@ class Follower:
     def __init__(self, hub: Hub, store: Store, home: Home, number: int, position: Position) -> None:
         self._hub, self._store, self._home, self._number = hub, store, home, number
         self._at = position
+        self._seen = 0  # the id of the last event that was looked at, whether it is to be sent or not
         self._state = State.MACHINE_REQUESTED
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -121,7 +122,8 @@ class Follower:
         """What is new since the last time. The store is asked only after a change; files are looked at each time."""
         if changed.is_set():
             changed.clear()
-            for event in self._store.events(self._number):
+            for event in self._store.events(self._number, self._seen):
+                self._seen = event.id
                 if event.id > self._at.event:
                     yield from self._files()  # all that was said before this event
                     self._at.event = event.id

@@ -122,9 +122,8 @@ class DetailStore:
 
     def add_sample(self, sample: SampleRecord) -> None:
         """Record what a run used at one moment."""
-        values = to_wire(sample) | {"gpus": json.dumps(sample.gpus)}
         with self._db.write() as connection:
-            connection.execute(insert(samples).values(**values))
+            add_sample(connection, sample)
 
     def samples(self, number: int) -> list[SampleRecord]:
         """What a run used, in order of time."""
@@ -135,6 +134,11 @@ class DetailStore:
             SampleRecord(row.run, row.at, row.cpu_time_s, row.memory_bytes, row.processes, json.loads(row.gpus))
             for row in rows
         ]
+
+
+def add_sample(connection: Connection, sample: SampleRecord) -> None:
+    """Record a sample in a transaction that records more."""
+    connection.execute(insert(samples).values(**to_wire(sample) | {"gpus": json.dumps(sample.gpus)}))
 
 
 def _summarise(connection: Connection, found: Sequence[MetricRecord]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal, select
+from sqlalchemy import Connection, Row, bindparam, func, literal, select
 
 from orchestrator.errors import NotFound
 from orchestrator.listing import Filter, Sort
@@ -17,6 +17,7 @@ from orchestrator.store.tables import attempts, events, labels, mounts, projects
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
+_EVENTS = select(events).where(events.c.run == bindparam("run"), events.c.id > bindparam("after")).order_by(events.c.id)
 _HIDDEN = "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint wish_reason wish_detail not_before archived_at".split()
 
 
@@ -119,11 +120,10 @@ class RunReader:
             attempts=[AttemptRecord(*item[1:]) for item in tried],
         )
 
-    def events(self, number: int) -> list[EventRecord]:
-        """What happened to a run, in order."""
-        query = select(events).where(events.c.run == number).order_by(events.c.id)
+    def events(self, number: int, after: int = 0) -> list[EventRecord]:
+        """What happened to a run, in order; after the event with this id."""
         with self._db.read() as connection:
-            return [EventRecord(**row._mapping) for row in connection.execute(query)]
+            return [EventRecord(**row._mapping) for row in connection.execute(_EVENTS, {"run": number, "after": after})]
 
 
 def _summary(row: Row[Any], words: list[str]) -> RunSummary:

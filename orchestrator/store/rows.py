@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
@@ -51,8 +51,14 @@ class ClaimedRun:
     gpus: tuple[int, ...]
     created_at: float
     reason: str
-    wish_reason: str
-    wish_detail: str
+
+
+class Wished(NamedTuple):
+    """How somebody wants a run to end: nobody does without a wish; `reason` and `detail` see `Store.wish`."""
+
+    wish: Wish | None
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,4 @@ def claimed_run(row: Row[Any]) -> ClaimedRun:
         gpus=tuple(json.loads(row.gpus)),
         created_at=row.created_at,
         reason=row.reason or "",
-        wish_reason=row.wish_reason or "",
-        wish_detail=row.wish_detail,
     )

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, and_, func, insert, not_, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
-from orchestrator.records.runs import AttemptRecord
+from orchestrator.records.runs import AttemptRecord, SampleRecord
 from orchestrator.spec import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
-from orchestrator.store.details import DetailStore
+from orchestrator.store.demands import DemandReader
+from orchestrator.store.details import DetailStore, add_sample
 from orchestrator.store.garbage import GarbageStore, check_sources
 from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
@@ -28,24 +29,25 @@ from orchestrator.store.notifications import NotificationStore, add_notification
 from orchestrator.store.projects import ProjectStore, open_project
 from orchestrator.store.reading import RunReader
 from orchestrator.store.reuse import ReuseStore
-from orchestrator.store.rows import ClaimedRun, Demand, NewRun, claimed_run
+from orchestrator.store.rows import ClaimedRun, NewRun, Wished, claimed_run
 from orchestrator.store.sealed import SecretStore
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.tables import events, labels, mounts, runs
 from orchestrator.store.uploads import UploadStore
 from orchestrator.store.workflows import WorkflowStore
 
-_ROWS_AT_ONCE = 20
 WithRun = Callable[[Connection, int], None]
 """Done in the transaction that records a run, which has this number; what it raises undoes the run."""
 RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
 """The columns of a run that has given back its machine."""
-_DEMAND = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
 _OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s max_rss_bytes".split()
-_LONGEST_PAUSE_S = 60.0  # a clock that was set back makes none longer
+# What every run asks many times is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
+_ADD_EVENT = insert(events)
+_CLAIMED = select(runs).where(runs.c.number == bindparam("run"))
+_WISHED = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(runs.c.number == bindparam("run"))
 
 
-class Store(RunReader, DetailStore):
+class Store(RunReader, DetailStore, DemandReader):
     """All that is recorded in one home.
 
     Args:
@@ -130,13 +132,23 @@ class Store(RunReader, DetailStore):
 
     # -- moving -------------------------------------------------------------------------------------------------
 
-    def move(self, number: int, fence: int, to: State, text: str = "", **columns: Any) -> None:
+    def move(
+        self,
+        number: int,
+        fence: int,
+        to: State,
+        text: str = "",
+        *,
+        sample: SampleRecord | None = None,
+        **columns: Any,
+    ) -> None:
         """Write a run's state, with the event that tells of it.
 
         Args:
             number, fence: the run, and the fence under which the caller works on it.
             to: the new state.
             text: said to followers.
+            sample: what the run has used by then.
             columns: other columns that change in the same moment.
 
         Raises:
@@ -145,6 +157,8 @@ class Store(RunReader, DetailStore):
         """
         with self._db.write() as connection:
             _move(connection, number, fence, to, text, columns)
+            if sample:
+                add_sample(connection, sample)
         self.on_change(number)
 
     def end(self, number: int, fence: int, reason: str, detail: str = "", **columns: Any) -> None:
@@ -279,38 +293,22 @@ class Store(RunReader, DetailStore):
             NotFound: when there is no such run.
         """
         with self._db.read() as connection:
-            row = connection.execute(select(runs).where(runs.c.number == number)).one_or_none()
+            row = connection.execute(_CLAIMED, {"run": number}).one_or_none()
         if row is None:
             raise NotFound(f"There is no run {number}.")
         return claimed_run(row)
 
-    def queued(self) -> Iterator[Demand]:
-        """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
-        return self._demands(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused(time.time()))))
+    def wished(self, number: int) -> Wished:
+        """How somebody wants a run to end.
 
-    def next_attempt_at(self) -> float | None:
-        """When the next pause after a failed attempt is over; None when there is none."""
-        query = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused(time.time()))
+        Raises:
+            NotFound: when there is no such run.
+        """
         with self._db.read() as connection:
-            return connection.scalar(query) or None
-
-    def occupying(self) -> Iterator[Demand]:
-        """Runs that hold cores, memory or GPUs now."""
-        return self._demands(text("held"))  # as the index says it
-
-    def _demands(self, which: ColumnElement[bool] | TextClause) -> Iterator[Demand]:
-        query = select(*_DEMAND).where(which).order_by(runs.c.number)
-        with self._db.read() as connection:
-            for row in connection.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
-                yield Demand(
-                    row.number,
-                    row.fence,
-                    Wish(row.wish) if row.wish else None,
-                    row.cpus,
-                    row.memory_bytes or 0,
-                    row.gpus_wanted,
-                    tuple(json.loads(row.gpus)),
-                )
+            row = connection.execute(_WISHED, {"run": number}).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no run {number}.")
+        return Wished(Wish(row.wish) if row.wish else None, row.wish_reason or "", row.wish_detail)
 
     def unreleased(self) -> list[ClaimedRun]:
         """Runs that have ended, and whose machine nobody has given back yet."""
@@ -339,11 +337,6 @@ class Store(RunReader, DetailStore):
         return {row.environment for row in rows} - {None}, {row.image for row in rows} - {None}
 
 
-def _is_paused(now: float) -> ColumnElement[bool]:
-    at = runs.c.not_before
-    return and_(at.is_not(None), at > now, at <= now + _LONGEST_PAUSE_S)
-
-
 def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
     sources = [state for state in State if to in MOVES[state]]
     changed = connection.execute(
@@ -368,7 +361,7 @@ def _end(connection: Connection, number: int, fence: int, reason: str, detail: s
 
 def _add_event(connection: Connection, number: int, at: float, kind: str, state: str, text: str) -> None:
     clean = text.encode(errors="backslashreplace").decode()
-    connection.execute(insert(events).values(run=number, at=at, kind=kind, state=state, text=clean))
+    connection.execute(_ADD_EVENT, {"run": number, "at": at, "kind": kind, "state": state, "text": clean})
 
 
 def _why_not(connection: Connection, number: int, fence: int, to: State) -> Conflict:

@@ -1,0 +1,69 @@
+"""What runs want of the machine: those that wait for it, and those that hold it. The scheduler asks at every change.
+
+The queries are put together once: that takes SQLAlchemy longer than SQLite takes to answer them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, Select, TextClause, and_, bindparam, func, not_, select, text
+
+from orchestrator.states import State, Wish
+from orchestrator.store.database import Database
+from orchestrator.store.rows import Demand
+from orchestrator.store.tables import runs
+
+_ROWS_AT_ONCE = 20
+_LONGEST_PAUSE_S = 60.0  # a clock that was set back makes none longer
+
+
+def _is_paused() -> ColumnElement[bool]:
+    at, now = runs.c.not_before, bindparam("now", type_=Float)
+    return and_(at.is_not(None), at > now, at <= now + _LONGEST_PAUSE_S)
+
+
+def _demands(which: ColumnElement[bool] | TextClause) -> Select[Any]:
+    columns = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
+    return select(*columns).where(which).order_by(runs.c.number).execution_options(yield_per=_ROWS_AT_ONCE)
+
+
+_QUEUED = _demands(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
+_OCCUPYING = _demands(text("held"))  # as the index says it
+_NEXT_ATTEMPT = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused())
+
+
+class DemandReader:
+    """Reads what runs want of the machine."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def queued(self) -> Iterator[Demand]:
+        """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
+        return self._demands(_QUEUED, {"now": time.time()})
+
+    def next_attempt_at(self) -> float | None:
+        """When the next pause after a failed attempt is over; None when there is none."""
+        with self._db.read() as connection:
+            return connection.scalar(_NEXT_ATTEMPT, {"now": time.time()}) or None
+
+    def occupying(self) -> Iterator[Demand]:
+        """Runs that hold cores, memory or GPUs now."""
+        return self._demands(_OCCUPYING, {})
+
+    def _demands(self, query: Select[Any], values: Mapping[str, Any]) -> Iterator[Demand]:
+        with self._db.read() as connection:
+            for row in connection.execute(query, values):
+                yield Demand(
+                    row.number,
+                    row.fence,
+                    Wish(row.wish) if row.wish else None,
+                    row.cpus,
+                    row.memory_bytes or 0,
+                    row.gpus_wanted,
+                    tuple(json.loads(row.gpus)),
+                )
