@@ -51,6 +51,8 @@ class _Connection:
     def __init__(self, home: Home, read_limit_s: float) -> None:
         home.check_socket()
         self._http = h11.Connection(h11.CLIENT)
+        # Made once: a ^C that comes while room for an answer is made would be seen only when there is one.
+        self._received = memoryview(bytearray(_RECEIVED_BYTES))
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             # While many connect at once, this call has to wait for its turn; without a limit of its own it would fail.
@@ -116,10 +118,10 @@ class _Connection:
     def _next(self) -> h11.Event:
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                data = self._socket.recv(_RECEIVED_BYTES)
+                data = self._received[: self._socket.recv_into(self._received)]
                 if not data and self._http.their_state is h11.SEND_RESPONSE:
                     raise _Lost("it was closed before an answer came")
-                self._http.receive_data(data)
+                self._http.receive_data(data)  # type: ignore[arg-type] # which takes any bytes-like
         except h11.RemoteProtocolError as error:
             raise _Lost(str(error)) from error
         if isinstance(event, h11.ConnectionClosed) or not isinstance(event, h11.Event):
