@@ -100,9 +100,9 @@ class Client:
         """Cast a run again; see `Casts.rerun`."""
         return Casts(self.transport).rerun(reference, changes)
 
-    def send(self, code: CapturedCode, diff: str) -> None:
+    def send(self, code: CapturedCode) -> None:
         """Send code as far as the server lacks it; see `Casts.send`."""
-        Casts(self.transport).send(code, diff)
+        Casts(self.transport).send(code)
 
     def runs(
         self,

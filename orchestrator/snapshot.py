@@ -43,6 +43,7 @@ class Snapshot:
         subject: the first line of the commit's message.
         untracked: files that are neither tracked nor ignored and were left out, relative to the root.
         warnings: what a person should know, one sentence each.
+        sizes: of all its blobs, in bytes, by their digests: those of the manifest and that of the diff.
     """
 
     def __init__(
@@ -57,12 +58,7 @@ class Snapshot:
     ) -> None:
         self.manifest, self.code, self.subject = manifest, code, subject
         self.untracked, self.warnings = untracked, warnings
-        self._sizes, self._blobs = sizes, sources
-
-    @property
-    def digests(self) -> frozenset[str]:
-        """The digests of all its blobs: those of the manifest and that of the diff."""
-        return frozenset(self._sizes)
+        self.sizes, self._blobs = sizes, sources
 
     def open_blob(self, digest: str) -> BinaryIO:
         """A reader of one blob: of a file, of a link's text, or of the diff.
@@ -70,14 +66,14 @@ class Snapshot:
         Reading raises `Conflict` before the last bytes when the file changed since the snapshot was taken.
 
         Args:
-            digest: SHA-256, 64 hex digits; one of `digests`.
+            digest: SHA-256, 64 hex digits; one of `sizes`.
 
         Raises:
             NotFound: when the snapshot has no such blob.
         """
-        if digest not in self._sizes:
+        if digest not in self.sizes:
             raise NotFound(f"The snapshot has no blob {digest}.")
-        return self._blobs.reader(digest, self._sizes[digest])
+        return self._blobs.reader(digest, self.sizes[digest])
 
 
 class _OnDisk(NamedTuple):

@@ -14,7 +14,7 @@ from test_disk_full import MIB, Disk, small_disk
 
 from orchestrator import outputs
 from orchestrator.manifest import make
-from orchestrator.outputs import Workspace
+from orchestrator.outputs import Workspace, sha256
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,11 @@ def test_f27_many_files_in_few_requests_and_only_once(shared: Spell, repo: Path)
     now = {path: path.stat().st_ino for path in shared.home.blobs.rglob("*") if path.is_file()}
     assert {path: inode for path, inode in now.items() if path in here} == here
     assert len(now) - len(here) == 2, "the file, and the difference to the commit"
+    (repo / "big").write_bytes(os.urandom(3 * MIB))
+    third = shared("run", "-f", "sha256sum < big", cwd=repo)
+    assert shared.log(third.number).split()[0].decode() == sha256(repo / "big")
+    diff = shared.client.run(str(third.number)).spec["code"]["diff"]
+    assert len(shared.client.blob(diff)) > 3 * MIB, "bigger than what a pack takes"
 
 
 # -- F28 --------------------------------------------------------------------------------------------------------------

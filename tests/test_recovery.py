@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -613,6 +613,7 @@ class OneFile:
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.digest = hashlib.sha256(content).hexdigest()
+        self.sizes: Mapping[str, int] = {self.digest: len(content)}
         self.manifest: Manifest = make_manifest([Entry("code.py", FILE, self.digest, len(content))])
 
     def open_blob(self, digest: str) -> BinaryIO:

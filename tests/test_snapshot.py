@@ -40,11 +40,11 @@ def test_f29_commit_flag_and_diff_are_stored(repo: Repo, tmp_path: Path) -> None
     assert clean.code.commit == repo.git("rev-parse", "HEAD")
     assert (clean.code.dirty, clean.code.diff, clean.code.url, clean.code.ref) == (False, "", "", "")
     assert (clean.code.repository, clean.subject) == ("project", "A second commit")
-    assert clean.digests == clean.manifest.digests
+    assert clean.sizes.keys() == clean.manifest.digests
     repo.write({"train.py": b"print(2)\n"})
     dirty = snapshot.of_working_tree(repo.path)
     assert (dirty.code.commit, dirty.code.dirty) == (clean.code.commit, True)
-    assert dirty.digests == dirty.manifest.digests | {dirty.code.diff}
+    assert dirty.sizes.keys() == dirty.manifest.digests | {dirty.code.diff}
     assert b"-print(1)\n+print(2)\n" in patch_of(dirty)
     assert dirty.code.tree == dirty.manifest.tree != clean.code.tree
     assert apply_to_clean_checkout(dirty, repo, tmp_path / "clone") == tree_of(dirty)

@@ -134,7 +134,7 @@ def _first(values: Choice | Range) -> str:
 
 def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, background: bool, json_: bool) -> None:
     searches = Searches(client.transport)
-    send = functools.partial(client.send, code, code.code.diff) if code else None
+    send = functools.partial(client.send, code) if code else None
     with casting("spell hyper list"):
         cast = searches.cast(search, send)
         for warning in cast.warnings:

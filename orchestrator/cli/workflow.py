@@ -101,7 +101,7 @@ def _read(path: Path, asked: Asked, *, fresh: bool) -> tuple[WorkflowSpec, list[
 
 def _send(client: Client, codes: Sequence[Snapshot]) -> None:
     for code in codes:
-        client.send(code, code.code.diff)
+        client.send(code)
 
 
 @contextlib.contextmanager

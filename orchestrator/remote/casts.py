@@ -15,10 +15,10 @@ from orchestrator.transport import CHUNK_BYTES, Transport, quote
 
 
 class CapturedCode(Protocol):
-    """What `snapshot` makes: a manifest, and how to read its blobs."""
+    """What `snapshot` makes: a manifest, the sizes of all blobs (there may be one more: the diff), how to read them."""
 
-    @property
-    def manifest(self) -> Manifest: ...
+    manifest: Manifest
+    sizes: Mapping[str, int]
 
     def open_blob(self, digest: str) -> BinaryIO:
         """The content of one blob."""
@@ -43,9 +43,9 @@ class Casts:
         try:
             return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
         except SnapshotMissing:
-            if code is None or spec.code is None:
+            if code is None:
                 raise
-        self.send(code, spec.code.diff)
+        self.send(code)
         return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
 
     def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
@@ -59,15 +59,15 @@ class Casts:
         """
         return from_wire(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
 
-    def send(self, code: CapturedCode, diff: str) -> None:
-        """Send code as far as the server lacks it; `diff` is the digest of its difference to the commit, or empty."""
+    def send(self, code: CapturedCode) -> None:
+        """Send code as far as the server lacks it; of blobs, it is only asked for those of the manifest."""
         manifest = code.manifest.to_json()
-        missing = self._call("POST", "/trees", content=manifest)
-        sizes = {entry.digest: entry.size for entry in code.manifest.entries}
-        big = [digest for digest in missing if sizes.get(digest, SMALL_BYTES) >= SMALL_BYTES]
-        for group in grouped((digest, sizes[digest]) for digest in sorted(set(missing) - set(big))):
+        missing = set(self._call("POST", "/trees", content=manifest))
+        wanted = sorted(missing | (code.sizes.keys() - code.manifest.digests))
+        small = [digest for digest in wanted if code.sizes.get(digest, SMALL_BYTES) < SMALL_BYTES]
+        for group in grouped((digest, code.sizes[digest]) for digest in small):
             self._call("POST", "/blobs", content=pack((digest, _whole(code, digest)) for digest in group))
-        for digest in [*big, *([diff] if diff else [])]:
+        for digest in sorted(set(wanted) - set(small)):
             with code.open_blob(digest) as blob:
                 self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
         if missing:
