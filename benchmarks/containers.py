@@ -33,7 +33,7 @@ def containers(bench: Bench) -> list[Row]:
         (bench.repo / "train.py").write_text(f"print({time.time()})\n")
         return spell()
 
-    engine_s, run_s, edited_s = medians(_REPEATS, engine, spell, edited)
+    engine_s, run_s, edited_s = medians(_REPEATS, engine, spell, edited, ready=lambda: _await_machine(bench))
     words = f"D = `docker run --rm {IMAGE} true`"
     return [
         Row(words, f"{engine_s * 1000:.0f} ms", "", holds=True),

@@ -104,12 +104,16 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def medians(repeats: int, *actions: Callable[[], object]) -> list[float]:
-    """The median time of each action, in seconds; they take turns, so that drift hits all alike."""
-    for action in actions:
-        action()
-    times = [[seconds(action) for action in actions] for _ in range(repeats)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+def medians(
+    repeats: int, *actions: Callable[[], object], ready: Callable[[], object] = lambda: None
+) -> list[float]:
+    """The median time of each action, in seconds; they take turns, so that drift hits all alike.
+
+    Args:
+        ready: waits until nothing is left to be done of the action before; what it takes counts for none.
+    """
+    times = [[(ready(), seconds(action))[1] for action in actions] for _ in range(1 + repeats)]
+    return [statistics.median(column[1:]) for column in zip(*times, strict=True)]
 
 
 def command(words: list[str], env: dict[str, str], cwd: Path) -> Callable[[], object]:

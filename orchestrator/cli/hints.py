@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -39,8 +39,8 @@ _MIXED = "spell.mixed"  # in a context's meta: what to type instead
 
 def close_to(word: str, words: Iterable[str]) -> str:
     """A question after a misspelled word; "" when nothing is close."""
-    words = list(words)
-    found = [_MEANT[word]] if word in _MEANT else get_close_matches(word, words, n=2, cutoff=0.6)
+    difflib: Any = importlib.import_module("difflib")
+    found = [_MEANT[word]] if word in _MEANT else difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
 
 

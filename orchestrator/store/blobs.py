@@ -23,6 +23,7 @@ from orchestrator.packs import unpack
 _CHUNK_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 _USED_S = 600.0
+_FEW = 4  # files; of more, all are written to the disk at once
 
 
 class BlobStore:
@@ -95,7 +96,11 @@ class BlobStore:
             for digest, data in unpack(pack):
                 path = written.setdefault(digest, beside.with_name(f"{beside.name}-{len(written)}"))
                 path.write_bytes(data)
-            sync_all(self._home.blobs)
+            if len(written) > _FEW:
+                sync_all(self._home.blobs)
+            else:  # what others have just written to this disk need not be waited for
+                for path in written.values():
+                    _sync(path)
             with self._lock:
                 for digest, path in written.items():
                     target = self._home.blob(digest)
@@ -123,9 +128,9 @@ class BlobStore:
                     file.flush()
                     os.fsync(file.fileno())
                 for folder in {self._home.blob(digest).parent for digest in manifest.digests}:
-                    _sync_folder(folder)
+                    _sync(folder)
                 beside.rename(path)
-                _sync_folder(path.parent)
+                _sync(path.parent)
             except OSError as error:
                 raise _disk_error(error, "the code could not be stored") from error
         return missing
@@ -231,10 +236,13 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _disk_error(error: OSError, what: str) -> Exception:
