@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, delete, func, insert, not_, select, text, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, not_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.manifest import EXECUTABLE, FILE
@@ -18,6 +18,10 @@ from orchestrator.store.database import Database
 from orchestrator.store.tables import SHARED, artifacts, metric_summaries, metrics, runs, samples
 
 _SAME_AT_MOST = 4
+# What every run asks is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
+_ADD_SAMPLE = insert(samples)
+_METRICS_OFFSET = select(runs.c.metrics_offset).where(runs.c.number == bindparam("run"))
+_HAS_ARTIFACTS = select(exists().where(artifacts.c.run == bindparam("run")))
 _MOST = sys.float_info.max  # a sum that is infinite could be told to nobody
 
 
@@ -29,7 +33,7 @@ class DetailStore:
 
     def set_artifacts(self, number: int, found: Sequence[ArtifactRecord]) -> None:
         """Record the outputs of a run; replaces what was recorded before (a save that was done again)."""
-        if not found and not self.artifacts(number):
+        if not found and not self._has_artifacts(number):
             return  # most runs that are tried leave nothing: no need to wait for the disk
         kept = [item for item in found if not item.note]
         with self._db.write() as connection:
@@ -41,6 +45,10 @@ class DetailStore:
                 .where(runs.c.number == number)
                 .values(outputs_count=len(kept), outputs_bytes=sum(item.size for item in kept))
             )
+
+    def _has_artifacts(self, number: int) -> bool:
+        with self._db.read() as connection:
+            return bool(connection.scalar(_HAS_ARTIFACTS, {"run": number}))
 
     def artifacts(self, number: int) -> list[ArtifactRecord]:
         """The outputs of a run, by path; those that were not kept too, with their note."""
@@ -84,7 +92,7 @@ class DetailStore:
     def metrics_offset(self, number: int) -> int:
         """How many bytes of the run's metrics file are in the store."""
         with self._db.read() as connection:
-            return connection.scalar(select(runs.c.metrics_offset).where(runs.c.number == number)) or 0
+            return connection.scalar(_METRICS_OFFSET, {"run": number}) or 0
 
     def add_metrics(self, number: int, found: Sequence[MetricRecord], offset: int, new_offset: int) -> None:
         """Record what lies in the metrics file between two offsets; nothing when somebody else did before."""
@@ -138,7 +146,7 @@ class DetailStore:
 
 def add_sample(connection: Connection, sample: SampleRecord) -> None:
     """Record a sample in a transaction that records more."""
-    connection.execute(insert(samples).values(**to_wire(sample) | {"gpus": json.dumps(sample.gpus)}))
+    connection.execute(_ADD_SAMPLE, to_wire(sample) | {"gpus": json.dumps(sample.gpus)})
 
 
 def _summarise(connection: Connection, found: Sequence[MetricRecord]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     FromClause,
     Row,
     Select,
+    bindparam,
     column,
     func,
     literal_column,
@@ -44,12 +45,13 @@ _SUMMARY = [
         select(projects.c.name).where(projects.c.id == runs.c.project).scalar_subquery(), literal_column("''")
     ).label("project")
 ]
+_ONE = select(*_SUMMARY).where(runs.c.number == bindparam("run"))  # put together once: each run that is followed asks
 _runs_text = table("runs_text", column("rowid"))
 
 
 def one(connection: Connection, number: int) -> Row[Any] | None:
     """The columns of a summary of one run, archived or not."""
-    return connection.execute(select(*_SUMMARY).where(runs.c.number == number)).one_or_none()
+    return connection.execute(_ONE, {"run": number}).one_or_none()
 
 
 def rows(

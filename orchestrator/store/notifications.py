@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from orchestrator.store.database import Database
 from orchestrator.store.tables import notifications, runs
+
+_SPEC = select(runs.c.spec).where(runs.c.number == bindparam("run"))  # put together once: each run that ends asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class NotificationStore:
 
 def add_notifications(connection: Connection, number: int, now: float) -> None:
     """Write down whom to tell of the end of this run, in the transaction of that end."""
-    spec = connection.scalar(select(runs.c.spec).where(runs.c.number == number)) or "{}"
+    spec = connection.scalar(_SPEC, {"run": number}) or "{}"
     urls: Sequence[str] = json.loads(spec).get("notify", ())
     if urls:
         connection.execute(insert(notifications), [{"run": number, "url": url, "next_at": now} for url in urls])

@@ -41,10 +41,29 @@ WithRun = Callable[[Connection, int], None]
 RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
 """The columns of a run that has given back its machine."""
 _OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s max_rss_bytes".split()
-# What every run asks many times is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
-_ADD_EVENT = insert(events)
-_CLAIMED = select(runs).where(runs.c.number == bindparam("run"))
-_WISHED = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(runs.c.number == bindparam("run"))
+# What every run says and asks is put together once: that takes SQLAlchemy longer than SQLite takes to do it.
+_IS_THIS, _IS_OURS = runs.c.number == bindparam("run"), runs.c.fence == bindparam("our_fence")
+_ADD_RUN, _ADD_EVENT = insert(runs), insert(events)
+_MOVE = {
+    to: update(runs).where(_IS_THIS, _IS_OURS, runs.c.state.in_([state for state in State if to in MOVES[state]]))
+    for to in State
+}
+_UPDATE = update(runs).where(_IS_THIS, _IS_OURS, runs.c.state.in_(ACTIVE))
+_RELEASE = update(runs).where(_IS_THIS, _IS_OURS).values(**RELEASED)
+_CLAIM = (
+    update(runs)
+    .where(_IS_THIS, runs.c.state == State.MACHINE_REQUESTED, runs.c.wish.is_(None))
+    .values(
+        state=State.BUILDING,
+        fence=runs.c.fence + 1,
+        attempt=runs.c.attempt + 1,
+        gpus=bindparam("given_gpus"),
+        held=True,
+        not_before=None,
+    )
+)
+_CLAIMED = select(runs).where(_IS_THIS)
+_WISHED = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(_IS_THIS)
 
 
 class Store(RunReader, DetailStore, DemandReader):
@@ -88,29 +107,28 @@ class Store(RunReader, DetailStore, DemandReader):
         spec, now = new.spec, time.time()
         code = spec.code
         with self._db.write() as connection:
-            number = connection.execute(
-                insert(runs).values(
-                    name=spec.name,
-                    state=State.MACHINE_REQUESTED,
-                    spec=json.dumps(to_wire(spec)),
-                    command=spec.filled_command,
-                    description=spec.description,
-                    executor=new.executor,
-                    machine_type=spec.machine_type,
-                    cpus=new.cpus,
-                    memory_bytes=new.memory_bytes,
-                    gpus_wanted=new.gpus,
-                    repository=code.repository if code else "",
-                    commit=code.commit if code else "",
-                    dirty=bool(code and code.dirty),
-                    created_at=now,
-                    fingerprint=new.fingerprint,
-                    rerun_of=new.rerun_of,
-                    environment=new.environment,
-                    image=new.image,
-                    project=open_project(connection, spec.project) if spec.project else None,
-                )
-            ).inserted_primary_key[0]  # type: ignore[index]
+            columns = {
+                "name": spec.name,
+                "state": State.MACHINE_REQUESTED,
+                "spec": json.dumps(to_wire(spec)),
+                "command": spec.filled_command,
+                "description": spec.description,
+                "executor": new.executor,
+                "machine_type": spec.machine_type,
+                "cpus": new.cpus,
+                "memory_bytes": new.memory_bytes,
+                "gpus_wanted": new.gpus,
+                "repository": code.repository if code else "",
+                "commit": code.commit if code else "",
+                "dirty": bool(code and code.dirty),
+                "created_at": now,
+                "fingerprint": new.fingerprint,
+                "rerun_of": new.rerun_of,
+                "environment": new.environment,
+                "image": new.image,
+                "project": open_project(connection, spec.project) if spec.project else None,
+            }
+            number = connection.execute(_ADD_RUN, columns).inserted_primary_key[0]  # type: ignore[index]
             for position, mount in enumerate(spec.mounts):
                 source = mount.resource.split("/")
                 connection.execute(
@@ -122,7 +140,8 @@ class Store(RunReader, DetailStore, DemandReader):
                         source_run=int(source[1]) if source[0] == "runs" else None,
                     )
                 )
-            check_sources(connection, number)
+            if spec.mounts:
+                check_sources(connection, number)
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))
             _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")
@@ -196,22 +215,10 @@ class Store(RunReader, DetailStore, DemandReader):
     def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
         """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
         with self._db.write() as connection:
-            changed = connection.execute(
-                update(runs)
-                .where(runs.c.number == number, runs.c.state == State.MACHINE_REQUESTED, runs.c.wish.is_(None))
-                .values(
-                    state=State.BUILDING,
-                    fence=runs.c.fence + 1,
-                    attempt=runs.c.attempt + 1,
-                    gpus=json.dumps(list(gpus)),
-                    held=True,
-                    not_before=None,
-                )
-            ).rowcount
-            if not changed:
+            if not connection.execute(_CLAIM, {"run": number, "given_gpus": json.dumps(list(gpus))}).rowcount:
                 return None
             _add_event(connection, number, time.time(), "state", State.BUILDING, "")
-            row = connection.execute(select(runs).where(runs.c.number == number)).one()
+            row = connection.execute(_CLAIMED, {"run": number}).one()
         self.on_change(number)
         return claimed_run(row)
 
@@ -265,18 +272,13 @@ class Store(RunReader, DetailStore, DemandReader):
     def update(self, number: int, fence: int, **columns: Any) -> None:
         """Write other columns than the state. Raises `StaleFence` as `move` does."""
         with self._db.write() as connection:
-            changed = connection.execute(
-                update(runs)
-                .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(ACTIVE))
-                .values(**columns)
-            ).rowcount
-            if not changed:
+            if not connection.execute(_UPDATE, {"run": number, "our_fence": fence, **columns}).rowcount:
                 raise StaleFence(f"Run {number} is worked on by somebody else.")
 
     def release(self, number: int, fence: int) -> None:
         """Its machine is free, whatever state the run is in. Nothing happens when it is somebody else's by now."""
         with self._db.write() as connection:
-            connection.execute(update(runs).where(runs.c.number == number, runs.c.fence == fence).values(**RELEASED))
+            connection.execute(_RELEASE, {"run": number, "our_fence": fence})
 
     def notice(self, number: int, text: str) -> None:
         """Tell the followers of a run something."""
@@ -338,13 +340,7 @@ class Store(RunReader, DetailStore, DemandReader):
 
 
 def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
-    sources = [state for state in State if to in MOVES[state]]
-    changed = connection.execute(
-        update(runs)
-        .where(runs.c.number == number, runs.c.fence == fence, runs.c.state.in_(sources))
-        .values(state=to, **columns)
-    ).rowcount
-    if not changed:
+    if not connection.execute(_MOVE[to], {"run": number, "our_fence": fence, "state": to, **columns}).rowcount:
         raise _why_not(connection, number, fence, to)
     _add_event(connection, number, time.time(), "state", to, text)
 
