@@ -18,9 +18,7 @@ from typing import NamedTuple
 from orchestrator.errors import InvalidConfig
 
 MAX_CONDITIONS = 5
-_PART = re.compile(
-    r"\s*(?P<metric>[^<>=&\s](?:[^<>=&]*[^<>=&\s])?)\s*(?P<op><=|>=|<|>)\s*(?P<value>[^\s:&]+)\s*(?::\s*(?P<index>\d{1,18})\s*)?\Z"
-)
+_PART = r"\s*(?P<metric>[^<>=&\s](?:[^<>=&]*[^<>=&\s])?)\s*(?P<op><=|>=|<|>)\s*(?P<value>[^\s:&]+)\s*(?::\s*(?P<index>\d{1,18})\s*)?\Z"
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -53,7 +51,7 @@ def parse(text: str) -> tuple[Part, ...]:
 
 
 def _part(text: str, whole: str) -> Part:
-    found = _PART.match(text)
+    found = re.match(_PART, text)
     try:
         value = float(found["value"]) if found else math.nan
     except ValueError:

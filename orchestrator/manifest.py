@@ -22,8 +22,8 @@ FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 _MODES = frozenset((FILE, EXECUTABLE, LINK))
 _NO_NAMES = frozenset(("", ".", ".."))
 _DIGEST = re.compile("[0-9a-f]{64}")
-_ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
-_LIKE_AN_ESCAPE = re.compile(rb"\\(?=x([89a-f][0-9a-f]|5c))")
+_ESCAPE = rb"\\x([89a-f][0-9a-f]|5c)"
+_LIKE_AN_ESCAPE = rb"\\(?=x([89a-f][0-9a-f]|5c))"
 
 
 class Entry(NamedTuple):
@@ -112,11 +112,11 @@ def printable(path: str) -> str:
     """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
     if path.isascii() and "\\" not in path:
         return path
-    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
+    return re.sub(_LIKE_AN_ESCAPE, rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
 
 
 def actual(path: str) -> str:
     """The path that `printable` shows so."""
     if "\\" not in path:
         return path
-    return os.fsdecode(_ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))
+    return os.fsdecode(re.sub(_ESCAPE, lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))

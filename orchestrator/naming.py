@@ -6,11 +6,11 @@ import re
 
 from orchestrator.errors import InvalidConfig
 
-_RUN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z")
-_LABEL = re.compile(r"[\w][\w .:/@+-]{0,62}\Z")
-_PROJECT = re.compile(r"\w[\w .+-]{0,62}(?<! )\Z")
-_ALIAS = re.compile(r"(?!-)[^\s/.\"\\\[\]:;|=,~]{1,63}\Z")
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
+# Compiled by who needs one first: every `spell run` loads this.
+_RUN_NAME = r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z"
+_LABEL = r"[\w][\w .:/@+-]{0,62}\Z"
+_PROJECT = r"\w[\w .+-]{0,62}(?<! )\Z"
+_ALIAS = r"(?!-)[^\s/.\"\\\[\]:;|=,~]{1,63}\Z"
 _RESERVED_NAMES = frozenset({"latest"})
 
 
@@ -20,7 +20,7 @@ def check_run_name(name: str) -> str:
     Raises:
         InvalidConfig: otherwise.
     """
-    if not _RUN_NAME.match(name) or name in _RESERVED_NAMES:
+    if not re.match(_RUN_NAME, name) or name in _RESERVED_NAMES:
         raise InvalidConfig(
             f"Run name {name!r} is not allowed.",
             "A name starts with a letter, has up to 63 letters, digits, '_', '.' and '-', and is not 'latest'.",
@@ -34,7 +34,7 @@ def check_label(label: str) -> str:
     Raises:
         InvalidConfig: otherwise.
     """
-    if not _LABEL.match(label):
+    if not re.match(_LABEL, label):
         raise InvalidConfig(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
     return label
 
@@ -45,7 +45,7 @@ def check_project(name: str) -> str:
     Raises:
         InvalidConfig: otherwise.
     """
-    if not _PROJECT.match(name):
+    if not re.match(_PROJECT, name):
         cure = "A name starts with a letter, digit or '_', and has up to 63 of these, spaces, '.', '+' and '-'."
         raise InvalidConfig(f"Project name {name!r} is not allowed.", cure)
     return name
@@ -57,7 +57,7 @@ def check_alias(alias: str) -> str:
     Raises:
         InvalidConfig: otherwise.
     """
-    if not _ALIAS.match(alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
+    if not re.match(_ALIAS, alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
         cure = 'An alias has up to 63 characters, none of them a space or one of / . " \\ [ ] : ; | = , ~'
         raise InvalidConfig(
             f"Alias {alias!r} is not allowed.",
@@ -72,7 +72,7 @@ def check_secret_name(name: str) -> str:
     Raises:
         InvalidConfig: otherwise.
     """
-    if not _SECRET_NAME.match(name):
+    if not re.match(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z", name):
         cure = "A name starts with a letter or '_' and has up to 63 letters, digits, '_', '.' and '-'."
         raise InvalidConfig(f"Secret name {name!r} is not allowed.", cure)
     return name

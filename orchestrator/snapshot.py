@@ -23,10 +23,10 @@ from orchestrator.spec import Code
 from orchestrator.worktree import capture
 
 _STREAMED_BYTES = 1 << 20  # bigger objects are not read into memory as a whole
-_REF = re.compile(r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z")
-_SHA = re.compile(r"[0-9a-fA-F]{7,64}\Z")
-_FULL_SHA = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\Z")
-_USER_INFO = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)@")
+_REF = r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z"
+_SHA = r"[0-9a-fA-F]{7,64}\Z"
+_FULL_SHA = r"([0-9a-f]{40}|[0-9a-f]{64})\Z"
+_USER_INFO = r"\A([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)@"
 _FETCH = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules")
 
 
@@ -185,7 +185,7 @@ def of_url(url: str, ref: str, cache: Path) -> Snapshot:
         url = os.path.abspath(url)
     public, secret = _without_secrets(url)
     name = _name_of(public)
-    if not _REF.match(ref):
+    if not re.match(_REF, ref):
         raise _unresolved(ref, name)
     with _locked_cache(cache, public) as git:
         commit = _fetch(git, url, ref, name, secret)
@@ -258,7 +258,7 @@ def _name_of(url: str) -> str:
 
 def _without_secrets(url: str) -> tuple[str, str]:
     """The URL as it may be stored, and what was taken out: of http(s) the user as well, which may be a token."""
-    found = _USER_INFO.match(url)
+    found = re.match(_USER_INFO, url)
     if not found:
         return url, ""
     user = "" if found[1].lower().startswith("http") else found[2].partition(":")[0]
@@ -290,7 +290,7 @@ def _locked_cache(cache: Path, public: str) -> Iterator[Git]:
 
 def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     """Fetch a ref and return its commit."""
-    known = _resolve(git, ref) if _FULL_SHA.match(ref) else None
+    known = _resolve(git, ref) if re.match(_FULL_SHA, ref) else None
     if known:
         return known
     target = f"refs/spell/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
@@ -298,7 +298,7 @@ def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     result = git.run_shown("fetch", *_FETCH, "--depth=1", *wanted, hide=secret)
     if result.code and b"does not support shallow" in result.err:  # a plain web server, without git behind it
         result = git.run_shown("fetch", *_FETCH, *wanted, hide=secret)
-    if result.code and _SHA.match(ref) and _is_missing(result):
+    if result.code and re.match(_SHA, ref) and _is_missing(result):
         # An old server gives out only what its refs name, and nobody gives out a shortened SHA.
         cut_off = git.git_dir is not None and (git.git_dir / "shallow").exists()
         whole = ("--prune", *(("--unshallow",) if cut_off else ()), "--", url, "+refs/*:refs/spell/all/*")

@@ -17,13 +17,14 @@ from orchestrator.conditions import check as check_conditions
 from orchestrator.errors import InvalidConfig, NotFound
 from orchestrator.naming import check_label, check_project, check_run_name, check_secret_name
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_PYTHON = re.compile(r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z")
-_PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+# Patterns that few specs need are compiled by who needs them first: every `spell run` loads this.
+_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
+_PYTHON = r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z"
+_PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_-]*\Z"
 PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
-_IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z", re.IGNORECASE)
+_IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
 _LONGEST = 500  # of an image's name
-_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z")
+_APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
@@ -207,7 +208,7 @@ class RunSpec:
             _reject("The command is empty or contains a NUL character.")
         for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
             _check_unicode(text)
-        if self.python and not _PYTHON.match(self.python):
+        if self.python and not re.match(_PYTHON, self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
         if self.name:
             check_run_name(self.name)
@@ -234,7 +235,7 @@ class RunSpec:
 
     def _check_params(self) -> None:
         for name, value in self.params.items():
-            if not _PARAM_NAME.match(name):
+            if not re.match(_PARAM_NAME, name):
                 _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
             if "\0" in value:
                 _reject(f"The value of parameter {name!r} contains a NUL character.")
@@ -261,10 +262,12 @@ def _check_labels(labels: tuple[str, ...]) -> None:
 
 
 def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
-    if image and (not _IMAGE.match(image) or {"", ".", ".."}.intersection(image.split("/")) or len(image) > _LONGEST):
+    if image and (
+        not re.match(_IMAGE, image) or {"", ".", ".."}.intersection(image.split("/")) or len(image) > _LONGEST
+    ):
         _reject(f"Image {image!r} is not like 'python:3.12-slim'.")
     for package in apt:
-        if not _APT.match(package):
+        if not re.match(_APT, package):
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
     if network and network not in NETWORKS:
         _reject(f"There is no network {network!r}.", f"There are: {', '.join(NETWORKS)}.")
@@ -284,7 +287,7 @@ def _check_webhook(url: str) -> None:
 
 def _check_env(env: Mapping[str, str]) -> None:
     for name, value in env.items():
-        if not _ENV_NAME.match(name):
+        if not re.match(_ENV_NAME, name):
             _reject(f"Environment variable name {name!r} is not allowed.", "Write it as NAME=VALUE.")
         if name.startswith("SPELL_"):
             _reject(f"Environment variable {name!r} is set by spell itself.")
@@ -295,7 +298,7 @@ def _check_env(env: Mapping[str, str]) -> None:
 def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
     for variable, name in secrets.items():
         check_secret_name(name)
-        if not _ENV_NAME.match(variable):
+        if not re.match(_ENV_NAME, variable):
             _reject(
                 f"Environment variable name {variable!r} is not allowed.", f"Say another one: --secret {name}=VARIABLE"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec import RequirementFile
 
-_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", re.MULTILINE)
+_REFERENCE = r"(?m)^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)"
 
 
 def located(line: str, folder: Path) -> str:
@@ -24,7 +24,7 @@ def requirement_files(paths: Sequence[Path]) -> tuple[RequirementFile, ...]:
         path = todo.pop(0)
         if path not in found:
             found[path] = _requirement_file(path)
-            names = _REFERENCE.findall(found[path].text)
+            names = re.findall(_REFERENCE, found[path].text)
             todo += [path.parent / name for name in names if "://" not in name]
     return tuple(found.values())
 

@@ -21,7 +21,7 @@ _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
 _VARIATION = "\ufe0f"  # makes an emoji of the character before it
 _WIDE = frozenset("WF")  # of unicodedata.east_asian_width: two cells of a terminal
 _NO_WIDTH = frozenset({"Mn", "Me", "Cf"})
-_ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
+_ANSI = r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])"
 # What moves a cursor or turns the direction of the text would let a run's name lie about its line.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -43,7 +43,7 @@ def safe(text: str) -> str:
 
 def without_ansi(text: str) -> str:
     """`text` without colours and cursor movements."""
-    return _ANSI.sub("", text)
+    return re.sub(_ANSI, "", text)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -85,6 +85,7 @@ class Engine:
         sdk: Any = importlib.import_module("docker")
         with self.told():
             client: docker.APIClient = sdk.APIClient(base_url=self.host, version="auto", timeout=CALL_LIMIT_S)
+            client.trust_env = False  # it would look for proxies and passwords of the web at each request
             return client
 
     @functools.cached_property
