@@ -104,9 +104,7 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def medians(
-    repeats: int, *actions: Callable[[], object], ready: Callable[[], object] = lambda: None
-) -> list[float]:
+def medians(repeats: int, *actions: Callable[[], object], ready: Callable[[], object] = lambda: None) -> list[float]:
     """The median time of each action, in seconds; they take turns, so that drift hits all alike.
 
     Args:

@@ -8,11 +8,9 @@ with connect() as client:
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,45 +23,17 @@ from orchestrator.records.files import ArtifactRecord, FileRecord
 from orchestrator.records.garbage import CollectedRecord, CollectionRecord
 from orchestrator.records.images import ImageRecord
 from orchestrator.records.machines import CheckRecord, MachineRecord, ServerRecord
-from orchestrator.records.runs import (
-    AttemptRecord,
-    EventRecord,
-    MetricRecord,
-    RunRecord,
-    RunSummary,
-    SampleRecord,
-    StatRecord,
-)
+from orchestrator.records.runs import AttemptRecord, MetricRecord, RunRecord, SampleRecord, StatRecord
+from orchestrator.records.summaries import EventRecord, RunSummary
 from orchestrator.remote.casts import CapturedCode, Casts
+from orchestrator.remote.following import Followed, follow
 from orchestrator.remote_session import RemoteSession
 from orchestrator.spec import RunSpec, to_wire
 from orchestrator.states import FINAL
 from orchestrator.transport import Transport, chunks, lines, quote, quote_path
 
-_SILENCE_S = 45.0  # the server says "still here" every 15 s
-_RETRY_S = 0.1
-_GIVE_UP_S = 60.0
 _BAKE_LIMIT_S = 3600.0
 _EXAMINATION_LIMIT_S, _COLLECTION_LIMIT_S = 12.0, 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """One thing that a followed run did: an event, bytes of one of its logs, or its end.
-
-    Attributes:
-        kind: `state`, `build`, `log` or `end`.
-        event: with `state`.
-        data: with `build` and `log`: bytes as they were written.
-        run: with `end`.
-        position: give this to `follow` to go on from here.
-    """
-
-    kind: str
-    position: str
-    event: EventRecord | None = None
-    data: bytes = b""
-    run: RunSummary | None = None
 
 
 class Client:
@@ -214,39 +184,7 @@ class Client:
             TimeoutError: see `deadline`.
         """
         number = reference if reference.isdecimal() else str(self.run(reference).number)
-        gone_since: float | None = None
-        while True:
-            try:
-                for item in self._follow_once(number, position, deadline):
-                    position, gone_since = item.position, None
-                    yield item
-                    if item.kind == "end":
-                        return
-            except ServerUnavailable as error:
-                now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    raise TimeoutError(f"Run {number} has not ended in time.") from None
-                gone_since = gone_since or now
-                if now - gone_since > _GIVE_UP_S:
-                    raise ServerUnavailable(
-                        "The server is gone; the run may still go on.", f"Look again with: spell logs -f {number}"
-                    ) from error
-                time.sleep(_RETRY_S)
-
-    def _follow_once(self, number: str, position: str, deadline: float | None) -> Iterator[Followed]:
-        read_s = _SILENCE_S if deadline is None else max(0.001, min(_SILENCE_S, deadline - time.monotonic()))
-        query = {"after": position}
-        response = self._stream("GET", f"/runs/{number}/follow", params=query, read_limit_s=read_s)
-        fields: dict[bytes, bytes] = {}
-        for line in lines(response):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise ServerUnavailable(f"Run {number} has not ended in time.")
-            if line:
-                name, _, value = line.partition(b": ")
-                fields[name] = value
-            elif b"event" in fields:
-                yield _followed(fields)
-                fields = {}
+        yield from follow(self.transport, number, position, deadline)
 
     # -- resources ----------------------------------------------------------------------------------------------
 
@@ -315,12 +253,3 @@ class Client:
 def connect(home: Home | None = None, *, start: bool = True) -> Client:
     """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
     return Client(home or Home(default_home()), start=start)
-
-
-def _followed(fields: Mapping[bytes, bytes]) -> Followed:
-    kind, position, data = fields[b"event"].decode(), fields[b"id"].decode(), fields[b"data"]
-    if kind == "state":
-        return Followed(kind, position, event=record(EventRecord, json.loads(data)))
-    if kind == "end":
-        return Followed(kind, position, run=record(RunSummary, json.loads(data)))
-    return Followed(kind, position, data=base64.b64decode(data))

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.home import Home
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.spec import to_wire
 from orchestrator.store import Store
 from orchestrator.store.notifications import Notification

@@ -8,7 +8,7 @@ from orchestrator.errors import Conflict
 from orchestrator.naming import check_alias, check_label, check_project
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.resources import Resources
 from orchestrator.store import Store
 

@@ -20,8 +20,9 @@ from conftest import Spell
 from orchestrator import records, spec
 from orchestrator.cli import main
 from orchestrator.home import Home
-from orchestrator.records.runs import RunRecord, RunSummary
+from orchestrator.records.runs import RunRecord
 from orchestrator.records.searches import SearchRecord, TrialRecord
+from orchestrator.records.summaries import RunSummary
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.remote.searches import Searches
 from orchestrator.remote.workflows import Workflows

@@ -17,7 +17,7 @@ from orchestrator.cli import show
 from orchestrator.cli.console import exit_code
 from orchestrator.home import Home
 from orchestrator.machine import detect
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 
 DETACHED = [
     "✨ Your run is still running remotely.",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
 from orchestrator.listing import Filter
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.remote.links import Links
 from orchestrator.remote.projects import Projects
 from orchestrator.remote.runs import Runs

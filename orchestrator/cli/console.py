@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import show
 from orchestrator.cli.spinner import Spinner, TerminalSpinner
-from orchestrator.client import Followed
-from orchestrator.records.runs import EventRecord, RunSummary
+from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.remote.following import Followed
 from orchestrator.states import FINAL, State
 
 if TYPE_CHECKING:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from orchestrator.cli import show
 from orchestrator.cli.console import Console, exit_code
 from orchestrator.cli.detaching import going_on
-from orchestrator.client import connect
+from orchestrator.remote import following
+from orchestrator.transport import reached
 
 
 def follow(number: str, *, verbose: bool) -> int:
     """Show what the run says; `verbose`: all states and what was logged in them, too."""
     show.say("✨ Stop viewing logs with ^C")
     console = Console(verbose=verbose)
-    with connect() as client, going_on(number):
-        ended = console.follow(client.follow(number))
+    with reached() as server, going_on(number):
+        ended = console.follow(following.follow(server, number))
     console.end(ended)
     return exit_code(ended)
 
 
 def record(number: str, *, wait: bool) -> int:
     """Print the run's record as JSON: when it has ended, or at once."""
-    with connect() as client:
+    client_module: Any = importlib.import_module("orchestrator.client")  # it takes a while to load
+    with client_module.connect() as client:
         with going_on(number):
             code = exit_code(client.wait(number)) if wait else 0
         show.as_json(client.run(number))

@@ -14,7 +14,7 @@ from orchestrator.cli import complete, show
 from orchestrator.client import Client, connect
 from orchestrator.errors import UsageError
 from orchestrator.listing import Filter, parse_sort
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.remote.runs import Runs
 from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State

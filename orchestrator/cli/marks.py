@@ -10,7 +10,7 @@ from orchestrator.cli import complete, show
 from orchestrator.client import connect
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.naming import check_label
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.remote.runs import Runs
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}

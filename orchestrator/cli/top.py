@@ -18,7 +18,8 @@ from orchestrator.cli import show
 from orchestrator.cli.stats import gpus
 from orchestrator.client import Client, connect
 from orchestrator.errors import SpellError
-from orchestrator.records.runs import RunSummary, StatRecord
+from orchestrator.records.runs import StatRecord
+from orchestrator.records.summaries import RunSummary
 from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 

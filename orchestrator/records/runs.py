@@ -1,37 +1,11 @@
-"""What the API answers about runs: a line of `spell ps`, all about one, what happened to it and what it used."""
+"""What the API answers about runs: all about one, and what it used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """A line of `spell ps`."""
-
-    number: int
-    name: str
-    state: str
-    wish: str | None
-    command: str
-    description: str
-    labels: list[str]
-    machine_type: str
-    executor: str
-    repository: str
-    commit: str
-    dirty: bool
-    project: str
-    archived: bool
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    duration_s: float | None
-    exit_code: int | None
-    signal: int | None
-    reason: str | None
-    message: str
+from orchestrator.records.summaries import RunSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +43,6 @@ class RunRecord(RunSummary):
     outputs_count: int
     outputs_bytes: int
     outputs_removed_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """One thing that happened to a run. `kind` is `state`, `wish` or `notice`."""
-
-    id: int
-    run: int
-    at: float
-    kind: str
-    state: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.listing import Filter
 from orchestrator.records import from_wire
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.transport import Transport, quote
 
 _WORDS = {"states": "state", "labels": "label", "machine_types": "machine_type", "metrics": "metric"}

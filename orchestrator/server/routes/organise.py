@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from orchestrator.organising import Organising
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
-from orchestrator.records.runs import RunSummary
+from orchestrator.records.summaries import RunSummary
 from orchestrator.server.routes.parts import answer
 
 router = APIRouter()

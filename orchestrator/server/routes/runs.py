@@ -14,7 +14,8 @@ from orchestrator.listing import MAX_SKIP, Filter, parse_sort
 from orchestrator.logs import tail
 from orchestrator.records.casting import CastRecord
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.records.runs import EventRecord, MetricRecord, RunRecord, RunSummary, SampleRecord
+from orchestrator.records.runs import MetricRecord, RunRecord, SampleRecord
+from orchestrator.records.summaries import EventRecord, RunSummary
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.spec import to_wire
