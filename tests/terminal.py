@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+import psutil
 import pytest
 
 from orchestrator.cli.show import width
@@ -136,6 +137,13 @@ class Terminal:
     def type(self, text: str) -> None:
         """Press keys; `\\x03` is ^C."""
         os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        """Press ^C as a person does: when the program waits for something, and not in the microsecond before."""
+        process, deadline = psutil.Process(self._process.pid), time.monotonic() + _LIMIT_S
+        while process.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline, "the program never waits"
+        self.type("\x03")
 
     def sees(self, condition: Callable[[list[str]], bool] | str) -> list[str]:
         """Wait until the screen's lines are so, or have this text in one of them; returns them."""

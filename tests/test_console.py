@@ -160,7 +160,7 @@ def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> Non
 def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None:
     with on_terminal(spell, "run", "true", cwd=tmp_path) as terminal:
         terminal.sees(NO_REPOSITORY)
-        terminal.type("\x03")
+        terminal.interrupt()
         terminal.sees(lambda lines: "Aborted." in lines)
         assert terminal.ends() == 130
 
@@ -208,13 +208,13 @@ def test_interrupt_detaches_and_the_run_goes_on(spell: Spell, tmp_path: Path) ->
     with on_terminal(spell, "run", "-f", f"echo begun; {waiting_for(gate)}; echo over") as terminal:
         number = number_of(terminal)
         terminal.sees("begun")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.ends() == 130
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
     assert spell.client.run(str(number)).state == "running"
     with on_terminal(spell, "logs", "-f", str(number)) as terminal:
         terminal.sees("begun")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.ends() == 130
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
     gate.touch()
@@ -227,7 +227,7 @@ def test_interrupt_while_the_run_waits_for_a_machine(spell: Spell, tmp_path: Pat
     with on_terminal(spell, "run", "-f", "true") as terminal:
         number = number_of(terminal)
         terminal.sees("waiting for a machine.")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.ends() == 130, terminal.screen.lines
         assert not any("Machine_Requested" in line for line in terminal.screen.lines)
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
@@ -240,7 +240,7 @@ def test_interrupt_of_json_keeps_standard_output_clean(spell: Spell, tmp_path: P
     kept = tmp_path / "out"
     with Terminal(["sh", "-c", f'exec "$@" > {kept}', "sh", *command], spell.cwd, spell.env) as terminal:
         wait_for(lambda: any(run.state == "running" for run in spell.client.runs()), "the run")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.ends() == 130
         number = spell.client.run("latest").number
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
