@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import select
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.executors.supervisor.container import RESULT_BYTES
+from orchestrator.executors.supervisor.container import REQUEST_FORMAT, RESULT_BYTES
 from orchestrator.executors.supervisor.telling import line_of
 from orchestrator.executors.verdict import is_verdict
 
@@ -39,7 +40,16 @@ def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
 
 def request_name(nonce: str) -> str:
     """The file that says what to do; see `supervisor.container`."""
-    return f"request-{nonce}.json"
+    return f"request-{nonce}"
+
+
+def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
+    """Write down what a keeper is to do, for its eyes only. Returns where it finds that; `folder` has our own name of it."""
+    path = folder / "inside" / request_name(nonce)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        marshal.dump(dict(request), file, REQUEST_FORMAT)
+    os.link(path, folder / path.name)
+    return path
 
 
 def take_back(folder: Path, nonce: str) -> bool:

@@ -9,8 +9,8 @@ Names in the attempt's folder (`inside/` is what the container sees of it):
 
     claim.json          which container; made by link(2): exactly one start or recovery of the attempt wins
     line, result, errors  and the run's log and its times; `inside/` holds second names of them, which the keeper removes
-    request-NONCE.json  our own name of the request, until the keeper has it
-    inside/request-NONCE.json  who takes it away takes the attempt: the keeper, or we when nothing was started
+    request-NONCE       our own name of the request, until the keeper has it
+    inside/request-NONCE  who takes it away takes the attempt: the keeper, or we when nothing was started
     untaken             it was we
     verdict.json        what was found out from the engine where the keeper left no result
 """
@@ -262,10 +262,7 @@ class DockerExecutor(Executor):
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,
         }
-        path = inside / files.request_name(nonce)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(request, file)
-        os.link(path, launch.folder / path.name)
+        path = files.write_request(launch.folder, nonce, request)
         owner = {"version": VERSION, "boot_id": identity.boot_id(), "container": container, "nonce": nonce}
         if not supervisor.claim(launch.folder, owner):
             path.unlink()

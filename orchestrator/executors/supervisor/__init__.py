@@ -1,5 +1,8 @@
 """One small process per run that outlives spelld. Standard library only: it starts fast and needs no packages.
 
+Each run in a container waits for Python and then for what a keeper loads. So that loads little: neither json, contextlib
+and functools, nor signal, whose functions it takes from `_signal`, nor typing, whose TYPE_CHECKING it names itself.
+
     nursery    forks supervisors
 main       claim the attempt, make the private namespaces, forward signals, write the verdict
 container  both of them in one, as process 1 of a container

@@ -3,8 +3,8 @@
 spelld shows it a folder with names that it opens and then removes, so that the command can reach none of them by name;
 spelld holds other names (hard links) of the same files:
 
-    request-NONCE.json  what to do. Who removes it takes the attempt, once and for all: we, or a spelld that came back and
-                        takes it as never started
+    request-NONCE       what to do, marshalled. Who removes it takes the attempt, once and for all: we, or a spelld that
+                        came back and takes it as never started
     secrets             a named pipe that tells them, where there are some; read before the request is taken, so that an
                         attempt whose secrets did not come was never started
     line                a named pipe, held open as long as we live: spelld reads from it that the command has started, and
@@ -19,19 +19,22 @@ SIGTERM stops the run, SIGUSR1 kills it. Runs on the image's Python (3.9 or newe
 
 from __future__ import annotations
 
-import json
+import importlib
+import marshal
 import os
-import signal
 
 from orchestrator.executors.supervisor import isolation, keeper, timeline
 from orchestrator.executors.supervisor.judge import judge
-from orchestrator.executors.supervisor.telling import read_secrets
 
-TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import Any
+else:
+    import _signal as signal
 
 RESULT_BYTES = 4096
+REQUEST_FORMAT = 2  # of marshal; every Python 3 reads it
 _OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
@@ -60,10 +63,10 @@ def main(folder: str, request_name: str) -> None:
     request["env"] = {**env, **request["env"]}
     verdict = judge(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
-    os.pwrite(result, json.dumps(verdict).encode().ljust(RESULT_BYTES), 0)
+    os.pwrite(result, as_json(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
     if verdict["error"]:
-        os.write(line, (json.dumps({"error": verdict["error"]}) + "\n").encode())
+        os.write(line, as_json({"error": verdict["error"]}).encode() + b"\n")
     os._exit(0)  # spelld sees the end of our pipe; there is nothing that Python had to tidy up
 
 
@@ -74,14 +77,16 @@ def _secrets() -> dict[str, bytes] | None:
     except FileNotFoundError:
         return {}
     os.unlink("secrets")
-    return read_secrets(fd)
+    telling = importlib.import_module("orchestrator.executors.supervisor.telling")  # what most runs need not wait for
+    found: dict[str, bytes] | None = telling.read_secrets(fd)
+    return found
 
 
 def _take(request_name: str) -> dict[str, Any] | None:
     """What is to be done; None when somebody else took the attempt."""
     try:
         with open(request_name, "rb") as file:
-            request: dict[str, Any] = json.load(file)
+            request: dict[str, Any] = marshal.load(file)  # noqa: S302 - it is spelld's: nobody was here before us
         os.unlink(request_name)
     except FileNotFoundError:
         return None
@@ -96,13 +101,30 @@ def _env() -> dict[str, str]:
 
 
 def _keep(request: dict[str, Any], line: int, log: int, times: int, secrets: dict[str, bytes]) -> dict[str, Any]:
-    read_fd, write_fd = os.pipe()
-    one = keeper.Keeper(request, write_fd, os.dup(line), log, secrets)
+    found: dict[str, Any] = {}
+    told = b'{"started_at": %r}\n'
+    one = keeper.Keeper(request, log, secrets, lambda started_at: os.write(line, told % started_at), found.update)
     one.timeline = timeline.Timeline(log, times)
     one.lead()
-    os.close(write_fd)
-    with os.fdopen(read_fd, "rb") as words:
-        return dict(json.loads(words.readlines()[-1]))
+    return found
+
+
+def as_json(value: object) -> str:
+    """What `json.dumps` says of a number, text, None, or a dict of these."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(as_json(name) + ": " + as_json(item) for name, item in value.items()) + "}"
+    if isinstance(value, str):
+        return '"' + "".join(map(_escaped, value)) + '"'
+    if value is None or value is True or value is False:
+        return "null" if value is None else str(value).lower()
+    return repr(value)
+
+
+def _escaped(char: str) -> str:
+    if " " <= char <= "~" and char not in '"\\':
+        return char
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _oom_kills() -> int:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
 
 _LINUX_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_found: list[str] = []  # the boot id
 
 
-@functools.cache
 def boot_id() -> str:
     """Changes with every start of the machine."""
-    if _is_linux():
-        return _read(_LINUX_BOOT_ID).strip()
-    return _output("sysctl -n kern.boottime")
+    if not _found:
+        _found.append(_read(_LINUX_BOOT_ID).strip() if _is_linux() else _output("sysctl -n kern.boottime"))
+    return _found[0]
 
 
 def start_time(pid: int) -> str:

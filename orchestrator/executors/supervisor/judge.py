@@ -1,17 +1,19 @@
-"""How an attempt ended, as its supervisor tells it. Loads little: a container waits for it."""
+"""How an attempt ended, as its supervisor tells it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
-import signal
 import time
 
-TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from typing import Any
+else:
+    import _signal as signal
 
 VERSION = 1
 _ALMOST_FULL_BYTES = 16 << 20  # more than the store lets go of when it cannot be written

@@ -9,24 +9,25 @@ subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kil
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import json
 import os
 import resource
 import select
-import signal
 import time
 
 from orchestrator.executors.supervisor import identity, isolation
 from orchestrator.executors.supervisor.log_limit import LogLimit
 
-TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
     from typing import Any
 
     from orchestrator.executors.supervisor.masking import MaskedLog
     from orchestrator.executors.supervisor.timeline import Timeline
+else:
+    import _signal as signal
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01
@@ -37,15 +38,21 @@ class Keeper:
 
     Args:
         secrets: more variables of the command, of which its log says nothing.
+        on_start: called with the time when the command has been started.
+        on_end: called with the fields of the verdict that its keeper knows: when it has ended, or could not be started.
     """
 
     def __init__(
-        self, request: dict[str, Any], result_fd: int, report_fd: int, log_fd: int, secrets: dict[str, bytes]
+        self,
+        request: dict[str, Any],
+        log_fd: int,
+        secrets: dict[str, bytes],
+        on_start: Callable[[float], object],
+        on_end: Callable[[dict[str, Any]], object],
     ) -> None:
         self.request, self.secrets = request, secrets
-        self.result_fd = result_fd
-        self.report_fd = report_fd
         self.log_fd = log_fd
+        self.on_start, self.on_end = on_start, on_end
         self.log = LogLimit(log_fd, request.get("log_bytes"))
         self.started_at = 0.0
         self.is_init = request["isolation"] != "none"
@@ -76,7 +83,7 @@ class Keeper:
             masked.begin()
         if self.command_pid:
             self.started_at = time.time()
-            self._report_start()
+            self.on_start(self.started_at)
             if self.timeline:
                 self.timeline.begin()
             self._watch(started)
@@ -115,7 +122,7 @@ class Keeper:
         problem = b"".join(iter(lambda: os.read(read_fd, 4096), b"")).decode(errors="replace")
         os.close(read_fd)
         if problem:
-            self._say({"error": {"reason": "executor_failed", "detail": problem}})
+            self.on_end({"error": {"reason": "executor_failed", "detail": problem}})
             return 0
         return pid
 
@@ -174,12 +181,10 @@ class Keeper:
 
     def _signal_all(self, number: int) -> None:
         if self.is_init:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, number)
+            _kill(-1, number)
             return
         for pid in identity.descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+            _kill(pid, number)
 
     def _children_left(self) -> bool:
         try:
@@ -202,7 +207,7 @@ class Keeper:
     def _tell_end(self, status: int, max_rss_kib: int) -> None:
         self.command_over = True
         signalled = os.WIFSIGNALED(status)
-        self._say(
+        self.on_end(
             {
                 "exit_code": None if signalled else os.WEXITSTATUS(status),
                 "signal": os.WTERMSIG(status) if signalled else None,
@@ -221,14 +226,13 @@ class Keeper:
                 return
             signal.sigtimedwait({signal.SIGCHLD}, _KILL_ROUND_S)
 
-    def _report_start(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # spelld may be gone; that changes nothing for the run
-            os.write(self.report_fd, (json.dumps({"started_at": self.started_at}) + "\n").encode())
-        os.close(self.report_fd)
 
-    def _say(self, words: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the supervisor was killed; what it started must end all the same
-            os.write(self.result_fd, (json.dumps(words) + "\n").encode())
+def _kill(pid: int, number: int) -> None:
+    """Send a signal to whom it can still reach."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def kill_descendants() -> None:
@@ -240,8 +244,7 @@ def kill_descendants() -> None:
         except ChildProcessError:
             return
         for pid in identity.descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid, signal.SIGKILL)
         signal.sigtimedwait({signal.SIGCHLD}, _KILL_ROUND_S)
 
 

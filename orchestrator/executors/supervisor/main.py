@@ -101,7 +101,7 @@ def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        one = keeper.Keeper(request, result_write, sys.stdout.fileno(), files.log, secrets)
+        one = keeper.Keeper(request, files.log, secrets, _report_start, lambda words: _say(result_write, words))
         one.timeline = timeline.Timeline(files.log, files.times)
         _be_keeper(one, go_read)
     os.close(result_write)
@@ -124,8 +124,7 @@ def _be_keeper(one: keeper.Keeper, go_fd: int) -> None:
     try:
         one.run(go_fd)
     except OSError as error:
-        words = {"error": words_of(error)}
-        os.write(one.result_fd, (json.dumps(words) + "\n").encode())
+        one.on_end({"error": words_of(error)})
     finally:
         os._exit(1)
 
@@ -156,8 +155,17 @@ class _Files:
 
 
 def _report(words: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
-        os.write(sys.stdout.fileno(), (json.dumps(words) + "\n").encode())
+    _say(sys.stdout.fileno(), words)
+
+
+def _report_start(started_at: float) -> None:
+    _report({"started_at": started_at})
+    os.close(sys.stdout.fileno())
+
+
+def _say(fd: int, words: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more; what was started must end all the same
+        os.write(fd, (json.dumps(words) + "\n").encode())
 
 
 def _write_durably(path: Path, value: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import select
 
-TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -9,13 +9,12 @@ silent, for the kernel tells of its growth (inotify(7)). Where it does not, the 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import ctypes
 import os
 import struct
 import time
 
-TYPE_CHECKING = False  # not typing's own: that takes as long to load as all the rest
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,8 +40,10 @@ class Timeline:
 
     def begin(self) -> None:
         """Watch in a thread of its own, for as long as the process lives. Whoever calls this forks no more."""
-        with contextlib.suppress(RuntimeError):  # too many threads: the end is written down all the same
+        try:
             _thread.start_new_thread(self._watch, ())
+        except RuntimeError:  # too many threads: the end is written down all the same
+            pass
 
     def note(self) -> None:
         """Write down the size of the log, when it has grown. A full disk loses times, and nothing else."""

@@ -1,0 +1,41 @@
+"""What the keeper of a container is made of: it loads little, and so writes JSON by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import orchestrator
+from orchestrator.executors.supervisor.container import as_json
+
+_LOADED = """
+import sys; sys.path.insert(0, sys.argv[1])
+from orchestrator.executors.supervisor import container
+print(*sys.modules)
+"""
+_SLOW = {"collections", "contextlib", "enum", "functools", "json", "pathlib", "re", "signal", "subprocess", "typing"}
+
+
+def test_a_container_waits_for_little() -> None:
+    package = str(Path(orchestrator.__file__).parent.parent)
+    words = [sys.executable, "-I", "-S", "-B", "-c", _LOADED, package]
+    loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert "orchestrator.executors.supervisor.keeper" in loaded
+    assert not loaded & _SLOW
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"exit_code": 0, "signal": None, "timed_out": False, "disk_full": True, "ended_at": 1795846014.25, "error": {}},
+        {"error": {"reason": "executor_failed", "detail": 'No such "file": C:\\x\n\x00\x1b\x7f é 🎉 \udcff'}},
+        {"one": 1, "zero": 0, "small": 1e-300, "big": 10**20},
+    ],
+)
+def test_json_is_what_json_says(value: dict[str, object]) -> None:
+    assert json.loads(as_json(value)) == value
+    assert as_json(value).isascii()
