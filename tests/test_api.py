@@ -335,6 +335,7 @@ def test_records_of_a_newer_server_are_understood() -> None:
         ("POST", "/runs", b'{"command": "\\ud800"}', 422),
         ("POST", "/runs", b'{"command": "true", "timeout_s": NaN}', 422),
         ("POST", "/trees", b"nonsense", 422),
+        ("POST", "/trees", b"[]\nnonsense", 422),
         ("POST", "/trees", b'{"entries": [["../x", "100644", "0", 1]]}', 422),
         ("GET", "/blobs/..%2F..%2Fspell.db", b"", 404),
         ("GET", "/blobs/short", b"", 422),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from orchestrator.errors import SnapshotMissing
@@ -65,13 +65,19 @@ class Casts:
         missing = set(self._call("POST", "/trees", content=manifest))
         wanted = sorted(missing | (code.sizes.keys() - code.manifest.digests))
         small = [digest for digest in wanted if code.sizes.get(digest, SMALL_BYTES) < SMALL_BYTES]
-        for group in grouped((digest, code.sizes[digest]) for digest in small):
-            self._call("POST", "/blobs", content=pack((digest, _whole(code, digest)) for digest in group))
         for digest in sorted(set(wanted) - set(small)):
             with code.open_blob(digest) as blob:
                 self._call("PUT", f"/blobs/{digest}", content=iter(lambda: blob.read(CHUNK_BYTES), b""))
+        groups = list(grouped((digest, code.sizes[digest]) for digest in small))
+        last = groups.pop() if missing and groups else []
+        for group in groups:
+            self._call("POST", "/blobs", content=_packed(code, group))
         if missing:
-            self._call("POST", "/trees", content=manifest)
+            self._call("POST", "/trees", content=b"%b\n%b" % (manifest.encode(), _packed(code, last)))
+
+
+def _packed(code: CapturedCode, digests: Iterable[str]) -> bytes:
+    return pack((digest, _whole(code, digest)) for digest in digests)
 
 
 def _whole(code: CapturedCode, digest: str) -> bytes:

@@ -112,8 +112,14 @@ class BlobStore:
             for path in written.values():
                 path.unlink(missing_ok=True)
 
-    def put_tree(self, manifest: Manifest) -> list[str]:
-        """Keep a manifest when all its blobs are here; else the digests of those that are missing."""
+    def put_tree(self, manifest: Manifest, pack: bytes = b"") -> list[str]:
+        """Keep a manifest when all its blobs are here; else the digests of those that are missing.
+
+        Args:
+            pack: blobs that are kept first; raises as `put_pack`.
+        """
+        if pack:
+            self.put_pack(pack)
         with self._lock:
             return self._put_tree(manifest)
 
