@@ -23,7 +23,7 @@ import pytest
 from orchestrator.cli.show import width
 
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
-_LIMIT_S = 60.0
+_LIMIT_S, _LOOK_S = 60.0, 0.005
 
 
 class Screen:
@@ -143,6 +143,7 @@ class Terminal:
         process, deadline = psutil.Process(self._process.pid), time.monotonic() + _LIMIT_S
         while process.status() != psutil.STATUS_SLEEPING:
             assert time.monotonic() < deadline, "the program never waits"
+            time.sleep(_LOOK_S)
         self.type("\x03")
 
     def sees(self, condition: Callable[[list[str]], bool] | str) -> list[str]:

@@ -35,11 +35,11 @@ REPOSITORY = "spell-test-security"
 # In front of the image's Python. As a keeper it does what the command says; as what starts the programs of a build, what
 # /build.py says; else it is the Python that it stands before.
 LIAR = r"""#!/usr/bin/python3 -IS
-import json, os, signal, sys
+import marshal, os, signal, sys
 args = " ".join(sys.argv[1:])
 if "request-" in args and "orchestrator" in args:
     inside = sys.argv[-2]
-    command = json.load(open(inside + "/" + sys.argv[-1]))["command"]
+    command = marshal.load(open(inside + "/" + sys.argv[-1], "rb"))["command"]
     if command.startswith("lie:"):
         line = os.open(inside + "/line", os.O_RDWR)
         os.unlink(inside + "/" + sys.argv[-1])

@@ -622,3 +622,15 @@ def test_another_programs_database_is_refused(path: Path) -> None:
     with raw(path) as connection:
         assert connection.execute("SELECT * FROM runs").fetchall() == [(26.2,)]
         assert json.dumps(list(schema(path))) == '["runs"]'
+
+
+def test_a_column_that_there_is_not_is_refused(store: Store) -> None:
+    number = add(store)
+    run = store.claim(number, [])
+    assert run is not None
+    with pytest.raises(TypeError, match="enviroment"):
+        store.update(number, run.fence, image="i", enviroment="lost")
+    with pytest.raises(TypeError, match="enviroment"):
+        store.move(number, run.fence, State.RUNNING, enviroment="lost")
+    assert store.record(number).image is None
+    assert store.record(number).state == "building"

@@ -45,9 +45,9 @@ def request_name(nonce: str) -> str:
 
 def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
     """Write down what a keeper is to do, for its eyes only. Returns where it finds that; `folder` has our own name of it."""
-    path = folder / "inside" / request_name(nonce)
+    words, path = marshal.dumps(dict(request), REQUEST_FORMAT), folder / "inside" / request_name(nonce)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        marshal.dump(dict(request), file, REQUEST_FORMAT)
+        file.write(words)
     os.link(path, folder / path.name)
     return path
 

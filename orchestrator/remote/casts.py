@@ -60,7 +60,7 @@ class Casts:
         return from_wire(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
 
     def send(self, code: CapturedCode) -> None:
-        """Send code as far as the server lacks it; of blobs, it is only asked for those of the manifest."""
+        """Send code as far as the server lacks it; the diff, which no manifest names, in any case."""
         manifest = code.manifest.to_json()
         missing = set(self._call("POST", "/trees", content=manifest))
         wanted = sorted(missing | (code.sizes.keys() - code.manifest.digests))

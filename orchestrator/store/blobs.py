@@ -18,7 +18,7 @@ from orchestrator import manifest as manifests
 from orchestrator.errors import CodeFailed, DiskFull, InvalidConfig, SnapshotMissing
 from orchestrator.home import Home
 from orchestrator.manifest import EXECUTABLE, LINK, Entry, Manifest
-from orchestrator.packs import unpack
+from orchestrator.packs import MOST_BYTES, unpack
 
 _CHUNK_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -87,9 +87,11 @@ class BlobStore:
         """Keep the blobs of a pack (see `orchestrator.packs`); the disk is waited for once.
 
         Raises:
-            InvalidConfig, Conflict: when it cannot be read, or a blob does not hash to its digest.
+            InvalidConfig, Conflict: when it is too big, cannot be read, or a blob does not hash to its digest.
             DiskFull: when there is no space.
         """
+        if len(pack) > MOST_BYTES:
+            raise InvalidConfig("A pack is too big.")
         beside = self._home.blobs / f"incoming-{uuid.uuid4().hex}"
         written: dict[str, Path] = {}
         try:
@@ -116,7 +118,10 @@ class BlobStore:
         """Keep a manifest when all its blobs are here; else the digests of those that are missing.
 
         Args:
-            pack: blobs that are kept first; raises as `put_pack`.
+            pack: blobs that are kept first.
+
+        Raises:
+            InvalidConfig, Conflict, DiskFull: as `put_pack`.
         """
         if pack:
             self.put_pack(pack)

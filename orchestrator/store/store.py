@@ -44,6 +44,7 @@ _OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s
 # What every run says and asks is put together once: that takes SQLAlchemy longer than SQLite takes to do it.
 _IS_THIS, _IS_OURS = runs.c.number == bindparam("run"), runs.c.fence == bindparam("our_fence")
 _ADD_RUN, _ADD_EVENT = insert(runs), insert(events)
+_COLUMNS = frozenset(runs.c.keys())
 _MOVE = {
     to: update(runs).where(_IS_THIS, _IS_OURS, runs.c.state.in_([state for state in State if to in MOVES[state]]))
     for to in State
@@ -167,7 +168,7 @@ class Store(RunReader, DetailStore, DemandReader):
             number, fence: the run, and the fence under which the caller works on it.
             to: the new state.
             text: said to followers.
-            sample: what the run has used by then.
+            sample: what the run has used by then; recorded with it or not at all.
             columns: other columns that change in the same moment.
 
         Raises:
@@ -272,7 +273,7 @@ class Store(RunReader, DetailStore, DemandReader):
     def update(self, number: int, fence: int, **columns: Any) -> None:
         """Write other columns than the state. Raises `StaleFence` as `move` does."""
         with self._db.write() as connection:
-            if not connection.execute(_UPDATE, {"run": number, "our_fence": fence, **columns}).rowcount:
+            if not connection.execute(_UPDATE, {"run": number, "our_fence": fence, **_checked(columns)}).rowcount:
                 raise StaleFence(f"Run {number} is worked on by somebody else.")
 
     def release(self, number: int, fence: int) -> None:
@@ -340,9 +341,17 @@ class Store(RunReader, DetailStore, DemandReader):
 
 
 def _move(connection: Connection, number: int, fence: int, to: State, text: str, columns: Mapping[str, Any]) -> None:
-    if not connection.execute(_MOVE[to], {"run": number, "our_fence": fence, "state": to, **columns}).rowcount:
+    values = {"run": number, "our_fence": fence, "state": to, **_checked(columns)}
+    if not connection.execute(_MOVE[to], values).rowcount:
         raise _why_not(connection, number, fence, to)
     _add_event(connection, number, time.time(), "state", to, text)
+
+
+def _checked(columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    """These columns, which there must be: SQLAlchemy passes over values that a statement has no use for."""
+    if unknown := columns.keys() - _COLUMNS:
+        raise TypeError(f"runs have no columns {sorted(unknown)}")
+    return columns
 
 
 def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:

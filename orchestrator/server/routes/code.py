@@ -21,8 +21,13 @@ router = APIRouter()
 async def put_tree(request: Request, verbs: Verbs) -> Response:
     """Send the manifest of a snapshot: JSON without line breaks. The answer lists the digests of the blobs that must be
     sent first; a line break and a pack of them may follow it (see `orchestrator.packs`)."""
-    text, _, pack = (await request.body()).partition(b"\n")
-    return answer(await asyncio.to_thread(lambda: verbs.shop.blobs.put_tree(manifests.from_json(text), pack)))
+    body = await request.body()
+
+    def put() -> list[str]:
+        text, _, pack = body.partition(b"\n")
+        return verbs.shop.blobs.put_tree(manifests.from_json(text), pack)
+
+    return answer(await asyncio.to_thread(put))
 
 
 @router.post("/blobs", status_code=204)
