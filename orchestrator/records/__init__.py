@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-API_VERSION = 1
+API_VERSION = 2
 
 T = TypeVar("T")
 
