@@ -164,7 +164,7 @@ def test_homes_that_cannot_be(make_spell: Callable[..., Spell], tmp_path: Path, 
 
 
 AS_NOBODY = """
-import importlib.resources, os
+import difflib, importlib.resources, os
 import orchestrator.cli.main, orchestrator.cli.run, orchestrator.cli.runs, orchestrator.cli.server
 os.setgroups([]), os.setegid(65534), os.seteuid(65534)
 orchestrator.cli.main.main()
