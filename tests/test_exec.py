@@ -28,6 +28,7 @@ from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.executors.docker_session import DockerSession
 from orchestrator.home import Home
 from orchestrator.machine import detect
+from orchestrator.records import API_VERSION
 from orchestrator.server.sessions import WINDOW_BYTES
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello there"}
@@ -351,7 +352,7 @@ def test_python_api(home: Spell) -> None:
         home.client.open_session("nobody")
 
 
-def talk(home: Spell, *frames: str | bytes, api: str = "1") -> dict[str, Any]:
+def talk(home: Spell, *frames: str | bytes, api: str = str(API_VERSION)) -> dict[str, Any]:
     """Send these frames as a client would; the last text frame that the server answers."""
     uri, headers = "ws://spell/runs/1/exec", {"Spell-Api": api}
     with unix_connect(str(home.home.socket), uri, additional_headers=headers, ping_interval=None) as connection:
