@@ -171,8 +171,8 @@ class Service:
         """Why not an executor that is preferred, and that a person may take for granted."""
         for name in self._defaults[: self._defaults.index(taken)]:
             executor = self.shop.executors[name]
-            if executor.is_expected:
-                yield f"This run does not go to the {name} executor: {executor.lacks()}"
+            if executor.is_expected and (lack := executor.lacks()):
+                yield f"This run does not go to the {name} executor: {lack}"
 
     @property
     def default_executor(self) -> str:

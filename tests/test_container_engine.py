@@ -67,6 +67,13 @@ def notices(spell: Spell, number: int) -> list[str]:
     return [event.text for event in spell.client.events(str(number)) if event.kind == "notice"]
 
 
+def cast_or_none(spell: Spell, command: str) -> int | None:
+    """Its number; None while the executor can run nothing."""
+    with contextlib.suppress(ExecutorFailed):
+        return spell.cast(command)
+    return None
+
+
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
     began = time.monotonic()
@@ -133,6 +140,8 @@ def test_f10_a_hung_engine_blocks_nobody(spell: Spell, proxy: EngineProxy) -> No
         assert spell.ended(other, PROMPT_S).state == "killed"
     run = spell.ended(number)
     assert (run.state, run.exit_code) == ("stopped", 3)
+    again = wait_for(lambda: cast_or_none(spell, "true"), "containers again")
+    assert spell.ended(again).state == "complete"
 
 
 def test_f10_a_server_starts_and_ends_beside_a_hung_engine(spell: Spell, proxy: EngineProxy) -> None:

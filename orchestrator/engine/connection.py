@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import docker
 
 _TRUST_S = 5.0  # how long an answer to a ping is good
-_DOUBT_S = 0.5  # how long none is: who has just started the engine does not want to hear of it
+_DOUBT_S = 0.05  # how long none is: for one cast; who has just started the engine does not want to hear of it
 CALL_LIMIT_S = 60.0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PING_LIMIT_S = 2.0
-AGAIN_LIMIT_S = 0.5  # of one that did not answer the last time: many may ask
+AGAIN_LIMIT_S = 1.0  # of one that did not answer the last time: many may ask
 
 
 def find_host(configured: str, env: Mapping[str, str]) -> tuple[str, bool]:
