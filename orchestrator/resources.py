@@ -126,6 +126,10 @@ class Resources:
                 return Conflict(words, f"Wait for it: spell wait {run.number}")
             if self._store.garbage.is_removed(run.number):
                 return removed_error(run.number)
+            if run.state not in KEEPS_OUTPUTS:
+                return NotFound(
+                    f"Run {run.number} kept no outputs ({spoken(run.state)}).", f"See why: spell info {run.number}"
+                )
         there = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 

@@ -415,11 +415,13 @@ def test_code_goes_along_with_its_changes(spell: Spell, repo: Path) -> None:
     (folder / "mine.py").write_text("print('changed')\n")
     git(repo, "add", ".")
     (repo / "new.txt").write_text("new\n")
+    (repo / "n\r\nERROR: not a line").touch()
     done = spell("run", "python mine.py; cat ../new.txt", cwd=folder)
     assert "✨ Preparing uncommitted changes…\n" in done.out
     assert "\nchanged\ncat: ../new.txt" in done.out
     assert "WARNING: There are some untracked files in repo project." in done.err
-    assert "  new.txt\n  Send them with --include-untracked, or `git add` them.\n" in done.err
+    assert "  n ERROR: not a line\n  new.txt\n  Send them with --include-untracked, or `git add` them.\n" in done.err
+    (repo / "n\r\nERROR: not a line").unlink()
     sent = spell("run", "--include-untracked", "cat ../new.txt", cwd=folder)
     assert ("\nnew\n" in sent.out, sent.err) == (True, "")
     run = spell.client.run("latest")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -303,6 +304,11 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     assert time.monotonic() - began > 0.2
     waiting = spell.popen("wait", str(good), "latest~1", bufsize=0)
     assert waiting.stdout.readline().decode() == f"Run {good} complete: the command ended with exit code 0\n"
+    interrupted = spell.popen("wait", str(good), str(number), bufsize=0, start_new_session=True)
+    interrupted.stdout.readline()
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. What was waited for goes on.\n")
+    assert interrupted.returncode == 130
     gate.touch()
     out, err = waiting.communicate(timeout=60)
     assert (waiting.returncode, err) == (4, b"")

@@ -19,6 +19,7 @@ from orchestrator.snapshot import Snapshot
 
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
 _SHOWN_UNTRACKED = 10
+_NAME_WIDTH = 200
 
 
 class Asked(Protocol):
@@ -96,7 +97,7 @@ def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
     names = [name for name in code.untracked if not name.endswith(".DS_Store")]
     if not names:
         return
-    listed = "\n".join(f"  {name}" for name in names[:_SHOWN_UNTRACKED])
+    listed = "\n".join(f"  {show.cut(name, _NAME_WIDTH)}" for name in names[:_SHOWN_UNTRACKED])
     more = len(names) - _SHOWN_UNTRACKED
     listed += f"\n  … and {more} more" if more > 0 else ""
     repository = code.code.repository

@@ -42,6 +42,16 @@ def casting(listed_by: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """While runs are waited for: ^C ends that, and nothing else."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nAborted. What was waited for goes on.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
 def going_on(number: str) -> Iterator[None]:
     """While a run is followed: whoever loses its server for good is told that the run needs none."""
     try:

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli import complete, show
 from orchestrator.cli.console import Console, exit_code
-from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached, going_on
+from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached, going_on, waiting
 from orchestrator.cli.streams import close_stdout
 from orchestrator.cli.timestamps import Stamper
 from orchestrator.client import Client, connect
@@ -195,7 +195,7 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
     """Wait until each RUN has ended. Exits as the first of them that was not complete."""
     code = 0
     deadline = None if timeout is None else time.monotonic() + timeout
-    with connect() as client:
+    with waiting(), connect() as client:
         for reference in run:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
