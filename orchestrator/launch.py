@@ -61,7 +61,7 @@ def _start(home: Home) -> None:
     said_before = home.server_log.stat().st_size if home.server_log.exists() else 0
     with home.server_log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.server.main", "--home", str(home.root)],
+            [sys.executable, "-m", "orchestrator.server", "--home", str(home.root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -28,7 +28,7 @@ def servers_of(root: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if words[-2:] == ["--home", str(root)] and "orchestrator.server.main" in words:
+        if words[-2:] == ["--home", str(root)] and "orchestrator.server" in words:
             found.append(process.pid)
     return found
 

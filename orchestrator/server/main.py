@@ -61,6 +61,7 @@ def _server(home: Home) -> uvicorn.Server:
 
     app = make_app(home, stop)
     gc.freeze()  # what was loaded stays: it need not be looked through again and again
+    gc.enable()
     server = uvicorn.Server(
         uvicorn.Config(
             app,
