@@ -62,6 +62,25 @@ def test_life_of_a_server(make_spell: Callable[..., Spell]) -> None:
     assert spell.server_pid != server.pid
 
 
+def test_stopping_a_server_lets_followers_go(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    """They lose nothing, it waits for nobody, and its log does not tell of errors."""
+    spell = make_spell("followed")
+    gate = tmp_path / "gate"
+    with spell.popen("run", f"echo begun; until [ -e {gate} ]; do sleep 0.02; done; echo over") as following:
+        first = iter(following.stdout.readline, b"")
+        assert any(line == b"begun\n" for line in first)
+        server = psutil.Process(spell.server_pid)
+        assert spell("server", "stop").code == 0
+        server.wait(DEADLINE_S)
+        said = spell.home.server_log.read_text()
+        gate.touch()
+        out, _ = following.communicate(timeout=DEADLINE_S)
+    assert following.returncode == 0
+    assert out.decode().splitlines()[0] == "over"
+    assert "Finished server process" in said
+    assert "Traceback" not in said
+
+
 def test_machine_types(spell: Spell) -> None:
     lines = [line.split() for line in spell("machine-types").out.splitlines()]
     assert lines[0] == ["NAME", "CPUS", "MEMORY", "GPUS", "FREE", "NOW"]

@@ -3,7 +3,7 @@
     event: state   data: an EventRecord (states, wishes, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
-    event: end     data: the RunSummary; the stream is over
+    event: end     data: the RunSummary; the stream is over (one that is over without it is to be gone on with)
 
 A client that lost its connection sends the last id it saw as `Last-Event-ID` (or `?after=`) and misses nothing. All bytes
 of the log come before the event that tells of the next state. Format of the stream: HTML standard, section 9.2.
@@ -37,6 +37,11 @@ class Hub:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: dict[int, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+        self.is_closed = False
+
+    def close(self) -> None:
+        """The server ends: every stream does, without an `end`, and whoever follows comes back to the next server."""
+        self.is_closed = True
 
     def changed(self, number: int) -> None:
         """Something of this run was committed."""
@@ -95,12 +100,12 @@ class Follower:
         self._state = State.MACHINE_REQUESTED
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The whole stream, until the run has ended and all was sent."""
+        """The whole stream, until the run has ended and all was sent, or the server ends."""
         changed = self._hub.listen(self._number)
         changed.set()
         silent_s = 0.0
         try:
-            while True:
+            while not self._hub.is_closed:
                 sent = False
                 for frame in self._news(changed):
                     yield frame

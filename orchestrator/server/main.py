@@ -7,12 +7,11 @@ import fcntl
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -53,6 +52,18 @@ def main(home: Path | None) -> None:
         sys.exit(error.exit_code)
 
 
+class _Server(uvicorn.Server):
+    """Lets followers go when it ends, instead of waiting until it may cut them off."""
+
+    def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._let_go = let_go
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._let_go()
+        await super().shutdown(sockets)
+
+
 def _server(home: Home) -> uvicorn.Server:
     server: uvicorn.Server
 
@@ -62,7 +73,7 @@ def _server(home: Home) -> uvicorn.Server:
     app = make_app(home, stop)
     gc.freeze()  # what was loaded stays: it need not be looked through again and again
     gc.enable()
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             log_config=None,
@@ -70,7 +81,8 @@ def _server(home: Home) -> uvicorn.Server:
             lifespan="on",
             timeout_graceful_shutdown=1,
             ws_ping_interval=None,  # the kernel tells when a client is gone; one that only reads slowly is not
-        )
+        ),
+        app.state.hub.close,
     )
     return server
 
@@ -141,8 +153,3 @@ def _listen(home: Home) -> Iterator[socket.socket]:
                     path.unlink()
                 if path.parent != home.store:
                     path.parent.rmdir()
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    main()
