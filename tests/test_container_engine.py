@@ -124,12 +124,14 @@ def test_f09_a_start_that_failed_holds_its_machine_too(spell: Spell, proxy: Engi
 def test_f10_a_hung_engine_blocks_nobody(spell: Spell, proxy: EngineProxy) -> None:
     number = spell.cast("trap 'exit 3' TERM; echo up; while :; do sleep 0.02; done")
     spell.says(number, b"up")
+    spell.reaches(number, "running")
     with proxy.rule("hold", ".*"):
         for words in (["ps"], ["info", str(number)], ["machine-types"], ["logs", str(number)]):
             with at_once():
                 assert spell(*words).code == 0
         other = spell.cast("echo up; sleep 1000", executor="process")
         spell.says(other, b"up")
+        spell.reaches(other, "running")
         wait_for(lambda: spell.client.samples(str(other)), "samples of the other run")
         with at_once(), contextlib.suppress(ExecutorFailed):
             spell.cast("true")
@@ -147,6 +149,7 @@ def test_f10_a_hung_engine_blocks_nobody(spell: Spell, proxy: EngineProxy) -> No
 def test_f10_a_server_starts_and_ends_beside_a_hung_engine(spell: Spell, proxy: EngineProxy) -> None:
     number = spell.cast("echo up; sleep 1000")
     spell.says(number, b"up")
+    spell.reaches(number, "running")
     with proxy.rule("hold", ".*"):
         spell.kill_server()
         with at_once():

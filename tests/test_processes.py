@@ -369,6 +369,7 @@ def test_f51_run_inside_a_run_lives_on(spell: Spell, token: str) -> None:
     number = _ready(spell, f"spell run -b -e TOKEN={token} '{_LOOP}'; echo ready; sleep 1000")
     child = number + 1
     spell.says(child, b"ready\n")
+    spell.reaches(child, "running")
     spell.client.kill(str(number))
     spell.ended(number)
     assert spell.client.run(str(child)).state == "running"
@@ -456,6 +457,7 @@ def test_standard_input_is_empty(spell: Spell) -> None:
 def test_output_is_unbuffered(spell: Spell) -> None:
     number = spell.cast("python -c 'import time; print(\"said\"); time.sleep(1000)'")
     spell.says(number, b"said\n")
+    spell.reaches(number, "running")
     assert spell.client.run(str(number)).state == "running"
     spell.client.kill(str(number))
     spell.ended(number)

@@ -297,6 +297,7 @@ def test_f01_killed_while_a_file_is_copied(spell: Spell) -> None:
 def test_f01_killed_while_running(spell: Spell, tally: Tally, gate: Gate) -> None:
     number = spell.cast(f"{tally.command()}; echo before; {gate.command}; echo after; echo out > out.txt")
     spell.says(number, b"before")
+    spell.reaches(number, "running")
     spell.kill_server()
     assert spell.client.run(str(number)).state == "running"
     spell.kill_server()
@@ -513,6 +514,7 @@ def test_f06_while_mounting(spell: Spell, tally: Tally, word: str) -> None:
 def test_f06_while_running(spell: Spell, word: str) -> None:
     number = spell.cast("echo out > out.txt; trap 'echo bye; exit' TERM; echo up; while :; do sleep 0.02; done")
     spell.says(number, b"up")
+    spell.reaches(number, "running")
     assert wish(spell, number, word) == "running"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
