@@ -45,16 +45,25 @@ class Baker:
 
         Raises:
             InvalidConfig: no image can be called so.
+            UsageError: there is no such machine type.
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
+        request = ImageRequest.of(spec, self._shop.config.machine_type(spec.machine_type).gpus)
         if lack := self._engine.lacks():
             raise ExecutorFailed(f"No image can be made: {lack}", "See what works here: spell doctor")
-        return self._streamed(lambda log, cancelled: self._bake(spec, tag, log, cancelled, push=push))
+        return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
 
-    def _bake(self, spec: RunSpec, tag: str, log: Path, cancelled: Callable[[], bool], *, push: bool) -> ImageRecord:
-        gpus = self._shop.config.types().get(spec.machine_type.lower())
-        request = ImageRequest(spec.image, spec.apt, spec.python, bool(gpus and gpus.gpus))
+    def _bake(
+        self,
+        spec: RunSpec,
+        request: ImageRequest,
+        tag: str,
+        log: Path,
+        cancelled: Callable[[], bool],
+        *,
+        push: bool,
+    ) -> ImageRecord:
         image = self._images.ensure(request, log, cancelled)
         base = Base(Container(self._engine, image.id, image.python), image.id, image.python, image.path)
         environment = self._shop.environment(spec, base, log, cancelled)

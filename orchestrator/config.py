@@ -49,10 +49,11 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
-from orchestrator.errors import HomeUnusable, InvalidConfig
+from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
 
 _MIB, _GIB = 1 << 20, 1 << 30
+_REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
 _LEAST_CPUS = 0.01  # the kernel gives no fewer, and no engine less memory
 _LEAST_MEMORY_GB = 6 / 1024
 _STRICT = ConfigDict(extra="forbid")
@@ -92,6 +93,11 @@ class DockerConfig:
     network: Literal["bridge", "none"] = "bridge"
     idle_limit_s: Annotated[float, Gt(0)] = 600.0
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> dict[str, Any]:
+        """Those of the options that say how a container finds others, and so count in containers that build, too."""
+        return {name: value for name, value in self.options.items() if name in _REACH}
 
 
 @with_config(_STRICT)
@@ -151,6 +157,13 @@ class Config:
             shm = int(item.shm_gb * _GIB) if item.shm_gb else None
             found[name.lower()] = MachineType(name.lower(), item.cpus, memory, item.gpus, item.pids, shm)
         return found
+
+    def machine_type(self, name: str) -> MachineType:
+        """The machine type of a name, in any case. Raises UsageError when there is none."""
+        types = self.types()
+        if found := types.get(name.lower()):
+            return found
+        raise UsageError(f"There is no machine type {name!r}.", f"There are: {', '.join(types)}.")
 
     def framework(self, text: str) -> tuple[str, ...]:
         """The requirement lines of `NAME` or `NAME==VERSION`; the version is that of the set's first package.

@@ -45,7 +45,6 @@ from orchestrator.wire import read_spec
 from orchestrator.workshop import Workshop
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 2.0
 _LOST = ("supervisor_lost", "container_lost")
 _LOST_LIMIT_S = 30.0
 
@@ -87,15 +86,12 @@ class Life:
             threading.Thread(target=self._stop, name=f"stop-{self.run.number}", daemon=True).start()
 
     def _stop(self) -> None:
-        while handle := self.handle:
-            try:
+        def ask() -> None:
+            if handle := self.handle:
                 self.executor.stop(handle, kill=self._wish() == Wish.KILL)
-            except SpellError as error:
-                _log.warning("run %d cannot be stopped yet: %s", self.run.number, error)
-                if self.shop.closing.wait(_RETRY_S):
-                    return
-            else:
-                return
+
+        with contextlib.suppress(StaleFence):
+            self.shop.patiently(ask, SpellError)
 
     def usage(self) -> Usage | None:
         """What the run uses now; None when its command is not running."""
@@ -244,8 +240,10 @@ class Life:
         self.executor.prepare(launch)
         self._stop_if_wished()
         try:
-            handle = self.executor.start(launch)
-        except PhaseFailed:
+            handle = self.executor.start(launch, self._wished.is_set)
+        except Conflict:
+            raise  # whoever started it leads it
+        except Exception:
             self._begin_release(None)
             raise
         self._attend(handle)
@@ -267,18 +265,13 @@ class Life:
             self._end("supervisor_lost", "its records are gone")
 
     def _recover(self) -> Handle | None:
-        """What there is of the attempt. Asked again for as long as this machine cannot tell: it may still run."""
-        while True:
-            try:
-                return self.executor.recover(self._attempt_folder())
-            except ExecutorFailed as error:
-                _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
-                self._begin_release(None)
-                return None
-            except OSError as error:  # no room for a claim, too many open files
-                _log.warning("run %d cannot be found again yet: %s", self.run.number, error)
-                if self.shop.closing.wait(_RETRY_S):
-                    raise StaleFence("the server ends") from error
+        """What there is of the attempt."""
+        try:
+            return self.shop.patiently(lambda: self.executor.recover(self._attempt_folder()))
+        except ExecutorFailed as error:
+            _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
+            self._begin_release(None)
+            return None
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -313,7 +306,7 @@ class Life:
             self._move(State.RUNNING, started_at=time.time())
         if self._wish():
             self.wished()  # it came while the command was being started
-        verdict = self.executor.wait(handle)
+        verdict = self.shop.patiently(lambda: self.executor.wait(handle))
         assert verdict is not None  # waited without a limit
         self._begin_release(handle)
         if verdict.reason in _LOST and not self._is_gone():

@@ -20,7 +20,6 @@ from orchestrator.errors import (
     ImpossibleRequest,
     InvalidConfig,
     SnapshotMissing,
-    UsageError,
 )
 from orchestrator.executors.base import Session
 from orchestrator.outputs import check_patterns
@@ -63,7 +62,6 @@ class Service:
         self.resources = Resources(workshop.home, workshop.store)
         self._defaults = defaults
         self.baker = baker
-        self._types = workshop.config.types()
         self._meter = Meter(self.store, scheduler)
         self._reuse = Reuse(workshop)
         self._started_at = time.time()
@@ -189,10 +187,7 @@ class Service:
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
 
     def _machine_type(self, name: str) -> MachineType:
-        wanted = self._types.get(name.lower())
-        if wanted is None:
-            there = ", ".join(self._types)
-            raise UsageError(f"There is no machine type {name!r}.", f"There are: {there}.")
+        wanted = self.shop.config.machine_type(name)
         lack = machine.lacks(self.scheduler.capacity, wanted)
         if lack:
             raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
@@ -284,7 +279,7 @@ class Service:
     def machines(self) -> list[MachineRecord]:
         """All machine types, and how many more runs of each would start at once."""
         free, found = self.scheduler.free(), []
-        for wanted in self._types.values():
+        for wanted in self.shop.config.types().values():
             possible = not machine.lacks(self.scheduler.capacity, wanted)
             fits = [(free.cpus + 1e-9) // wanted.cpus]
             fits += [free.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []

@@ -129,7 +129,7 @@ ENDS: dict[str, End] = {
     "exited_zero": End(State.COMPLETE, False, "the command ended with exit code 0"),
     "exited_nonzero": End(State.FAILED, True, "the command ended with exit code {code}"),
     "signalled": End(State.FAILED, True, "the command was ended by signal {signal}"),
-    "out_of_memory": End(State.FAILED, False, "the command ran out of memory"),
+    "out_of_memory": End(State.FAILED, False, "the command ran out of memory{detail}"),
     "timed_out": End(State.STOPPED, False, "the run reached its time limit and was stopped"),
     "condition_met": End(State.STOPPED, False, "a stop condition was met: {detail}"),
     "idle": End(State.STOPPED, False, "stopped, as {detail}"),

@@ -23,6 +23,7 @@ from orchestrator.store.blobs import BlobStore
 from orchestrator.vault import Vault
 
 _log = logging.getLogger(__name__)
+_RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
 
 T = TypeVar("T")
@@ -62,6 +63,26 @@ class Workshop:
                 if self.closing.wait(_FULL_DISK_RETRY_S):
                     raise StaleFence("the server ends") from None
 
+    def patiently(self, ask: Callable[[], T], *errors: type[Exception]) -> T:
+        """Ask something of this machine, again for as long as it cannot tell: too many open files, no room on the disk.
+
+        Args:
+            errors: what may be raised then, besides OSError other than that a file is not there.
+
+        Raises:
+            StaleFence: when the server ends before.
+        """
+        passing: tuple[type[Exception], ...] = (OSError, *errors)
+        while True:
+            try:
+                return ask()
+            except FileNotFoundError:
+                raise
+            except passing as error:
+                _log.warning("a run waits: %s", error)
+                if self.closing.wait(_RETRY_S):
+                    raise StaleFence("the server ends") from error
+
     def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
         """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
         return self.environments.ensure(self.request(spec), log, cancelled, base)
@@ -70,7 +91,8 @@ class Workshop:
         """What a spec asks of its environment."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
-        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements)
+        variables = runenv.passed(self.server_env, self.config.pass_env, is_here=True) | dict(spec.env)
+        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
         """All that the executor of a run needs to start it. Raises `SecretLost`."""

@@ -93,7 +93,7 @@ def test_f27_who_leaves_ends_the_build(shared: Spell) -> None:
             assert len(containers_of(shared.home)) == 1
         began = time.monotonic()
         shared.client.server()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
     wait_for(lambda: not containers_of(shared.home), "the build ends")
     wait_for(lambda: not list(shared.home.environments.glob(".building-*")), "and leaves nothing")
 

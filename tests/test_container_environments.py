@@ -245,7 +245,7 @@ def test_f31_key(
     away = Base(Container(Engine(home, "unix:///there/is/none"), image), image, PYTHON, PATH)
     began = time.monotonic()
     assert environments.ensure(EnvironmentRequest("3.11", (wheel.as_uri(),), ()), log, never, away) == built
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert log.read_bytes() == before
     assert environments.key(pip(str(wheel)), Base(Here())) == here
     others = [Base(base.place, "sha256:other", PYTHON, PATH), Base(base.place, image, "/usr/bin/python3", PATH)]
@@ -422,7 +422,7 @@ def test_cancelled(environments: Environments, home: Home, base: Base, slow: Slo
         began = time.monotonic()
         with pytest.raises(BuildCancelled):
             building.result(DEADLINE_S)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 6
     assert left(home) == containers_of(home) == []
 
 

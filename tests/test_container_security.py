@@ -44,8 +44,10 @@ def source(spell: Spell) -> int:
 
 
 def attempted(attacks: list[str]) -> str:
-    """A command that tries each attack, and says which have succeeded."""
-    lines = [f"( {attack} ) > /dev/null 2>&1 && echo succeeded {shlex.quote(attack)}" for attack in attacks]
+    """A command that tries each attack, and says which have succeeded, or could not be tried."""
+    tools = sorted({attack.split()[0] for attack in attacks})
+    lines = [f"command -v {tool} > /dev/null || echo there is no {tool}" for tool in tools]
+    lines += [f"( {attack} ) > /dev/null 2>&1 && echo succeeded {shlex.quote(attack)}" for attack in attacks]
     return "\n".join([*lines, "echo done"])
 
 

@@ -271,7 +271,7 @@ def test_cancelled(home: Home, variables: dict[str, str], tmp_path: Path, log: P
             began = time.monotonic()
             with pytest.raises(BuildCancelled):
                 future.result(DEADLINE_S)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 6
     assert not alive(project.started()[0])
     assert list(home.environments.iterdir()) == []
 

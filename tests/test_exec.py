@@ -169,6 +169,18 @@ def test_nothing_lingers_when_nobody_listens_any_more(
     wait_for(lambda: not bearing(token), "the end of all its processes")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("words", [["env", "-i", "/bin/sleep"], ["exec env -i /bin/sleep"]])
+def test_nothing_lingers_that_has_forgotten_where_it_came_from(
+    begin: Callable[..., DockerSession], token: str, words: list[str], terminal: bool
+) -> None:
+    session = begin(*([*words, token] if len(words) > 1 else [f"{words[0]} {token}"]), terminal=terminal)
+    bare = ["/bin/sleep", token]
+    wait_for(lambda: any(process.info["cmdline"] == bare for process in psutil.process_iter(["cmdline"])), "it")
+    session.close()
+    wait_for(lambda: not bearing(token), "the end of all its processes")
+
+
 def test_what_a_session_leaves_behind_on_purpose_stays(begin: Callable[..., DockerSession], token: str) -> None:
     session = begin("sh", "-c", f"setsid sleep {token} </dev/null >/dev/null 2>&1 & exit 0")
     assert said(session)[2] == 0

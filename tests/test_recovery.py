@@ -827,10 +827,10 @@ class Stuck(FakeExecutor):
         super().__init__()
         self.free = threading.Event()
 
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         if launch.command == "stick":
             self.free.wait()
-        return super().start(launch)
+        return super().start(launch, cancelled)
 
 
 def test_f10_an_executor_that_hangs_in_start_blocks_nobody(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from conftest import wait_for
 from servers import serving
 
-from orchestrator import lifecycle
+from orchestrator import lifecycle, workshop
 from orchestrator.errors import ExecutorFailed
 from orchestrator.executors.base import Handle, Launch, Verdict
 from orchestrator.executors.fake import FakeExecutor
@@ -31,9 +32,9 @@ class Sticky(FakeExecutor):
         super().__init__()
         self.may_go = threading.Event()
 
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         (launch.code / "left.txt").write_text("left")
-        return super().start(launch)
+        return super().start(launch, cancelled)
 
     def destroy(self, handle: Handle) -> None:
         if not self.may_go.is_set():
@@ -84,7 +85,7 @@ def test_nothing_is_saved_while_something_may_still_write_it(tmp_path: Path, mon
 
 
 def test_f01_a_run_that_nobody_can_tell_of_is_asked_for_again(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lifecycle, "_RETRY_S", 0.05)
+    monkeypatch.setattr(workshop, "_RETRY_S", 0.05)
     home = Home(tmp_path / "home")
     home.create()
     store = Store(Database(home.database))

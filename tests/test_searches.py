@@ -455,7 +455,7 @@ def test_many_values_are_checked_fast() -> None:
     values = tuple(map(str, range(10_000)))
     began = time.monotonic()
     assert grid("true :x:", *values).count == 10_000
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     with pytest.raises(InvalidConfig, match="'7' is there twice"):
         Choice((*values, "7"))
 

@@ -325,13 +325,16 @@ def test_a_run_and_its_step_are_recorded_together_or_not_at_all(tmp_path: Path) 
         new = NewRun(spec, "process", 1.0, None, 0)
         return store.add(new, lambda connection, run: store.workflows.cast(connection, number, name, run))
 
-    assert [item["command"] for item in store.workflows.waiting_specs()] == ["true", "true"]
+    def waiting() -> list[str]:
+        return [step.name for step in store.workflows.record(number).steps if step.state == "waiting"]
+
+    assert waiting() == ["a", "b"]
     first = cast("a")
     with pytest.raises(Conflict, match="does not wait any more"):
         cast("a")
-    assert len(store.workflows.waiting_specs()) == 1
+    assert waiting() == ["b"]
     store.workflows.wish(number, Wish.STOP)
-    assert store.workflows.waiting_specs() == []
+    assert waiting() == []
     with pytest.raises(Conflict, match="does not wait any more"):
         cast("b")
     store.workflows.reuse(number, "b", first)

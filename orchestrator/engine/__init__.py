@@ -2,6 +2,7 @@
 
 find        where its socket is
 connection  the engine itself, its errors as ours
+hijack      the two-way stream of an exec
 """
 
 from orchestrator.engine.connection import Engine, EngineError

@@ -39,10 +39,13 @@ class Engine:
         home: whose containers and images are ours, by label.
         host: the configured address; "" looks for one.
         env: the server's environment variables.
+        reach: how every container of ours finds others: `dns` and the like, in the SDK's names.
     """
 
-    def __init__(self, home: Home, host: str = "", env: Mapping[str, str] = os.environ) -> None:
-        self.home = home
+    def __init__(
+        self, home: Home, host: str = "", env: Mapping[str, str] = os.environ, reach: Mapping[str, Any] | None = None
+    ) -> None:
+        self.home, self.reach = home, dict(reach or {})
         self._find = functools.partial(find.find_host, host, env)
         self.host, self.is_named = self._find()
         self._asked_at, self._answered = float("-inf"), False
@@ -119,12 +122,13 @@ class Engine:
         """Errors of the SDK and of its connection, as `EngineError`."""
         errors: Any = importlib.import_module("docker.errors")
         requests: Any = importlib.import_module("requests")
+        urllib3: Any = importlib.import_module("urllib3.exceptions")  # of answers in pieces, which the SDK reads itself
         try:
             yield
         except errors.APIError as error:
             words = str(error.explanation or error).strip()
             raise EngineError(words, status=error.response.status_code if error.response is not None else 0) from error
-        except (errors.DockerException, requests.RequestException, OSError) as error:
+        except (errors.DockerException, requests.RequestException, urllib3.HTTPError, OSError) as error:
             raise EngineError(f"the Docker engine at {self.host} does not answer: {error}") from error
 
     def remove(self, container: str) -> None:

@@ -136,7 +136,7 @@ class Container(Place):
         limits = api.create_host_config(
             mounts=[_as_told(mount) for mount in self._mounts],
             cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
+            security_opt=list(self.engine.security_options),
             network_mode="bridge",
             init=True,
             pids_limit=_PIDS,
@@ -144,6 +144,7 @@ class Container(Place):
             auto_remove=True,  # nobody else would, when the server is killed and never started again
             log_config={"Type": "none"},
             **({"cpu_shares": self._cpu_shares} if self._cpu_shares else {}),
+            **self.engine.reach,
         )
         api.create_container(
             self._image,

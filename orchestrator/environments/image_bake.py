@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.engine import Engine
+from orchestrator.environments import image_steps
 from orchestrator.environments.image_build import Recipe, build_classic
 from orchestrator.environments.image_stream import Watch
 from orchestrator.errors import InvalidConfig
@@ -61,7 +62,7 @@ def bake(engine: Engine, baking: Baking, watch: Watch) -> None:
     Raises:
         BuildFailed, DiskFull, BuildCancelled: as they say.
     """
-    text = _dockerfile(baking)
+    text = image_steps.marked(_dockerfile(baking), engine)
     watch.log.say(f"Building the image {baking.tag} with the environment {baking.environment.name}")
     recipe = Recipe(text, baking.tag, labels=_LABELS, base=baking.base, context=_context(text, baking.environment))
     # Only the classic builder is sure to know an image by its ID alone, and there is nothing to run here.

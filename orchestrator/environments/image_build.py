@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import Engine, EngineError
+from orchestrator.environments import image_steps
 from orchestrator.environments.containers import is_alive, this_server
 from orchestrator.environments.here import end_group
 from orchestrator.environments.image_stream import POLL_S, Watch, follow
 from orchestrator.environments.leftovers import BUILDING
+from orchestrator.environments.uv import LONGEST
 from orchestrator.errors import BuildFailed, PhaseFailed
 
 REPOSITORY = "spell"  # of the tags of what we build
@@ -145,6 +147,8 @@ class Transcript:
     def take(self, text: str) -> None:
         """More of its output; ends anywhere."""
         *lines, self._rest = (self._rest + text).split("\n")
+        if len(self._rest) > LONGEST:  # to look for its end anew with each piece would take for ever
+            lines, self._rest = [*lines, self._rest], ""
         for line in lines:
             self._line(_COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2]))
 
@@ -205,14 +209,14 @@ def build_classic(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str
     if _MOUNT.search(recipe.dockerfile) and (ca := _ca_file(env)):
         watch.log.say(f"The classic builder takes no secrets: the build does not know the certificates of {ca}")
     # It knows no --mount, and fails on it.
-    text = _MOUNT.sub(r"\1", recipe.dockerfile)
+    text = image_steps.marked(_MOUNT.sub(r"\1", recipe.dockerfile), engine)
     said = Transcript(watch)
 
     def call(client: Any, put: Any) -> Any:
         options = {
             "tag": recipe.tag,
             "buildargs": {**_proxies(env), **recipe.args, **({"BASE": recipe.base} if recipe.base else {})},
-            "labels": dict(recipe.labels),
+            "labels": {**recipe.labels, image_steps.LABEL: ""},
             "rm": True,
             "forcerm": True,
             "decode": True,

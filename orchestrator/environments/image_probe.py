@@ -204,7 +204,7 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
                     auto_remove=True,
                     network_mode="none",
                     cap_drop=["ALL"],
-                    security_opt=["no-new-privileges"],
+                    security_opt=list(engine.security_options),
                     pids_limit=_PIDS,
                     mem_limit=_MEMORY_BYTES,
                 ),

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import image_bake
+from orchestrator.environments import image_bake, image_steps
 from orchestrator.environments.collected import Removed
 from orchestrator.environments.image_build import REPOSITORY, Recipe, build, dockerfile
 from orchestrator.environments.image_probe import OLDEST, Contents, Probes
@@ -83,6 +84,8 @@ class Images:
         self._config = config
         self._folder = engine.home.environments
         self._probes = Probes(engine, self._folder / PROBES)
+        self._builds = 0  # now
+        self._counting = threading.Lock()
 
     def ensure(self, request: ImageRequest, log: Path, cancelled: Callable[[], bool]) -> Image:
         """The image that is asked for: at once if it is there, else pulled or built, or waited for.
@@ -124,12 +127,6 @@ class Images:
         """Whether the engine has this image, by ID or name."""
         return self._find(image) is not None
 
-    def used(self, image: str) -> None:
-        """Note that an image, by ID or name, is used now; `collect` counts from here."""
-        found = image if image.startswith("sha256:") else self._find(image)
-        if found:
-            self._probes.used(found)
-
     def path(self, image: str) -> str:
         """The PATH of an image, by its ID, that containers were started from; "" where that is forgotten."""
         return self._probes.path(image)
@@ -152,7 +149,7 @@ class Images:
             BuildFailed, DiskFull, BuildCancelled: as they say.
         """
         image_bake.check_tag(tag)
-        with self._watch(log, cancelled, f"The image {tag} could not be built") as watch:
+        with self._watch(log, cancelled, f"The image {tag} could not be built") as watch, self._building():
             image_bake.bake(self._engine, image_bake.Baking(image.id, image.path, environment, tag), watch)
         return self._find(tag) or ""
 
@@ -175,7 +172,7 @@ class Images:
             )
 
     def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
-        """Remove images that this home has built and nobody uses.
+        """Remove images that this home has built and nobody uses, and steps of builds whose server was killed.
 
         Args:
             keep: IDs of images that stay.
@@ -198,7 +195,7 @@ class Images:
                 item = self._removed(image)
                 if dry_run or (not self._is_used(image, before) and self._remove(image)):
                     removed.append(item)
-        return removed
+        return removed + ([] if self._builds else image_steps.remove_left(self._engine, before, dry_run=dry_run))
 
     # -- one step of `ensure` each ------------------------------------------------------------------------------------
 
@@ -245,7 +242,8 @@ class Images:
     def _build(self, recipe: Recipe, what: str, watch: _Watching) -> str:
         def make(opened: Watch) -> None:
             opened.log.say(f"Building the image {recipe.tag}")
-            build(self._engine, recipe, opened)
+            with self._building():
+                build(self._engine, recipe, opened)
 
         with watch(what) as opened:
             return self._alone(recipe.tag.rpartition(":")[2], recipe.tag, make, opened)
@@ -286,6 +284,16 @@ class Images:
                     f"{what}: the disk of the home is full.", "Make room, then cast the run again."
                 ) from error
             raise BuildFailed(f"{what}: {error.strerror or error}.") from error
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        with self._counting:
+            self._builds += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._builds -= 1
 
     # -- one step of `collect` each -----------------------------------------------------------------------------------
 

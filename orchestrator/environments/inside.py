@@ -3,10 +3,12 @@
 Variables that say something to uv, of certificates and of proxies; nothing else of the server's. Files and folders that
 they name are mounted, read-only, where they are: a container sees them at the same paths. What a requirements file names
 may be anything, as it is not of the person's own making: of such a folder a build sees the packages in it, and no more.
+Of a .netrc it sees the entries of the hosts that its indexes and requirements name.
 """
 
 from __future__ import annotations
 
+import netrc
 import os
 import re
 import tomllib
@@ -30,7 +32,8 @@ _PASSED = re.compile(
     r"|(?i:(https?|all|no)_proxy)\Z|SSL_|REQUESTS_CA_BUNDLE\Z|CURL_CA_BUNDLE\Z|GIT_SSL_CAINFO\Z|NETRC\Z"
 )
 _INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
-_FILES = ("SSL_CERT_FILE", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NETRC")
+_FILES = ("SSL_CERT_FILE", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
+_HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s\]]+)")
 _LOOPBACK = re.compile(r"\w://([^/@\s]*@)?(localhost|127\.[\d.]+|\[::1\])(?=[:/\s]|$)")
 
 
@@ -59,11 +62,13 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
         settings: the person's.
         asked: what is installed; local files in it are mounted too.
         environments: the folder of all environments.
-        home: an empty folder in its `CONTAINERS`, for uv's HOME.
+        home: an empty folder that the container sees, for uv's HOME.
         path: the image's PATH.
     """
     shared = environments / CONTAINERS
     env = {name: value for name, value in settings.env.items() if _PASSED.match(name)} | _places(settings.env)
+    if whole := env.pop("NETRC", ""):
+        env |= _netrc(Path(whole), _hosts(env, asked), home)
     named = [place for place in dict.fromkeys(_named(env, settings, asked)) if place.is_absolute()]
     there = [place for place in named if place.exists()]
     notes = [f"{place} is not there, and so not in the container either" for place in named if place not in there]
@@ -95,6 +100,35 @@ def _places(env: Mapping[str, str]) -> dict[str, str]:
         if not env.get(name) and place.exists():
             told[name] = str(place)
     return told
+
+
+def _hosts(env: Mapping[str, str], asked: Asked) -> set[str]:
+    """The hosts that a build may get something from."""
+    lines = [*asked.lines, *(line for file in asked.files for line in file.lines)]
+    texts = [*(env.get(name, "") for name in _INDEXES), *(line for line in lines if isinstance(line, str))]
+    return {host for text in texts for host in _HOST.findall(text)}
+
+
+def _netrc(whole: Path, hosts: set[str], home: Path) -> dict[str, str]:
+    """Write what a .netrc says of these hosts to another one; returns the variable that names that.
+
+    Format: https://www.gnu.org/software/inetutils/manual/html_node/The-_002enetrc-file.html
+    """
+    try:
+        known = netrc.netrc(str(whole)).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return {}
+    lines = [
+        f"machine {host} login {login} password {password}\n"
+        for host, (login, _, password) in known.items()
+        if host in hosts
+    ]
+    if not lines:
+        return {}
+    path = home / ".netrc"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(lines)
+    return {"NETRC": str(path)}
 
 
 def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterator[Path]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orchestrator import outputs
 from orchestrator.engine import Engine
 from orchestrator.environments.here import end_noted
-from orchestrator.errors import SpellError
+from orchestrator.errors import SaveFailed, SpellError
 
 BUILDING = ".building-"
 COMPILING = ".compiling-"
@@ -41,7 +41,13 @@ def discard(folder: Path, engine: Engine | None = None) -> None:
     """Remove a build, and end what a killed server may have left at work in it."""
     if folder.parent.name != CONTAINERS:  # there, a container may have written anything into it
         end_recorded(folder / RECORD, engine)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, whatever modes a build gave to what is in it. What cannot be removed is tried at the next start."""
+    with suppress(SaveFailed):
+        outputs.remove_tree(folder)
 
 
 def end_recorded(record: Path, engine: Engine | None = None) -> None:
@@ -86,7 +92,7 @@ def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _:
     wanted = is_wanted(aside / path.name)
     if wanted:
         os.rename(aside / path.name, path)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     return not wanted
 
 

@@ -27,7 +27,7 @@ _TAIL = re.compile(r"(?P<extras>\[[\w\s,.-]*\])?(?P<rest>(\s+;.*|\s+--.*)?)$", r
 _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar\.(gz|bz2|xz)|tgz)\Z", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'`]+@")
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, gzip, bzip2, xz
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _FILE_NAME = re.compile(r"[\w][\w.+-]*\Z")
@@ -64,12 +64,15 @@ class EnvironmentRequest:
         requirements: requirement lines, those of frameworks included.
         requirement_files: requirement files by value; one may name another with `-r` or `-c`.
         base: the folder that relative paths (`./x.whl`) start from; without it they are refused.
+        variables: what `${NAME}` in an option of a requirements file stands for; hidden. Who writes such a file must not
+            learn, by an index of their own, what else this machine knows.
     """
 
     python: str = ""
     requirements: tuple[str, ...] = ()
     requirement_files: tuple[RequirementFile, ...] = ()
     base: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,7 @@ class _FileReader:
     """Reads the requirement files of one request, and collects what they say to each other."""
 
     def __init__(self, request: EnvironmentRequest) -> None:
-        self._base = request.base
+        self._base, self._variables = request.base, request.variables
         self._names = [file.name.rpartition("/")[2] for file in request.requirement_files]
         self.options: dict[str, list[str]] = {}
         self.constraints: set[int] = set()
@@ -290,6 +293,7 @@ class _FileReader:
         return Reference(option, index)
 
     def _set_option(self, name: str, value: str) -> None:
+        value = VARIABLE.sub(lambda found: self._variables.get(found[1]) or found[0], value)  # as pip does
         if name in _FLAGS:
             value = "true"
         elif name == "find-links" and "://" not in value:
@@ -316,8 +320,3 @@ def _logical_lines(text: str) -> Iterator[str]:
         joined = ""
         if whole:
             yield whole
-
-
-def expand_variables(text: str, env: Mapping[str, str]) -> str:
-    """`${NAME}` replaced by the variable of that name, where there is one, as pip does in requirement files."""
-    return _VARIABLE.sub(lambda found: env.get(found[1]) or found[0], text)

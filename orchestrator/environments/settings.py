@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.environments.pip_conf import pip_settings
-from orchestrator.environments.request import expand_variables, redacted
+from orchestrator.environments.request import VARIABLE, redacted
 
 # A setting of pip, and where a person would have given the same to uv: variables, keys of uv.toml.
 _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -53,6 +53,7 @@ _CHOOSING = (
 FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
 _PATHS = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PACKAGES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
+_HOW_KNOWN = "give it with -e, or name it in pass_env of the configuration."
 _TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 
@@ -101,7 +102,9 @@ class _Translator:
     def __init__(self, env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> None:
         self._folder = folder
         self._pip, self.notes = pip_settings(env)
-        self._options = {name: [expand_variables(value, env) for value in values] for name, values in options.items()}
+        self._options = options
+        unknown = [found[1] for values in options.values() for value in values for found in VARIABLE.finditer(value)]
+        self.notes += [f"${{{name}}} in a requirements file stays as it is: {_HOW_KNOWN}" for name in unknown]
         self.env = {name: value for name, value in env.items() if name not in _DROPPED}
         self.args: list[str] = []
         self.find_links: list[Path] = []

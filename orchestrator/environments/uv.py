@@ -16,6 +16,8 @@ from orchestrator.environments.base import Place
 from orchestrator.environments.request import redacted
 from orchestrator.errors import BuildFailed, DiskFull, SpellError
 
+LONGEST = 16 << 10
+"""Of a build's output so much is a line, whether it ends or not."""
 _KEPT_LINES = 400
 _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
@@ -134,6 +136,8 @@ class Uv:
         def take(data: bytes) -> None:
             nonlocal rest
             *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > LONGEST:  # to look for its end anew with each piece would take for ever
+                lines, rest = [*lines, rest], b""
             for line in lines:
                 self._say(line, output)
 

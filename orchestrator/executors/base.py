@@ -257,11 +257,16 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         """Start the attempt. When this returns, the command runs, or has run already.
+
+        Args:
+            launch: what to start.
+            cancelled: asked now and then by an executor whose start may take long.
 
         Raises:
             PhaseFailed: when it could not be started. What is left of it is found by `recover`, and destroyed.
+            BuildCancelled: likewise, as asked; when this returns though it was asked, the command runs.
             Conflict: when the attempt was started by somebody else before.
         """
 

@@ -136,6 +136,12 @@ def await_end(line: int, timeout_s: float | None) -> bool:
             return False
 
 
+def is_over(folder: Path) -> bool:
+    """Whether nobody holds the other end of the pipe now."""
+    with opened(folder / "line") as line:
+        return await_end(line, 0)
+
+
 def _hung_up(poll: select.poll) -> bool:
     """Whether nobody holds the other end, and nothing is left to be read."""
     return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))

@@ -12,6 +12,7 @@ Names in the attempt's folder (`inside/` is what the container sees of it):
     request-NONCE       our own name of the request, until the keeper has it
     inside/request-NONCE  who takes it away takes the attempt: the keeper, or we when nothing was started
     untaken             it was we
+    process.json        the container's first process, as the kernel knows it
     verdict.json        what was found out from the engine where the keeper left no result
 """
 
@@ -32,7 +33,7 @@ from typing import Any
 import orchestrator
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Base, Container, ImageRequest, Images
+from orchestrator.environments import Base, BuildCancelled, Container, ImageRequest, Images
 from orchestrator.environments.collected import Removed
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
 from orchestrator.executors import container_end, docker_checks
@@ -61,7 +62,7 @@ _BOOT = (
 )
 _LOOK_S = 0.5  # how often the engine is asked about a container whose keeper says nothing
 _START_LIMIT_S = 120.0  # until a keeper says its first word
-_AWAY_LIMIT_S = 30.0  # how long an engine may be away before an end that only it knows is told without it
+_END_LIMIT_S = 30.0  # until a keeper that was killed is gone
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # of the keeper's own start only
 
 
@@ -131,7 +132,7 @@ class DockerExecutor(Executor):
     def prepare(self, launch: Launch) -> None:
         make_mount_points(launch, make_placeholder)
 
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         folder, nonce = launch.folder, secrets.token_hex(4)
         container = f"spell-{self._home_key}-{launch.number}-a{launch.attempt}-{nonce}"
         try:
@@ -146,8 +147,8 @@ class DockerExecutor(Executor):
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
                 container_end.note_process(self._engine, container, folder)  # while its keeper is still loading
-                self._await_keeper(line, container, launch)
-            except ExecutorFailed as error:
+                self._await_keeper(line, container, launch, cancelled)
+            except (ExecutorFailed, BuildCancelled) as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
                     raise _with_cure(error) from error
                 # its keeper has the request: whatever became of the engine's answer, it was started
@@ -185,7 +186,7 @@ class DockerExecutor(Executor):
         return read_verdict(words)
 
     def stop(self, handle: Handle, *, kill: bool) -> None:
-        if _is_over(handle):
+        if files.is_over(handle.folder):
             return
         try:
             with self._engine.told():
@@ -198,13 +199,13 @@ class DockerExecutor(Executor):
             threading.Thread(target=container_end.insist, args=args, name="insist", daemon=True).start()
 
     def usage(self, handle: Handle) -> Usage | None:
-        if _is_over(handle) or self._engine.info.get("CgroupDriver") == "none":
+        if files.is_over(handle.folder) or self._engine.info.get("CgroupDriver") == "none":
             return None  # without control groups the engine would tell of the whole machine
         try:
             with self._engine.told():
                 found = self._engine.api.stats(handle.data["container"], stream=False, one_shot=True)
         except EngineError:
-            if _is_over(handle):
+            if files.is_over(handle.folder):
                 return None
             raise
         memory = found["memory_stats"]
@@ -218,7 +219,7 @@ class DockerExecutor(Executor):
     def open_session(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
     ) -> Session:
-        if _is_over(handle):
+        if files.is_over(handle.folder):
             raise Conflict("The run is over.")
         return DockerSession(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
@@ -241,7 +242,7 @@ class DockerExecutor(Executor):
     def destroy(self, handle: Handle) -> None:
         self.stop(handle, kill=True)
         with files.opened(handle.folder / "line") as line:
-            files.await_end(line, _AWAY_LIMIT_S)
+            files.await_end(line, _END_LIMIT_S)
         if files.read(handle.folder / "result") is None:
             self.wait(handle, 0)  # what only the engine knows is asked before the container goes
         self._engine.remove(str(handle.data["container"]))
@@ -284,6 +285,7 @@ class DockerExecutor(Executor):
             "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
             "log_config": _LOG_CONFIG,
+            "init": False,  # our keeper is: below another one, a command could kill it
         }
         if memory:
             host |= {"mem_limit": memory, "memswap_limit": memory}
@@ -295,8 +297,8 @@ class DockerExecutor(Executor):
             host["device_requests"] = [{"Driver": "", "Count": 0, "DeviceIDs": ids, "Capabilities": wanted}]
         try:
             host_config = api.create_host_config(**host)
-        except TypeError as error:
-            raise ExecutorFailed(f"[docker.options] of the configuration: {error}") from error
+        except docker_checks.refusals() as error:
+            raise ExecutorFailed(f"[docker.options] of the configuration: {error}", "See: spell doctor") from error
         return dict(
             api.create_container_config(
                 launch.base.image,
@@ -326,14 +328,17 @@ class DockerExecutor(Executor):
             target = bind.target if bind.target.startswith("/") else f"{_CODE}/{bind.target}"
             yield _bind(bind.source.resolve(), target, read_only=True)
 
-    def _await_keeper(self, line: int, container: str, launch: Launch) -> None:
+    def _await_keeper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
         """Wait until the keeper says something or is gone.
 
         Raises:
             ExecutorFailed: it never came, or not in time.
+            BuildCancelled: as asked.
         """
         deadline = time.monotonic() + _START_LIMIT_S
         while not files.has_word(line, _LOOK_S):
+            if cancelled():
+                raise BuildCancelled("stopped before its keeper had started")
             with self._engine.told():
                 state = self._engine.api.inspect_container(container)["State"]
             if not state["Running"] and not files.has_word(line, 0):
@@ -376,14 +381,9 @@ class DockerExecutor(Executor):
         return Handle(self.name, int(owner.pop("version")), folder, owner)
 
 
-def _is_over(handle: Handle) -> bool:
-    with files.opened(handle.folder / "line") as line:
-        return files.await_end(line, 0)
-
-
-def _with_cure(error: ExecutorFailed) -> ExecutorFailed:
+def _with_cure(error: ExecutorFailed | BuildCancelled) -> ExecutorFailed | BuildCancelled:
     """The same, and what to do, where that is known."""
-    if "could not select device driver" in error.message:
+    if isinstance(error, ExecutorFailed) and "could not select device driver" in error.message:
         return ExecutorFailed(f"the engine cannot give GPUs to containers ({error.message}); the cure: spell doctor")
     return error
 

@@ -113,13 +113,18 @@ def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
 
 def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
     """Those of the configuration, if the SDK refuses them; the engine has a look only when a container is made."""
-    errors: Any = importlib.import_module("docker.errors")
     try:
         if config.options:
             engine.api.create_host_config(**config.options)
-    except (TypeError, ValueError, AttributeError, errors.DockerException) as error:
+    except refusals() as error:
         cure = "Correct it in config.toml, then: spell server stop"
         yield CheckRecord("options", "fail", f"[docker.options]: {error}", cure)
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What the SDK raises for options that it refuses."""
+    errors: Any = importlib.import_module("docker.errors")
+    return TypeError, ValueError, AttributeError, errors.DockerException
 
 
 def _gpu_runtime(info: Mapping[str, Any]) -> CheckRecord:

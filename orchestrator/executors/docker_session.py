@@ -1,8 +1,9 @@
 """A command beside a run's own, in its container: an exec of the engine.
 
 The engine lets an exec go on when its client has gone. So each bears a token in its environment, as do all that it
-starts; when nobody is at its keyboard any more, another exec looks for the token and ends who has it. That is done
-inside the container, with its `sh` and `grep`: process numbers are its own there, whatever the engine runs in.
+starts; and the engine makes each the leader of a session of the kernel's. When nobody is at its keyboard any more,
+another exec looks for who has the token or is of the session, and ends them. That is done inside the container, with
+its `sh` and `grep`: process numbers are its own there, whatever the engine runs in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.connection import Engine, EngineError
@@ -31,16 +33,19 @@ tries=0
 while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.01; done
 exec "$@"
 """
-# HUP as from a terminal that is gone; who is still there a second later is killed.
+# HUP as from a terminal that is gone; who is still there a second later is killed, and who was started meanwhile.
 _END = """
-for sign in HUP KILL; do
+of_session() {
+    [ "$2" ] && read -r words < "$1/stat" && set -- $2 ${words##*) } && [ "$1" = "$5" ]
+}
+for sign in HUP KILL KILL KILL KILL; do
     found=
     for folder in /proc/[0-9]*; do
-        if grep -q "$1" "$folder/environ" 2>/dev/null; then
+        if grep -q "$1" "$folder/environ" || of_session "$folder" "$2"; then
             found=1
-            kill -$sign "${folder#/proc/}" 2>/dev/null
+            kill -$sign "${folder#/proc/}"
         fi
-    done
+    done 2>/dev/null
     [ "$found" ] || exit 0
     [ $sign = KILL ] || sleep 1
 done
@@ -195,12 +200,21 @@ class DockerSession(Session):
         try:
             with self._engine.told():
                 api = self._engine.api
-                argv = ["sh", "-c", _END, "sh", self._token]
+                argv = ["sh", "-c", _END, "sh", self._token, _inner_pid(self._state().get("Pid"))]
                 ended = api.exec_create(self._container, argv, stdout=False, stderr=False, user=self._engine.user)
                 api.exec_start(ended["Id"], detach=True)
         except EngineError as error:
             if error.status not in _GONE:
                 _log.warning("a command in %s may go on: %s", self._container, error.message)
+
+
+def _inner_pid(pid: int | None) -> str:
+    """What a process of a container is called inside; "" where that cannot be seen from here."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+    return next((line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")), "")
 
 
 def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:

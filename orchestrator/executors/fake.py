@@ -60,7 +60,7 @@ class FakeExecutor(Executor):
     def prepare(self, launch: Launch) -> None:
         pass
 
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         verb, _, number = launch.command.partition(" ")
         if verb == "refuse":
             raise ExecutorFailed("it was told to refuse")

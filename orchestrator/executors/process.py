@@ -117,7 +117,7 @@ class ProcessExecutor(Executor):
     def prepare(self, launch: Launch) -> None:
         make_mount_points(launch, _link if self.isolation == "none" else make_placeholder)
 
-    def start(self, launch: Launch) -> Handle:
+    def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         try:
             self._write_request(launch)
             words = self._nursery.start(launch.folder, launch.secrets)

@@ -13,6 +13,7 @@ _ENDS = {"exit_code": 255, "signal": 64}
 _NUMBERS = {"max_rss_bytes": 1 << 62, "oom_kills": 1 << 31}
 _TIMES = {"started_at", "ended_at", "duration_s", "cpu_time_s"}
 _LATEST_S = 1e11
+_KILLED = 137  # as shells tell of who was killed
 _SOME_KILLED = "Some of its processes were killed: it needed more memory than it may have."
 _REASONS = {"executor_failed", "mount_failed", "disk_full", "supervisor_lost", "container_lost"}
 _REASONS |= {"machine_restarted", "out_of_memory", "timed_out"}
@@ -48,6 +49,11 @@ def read_verdict(words: Mapping[str, Any]) -> Verdict:
     reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
     if words["disk_full"]:
         detail = "there was no space left when the command ended"
+    if words["out_of_memory"] and words["exit_code"] not in (
+        None,
+        _KILLED,
+    ):  # it may have failed of something else, too
+        detail = f": some of its processes were killed, and it ended with exit code {words['exit_code']}"
     for flag in _FLAGS:
         if words[flag]:
             reason = flag

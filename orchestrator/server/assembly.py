@@ -69,7 +69,7 @@ class Assembly:
 
     def __init__(self, home: Home, found: Mapping[str, Executor] | None = None) -> None:
         config = configuration.load(home.config)
-        engine = Engine(home, config.docker.host)
+        engine = Engine(home, config.docker.host, reach=config.docker.reach)
         images = Images(engine, config.docker)
         self.hub = Hub()
         store = Store(Database(home.database), self.hub.changed, self._ended)

@@ -23,9 +23,10 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
@@ -37,6 +38,8 @@ router = APIRouter()
 
 WINDOW_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+_THREADS = ThreadPoolExecutor(64, "session")
 _Typed = bytes | tuple[int, int] | None
 
 
@@ -59,8 +62,8 @@ async def exec_session(websocket: WebSocket, reference: str) -> None:
     outcome: Mapping[str, Any] | None = None
     try:
         asked = _asked(await websocket.receive())
-        session = await asyncio.to_thread(
-            verbs.open_session, reference, asked.command, asked.term, terminal=asked.terminal
+        session = await _apart(
+            lambda: verbs.open_session(reference, asked.command, asked.term, terminal=asked.terminal)
         )
         outcome = await _Talk(websocket, session, asked.size).lead()
     except WebSocketDisconnect:
@@ -73,11 +76,16 @@ async def exec_session(websocket: WebSocket, reference: str) -> None:
         outcome = words.to_wire()
     finally:
         if session:
-            await asyncio.to_thread(session.close)
+            await _apart(session.close)
     if outcome:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it has just gone
             await websocket.send_json(outcome)
             await websocket.close()
+
+
+async def _apart(action: Callable[[], T]) -> T:
+    """Do something in a thread of its own kind: an engine that hangs holds up no more than sessions."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, action)
 
 
 async def refuse(websocket: WebSocket, error: SpellError) -> None:

@@ -166,13 +166,6 @@ class WorkflowStore:
             spec: dict[str, Any] = json.loads(connection.execute(query).scalar_one())
         return spec
 
-    def waiting_specs(self) -> list[dict[str, Any]]:
-        """What was asked for the steps that have no run yet: their code, and what they mount, must be kept."""
-        query = select(steps.c.spec).join(workflows, workflows.c.id == steps.c.workflow)
-        waiting = and_(workflows.c.state == WorkflowState.RUNNING, steps.c.state == StepState.WAITING)
-        with self._db.read() as connection:
-            return [json.loads(spec) for spec in connection.scalars(query.where(waiting))]
-
     def record(self, number: int) -> WorkflowRecord:
         """All about one workflow.
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CHUNK_BYTES = 65536
+_SILENCE_MS = 120_000  # a spelld that is gone before the pipe was opened here is not seen to be gone
 
 
 def line_of(secrets: Mapping[str, str]) -> bytes:
@@ -19,13 +20,13 @@ def line_of(secrets: Mapping[str, str]) -> bytes:
 
 
 def read_secrets(fd: int) -> dict[str, bytes] | None:
-    """What is written into this pipe, which is closed; None when who writes was gone before it had written all."""
+    """What is written into this pipe, which is closed; None when who writes was gone, or silent for two minutes, before it
+    had written all."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     said = b""
     while not said.endswith(b"\n"):
-        poll.poll()
-        chunk = os.read(fd, _CHUNK_BYTES)
+        chunk = os.read(fd, _CHUNK_BYTES) if poll.poll(_SILENCE_MS) else b""
         if not chunk:
             break
         said += chunk
