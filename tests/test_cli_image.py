@@ -129,6 +129,9 @@ def test_what_cannot_be_had_is_told(shared: Spell, job: Path, tmp_path: Path) ->
     with removed("localhost:1/greet:1"):
         lost = shared("image", "push", str(job), "-t", "localhost:1/greet:1")
         assert lost.code == 1 and "could not be pushed" in lost.err
+    job.write_text("command: x\nmachine_type: nonsense\n")
+    wrong = shared("image", "build", str(job), "-t", "greet:2")
+    assert (wrong.code, "There is no machine type 'nonsense'." in wrong.err) == (2, True)
     job.write_text("command: x\npip: [./none-1.0-py3-none-any.whl]\n")
     failed = shared("image", "build", str(job), "-t", "greet:2")
     assert failed.code != 0 and "none-1.0" in failed.err

@@ -562,7 +562,9 @@ def conf(path: Path, text: str) -> Path:
 def given(home: Home, folder: Path, *lines: str, **variables: str) -> Inside:
     variables = {"HOME": str(folder / "person"), "PATH": "/host/bin", "XDG_CONFIG_DIRS": "/no/where"} | variables
     settings = uv_settings(variables | {"PIP_CONFIG_FILE": os.devnull}, folder, {})
-    return inside(settings, read(pip(*lines)), home.environments, home.environments / ".containers/b/home", "")
+    mine = home.environments / ".containers/b/home"
+    mine.mkdir(parents=True, exist_ok=True)
+    return inside(settings, read(pip(*lines)), home.environments, mine, "")
 
 
 def test_variables(home: Home, tmp_path: Path) -> None:
@@ -586,7 +588,7 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
     index = make_index(tmp_path / "index", wheel)
     certificates = conf(tmp_path / "ca" / "certs" / "all.pem", "x").parent
     (certificates / "one.pem").symlink_to(conf(tmp_path / "ca" / "shared" / "one.crt", "x"))
-    files = [conf(tmp_path / name, "") for name in ("limits.txt", "override.txt", "me.pem", "person/.netrc")]
+    files = [conf(tmp_path / name, "") for name in ("limits.txt", "override.txt", "me.pem")]
     links = [tmp_path / "links", tmp_path / "more links"]
     for folder in links:
         make_wheel(folder, "small")
@@ -610,9 +612,19 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
     wanted = {wheel, index.parent, certificates, tmp_path / "ca" / "shared", *files, *links, settings}
     assert {mount.source for mount in others} == wanted
     assert not any(mount.writable or mount.target for mount in others)
-    assert found.env["NETRC"] == str(files[3])
     assert found.env["XDG_CONFIG_HOME"] == str(settings.parents[1])
     assert found.notes == ("/no/where/ca.pem is not there, and so not in the container either",)
+
+
+def test_a_build_sees_of_a_netrc_what_it_needs(home: Home, tmp_path: Path) -> None:
+    text = "machine mine login me password one\nmachine wheels login you password two\n"
+    conf(tmp_path / "person/.netrc", f"{text}machine other login me password three\ndefault login x password four\n")
+    found = given(home, tmp_path, "tiny @ https://wheels:8080/tiny.whl", UV_INDEX="https://mine/simple")
+    written = Path(found.env["NETRC"])
+    assert (written.read_text(), written.stat().st_mode & 0o777) == (text, 0o600)
+    assert tmp_path / "person/.netrc" not in {mount.source for mount in found.mounts}
+    written.unlink()
+    assert "NETRC" not in given(home, tmp_path, "tiny").env
 
 
 def test_settings_of_a_person_count_in_the_container(

@@ -5,6 +5,8 @@ The server speaks to the engine through a socket of ours, on which requests can 
 
 from __future__ import annotations
 
+import base64
+import io
 import secrets
 import threading
 import time
@@ -23,7 +25,7 @@ from containers import (
     none_left,
     remove_images,
 )
-from engines import containers_of, engine_api
+from engines import TEST_IMAGE, containers_of, engine_api
 from test_recovery import (
     MANY_OUTPUTS,
     PROMPT_S,
@@ -81,6 +83,20 @@ def tally(tmp_path: Path) -> Tally:
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path / "gate")
+
+
+@pytest.fixture(scope="module")
+def hanging() -> Iterator[str]:
+    """An image whose Python does not come to load a keeper."""
+    real, python = "/usr/bin/python3.real", "/usr/bin/python3"
+    script = f'#!/bin/sh\ncase "$*" in *supervisor*) exec sleep 1000;; esac\nexec {real} "$@"\n'
+    encoded = base64.b64encode(script.encode()).decode()
+    text = f"FROM {TEST_IMAGE}\nRUN mv {python} {real} && echo {encoded} | base64 -d > {python} && chmod 755 {python}"
+    tag = f"spell-test-hanging:{secrets.token_hex(8)}"
+    said = list(engine_api().build(fileobj=io.BytesIO(text.encode()), tag=tag, rm=True, decode=True))
+    assert "error" not in said[-1], said[-1]
+    yield tag
+    engine_api().remove_image(tag, force=True)
 
 
 @pytest.fixture
@@ -317,6 +333,17 @@ def test_f06_while_starting(spell: Spell, proxy: EngineProxy, word: str) -> None
         asked = time.monotonic()
         wish(spell, number, word)
         assert time.monotonic() - asked < 2
+    run = spell.ended(number, PROMPT_S)
+    assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
+    assert_free(spell)
+    assert_legal(spell, number)
+
+
+@pytest.mark.parametrize("word", ["stop", "kill"])
+def test_f06_while_a_keeper_does_not_start(spell: Spell, hanging: str, word: str) -> None:
+    number = spell.cast("true", image=hanging, machine_type="whole")
+    wait_for(lambda: [item for item in containers_of(spell.home) if item["State"] == "running"], "its container")
+    wish(spell, number, word)
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert_free(spell)

@@ -170,6 +170,8 @@ def test_f19_out_of_memory_is_told(spell: Spell, name: str) -> None:
     run = spell.run(command, machine_type="small")
     assert (run.state, run.reason) == ("failed", "out_of_memory")
     assert (run.exit_code, run.signal) == {"itself": (None, 9), "child": (1, None), "stopped": (None, 15)}[name]
+    more = ": some of its processes were killed, and it ended with exit code 1" if name == "child" else ""
+    assert run.message == f"the command ran out of memory{more}"
     (spell.home.work_dir(other) / "code" / "go").touch()
     assert spell.ended(other).state == "complete"
 

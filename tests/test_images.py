@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from engines import TEST_IMAGE, engine_api, go_without, need_engine
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Environments, image_build, image_probe
+from orchestrator.environments import Environments, image_build, image_probe, image_steps
 from orchestrator.environments.collected import Removed
 from orchestrator.environments.containers import remove_abandoned, this_server
 from orchestrator.environments.image_stream import Watch
@@ -608,6 +608,33 @@ def test_a_cancelled_bake_leaves_no_image(bench: Bench, environment: Path, tag: 
     with pytest.raises(BuildCancelled):
         bench.images.bake(bench.ensure(), environment, tag, bench.log, lambda: next(asked) > 20)
     assert engine_api().images(tag) == []
+
+
+def test_what_a_server_that_was_killed_has_baked_goes(bench: Bench, environment: Path, tag: str) -> None:
+    base = bench.ensure()
+    text = image_steps.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
+    said = list(engine_api().build(fileobj=io.BytesIO(text.encode()), forcerm=True, decode=True))
+    assert "error" in said[-1]
+    bench.images.bake(base, environment, tag, bench.log, never)
+    left = bench.images.collect(set(), -60, dry_run=True)
+    assert len(left) == 2, "two variables; not the label, which is a step of the baked one, too"
+    assert bench.images.collect(set(), 3600, dry_run=True) == []
+    assert bench.images.collect(set(), -60, dry_run=False) == left
+    assert bench.images.collect(set(), -60, dry_run=False) == []
+    assert in_container(tag, "tool", user="1234:1234") == "41"
+    assert engine_api().inspect_image(tag)["Config"]["Labels"]["spell.step"] == ""
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
+    with closing(BuildLog(tmp_path / "log")) as log:
+        said = image_build.Transcript(Watch(log, never, 60, "x"))
+        began = time.monotonic()
+        for _ in range(1000):
+            said.take("x" * 65536)
+        said.end()
+        assert time.monotonic() - began < 10
+    lines = (tmp_path / "log").read_bytes().split()
+    assert sum(map(len, lines)) == 65536000 and max(map(len, lines)) < 1 << 18
 
 
 @pytest.mark.parametrize("tag", ["", "UPPER", "a b", "-x", "x:", "x:a b", "x@sha256:00", "a//b", "a" * 300, "0" * 64])

@@ -99,6 +99,41 @@ def test_f01_a_run_that_nobody_can_tell_of_is_asked_for_again(tmp_path: Path, mo
     assert executor.times == 0
 
 
+def test_f01_a_machine_that_cannot_tell_for_a_moment_costs_no_run(tmp_path: Path, monkeypatch) -> None:
+    failures = [errno.EMFILE, errno.EMFILE]
+
+    class Blind(FakeExecutor):
+        def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
+            if failures:
+                raise OSError(failures.pop(), "Too many open files")
+            return super().wait(handle, timeout_s)
+
+    monkeypatch.setattr(workshop, "_RETRY_S", 0.05)
+    with serving(tmp_path / "home", {"fake": Blind()}, MACHINE, CONFIG) as client:
+        run = client.wait(str(client.cast(RunSpec("exit 7")).number), 30)
+    assert (run.state, run.exit_code, failures) == ("failed", 7, []), run
+
+
+def test_f09_whatever_a_start_raises_nothing_is_left_of_it(tmp_path: Path) -> None:
+    class Odd(FakeExecutor):
+        destroyed = 0
+
+        def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
+            super().start(launch, cancelled)
+            raise ValueError("of somebody's library")
+
+        def destroy(self, handle: Handle) -> None:
+            self.destroyed += 1
+            super().destroy(handle)
+
+    executor = Odd()
+    with serving(tmp_path / "home", {"fake": executor}, MACHINE, CONFIG) as client:
+        run = client.wait(str(client.cast(RunSpec("hang")).number), 30)
+        assert (run.state, run.reason) == ("failed", "internal_error"), run
+        wait_for(lambda: executor.destroyed, "what was started is ended")
+        assert client.wait(str(client.cast(RunSpec("refuse")).number), 30).state == "failed"
+
+
 def test_a_reason_that_is_no_text_ends_the_run_all_the_same(tmp_path: Path) -> None:
     class Odd(FakeExecutor):
         def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:

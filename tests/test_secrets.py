@@ -337,6 +337,14 @@ def test_f50_what_was_not_told_to_its_end_is_not_taken(said: bytes) -> None:
     assert telling.read_secrets(read_fd) is None
 
 
+def test_f50_who_was_gone_before_the_pipe_was_opened_is_not_waited_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_SILENCE_MS", 50)
+    os.mkfifo(tmp_path / "secrets")
+    assert telling.read_secrets(os.open(tmp_path / "secrets", os.O_RDONLY | os.O_NONBLOCK)) is None
+
+
 def test_f50_the_words_of_a_launch_hide_them(tmp_path: Path) -> None:
     assert "hidden-value" not in repr(make_launch(tmp_path, "true", secrets={"KEY": "hidden-value"}))
 
