@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import threading
@@ -168,6 +169,23 @@ def test_what_engines_tell(
     assert expected.items() <= {name: item.status for name, item in found.items()}.items()
     assert all(item.cure for item in found.values() if item.status == "warn")
     assert ("gpu runtime" in found) == bool(gpus)
+
+
+@pytest.mark.parametrize(
+    ("options", "user", "namespace", "security"),
+    [
+        ([], f"{os.getuid()}:{os.getgid()}", None, ("no-new-privileges",)),
+        (["name=rootless"], "0:0", None, ("no-new-privileges",)),
+        (["name=userns"], f"{os.getuid()}:{os.getgid()}", "host", ("no-new-privileges",)),
+        (["name=selinux"], f"{os.getuid()}:{os.getgid()}", None, ("no-new-privileges", "label=disable")),
+    ],
+)
+def test_who_a_container_runs_as(
+    tmp_path: Path, options: list[str], user: str, namespace: str | None, security: tuple[str, ...]
+) -> None:
+    engine = Engine(Home(tmp_path), "unix:///the/engine")
+    engine.__dict__["info"] = {"SecurityOptions": ["name=seccomp,profile=default", *options]}
+    assert (engine.user, engine.user_namespace, engine.security_options) == (user, namespace, security)
 
 
 @pytest.mark.parametrize(

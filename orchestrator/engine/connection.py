@@ -108,6 +108,12 @@ class Engine:
         return "0:0" if self.is_rootless else f"{os.getuid()}:{os.getgid()}"
 
     @property
+    def user_namespace(self) -> str | None:
+        """What every container of ours is started with: "host" where users would else be others inside (userns-remap),
+        and could not read what is theirs."""
+        return "host" if "name=userns" in (self.info.get("SecurityOptions") or ()) else None
+
+    @property
     def security_options(self) -> tuple[str, ...]:
         """What every container of ours is started with. SELinux would keep it from files that are not labelled for it."""
         has_selinux = any("selinux" in option for option in self.info.get("SecurityOptions") or ())

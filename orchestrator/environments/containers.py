@@ -136,6 +136,7 @@ class Container(Place):
         limits = api.create_host_config(
             mounts=[_as_told(mount) for mount in self._mounts],
             cap_drop=["ALL"],
+            userns_mode=self.engine.user_namespace,
             security_opt=list(self.engine.security_options),
             network_mode="bridge",
             init=True,

@@ -276,6 +276,7 @@ class DockerExecutor(Executor):
         api, machine = self._engine.api, launch.machine
         memory = machine.memory_bytes
         host: dict[str, Any] = {
+            "userns_mode": self._engine.user_namespace,
             **self._config.options,
             "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
             "network_mode": launch.network or self._config.network,
