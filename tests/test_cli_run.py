@@ -192,6 +192,7 @@ BAD = [
     (["--file", "nowhere.yaml"], 3, "nowhere.yaml cannot be read: No such file or directory."),
     ([], 2, "There is no command to run."),
     ([""], 2, "There is no command to run."),
+    (["  "], 2, "There is no command to run."),
     (["  \n "], 3, "The command is empty"),
     (["x" * 100_001], 3, "The command is longer than 100000 bytes.\n       Put it into a script."),
     (["echo \udcff"], 3, "'echo \\udcff' is not text in UTF-8."),

@@ -103,7 +103,7 @@ def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
         SpellError: for whatever is wrong with it.
     """
     command = " ".join(asked.command) or job.command
-    if not command:
+    if not command.strip():
         raise UsageError("There is no command to run.", f"Try: {click.get_current_context().command_path} -h")
     paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
     return RunSpec(
