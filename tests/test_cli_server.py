@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from conftest import DEADLINE_S, Spell
+from conftest import DEADLINE_S, Spell, awaited
 
 import orchestrator
 from orchestrator.cli.hints import close_to
@@ -66,17 +66,18 @@ def test_stopping_a_server_lets_followers_go(make_spell: Callable[..., Spell], t
     """They lose nothing, it waits for nobody, and its log does not tell of errors."""
     spell = make_spell("followed")
     gate = tmp_path / "gate"
-    with spell.popen("run", f"echo begun; until [ -e {gate} ]; do sleep 0.02; done; echo over") as following:
-        first = iter(following.stdout.readline, b"")
-        assert any(line == b"begun\n" for line in first)
-        server = psutil.Process(spell.server_pid)
-        assert spell("server", "stop").code == 0
-        server.wait(DEADLINE_S)
+    number = spell.cast(f"echo begun; until [ -e {gate} ]; do sleep 0.02; done; echo over")
+    following = spell.popen("logs", "-f", str(number))
+    try:
+        assert following.stdout.readline() == b"begun\n"
+        with awaited(spell.server_pid):
+            assert spell("server", "stop").code == 0
         said = spell.home.server_log.read_text()
         gate.touch()
         out, _ = following.communicate(timeout=DEADLINE_S)
-    assert following.returncode == 0
-    assert out.decode().splitlines()[0] == "over"
+    finally:
+        following.kill()
+    assert (following.returncode, out) == (0, b"over\n")
     assert "Finished server process" in said
     assert "Traceback" not in said
 
