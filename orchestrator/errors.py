@@ -45,6 +45,12 @@ class SpellError(Exception):
         self.message = message
         self.cure = cure
 
+    @property
+    def whole(self) -> str:
+        """Message and cure as sentences of one line."""
+        end = "" if not self.cure or self.message.endswith((".", "!", "?")) else "."
+        return f"{self.message}{end} {self.cure}".strip()
+
     def to_wire(self) -> dict[str, dict[str, str]]:
         """The body of an HTTP answer that carries this error."""
         return {"error": {"code": self.code, "message": self.message, "cure": self.cure}}

@@ -135,7 +135,7 @@ class Life:
         except StaleFence:
             pass  # somebody else leads it now
         except PhaseFailed as error:
-            self._give_up(error.reason, f"{error.message} {error.cure}".strip())
+            self._give_up(error.reason, error.whole)
         except SpellError as error:
             self._give_up("internal_error", error.message)
         except Exception as error:  # whatever it was: no run stays active for ever
@@ -148,7 +148,7 @@ class Life:
 
     def _cancel(self) -> None:
         """End a run of whose attempt nothing was started. What an attempt before it has left is kept."""
-        reason = "stop_requested"
+        reason, detail = "stop_requested", ""
         if self._wish() == Wish.KILL:
             reason = "kill_requested"
         elif self.shop.store.attempts.count(self.run.number):
@@ -156,7 +156,9 @@ class Life:
             self._save()
         elif self.run.state == State.MACHINE_REQUESTED:
             reason = "kill_requested"
-        self._end(reason)
+        else:
+            detail = "its command was not started, so there are no outputs"
+        self._end(reason, detail)
 
     def _remove_work(self) -> None:
         try:

@@ -167,7 +167,7 @@ class Searches:
             self.store.say(number, f"It waits: {error.message}")
             raise
         except SpellError as error:
-            words = f"{error.message} {error.cure}".strip()
+            words = error.whole
             self.store.settle_uncast(number, trial, params, TrialState.FAILED, message=words)
 
     def _params(self, stored: StoredSearch, search: SearchSpec, trial: int) -> Mapping[str, str]:

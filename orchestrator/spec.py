@@ -57,8 +57,10 @@ def relative_parts(path: str, what: str) -> tuple[str, ...]:
     if "\0" in path or "\n" in path:
         _reject(f"{what} {path!r} contains a character that paths cannot have.")
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if not parts or path.startswith("/"):
+    if path.startswith("/"):
         _reject(f"{what} {path!r} must be a relative path.")
+    if not parts:
+        _reject(f"{what} {path!r} names nothing below.")
     if ".." in parts:
         _reject(f"{what} {path!r} must not contain '..'.")
     return parts
@@ -77,6 +79,11 @@ class Mount:
     path: str
 
     def __post_init__(self) -> None:
+        if self.resource.startswith("/"):
+            raise InvalidConfig(
+                f"Cannot mount {self.resource!r}: it is no resource.",
+                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
+            )
         parts = relative_parts(self.resource, "The mounted resource")
         if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
             raise NotFound(

@@ -114,15 +114,17 @@ class End:
         state: the final state it leads to.
         retryable: whether the same run may succeed when tried again unchanged.
         text: the words for a person; `{code}`, `{signal}` and `{detail}` are filled in.
+        usual: the detail where none is given.
     """
 
     state: State
     retryable: bool
     text: str
+    usual: str = ""
 
     def words(self, code: int | None, signal: int | None, detail: str) -> str:
         """The words for a person, of this very end."""
-        return self.text.format(code=code, signal=signal, detail=detail)
+        return self.text.format(code=code, signal=signal, detail=detail or self.usual)
 
 
 ENDS: dict[str, End] = {
@@ -133,7 +135,7 @@ ENDS: dict[str, End] = {
     "timed_out": End(State.STOPPED, False, "the run reached its time limit and was stopped"),
     "condition_met": End(State.STOPPED, False, "a stop condition was met: {detail}"),
     "idle": End(State.STOPPED, False, "stopped, as {detail}"),
-    "stop_requested": End(State.STOPPED, False, "stopped on request; its outputs are kept"),
+    "stop_requested": End(State.STOPPED, False, "stopped on request; {detail}", "its outputs are kept"),
     "kill_requested": End(State.KILLED, False, "killed on request; its outputs are lost"),
     "build_failed": End(State.BUILD_FAILED, False, "the environment could not be built: {detail}"),
     "code_failed": End(State.FAILED, False, "the code could not be unpacked: {detail}"),

@@ -132,7 +132,7 @@ class Workflows:
             self.store.settle(number, name, StepState.WAITING, StepState.WAITING, f"it waits: {error.message}")
             raise
         except SpellError as error:
-            words = f"{error.message} {error.cure}".strip()
+            words = error.whole
             self.store.settle(number, name, StepState.WAITING, StepState.FAILED, words)
 
 

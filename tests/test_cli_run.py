@@ -163,7 +163,12 @@ BAD = [
     (["-m", "runs/1/x:", "true"], 3, "Incorrect formatting of mount 'runs/1/x:'"),
     (["-m", "runs/9999/x", "true"], 1, "There is no run '9999'.\n       See them with: spell ps"),
     (["-m", "runs/1/../../etc", "true"], 3, "The mounted resource 'runs/1/../../etc' must not contain '..'."),
-    (["-m", "/etc/passwd", "true"], 3, "The mounted resource '/etc/passwd' must be a relative path."),
+    (["-m", "/etc/passwd", "true"], 3, "Cannot mount '/etc/passwd': it is no resource.\n       A resource is runs/NUMBER/"),
+    (["-m", "uploads/x:.", "true"], 3, "The mount path '.' names nothing below."),
+    (["--from", "", "true"], 2, "--from says nothing.\n       Leave it out for what is usual."),
+    (["--commit-ref", "", "true"], 2, "--commit-ref says nothing."),
+    (["--github-url", "", "true"], 2, "--github-url says nothing."),
+    (["-t", "", "true"], 2, "--machine-type says nothing."),
     (["-m", "data", "true"], 1, "Cannot mount resource 'data': not a valid resource."),
     (["-m", "other/data", "true"], 1, "'other/data' is not a valid resource."),
     (["-m", "runs/1/no-such-file", "true"], 1, "Cannot mount resource 'runs/1/no-such-file': not a valid resource."),
@@ -404,6 +409,20 @@ def test_runs_are_mounted_by_number_name_and_latest(spell: Spell) -> None:
         done = spell("run", "-m", f"runs/{reference}/data.txt:in/x.txt", "cat in/x.txt")
         assert "\nsecond\n" in done.out, reference
         assert spell.client.run("latest").mounts == [{"resource": f"runs/{number}/data.txt", "path": "in/x.txt"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [
+        (["--", "python", "-c", "print(1)"], True),
+        (["echo", "a  b"], True),
+        (["echo 'a  b'"], False),
+        (["--", "echo", "--lr=0.1", "&&", "true"], False),
+    ],
+)
+def test_words_that_lose_their_quotes_are_told(spell: Spell, words: list[str], is_told: bool) -> None:
+    done = spell("run", *words)
+    assert ("WARNING: The words are joined by blanks, and a shell reads them anew: " in done.err) == is_told
 
 
 # -- code -------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker
 import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 from containers import EngineProxy, config, none_left
 from engines import TEST_IMAGE, containers_of, engine_api, go_without, need_engine
+from requests import Response
 from servers import serving
 from test_recovery import PROMPT_S, assert_free
 
@@ -161,6 +163,32 @@ def test_f10_a_server_starts_and_ends_beside_a_hung_engine(spell: Spell, proxy: 
     spell.client.kill(str(number))
     assert spell.ended(number, PROMPT_S).state == "killed"
     assert_free(spell)
+
+
+# -- what the doctor finds --------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_starts_a_container(spell: Spell, proxy: EngineProxy) -> None:
+    assert "\n✓ container   one was started and has ended: " in spell("doctor").out
+    with proxy.rule("refuse", r"POST .*/containers/create\?name=spell-build-"):
+        done = spell("doctor")
+    assert (done.code, "\n✗ container   none can be started: it does not work\n" in done.out) == (1, True), done
+
+
+def test_f09_a_container_that_ends_while_it_is_killed_is_removed_at_once(tmp_path: Path) -> None:
+    class Api:
+        asked = 0
+
+        def remove_container(self, name: str, **_options: object) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                words = f"Could not kill running container {name}, cannot remove - Container {name} is not running"
+                raise docker.errors.APIError("", response=Response(), explanation=words)
+
+    engine = Engine(Home(tmp_path))
+    engine.__dict__["api"] = api = Api()
+    engine.remove("7a")
+    assert api.asked == 2
 
 
 # -- F18: GPUs ------------------------------------------------------------------------------------------------------

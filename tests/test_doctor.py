@@ -129,9 +129,9 @@ def test_an_executor_that_hangs_or_can_run_nothing(tmp_path: Path) -> None:
 class Told:
     """An engine's API that answers what it was given."""
 
-    def __init__(self, info: dict[str, object], image: bool = True) -> None:
-        self._info = info
-        self._image = image
+    def __init__(self, info: dict[str, object], exit_code: int = 0) -> None:
+        self._info, self._exit_code = info, exit_code
+        self.names: list[str] = []
 
     def info(self) -> dict[str, object]:
         return self._info
@@ -144,6 +144,18 @@ class Told:
 
     def inspect_image(self, name: str) -> dict[str, object]:
         return {}
+
+    def create_container(self, image: str, command: list[str], name: str, **_options: object) -> None:
+        self.names.append(name)
+
+    def start(self, name: str) -> None:
+        assert self.names == [name]
+
+    def wait(self, name: str, timeout: float) -> dict[str, int]:
+        return {"StatusCode": self._exit_code}
+
+    def remove_container(self, name: str, **_options: object) -> None:
+        self.names.remove(name)
 
 
 @pytest.mark.parametrize(

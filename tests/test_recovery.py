@@ -488,6 +488,8 @@ def test_f06_while_building(spell: Spell, tally: Tally, tmp_path: Path, word: st
     assert wish(spell, number, word) == "building"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
+    if word == "stop":
+        assert run.message == "stopped on request; its command was not started, so there are no outputs"
     wait_gone(builder)
     assert_free(spell)
     assert tally.counts == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +57,12 @@ class Asked(NamedTuple):
     file: Path | None = None
 
 
+_NEVER_EMPTY = (
+    *("machine_type", "python", "image", "network", "github_url", "github_ref", "commit_ref"),
+    *("name", "project", "executor"),
+)
+
+
 class _NoJob:
     """The job file that is not there: it says nothing."""
 
@@ -96,15 +103,31 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
         )
 
 
+def _lost_quotes(words: Sequence[str]) -> bool:
+    """Whether words that a shell has read would be others when it reads them again; `&&` and the like may be meant."""
+    if len(words) < 2:
+        return False
+    return any(re.search(r"[\s'\"\\]", word) or (len(word) > 2 and re.search(r"[();&|<>`]", word)) for word in words)
+
+
 def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
     """The spec of what was typed and of what the job file (a `jobfile.JobFile`) says, without code.
 
     Raises:
         SpellError: for whatever is wrong with it.
     """
+    for name in _NEVER_EMPTY:
+        if getattr(asked, name) == "":  # most likely a variable of a shell that is not set
+            option = "from" if name == "image" else name.replace("_", "-")
+            raise UsageError(f"--{option} says nothing.", "Leave it out for what is usual.")
     command = " ".join(asked.command) or job.command
     if not command.strip():
         raise UsageError("There is no command to run.", f"Try: {click.get_current_context().command_path} -h")
+    if _lost_quotes(asked.command):
+        show.warn(
+            f"The words are joined by blanks, and a shell reads them anew: {command}\n"
+            "  To keep the quotes that your own shell took away, put the whole command into quotes."
+        )
     paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
     return RunSpec(
         command=command,

@@ -189,7 +189,9 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
 
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long (exit code 1).")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long (exit code 1)."
+)
 @click.pass_context
 def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
     """Wait until each RUN has ended. Exits as the first of them that was not complete."""

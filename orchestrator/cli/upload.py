@@ -24,10 +24,10 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 @click.command(context_settings=_HELP)
 @click.argument("path", type=click.Path())
-@click.option("-n", "--name", default="", help="What it is called: uploads/NAME. Else as the folder or file is.")
+@click.option("-n", "--name", help="What it is called: uploads/NAME. Else as the folder or file is.")
 @click.option("-f", "--force", is_flag=True, help="Replace an upload of that name.")
 @click.option("--json", "json_", is_flag=True, help="Print the upload as JSON.")
-def upload(path: str, name: str, force: bool, json_: bool) -> None:
+def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
     """Put PATH, a folder or file, under uploads/NAME, for runs to mount.
 
     Only what the server lacks is sent; what ^C cut off goes on where it was.
@@ -37,7 +37,7 @@ def upload(path: str, name: str, force: bool, json_: bool) -> None:
         show.warn(warning)
     if not found.files:
         raise InvalidConfig(f"There is nothing to upload in {path!r}.", "Empty folders are not kept.")
-    name = name or _name_of(path, ask=not (force or json_))
+    name = _name_of(path, ask=not (force or json_)) if name is None else name
     check_name(name)
     if not json_:
         show.say(f"Total upload size: {show.size(found.total_bytes)}")

@@ -137,7 +137,7 @@ class Engine:
         except (errors.DockerException, requests.RequestException, urllib3.HTTPError, OSError) as error:
             raise EngineError(f"the Docker engine at {self.host} does not answer: {error}") from error
 
-    def remove(self, container: str) -> None:
+    def remove(self, container: str, *, again: bool = False) -> None:
         """Remove a container with its anonymous volumes, running or not. No error when it is not there.
 
         Raises:
@@ -149,6 +149,8 @@ class Engine:
         except EngineError as error:
             if error.status == 409:  # somebody is at it: wait until it is gone
                 self._await_removal(container)
+            elif "is not running" in error.message and not again:  # it ended just when it was to be killed
+                self.remove(container, again=True)
             elif error.status != 404:
                 raise
 

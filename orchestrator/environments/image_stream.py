@@ -30,7 +30,7 @@ _AWAY = re.compile(
     r"timeout|timed out|refused|no such host|failure resolving|unreachable|failed to fetch|could not resolve",
     re.IGNORECASE,
 )
-_AWAY_CURE = "Check the network and the proxies of this machine; an image that is there already needs neither."
+_AWAY_CURE = "Check the network and the proxies of this machine."
 _CURES = {
     r"no basic auth|denied|unauthorized|authentication required": (
         "Check its name; for a registry that is not public, log in where the server runs: docker login REGISTRY."

@@ -7,16 +7,19 @@ import importlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.containers import labels, new_name
 from orchestrator.environments.image_build import buildkit
 from orchestrator.records.machines import CheckRecord
 
 _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "cores", "PidsLimit": "number of processes"}
+_START_LIMIT_S = 10.0
 _NVIDIA_HOOK = "nvidia-container-runtime-hook"
 
 
@@ -39,8 +42,12 @@ def checks(
     yield _limits(info)
     yield _storage(info)
     yield _buildkit(engine, env)
-    yield _base_image(engine, config)
-    yield from _options(engine, config)
+    image = _base_image(engine, config)
+    yield image
+    options = list(_options(engine, config))
+    yield from options
+    if image.status == "ok" and not options:
+        yield _container(engine, config)
     if gpus:
         yield _gpu_runtime(info)
 
@@ -98,7 +105,7 @@ def _buildkit(engine: Engine, env: Mapping[str, str]) -> CheckRecord:
 
 
 def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
-    name = config.base_image.replace("{version}", "{}.{}".format(*sys.version_info))
+    name = _base_name(config)
     try:
         with engine.told():
             engine.api.inspect_image(name)
@@ -111,6 +118,10 @@ def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
     return CheckRecord("image", "ok", f"{name} is here")
 
 
+def _base_name(config: DockerConfig) -> str:
+    return config.base_image.replace("{version}", "{}.{}".format(*sys.version_info))
+
+
 def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
     """Those of the configuration, if the SDK refuses them; the engine has a look only when a container is made."""
     try:
@@ -119,6 +130,35 @@ def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
     except refusals() as error:
         cure = "Correct it in config.toml, then: spell server stop"
         yield CheckRecord("options", "fail", f"[docker.options]: {error}", cure)
+
+
+def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
+    """Start one, as runs are."""
+    name, began = new_name(), time.monotonic()
+    cure = "See what this says: docker run --rm IMAGE true. A network that is not there comes back with the engine's restart."
+    if config.options:
+        cure = f"Look at [docker.options] in config.toml. {cure}"
+    try:
+        with engine.told():
+            host = engine.api.create_host_config(
+                **{"userns_mode": engine.user_namespace, **config.options},
+                network_mode=config.network,
+                cap_drop=["ALL"],
+                security_opt=[*engine.security_options, *config.options.get("security_opt", ())],
+            )
+            engine.api.create_container(
+                _base_name(config), ["/bin/sh", "-c", ":"], name=name, labels=labels(engine), host_config=host
+            )
+            engine.api.start(name)
+            code = engine.api.wait(name, timeout=_START_LIMIT_S)["StatusCode"]
+    except EngineError as error:
+        return CheckRecord("container", "fail", f"none can be started: {error.message}", cure)
+    finally:
+        with contextlib.suppress(EngineError):
+            engine.remove(name)
+    if code:
+        return CheckRecord("container", "fail", f"its shell ended with exit code {code}", cure)
+    return CheckRecord("container", "ok", f"one was started and has ended: {time.monotonic() - began:.1f} s")
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -220,5 +220,5 @@ def _inner_pid(pid: int | None) -> str:
 def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:
     """What to start for what was asked."""
     shell = ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]
-    argv = list(command) if len(command) > 1 else shell
+    argv = ["sh", "-c", 'exec "$@"', "sh", *command] if len(command) > 1 else shell
     return ["sh", "-c", _SIZED, "sh", *argv] if terminal else argv

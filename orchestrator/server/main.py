@@ -48,7 +48,7 @@ def main(home: Path | None) -> None:
             # Threads of runs may still be writing: they and the lock go together, so that no other server comes between.
             os._exit(0 if server.started else 1)
     except SpellError as error:
-        click.echo(f"ERROR: {error.message} {error.cure}".strip(), err=True)
+        click.echo(f"ERROR: {error.whole}", err=True)
         sys.exit(error.exit_code)
 
 
