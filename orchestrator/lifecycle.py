@@ -14,6 +14,7 @@ Every step can be interrupted by a killed server. `resume` goes on where the run
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -47,6 +48,7 @@ from orchestrator.workshop import Workshop
 _log = logging.getLogger(__name__)
 _LOST = ("supervisor_lost", "container_lost")
 _LOST_LIMIT_S = 30.0
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EIO)
 
 
 class Life:
@@ -91,7 +93,7 @@ class Life:
                 self.executor.stop(handle, kill=self._wish() == Wish.KILL)
 
         with contextlib.suppress(StaleFence):
-            self.shop.patiently(ask, SpellError)
+            self.shop.patiently(self.run.number, "stopped", ask, lambda e: isinstance(e, OSError | SpellError))
 
     def usage(self) -> Usage | None:
         """What the run uses now; None when its command is not running."""
@@ -152,6 +154,7 @@ class Life:
         if self._wish() == Wish.KILL:
             reason = "kill_requested"
         elif self.shop.store.attempts.count(self.run.number):
+            self._release_firmly()
             self._move(State.SAVING, reason=reason)
             self._save()
         elif self.run.state == State.MACHINE_REQUESTED:
@@ -269,7 +272,8 @@ class Life:
     def _recover(self) -> Handle | None:
         """What there is of the attempt."""
         try:
-            return self.shop.patiently(lambda: self.executor.recover(self._attempt_folder()))
+            ask = functools.partial(self.executor.recover, self._attempt_folder())
+            return self.shop.patiently(self.run.number, "found again", ask, lambda e: isinstance(e, OSError))
         except ExecutorFailed as error:
             _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
             self._begin_release(None)
@@ -308,7 +312,10 @@ class Life:
             self._move(State.RUNNING, started_at=time.time())
         if self._wish():
             self.wished()  # it came while the command was being started
-        verdict = self.shop.patiently(lambda: self.executor.wait(handle))
+        ask = functools.partial(self.executor.wait, handle)
+        verdict = self.shop.patiently(
+            self.run.number, "waited for", ask, lambda e: isinstance(e, OSError) and e.errno in _PASSING
+        )
         assert verdict is not None  # waited without a limit
         self._begin_release(handle)
         if verdict.reason in _LOST and not self._is_gone():
@@ -353,7 +360,7 @@ class Life:
         """The end reason of what this verdict says and somebody may have wished by now, and its words."""
         wished = self.shop.store.wished(self.run.number)
         reason = self.run.reason or decide(verdict, wished.wish, wished.reason)
-        return reason, verdict.detail or wished.detail
+        return reason, verdict.detail if reason == verdict.reason else wished.detail
 
     def _save(self) -> None:
         number = self.run.number

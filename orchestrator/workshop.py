@@ -63,23 +63,24 @@ class Workshop:
                 if self.closing.wait(_FULL_DISK_RETRY_S):
                     raise StaleFence("the server ends") from None
 
-    def patiently(self, ask: Callable[[], T], *errors: type[Exception]) -> T:
-        """Ask something of this machine, again for as long as it cannot tell: too many open files, no room on the disk.
+    def patiently(self, number: int, what: str, ask: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
+        """Ask this machine, again for as long as it cannot tell: what is asked about goes on meanwhile.
 
         Args:
-            errors: what may be raised then, besides OSError other than that a file is not there.
+            number: the run.
+            what: what cannot be done with it meanwhile: "stopped".
+            passes: whether an error is one of those that pass.
 
         Raises:
             StaleFence: when the server ends before.
         """
-        passing: tuple[type[Exception], ...] = (OSError, *errors)
         while True:
             try:
                 return ask()
-            except FileNotFoundError:
-                raise
-            except passing as error:
-                _log.warning("a run waits: %s", error)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                _log.warning("run %d cannot be %s yet: %s", number, what, error)
                 if self.closing.wait(_RETRY_S):
                     raise StaleFence("the server ends") from error
 

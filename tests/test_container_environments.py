@@ -617,14 +617,20 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
 
 
 def test_a_build_sees_of_a_netrc_what_it_needs(home: Home, tmp_path: Path) -> None:
-    text = "machine mine login me password one\nmachine wheels login you password two\n"
+    text = (
+        'machine mine login me password "o \\"ne"\nmachine wheels password two\nmachine set login you password four\n'
+    )
     conf(tmp_path / "person/.netrc", f"{text}machine other login me password three\ndefault login x password four\n")
-    found = given(home, tmp_path, "tiny @ https://wheels:8080/tiny.whl", UV_INDEX="https://mine/simple")
+    conf(tmp_path / "person/.config/uv/uv.toml", '[[index]]\nurl = "https://set/simple"\n')
+    found = given(home, tmp_path, "tiny @ https://wheels:8080/tiny.whl", UV_INDEX="https://else,https://Mine/simple")
     written = Path(found.env["NETRC"])
     assert (written.read_text(), written.stat().st_mode & 0o777) == (text, 0o600)
     assert tmp_path / "person/.netrc" not in {mount.source for mount in found.mounts}
     written.unlink()
+    (tmp_path / "person/.config/uv/uv.toml").unlink()
     assert "NETRC" not in given(home, tmp_path, "tiny").env
+    conf(tmp_path / "person/.netrc", "machine\n")
+    assert "cannot be read, and so is not known in the container" in given(home, tmp_path, "tiny").notes[0]
 
 
 def test_settings_of_a_person_count_in_the_container(

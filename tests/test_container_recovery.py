@@ -342,7 +342,7 @@ def test_f06_while_starting(spell: Spell, proxy: EngineProxy, word: str) -> None
 @pytest.mark.parametrize("word", ["stop", "kill"])
 def test_f06_while_a_keeper_does_not_start(spell: Spell, hanging: str, word: str) -> None:
     number = spell.cast("true", image=hanging, machine_type="whole")
-    wait_for(lambda: [item for item in containers_of(spell.home) if item["State"] == "running"], "its container")
+    wait_for(lambda: containers_of(spell.home, status=["running"], name=[f"-{number}-a1-"]), "its container")
     wish(spell, number, word)
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])

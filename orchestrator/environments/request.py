@@ -64,8 +64,8 @@ class EnvironmentRequest:
         requirements: requirement lines, those of frameworks included.
         requirement_files: requirement files by value; one may name another with `-r` or `-c`.
         base: the folder that relative paths (`./x.whl`) start from; without it they are refused.
-        variables: what `${NAME}` in an option of a requirements file stands for; hidden. Who writes such a file must not
-            learn, by an index of their own, what else this machine knows.
+        variables: what `${NAME}` in a requirements file stands for; hidden. Who writes such a file must not learn, by an
+            index of their own, what else this machine knows.
     """
 
     python: str = ""
@@ -117,13 +117,22 @@ class Asked:
     Attributes:
         lines: the requirement lines.
         files: the requirement files.
-        options: the settings that requirement files change, in pip's names; see `settings.uv_settings`.
+        options: the settings that requirement files change, in pip's names, as they are written; see
+            `settings.uv_settings`.
+        variables: those of the request.
     """
 
     python: str
     lines: tuple[str | Local, ...]
     files: tuple[AskedFile, ...]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def named_variables(self) -> set[str]:
+        """The names in `${NAME}` of all lines, where uv puts in what its own environment says."""
+        lines = (*self.lines, *(line for file in self.files for line in file.lines))
+        return {name for line in lines if isinstance(line, str) for name in VARIABLE.findall(line)}
 
     @property
     def bare(self) -> bool:
@@ -212,7 +221,7 @@ def _read(request: EnvironmentRequest) -> Asked:
         for index, file in enumerate(files)
     )
     options = {name: tuple(values) for name, values in reader.options.items()}
-    return Asked(request.python, tuple(lines), files, options)
+    return Asked(request.python, tuple(lines), files, options, request.variables)
 
 
 def _local(text: str) -> Local | None:
@@ -247,7 +256,7 @@ class _FileReader:
     """Reads the requirement files of one request, and collects what they say to each other."""
 
     def __init__(self, request: EnvironmentRequest) -> None:
-        self._base, self._variables = request.base, request.variables
+        self._base = request.base
         self._names = [file.name.rpartition("/")[2] for file in request.requirement_files]
         self.options: dict[str, list[str]] = {}
         self.constraints: set[int] = set()
@@ -293,7 +302,6 @@ class _FileReader:
         return Reference(option, index)
 
     def _set_option(self, name: str, value: str) -> None:
-        value = VARIABLE.sub(lambda found: self._variables.get(found[1]) or found[0], value)  # as pip does
         if name in _FLAGS:
             value = "true"
         elif name == "find-links" and "://" not in value:

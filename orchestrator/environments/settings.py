@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class UvSettings:
         notes: what a person should read in the build log.
         find_links: the local folders among the places to find packages.
         asked: local places that requirement files name as index or find-links, and the user does not.
+        named: variables that lines of requirement files name; hidden.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -76,17 +77,28 @@ class UvSettings:
     notes: tuple[str, ...]
     find_links: tuple[Path, ...]
     asked: frozenset[Path] = frozenset()
+    named: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def uv_settings(env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> UvSettings:
+def uv_settings(
+    env: Mapping[str, str],
+    folder: Path,
+    options: Mapping[str, Sequence[str]],
+    variables: Mapping[str, str] | None = None,
+    named: Iterable[str] = (),
+) -> UvSettings:
     """Settings for uv from the user's own for pip and uv.
 
     Args:
         env: the user's environment variables.
         folder: where relative paths in them start from.
         options: what requirement files say, in pip's names; wins over everything.
+        variables: what `${NAME}` in requirement files stands for.
+        named: which of these other lines of theirs name: uv itself puts them in, and must not know others.
     """
-    translator = _Translator(env, folder, options)
+    known = variables or {}
+    translator = _Translator({name: value for name, value in env.items() if name not in named}, folder, options, known)
+    translator.env |= (of_lines := {name: known[name] for name in named if name in known})
     translator.translate()
     return UvSettings(
         translator.env,
@@ -95,15 +107,26 @@ def uv_settings(env: Mapping[str, str], folder: Path, options: Mapping[str, Sequ
         tuple(redacted(note) for note in translator.notes),
         tuple(translator.find_links),
         translator.asked(),
+        of_lines,
     )
 
 
 class _Translator:
-    def __init__(self, env: Mapping[str, str], folder: Path, options: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        folder: Path,
+        options: Mapping[str, Sequence[str]],
+        variables: Mapping[str, str],
+    ) -> None:
         self._folder = folder
         self._pip, self.notes = pip_settings(env)
-        self._options = options
-        unknown = [found[1] for values in options.values() for value in values for found in VARIABLE.finditer(value)]
+        self._options = {
+            name: [VARIABLE.sub(lambda found: variables.get(found[1]) or found[0], value) for value in values]  # as pip
+            for name, values in options.items()
+        }
+        texts = [value for values in self._options.values() for value in values]
+        unknown = [name for text in texts for name in VARIABLE.findall(text)]
         self.notes += [f"${{{name}}} in a requirements file stays as it is: {_HOW_KNOWN}" for name in unknown]
         self.env = {name: value for name, value in env.items() if name not in _DROPPED}
         self.args: list[str] = []

@@ -137,7 +137,8 @@ class Uv:
             nonlocal rest
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > LONGEST:  # to look for its end anew with each piece would take for ever
-                lines, rest = [*lines, rest], b""
+                at = rest.rfind(b" ") + 1 or len(rest)  # not in a URL, which may hold a password
+                lines, rest = [*lines, rest[:at]], rest[at:]
             for line in lines:
                 self._say(line, output)
 

@@ -19,7 +19,7 @@ from orchestrator.environments.image_build import buildkit
 from orchestrator.records.machines import CheckRecord
 
 _LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "cores", "PidsLimit": "number of processes"}
-_START_LIMIT_S = 10.0
+_START_LIMIT_S = 5.0
 _NVIDIA_HOOK = "nvidia-container-runtime-hook"
 
 
@@ -140,14 +140,20 @@ def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
         cure = f"Look at [docker.options] in config.toml. {cure}"
     try:
         with engine.told():
-            host = engine.api.create_host_config(
-                **{"userns_mode": engine.user_namespace, **config.options},
-                network_mode=config.network,
-                cap_drop=["ALL"],
-                security_opt=[*engine.security_options, *config.options.get("security_opt", ())],
-            )
+            host = {
+                "userns_mode": engine.user_namespace,
+                **config.options,
+                "network_mode": config.network,
+                "cap_drop": ["ALL"],
+                "security_opt": [*engine.security_options, *config.options.get("security_opt", ())],
+            }
             engine.api.create_container(
-                _base_name(config), ["/bin/sh", "-c", ":"], name=name, labels=labels(engine), host_config=host
+                _base_name(config),
+                [],
+                entrypoint=["/bin/sh", "-c", ":"],
+                name=name,
+                labels=labels(engine),
+                host_config=engine.api.create_host_config(**host),
             )
             engine.api.start(name)
             code = engine.api.wait(name, timeout=_START_LIMIT_S)["StatusCode"]

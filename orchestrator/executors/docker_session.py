@@ -214,7 +214,8 @@ def _inner_pid(pid: int | None) -> str:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return ""
-    return next((line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")), "")
+    inner = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own keeper
 
 
 def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:

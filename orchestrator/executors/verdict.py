@@ -47,16 +47,13 @@ def read_verdict(words: Mapping[str, Any]) -> Verdict:
     """The verdict in the words of `supervisor.judge.judge`."""
     error = words["error"] or {}
     reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
-    if words["disk_full"]:
-        detail = "there was no space left when the command ended"
-    if words["out_of_memory"] and words["exit_code"] not in (
-        None,
-        _KILLED,
-    ):  # it may have failed of something else, too
-        detail = f": some of its processes were killed, and it ended with exit code {words['exit_code']}"
     for flag in _FLAGS:
         if words[flag]:
-            reason = flag
+            reason, detail = flag, ""
+    if reason == "disk_full" and words["disk_full"]:
+        detail = "there was no space left when the command ended"
+    if reason == "out_of_memory" and words["exit_code"] not in (None, _KILLED):  # of something else, too, perhaps
+        detail = f": some of its processes were killed, and it ended with exit code {words['exit_code']}"
     return Verdict(
         exit_code=words["exit_code"],
         signal=words["signal"],
