@@ -616,6 +616,19 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
     assert found.notes == ("/no/where/ca.pem is not there, and so not in the container either",)
 
 
+def test_variables_that_a_requirements_file_names_show_nothing_of_this_machine(home: Home, tmp_path: Path) -> None:
+    hidden = conf(tmp_path / "hidden" / "key.pem", "x")
+    mine = {"SSL_CERT_FILE": str(hidden), "UV_FIND_LINKS": str(hidden.parent), "NETRC": str(hidden), "TOKEN": "t"}
+    file = RequirementFile("r.txt", "".join(f"tiny @ https://host/${{{name}}}.whl\n" for name in mine))
+    asked = read(EnvironmentRequest("", (), (file,), variables=mine))
+    person = {"HOME": str(tmp_path / "person"), "PIP_CONFIG_FILE": os.devnull, "TOKEN": "of the server"}
+    settings = uv_settings(person, tmp_path, asked.options, asked.variables, asked.named_variables)
+    found = inside(settings, asked, home.environments, tmp_path, "")
+    assert [mount.source for mount in found.mounts if mount.source.is_relative_to(tmp_path / "hidden")] == []
+    assert len(found.mounts) == 2, "the shared folder and uv"
+    assert (found.env["TOKEN"], settings.find_links) == ("t", ())
+
+
 def test_a_build_sees_of_a_netrc_what_it_needs(home: Home, tmp_path: Path) -> None:
     text = (
         'machine mine login me password "o \\"ne"\nmachine wheels password two\nmachine set login you password four\n'

@@ -105,7 +105,8 @@ def test_a_requirements_file_learns_no_variable_but_those_it_is_given(
     found = uv_settings(server, tmp_path, asked.options, asked.variables, asked.named_variables)
     assert found.env["UV_INDEX"].split()[0] == "https://evil/${AWS_SECRET}/mine/simple"
     assert asked.options["extra-index-url"] == ("https://evil/${AWS_SECRET}/${TOKEN}/simple",), "as it is written"
-    assert (found.env["FOLDER"], "hidden" in found.env.values()) == (str(tmp_path), False), "uv puts them into lines"
+    assert (found.named, "FOLDER" in found.env) == ({"FOLDER": str(tmp_path)}, False), "uv puts them into lines"
+    assert "hidden" not in found.env.values()
     assert any(note.startswith("${AWS_SECRET} in a requirements file stays as it is: ") for note in found.notes)
     assert "mine" not in repr(EnvironmentRequest(variables={"TOKEN": "mine"}))
 

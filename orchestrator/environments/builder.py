@@ -136,7 +136,7 @@ def _take(output: Path, folder: Path) -> None:
 def _surroundings(plan: Plan, folder: Path, log: BuildLog) -> Iterator[_Surroundings]:
     for note in plan.settings.notes:
         log.say(note)
-    base, env = plan.base, dict(plan.settings.env)
+    base, env = plan.base, plan.settings.named | plan.settings.env
     if isinstance(base.place, Container):
         home = folder / "home"
         home.mkdir()

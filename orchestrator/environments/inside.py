@@ -67,7 +67,6 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
     """
     shared = environments / CONTAINERS
     env = {name: value for name, value in settings.env.items() if _PASSED.match(name)} | _places(settings.env)
-    env |= settings.named
     whole, unread = env.pop("NETRC", ""), []
     if whole:
         try:
@@ -92,7 +91,7 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
         "UV_PYTHON_DOWNLOADS": "never",
     }
     mounts = [Mount(shared, writable=True), Mount(Path(uv_executable()), target=UV)]
-    return Inside(env, (*mounts, *map(Mount, _outermost(there, shared))), tuple(notes))
+    return Inside(settings.named | env, (*mounts, *map(Mount, _outermost(there, shared))), tuple(notes))
 
 
 def _places(env: Mapping[str, str]) -> dict[str, str]:

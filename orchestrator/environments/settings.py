@@ -68,7 +68,8 @@ class UvSettings:
         notes: what a person should read in the build log.
         find_links: the local folders among the places to find packages.
         asked: local places that requirement files name as index or find-links, and the user does not.
-        named: variables that lines of requirement files name; hidden.
+        named: more variables for uv, which lines of requirement files name; hidden. They are of the run's making: they never
+            stand for a setting, and what they name is not shown to a container.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -98,7 +99,6 @@ def uv_settings(
     """
     known = variables or {}
     translator = _Translator({name: value for name, value in env.items() if name not in named}, folder, options, known)
-    translator.env |= (of_lines := {name: known[name] for name in named if name in known})
     translator.translate()
     return UvSettings(
         translator.env,
@@ -107,7 +107,7 @@ def uv_settings(
         tuple(redacted(note) for note in translator.notes),
         tuple(translator.find_links),
         translator.asked(),
-        of_lines,
+        {name: known[name] for name in named if name in known},
     )
 
 
