@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.measure import BIN, Bench, Row, command, medians
-from orchestrator.remote.compare import Comparisons
-from orchestrator.spec import RunSpec
+from orchestrator.client.compare import Comparisons
+from orchestrator.spec.run import RunSpec
 
 _REPEATS = 9
 _OUTPUTS = 10_000

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import BIN, Bench, Row, command, medians, seconds
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 IMAGE = os.environ.get("SPELL_BENCH_IMAGE", "spell-test-base:bookworm")
 CONFIG = (

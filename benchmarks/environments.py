@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from benchmarks.measure import Bench, Row
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 _PACKAGES = ("transformers>=4.45,<6", "tqdm")
 

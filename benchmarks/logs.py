@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from benchmarks.measure import BIN, Bench, Row
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 _BYTES = 1 << 30
 _LINES = 200

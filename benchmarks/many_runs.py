@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.filling import fill
 from benchmarks.measure import BIN, Bench, Row, command, medians
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.home import Home
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 _REPEATS = 15
 _SMALL, _LARGE = 1_000, 1_000_000

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 BIN = Path(sys.executable).parent
 BASELINE = [sys.executable, "-c", "import click, httpx"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.filling import fill
 from benchmarks.measure import BASELINE, BASELINE_WORDS, BIN, Bench, Row, command, medians, ratio
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 _REPEATS = 15
 _CASTS = 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from benchmarks.measure import Bench, Row, seconds
-from orchestrator.launch import ensure_server
-from orchestrator.spec import RunSpec
+from orchestrator.client.launch import ensure_server
+from orchestrator.spec.run import RunSpec
 
 _RUNS = 1000
 _STARTS = 5

@@ -6,7 +6,7 @@ import time
 
 from benchmarks.measure import Bench, Row, medians
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import Mount, RunSpec
+from orchestrator.spec.run import Mount, RunSpec
 
 _BURST = 500
 _REPEATS = 3

@@ -26,12 +26,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 from orchestrator.errors import DiskFull, HomeUnusable
 
+_PATIENCE_S = 1.0  # then it is looked whether the server still lives
 _SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one person
 _ROOM_BYTES = 128 << 10  # what a server writes while it starts
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
@@ -166,7 +169,7 @@ class Home:
         return self.record_dir(number) / "log"
 
     def log_times(self, number: int) -> Path:
-        """When the log grew; see `executors/supervisor/timeline.py`."""
+        """When the log grew; see `supervisor/log_times.py`."""
         return self.record_dir(number) / "log.times"
 
     def build_log(self, number: int) -> Path:
@@ -208,3 +211,27 @@ class Home:
     def environment(self, key: str) -> Path:
         """A published environment."""
         return self.environments / key
+
+
+def answers(path: Path) -> bool:
+    """Whether a server that listens on this socket answers: one that has only begun to start may still fail."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        probe.settimeout(_PATIENCE_S)
+        try:
+            probe.connect(str(path))
+            probe.sendall(b"GET /server HTTP/1.0\r\n\r\n")
+            return bool(probe.recv(1))
+        except OSError:
+            return False
+
+
+def is_served(home: Home) -> bool:
+    """Whether a server holds this home's lock: it does until its process has ended."""
+    try:
+        with home.lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -23,11 +23,11 @@ import psutil
 import pytest
 from engines import need_engine
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.errors import Conflict
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL
 
 T = TypeVar("T")

@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, find
-from orchestrator.environments import Images
-from orchestrator.executors.docker import DockerExecutor
+from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.home import Home
+from orchestrator.images.images import Images
 
 TEST_IMAGE = "spell-test-base:bookworm"
 CONFIG = f"[docker]\nbase_image = '{TEST_IMAGE}'\ngpu_base_image = '{TEST_IMAGE}'\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.snapshot import Snapshot
+from orchestrator.capture.snapshot import Snapshot
 
 Tree = dict[str, tuple[str, str]]
 

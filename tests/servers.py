@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from conftest import wait_for
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Executor
 from orchestrator.home import Home

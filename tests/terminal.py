@@ -20,7 +20,7 @@ from typing import Self
 import psutil
 import pytest
 
-from orchestrator.cli.show import width
+from orchestrator.cli.output.show import width
 
 _SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
 _LIMIT_S, _LOOK_S = 60.0, 0.005

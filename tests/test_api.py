@@ -17,19 +17,20 @@ import httpx
 import pytest
 from conftest import Spell
 
-from orchestrator import records, spec
+from orchestrator import records
 from orchestrator.cli import main
+from orchestrator.client.searches import Searches
+from orchestrator.client.workflows import Workflows
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
 from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.records.summaries import RunSummary
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
-from orchestrator.remote.searches import Searches
-from orchestrator.remote.workflows import Workflows
-from orchestrator.search_space import Choice, SearchSpec
 from orchestrator.server.app import make_app
+from orchestrator.spec import run
+from orchestrator.spec.search import Choice, SearchSpec
+from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import ENDS, State
-from orchestrator.workflow_spec import Step, WorkflowSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROUTES = {
@@ -119,11 +120,11 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     spell = make_shared("api")
     first = spell.run("echo x > data.txt", name="first", labels=("a",))
     code = "from orchestrator.runtime import send_metric; send_metric('loss', 0.5)"
-    mounts = (spec.parse_mount(f"runs/{first.number}/data.txt"),)
+    mounts = (run.parse_mount(f"runs/{first.number}/data.txt"),)
     spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
-    flow = WorkflowSpec("flow", (Step("a", spec.RunSpec("true")), Step("b", spec.RunSpec("true"), ("a",))))
+    flow = WorkflowSpec("flow", (Step("a", run.RunSpec("true")), Step("b", run.RunSpec("true"), ("a",))))
     Workflows(spell.client.transport).cast(flow)
-    sweep = spec.RunSpec("true :X:", params={"X": "1"})
+    sweep = run.RunSpec("true :X:", params={"X": "1"})
     Searches(spell.client.transport).cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
     return spell
 
@@ -211,8 +212,8 @@ KINDS = [
     TrialRecord,
     *map(kind_of, ("ChangeRecord", "CodeChangeRecord", "OutputChangeRecord", "MetricChangeRecord")),
     *map(kind_of, ("NodeRecord", "EdgeRecord", "VerifyRecord", "ProblemRecord")),
-    spec.RunSpec,
-    spec.Code,
+    run.RunSpec,
+    run.Code,
 ]  # fmt: skip
 
 
@@ -305,7 +306,7 @@ def test_json_is_as_documented(spell: Spell, words: list[str], name: str) -> Non
         assert list(item) == list(wanted)
         assert [key for key, value in item.items() if not fits(value, wanted[key])] == []
         if isinstance(item.get("spec"), dict):
-            assert list(item["spec"]) == list(fields_of(spec.RunSpec))
+            assert list(item["spec"]) == list(fields_of(run.RunSpec))
             assert set(item["spec"]["env"].values()) <= {"***"}
 
 

@@ -126,6 +126,8 @@ def test_commands_load_nothing_heavy(spell: Spell, words: list[str]) -> None:
 def test_help_loads_next_to_nothing(spell: Spell) -> None:
     names = loaded(spell, "--help")
     assert packages(names) & {"http", "email", "asyncio", "ssl", "tarfile", "importlib_metadata"} == set()
-    assert "orchestrator.client" not in names
+    assert "orchestrator.client.client" not in names
     names = loaded(spell, "ps")
-    assert not {"orchestrator.snapshot", "orchestrator.jobfile", "orchestrator.cli.progress"} & names
+    assert (
+        not {"orchestrator.capture.snapshot", "orchestrator.spec.jobfile", "orchestrator.cli.output.progress"} & names
+    )

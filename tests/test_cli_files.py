@@ -11,8 +11,8 @@ import pytest
 from conftest import BIN, Spell
 from terminal import Terminal
 
-from orchestrator import outputs
 from orchestrator.cli.files import _Stream
+from orchestrator.content.files import remove_tree
 
 MAKE = (
     "mkdir -p deep/er 'odd names'; printf 12345 > data.txt; head -c 1500 /dev/zero > deep/zeros; "
@@ -248,5 +248,5 @@ def test_folders_as_deep_as_a_run_likes_are_copied(spell: Spell, tmp_path: Path)
         assert spell("cp", f"runs/{number}", str(tmp_path / "copy")).code == 0
         assert (tmp_path / "copy" / ("d/" * 1200) / "f").read_text() == "x"
     finally:  # pytest cannot remove such folders
-        outputs.remove_tree(tmp_path / "copy")
-        outputs.remove_tree(spell.home.run_dir(number))
+        remove_tree(tmp_path / "copy")
+        remove_tree(spell.home.run_dir(number))

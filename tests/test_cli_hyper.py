@@ -18,7 +18,7 @@ from conftest import BIN, Done, Spell, git, wait_for
 from terminal import Terminal
 
 from orchestrator import machine
-from orchestrator.remote.searches import Searches
+from orchestrator.client.searches import Searches
 
 CONFIG = f"""
 grace_s = 1
@@ -286,7 +286,7 @@ def test_completion_offers_searches(shared: Spell) -> None:
     assert {"plain,latest", "plain,1"} <= set(offered)
 
 
-@pytest.mark.parametrize("module", ["orchestrator.cli.main", "orchestrator.cli.hyper"])
+@pytest.mark.parametrize("module", ["orchestrator.cli.main", "orchestrator.cli.searches"])
 def test_the_command_line_loads_neither_optuna_nor_rich(module: str) -> None:
     code = f"import {module}, sys; print([name for name in ('optuna', 'rich', 'sqlalchemy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

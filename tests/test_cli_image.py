@@ -18,11 +18,11 @@ from conftest import DEADLINE_S, Spell, wait_for
 from engines import containers_of, engine_api, need_engine
 from wheels import SlowProject, make_wheel
 
-from orchestrator.baking import Baker
 from orchestrator.engine import Engine
 from orchestrator.home import Home
 from orchestrator.records.images import ImageRecord
-from orchestrator.spec import RunSpec, to_wire
+from orchestrator.service.images import Baker
+from orchestrator.spec.run import RunSpec, to_wire
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from conftest import BIN, Done, Spell
 from terminal import Terminal
 
-from orchestrator.cli.show import width
+from orchestrator.cli.output.show import width
 from orchestrator.errors import ServerUnavailable, SpellError
 from orchestrator.machine import detect
 

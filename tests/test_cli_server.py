@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import DEADLINE_S, Spell, awaited
 
 import orchestrator
-from orchestrator.cli.hints import close_to
+from orchestrator.cli.input.hints import close_to
 from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
 from orchestrator.machine import detect

@@ -19,16 +19,16 @@ from conftest import Spell, wait_for
 from launches import make_launch
 
 import orchestrator
-from orchestrator.cli import show
-from orchestrator.client import Client
+from orchestrator.cli.output import show
+from orchestrator.client.client import Client
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 HOURS = 3600.0
 LIMIT_S = 30.0
 CLOCK = "import sys, time; real = time.time; time.time = lambda: real() + float(open({clock!r}).read()); "
-SUPERVISOR = "sys.path.insert(0, {parent!r}); from orchestrator.executors.supervisor.main import main; sys.exit(main({folder!r}))"
+SUPERVISOR = "sys.path.insert(0, {parent!r}); from orchestrator.supervisor.main import main; sys.exit(main({folder!r}))"
 SERVER = "from orchestrator.server.main import main; main()"
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import BIN, Spell, git
 
-from orchestrator.remote.compare import Comparisons
-from orchestrator.spec import RequirementFile
+from orchestrator.client.compare import Comparisons
+from orchestrator.spec.run import RequirementFile
 
 TRAIN = """import sys
 from orchestrator.runtime import send_metric

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.conditions import Part, Watch, check, parse
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.conditions import Part, Watch, check, parse
 
 
 @pytest.mark.parametrize(

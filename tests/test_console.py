@@ -13,8 +13,8 @@ import pytest
 from conftest import BIN, Spell, wait_for
 from terminal import Terminal
 
-from orchestrator.cli import show
-from orchestrator.cli.console import exit_code
+from orchestrator.cli.output import show
+from orchestrator.cli.output.console import exit_code
 from orchestrator.home import Home
 from orchestrator.machine import detect
 from orchestrator.records.summaries import RunSummary

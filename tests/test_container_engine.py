@@ -25,15 +25,15 @@ from requests import Response
 from servers import serving
 from test_recovery import PROMPT_S, assert_free
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, find
-from orchestrator.environments import Images
 from orchestrator.errors import ExecutorFailed
-from orchestrator.executors.docker import DockerExecutor
+from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.home import Home
+from orchestrator.images.images import Images
 from orchestrator.machine import Capacity
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 START = "POST .*/containers/spell-[0-9a-f]{8}-[^/]*/start"
 CREATE = r"POST .*/containers/create\?name=spell-[0-9a-f]{8}-"

@@ -41,7 +41,7 @@ from orchestrator.environments.request import read
 from orchestrator.environments.settings import uv_settings
 from orchestrator.errors import BuildFailed, DiskFull
 from orchestrator.home import Home
-from orchestrator.spec import RequirementFile
+from orchestrator.spec.run import RequirementFile
 
 SECRET = "s3cr3t"
 PYTHON = "/opt/only-in-the-image/python3"

@@ -51,10 +51,10 @@ open(f"/spell/as-{os.getpid()}", "w").close()
 @pytest.fixture
 def forging(repo: Path) -> Path:
     """A workspace whose Python and shell files would run in a keeper that took its variables or paths from a run."""
-    for name in ("sitecustomize.py", "usercustomize.py", "json.py", "orchestrator/executors/supervisor/container.py"):
+    for name in ("sitecustomize.py", "usercustomize.py", "json.py", "orchestrator/supervisor/container.py"):
         (repo / name).parent.mkdir(parents=True, exist_ok=True)
         (repo / name).write_text(FORGER)
-    for folder in ("orchestrator", "orchestrator/executors", "orchestrator/executors/supervisor"):
+    for folder in ("orchestrator", "orchestrator/supervisor"):
         (repo / folder / "__init__.py").write_text(FORGER)
     (repo / "rc").write_text("touch /spell/as-$$\n")
     git(repo, "add", "-A")

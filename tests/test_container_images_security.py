@@ -26,9 +26,9 @@ from wheels import make_wheel
 
 from orchestrator.engine import Engine
 from orchestrator.environments import Container, installed
-from orchestrator.environments.leftovers import CONTAINERS, RECORD, discard
+from orchestrator.environments.orphans import CONTAINERS, RECORD, discard
 from orchestrator.home import Home
-from orchestrator.spec import RequirementFile
+from orchestrator.spec.run import RequirementFile
 
 REPOSITORY = "spell-test-security"
 

@@ -43,7 +43,7 @@ from test_recovery import (
 from wheels import SlowProject
 
 from orchestrator.errors import Conflict
-from orchestrator.executors import container_files
+from orchestrator.executors.docker import files
 from orchestrator.states import FINAL
 
 START = "POST .*/containers/spell-[0-9a-f]{8}-[^/]*/start"
@@ -218,7 +218,7 @@ def test_f02_command_ends_while_the_server_is_down(spell: Spell, gate: Gate, rem
     container = container_of(spell, number)
     spell.kill_server()
     gate.open()
-    wait_for(lambda: container_files.read(spell.home.attempt_dir(number, 1) / "result"), "the result")
+    wait_for(lambda: files.read(spell.home.attempt_dir(number, 1) / "result"), "the result")
     ended_before = time.time()
     if removed:
         engine_api().remove_container(container, force=True)

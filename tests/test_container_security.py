@@ -23,8 +23,8 @@ from wheels import make_wheel
 from orchestrator.errors import InvalidConfig, MountFailed, NotFound, SpellError
 from orchestrator.executors.base import Bind
 from orchestrator.home import Home
-from orchestrator.jobfile import load
-from orchestrator.spec import Code, Mount, RunSpec
+from orchestrator.spec.jobfile import load
+from orchestrator.spec.run import Code, Mount, RunSpec
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 from conftest import Spell, git, wait_for
 from test_disk_full import MIB, Disk, small_disk
 
-from orchestrator import outputs
-from orchestrator.manifest import make
-from orchestrator.outputs import Workspace, sha256
+from orchestrator.content.files import sha256
+from orchestrator.content.manifest import make
+from orchestrator.data import outputs
+from orchestrator.data.outputs import Workspace
 
 
 @pytest.fixture(scope="module")

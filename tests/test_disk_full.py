@@ -18,7 +18,7 @@ from conftest import DEADLINE_S, Spell, bearing, git, wait_for
 from launches import make_launch
 from wheels import make_wheel
 
-from orchestrator import outputs
+from orchestrator.content.files import remove_tree
 from orchestrator.errors import DiskFull
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records.runs import RunRecord
@@ -60,7 +60,7 @@ class Disk:
 
     def remove(self, folder: Path) -> None:
         """Remove what a run left, and wait until the room is there: somebody may still read it, to hash it."""
-        outputs.remove_tree(folder)
+        remove_tree(folder)
         wait_for(lambda: self.free_bytes > DISK_BYTES // 2, "room on the disk")
 
 

@@ -17,7 +17,7 @@ from orchestrator import config
 from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
 from orchestrator.config import Config
-from orchestrator.jobfile import FIELDS, load
+from orchestrator.spec.jobfile import FIELDS, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

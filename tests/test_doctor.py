@@ -19,7 +19,7 @@ from servers import serving
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, find
-from orchestrator.executors import docker_checks
+from orchestrator.executors.docker import checks as docker_checks
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home
 from orchestrator.machine import Capacity

@@ -20,7 +20,7 @@ from orchestrator.environments.settings import UvSettings, uv_settings
 from orchestrator.environments.uv import IndexAway, explain, failure
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
-from orchestrator.spec import RequirementFile
+from orchestrator.spec.run import RequirementFile
 
 SECRET = "s3cr3t"
 

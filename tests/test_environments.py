@@ -22,7 +22,7 @@ from wheels import SlowProject, make_wheel
 from orchestrator.environments import BuildCancelled, Environment, EnvironmentRequest, Environments
 from orchestrator.errors import BuildFailed, DiskFull
 from orchestrator.home import Home
-from orchestrator.spec import RequirementFile
+from orchestrator.spec.run import RequirementFile
 
 DEADLINE_S = 60
 

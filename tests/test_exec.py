@@ -25,11 +25,11 @@ from websockets.sync.client import unix_connect
 from orchestrator.cli.main import spell as group
 from orchestrator.engine import Engine
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
-from orchestrator.executors.docker_session import DockerSession
+from orchestrator.executors.docker.session import DockerSession
 from orchestrator.home import Home
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
-from orchestrator.server.sessions import WINDOW_BYTES
+from orchestrator.server.exec import WINDOW_BYTES
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello there"}
 

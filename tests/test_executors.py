@@ -23,7 +23,7 @@ from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.records.machines import MachineType
-from orchestrator.spec import Mount, RunSpec
+from orchestrator.spec.run import Mount, RunSpec
 
 GRACE_S = 0.3
 LIMIT_S = DEADLINE_S

@@ -14,10 +14,10 @@ from engines import TEST_IMAGE, containers_of, engine_api
 from servers import serving
 
 from orchestrator.engine import EngineError
-from orchestrator.environments.collected import Removed
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.machine import Capacity
-from orchestrator.spec import RunSpec
+from orchestrator.records.gc import CollectedRecord
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import Store
 
 DAY_S = 86400
@@ -91,7 +91,7 @@ def test_wrong_use(spell: Spell) -> None:
 class Mourning(FakeExecutor):
     """One whose engine has gone."""
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
         raise EngineError("the Docker engine does not answer")
 
 

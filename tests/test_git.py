@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from git_repos import Repo, isolate_git
 
-from orchestrator import snapshot
+from orchestrator.capture import snapshot
+from orchestrator.capture.git import CONVERSIONS_COMMAND, Git, Objects, Result, converts, locate
 from orchestrator.errors import InvalidRepository
-from orchestrator.git import CONVERSIONS_COMMAND, Git, Objects, Result, converts, locate
 
 
 @pytest.fixture(autouse=True)

@@ -31,16 +31,17 @@ from engines import TEST_IMAGE, engine_api, go_without, need_engine
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Environments, image_build, image_probe, image_steps
-from orchestrator.environments.collected import Removed
+from orchestrator.environments import Environments
 from orchestrator.environments.containers import remove_abandoned, this_server
-from orchestrator.environments.image_stream import Watch
-from orchestrator.environments.images import Image, ImageRequest, Images
-from orchestrator.environments.leftovers import key_of_leftover
 from orchestrator.environments.lock import lock_path
+from orchestrator.environments.orphans import key_of_leftover
 from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
+from orchestrator.images import build, probe, steps
+from orchestrator.images.images import Image, ImageRequest, Images
+from orchestrator.images.stream import Watch
+from orchestrator.records.gc import CollectedRecord
 
 REPOSITORY = "spell-test-images"
 LOGIN = ("person", "sesame")
@@ -122,7 +123,7 @@ def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp
 def path_with_buildkit(engine: Engine) -> str:
     """A PATH on which `docker` can BuildKit."""
     paths = (os.environ["PATH"], "/usr/bin:/bin")
-    found = [path for path in paths if image_build.buildkit(engine, {**os.environ, "PATH": path})]
+    found = [path for path in paths if build.buildkit(engine, {**os.environ, "PATH": path})]
     return found[0] if found else go_without("no docker command here has BuildKit")
 
 
@@ -213,7 +214,7 @@ def test_an_image_is_looked_into_once(bench: Bench, monkeypatch: pytest.MonkeyPa
     first = bench.ensure()
     file = bench.engine.home.environments / ".images" / f"{first.id.removeprefix('sha256:')}.json"
     os.utime(file, (0, 0))
-    monkeypatch.setattr(image_probe, "probe", lambda *_: pytest.fail("looked into again"))
+    monkeypatch.setattr(probe, "probe", lambda *_: pytest.fail("looked into again"))
     assert bench.ensure() == first
     assert time.time() - file.stat().st_mtime < 60  # it counts as used
 
@@ -296,7 +297,7 @@ def test_an_image_is_built_once_whatever_the_order(bench: Bench, tiny: Callable[
 
 def test_a_probe_is_not_taken_for_that_of_a_dead_server(bench: Bench) -> None:
     watch = Watch(BuildLog(bench.log), never, DEADLINE_S, "It")
-    with image_probe._container(bench.engine, TEST_IMAGE, watch) as container:
+    with probe._container(bench.engine, TEST_IMAGE, watch) as container:
         remove_abandoned(bench.engine)
         assert engine_api().inspect_container(container)
 
@@ -310,7 +311,7 @@ def test_what_a_killed_build_leaves_is_removed(bench: Bench, tiny: Callable[...,
     for tag in tags:
         engine_api().tag(base, "spell", tag)
     try:
-        image_build.remove_abandoned_names(bench.engine)
+        build.remove_abandoned_names(bench.engine)
         left = engine_api().inspect_image(base)["RepoTags"]
         assert [f"spell:{tag}" in left for tag in tags] == [False, True, True]
     finally:
@@ -548,7 +549,7 @@ def test_an_image_used_while_they_are_collected_stays(
     image = bench.ensure(tiny(), "x")
     measured = bench.images._removed
 
-    def removed(found: dict[str, Any]) -> Removed:
+    def removed(found: dict[str, Any]) -> CollectedRecord:
         bench.ensure(tiny(), "x")
         return measured(found)
 
@@ -612,7 +613,7 @@ def test_a_cancelled_bake_leaves_no_image(bench: Bench, environment: Path, tag: 
 
 def test_what_a_server_that_was_killed_has_baked_goes(bench: Bench, environment: Path, tag: str) -> None:
     base = bench.ensure()
-    text = image_steps.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
+    text = steps.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
     said = list(engine_api().build(fileobj=io.BytesIO(text.encode()), forcerm=True, decode=True))
     assert "error" in said[-1]
     bench.images.bake(base, environment, tag, bench.log, never)
@@ -627,7 +628,7 @@ def test_what_a_server_that_was_killed_has_baked_goes(bench: Bench, environment:
 
 def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
     with closing(BuildLog(tmp_path / "log")) as log:
-        said = image_build.Transcript(Watch(log, never, 60, "x"))
+        said = build.Transcript(Watch(log, never, 60, "x"))
         began = time.monotonic()
         for _ in range(1000):
             said.take("x" * 65536)

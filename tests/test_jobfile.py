@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.jobfile import FIELDS, JobFile, load
+from orchestrator.spec.jobfile import FIELDS, JobFile, load
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.executors.supervisor.container import as_json
+from orchestrator.supervisor.container import as_json
 
 _LOADED = """
 import sys; sys.path.insert(0, sys.argv[1])
-from orchestrator.executors.supervisor import container
+from orchestrator.supervisor import container
 print(*sys.modules)
 """
 _SLOW = {"collections", "contextlib", "enum", "functools", "json", "pathlib", "re", "signal", "subprocess", "typing"}
@@ -24,7 +24,7 @@ def test_a_container_waits_for_little() -> None:
     package = str(Path(orchestrator.__file__).parent.parent)
     words = [sys.executable, "-I", "-S", "-B", "-c", _LOADED, package]
     loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
-    assert "orchestrator.executors.supervisor.keeper" in loaded
+    assert "orchestrator.supervisor.reaper" in loaded
     assert not loaded & _SLOW
 
 

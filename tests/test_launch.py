@@ -16,11 +16,10 @@ import psutil
 import pytest
 from conftest import BIN, DEADLINE_S, Spell, wait_for
 
+from orchestrator.client.transport import Transport
 from orchestrator.errors import HomeUnusable, ServerUnavailable, VersionMismatch
-from orchestrator.home import Home, default_home
-from orchestrator.launch import answers
+from orchestrator.home import Home, answers, default_home
 from orchestrator.records import API_VERSION
-from orchestrator.transport import Transport
 
 
 def servers_of(root: Path) -> list[int]:

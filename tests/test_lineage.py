@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from conftest import Spell
 
-from orchestrator.remote.compare import Comparisons
-from orchestrator.spec import Mount
+from orchestrator.client.compare import Comparisons
+from orchestrator.spec.run import Mount
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ import psutil
 import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
+from orchestrator.client.following import Followed
 from orchestrator.home import Home
-from orchestrator.logs import tail
-from orchestrator.remote.following import Followed
+from orchestrator.telemetry.logs import tail
 
 CONFIG = "grace_s = 1\n[machine_types.cpu]\ncpus = 0.05\n"
 SIGTERM_SAYS = "trap 'printf \"last words, no newline\"; exit 3' TERM"

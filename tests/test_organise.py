@@ -14,14 +14,14 @@ from sqlalchemy.dialects import sqlite
 from terminal import Terminal
 
 from orchestrator.cli.listing import since
+from orchestrator.client.links import Links
+from orchestrator.client.projects import Projects
+from orchestrator.client.runs import Runs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.listing import Filter, parse_sort
-from orchestrator.naming import check_alias
 from orchestrator.records.runs import MetricRecord
-from orchestrator.remote.links import Links
-from orchestrator.remote.projects import Projects
-from orchestrator.remote.runs import Runs
-from orchestrator.spec import Mount, RunSpec, parse_mount
+from orchestrator.spec.filters import Filter, parse_sort
+from orchestrator.spec.names import check_alias
+from orchestrator.spec.run import Mount, RunSpec, parse_mount
 from orchestrator.store import NewRun, Store, listing
 from orchestrator.store.database import Database
 

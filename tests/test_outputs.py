@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, Done, Spell, git, wait_for
 
-from orchestrator import outputs
+from orchestrator.content.files import remove_tree
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
+from orchestrator.data import outputs
+from orchestrator.data.outputs import Workspace
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
-from orchestrator.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
-from orchestrator.outputs import Workspace
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.spec import Mount
+from orchestrator.spec.run import Mount
 
 CONFIG = "grace_s = 0.4\n[machine_types.cpu]\ncpus = 0.05\n"
 NO_NAMESPACES = {"SPELL_NAMESPACES": "never"}
@@ -250,15 +251,15 @@ def test_names_of_all_kinds(spell: Spell, repo: Path, tmp_path: Path) -> None:
         with open(os.path.join(root, name), "rb") as file:
             assert file.read() == b"content of " + name
     listed = {item.path: item for item in hashed(spell, number)}
-    assert set(listed) == {outputs.printable(os.fsdecode(name)) for name in [*NAMES, b"dir\xff/file"]}
+    assert set(listed) == {printable(os.fsdecode(name)) for name in [*NAMES, b"dir\xff/file"]}
     for name in NAMES:
         digest = hashlib.sha256(b"content of " + name).hexdigest()
-        assert listed[outputs.printable(os.fsdecode(name))].sha256 == digest, name
+        assert listed[printable(os.fsdecode(name))].sha256 == digest, name
     assert len(spell.client.ls(f"runs/{number}")) == len(NAMES) + 1
     assert spell("ls", f"runs/{number}").code == 0
     for name in NAMES:
         if b"\n" not in name:
-            shown = outputs.printable(os.fsdecode(name))
+            shown = printable(os.fsdecode(name))
             assert b"".join(spell.client.download(f"runs/{number}/{shown}")[2]) == b"content of " + name
             assert shown.isprintable()
     (tmp_path / "copy").mkdir()
@@ -451,8 +452,8 @@ def test_save_that_was_done_can_be_done_again(tmp_path: Path) -> None:
 SAVE = """
 import sys
 from pathlib import Path
-from orchestrator import outputs
-from orchestrator.manifest import Entry, FILE, Manifest
+from orchestrator.data import outputs
+from orchestrator.content.manifest import Entry, FILE, Manifest
 root = Path(sys.argv[1])
 same = Entry("same", FILE, sys.argv[2], 4)
 workspace = outputs.Workspace(root / "work" / "code", Manifest((same,)), 5, frozenset(), ())
@@ -586,7 +587,7 @@ def test_f41_of_what_is_not_there_is_refused(spell: Spell, resource: str) -> Non
 
 def test_f41_of_deleted_outputs_is_refused(spell: Spell) -> None:
     number = spell.run("echo data > data.txt").number
-    outputs.remove_tree(spell.home.run_dir(number))
+    remove_tree(spell.home.run_dir(number))
     with pytest.raises(NotFound, match="not a valid resource"):
         spell.cast("true", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
 
@@ -597,7 +598,7 @@ def test_f41_outputs_deleted_after_casting_fail_the_mount(make_spell: Callable[.
     first = spell.cast("sleep 1000")
     spell.reaches(first, "running")
     second = spell.cast("cat data.txt; echo ran", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
-    outputs.remove_tree(spell.home.run_dir(number))
+    remove_tree(spell.home.run_dir(number))
     spell.client.kill(str(first))
     run = spell.ended(second)
     assert (run.state, run.reason) == ("mount_failed", "mount_failed")

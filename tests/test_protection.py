@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import Spell, wait_for
 
-from orchestrator.outputs import remove_tree
+from orchestrator.content.files import remove_tree
 from orchestrator.records.runs import RunRecord
 
 NESTED = "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\nopen('deep.txt', 'w').write('here')"

@@ -36,15 +36,15 @@ from servers import python, serving
 from wheels import SlowProject
 
 from orchestrator import machine
+from orchestrator.client.secrets import Secrets
+from orchestrator.content.manifest import FILE, Entry, Manifest
+from orchestrator.content.manifest import make as make_manifest
 from orchestrator.errors import Conflict, StaleFence
 from orchestrator.executors.base import Handle, Launch
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
-from orchestrator.manifest import FILE, Entry, Manifest
-from orchestrator.manifest import make as make_manifest
 from orchestrator.records.runs import RunRecord
-from orchestrator.remote.secrets import Secrets
-from orchestrator.spec import Code, Mount, RunSpec, to_wire
+from orchestrator.spec.run import Code, Mount, RunSpec, to_wire
 from orchestrator.states import ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
@@ -425,13 +425,13 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
     assert_free(spell)
 
 
-def test_f03_nursery_is_killed(spell: Spell, gate: Gate) -> None:
+def test_f03_forkserver_is_killed(spell: Spell, gate: Gate) -> None:
     """The process that supervisors come from: those that it has forked go on, and the next run gets a new one."""
     number = spell.cast(gate.command)
     spell.reaches(number, "running")
-    nurseries = [one for one in psutil.Process(spell.server_pid).children() if one.cmdline()[-1:] == ["nursery"]]
-    assert len(nurseries) == 1
-    nurseries[0].kill()
+    forkservers = [one for one in psutil.Process(spell.server_pid).children() if one.cmdline()[-1:] == ["forkserver"]]
+    assert len(forkservers) == 1
+    forkservers[0].kill()
     assert spell.run("true").state == "complete"
     assert spell.client.run(str(number)).state == "running"
     gate.open()

@@ -11,13 +11,13 @@ from pathlib import Path
 from conftest import wait_for
 from servers import serving
 
-from orchestrator import lifecycle, workshop
 from orchestrator.errors import ExecutorFailed
 from orchestrator.executors.base import Handle, Launch, Verdict
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home
+from orchestrator.lifecycle import context, life
 from orchestrator.machine import Capacity
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -71,7 +71,7 @@ def test_f09_a_machine_that_is_not_given_back_is_not_given_out(tmp_path: Path) -
 
 
 def test_nothing_is_saved_while_something_may_still_write_it(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lifecycle, "_LOST_LIMIT_S", 0.1)
+    monkeypatch.setattr(life, "_LOST_LIMIT_S", 0.1)
     executor = Sticky()
     home = Home(tmp_path / "home")
     with serving(home.root, {"fake": executor}, MACHINE, CONFIG) as client, contextlib.ExitStack() as end:
@@ -85,7 +85,7 @@ def test_nothing_is_saved_while_something_may_still_write_it(tmp_path: Path, mon
 
 
 def test_f01_a_run_that_nobody_can_tell_of_is_asked_for_again(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(workshop, "_RETRY_S", 0.05)
+    monkeypatch.setattr(context, "_RETRY_S", 0.05)
     home = Home(tmp_path / "home")
     home.create()
     store = Store(Database(home.database))
@@ -108,7 +108,7 @@ def test_f01_a_machine_that_cannot_tell_for_a_moment_costs_no_run(tmp_path: Path
                 raise OSError(failures.pop(), "Too many open files")
             return super().wait(handle, timeout_s)
 
-    monkeypatch.setattr(workshop, "_RETRY_S", 0.05)
+    monkeypatch.setattr(context, "_RETRY_S", 0.05)
     with serving(tmp_path / "home", {"fake": Blind()}, MACHINE, CONFIG) as client:
         run = client.wait(str(client.cast(RunSpec("exit 7")).number), 30)
     assert (run.state, run.exit_code, failures) == ("failed", 7, []), run

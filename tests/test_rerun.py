@@ -12,10 +12,10 @@ import pytest
 from conftest import Spell, git
 from wheels import make_index, make_wheel
 
+from orchestrator.content.files import remove_tree
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
-from orchestrator.outputs import remove_tree
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import Mount, RequirementFile
+from orchestrator.spec.run import Mount, RequirementFile
 
 CONFIG = """
 [machine_types.cpu]

@@ -16,14 +16,16 @@ import pytest
 from conftest import Spell, git, wait_for
 from test_recovery import Gate, Tally, assert_legal
 
-from orchestrator import outputs, retrying, workdir
+from orchestrator.content.files import remove_tree
+from orchestrator.data import outputs
+from orchestrator.data.blobs import BlobStore
 from orchestrator.errors import InvalidConfig
 from orchestrator.home import Home
-from orchestrator.spec import RunSpec
+from orchestrator.lifecycle import retry, workdir
+from orchestrator.spec.run import RunSpec
+from orchestrator.spec.validate import read_spec
 from orchestrator.store import NewRun, Store
-from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
-from orchestrator.wire import read_spec
 
 CONFIG = """
 grace_s = 1
@@ -188,7 +190,7 @@ def test_f48_a_stop_while_the_next_attempt_is_built_keeps_the_checkpoints(
     claimed = store.claim(number, [])
     assert claimed is not None
     os.rename(home.work_dir(number) / "code/checkpoints", home.checkpoints(number))  # as `WorkDir.make` begins
-    outputs.remove_tree(home.work_dir(number))
+    remove_tree(home.work_dir(number))
     spell_store_wish(home, number)
     run = spell.ended(number)
     assert (run.state, run.reason, tally.counts["x"]) == ("stopped", "stop_requested", 1)
@@ -290,11 +292,11 @@ def test_f48_a_crash_at_any_step_of_making_the_work_dir_loses_no_checkpoint(
     client_spec = spell.client.run(str(number)).spec
     spell.end()
     shop, run, spec = _workshop(spell.home, client_spec)
-    real = {(os, "rename"): os.rename, (outputs, "remove_tree"): outputs.remove_tree, (Path, "touch"): Path.touch}
+    real = {(os, "rename"): os.rename, (outputs, "remove_tree"): remove_tree, (Path, "touch"): Path.touch}
     for crash_at in range(1, 20):
         place = workdir.WorkDir(shop, run, spec)
-        outputs.remove_tree(place.root)
-        outputs.remove_tree(shop.home.checkpoints(run.number))
+        remove_tree(place.root)
+        remove_tree(shop.home.checkpoints(run.number))
         place.make()
         (place.root / "code/checkpoints/step").write_text("mine\n")
         left = [crash_at]
@@ -353,19 +355,19 @@ def test_too_many_retries_are_refused(retries: int) -> None:
 
 
 def test_the_pauses_grow_up_to_a_minute() -> None:
-    assert [retrying.pause_s(failed) for failed in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert retrying.pause_s(100) == 60
+    assert [retry.pause_s(failed) for failed in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert retry.pause_s(100) == 60
 
 
 def test_a_log_says_only_of_its_last_attempt_what_cannot_help(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert retrying.hopeless(log) == ""
+    assert retry.hopeless(log) == ""
     log.write_bytes(b"MemoryError\n")
-    assert retrying.hopeless(log) == "it ran out of memory"
-    retrying.begin(log, 2)
-    assert retrying.hopeless(log) == ""
+    assert retry.hopeless(log) == "it ran out of memory"
+    retry.begin(log, 2)
+    assert retry.hopeless(log) == ""
     log.open("ab").write(b"no newline at the end")
-    retrying.begin(log, 3)
+    retry.begin(log, 3)
     assert log.read_bytes() == b"MemoryError\n--- attempt 2 ---\nno newline at the end\n--- attempt 3 ---\n"
 
 

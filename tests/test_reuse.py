@@ -15,11 +15,11 @@ from conftest import BIN, Spell, git, wait_for
 from engines import engine_api
 from wheels import make_wheel
 
+from orchestrator.content.manifest import FILE, Entry
+from orchestrator.content.manifest import make as make_manifest
 from orchestrator.errors import SnapshotMissing
-from orchestrator.manifest import FILE, Entry
-from orchestrator.manifest import make as make_manifest
 from orchestrator.records.casting import CastRecord
-from orchestrator.spec import Code, Mount, RunSpec
+from orchestrator.spec.run import Code, Mount, RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 

@@ -15,13 +15,13 @@ from conftest import Spell, wait_for
 from servers import serving
 
 from orchestrator import machine
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.errors import ImpossibleRequest
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.machine import Capacity
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State
 
 GIB = 1 << 30

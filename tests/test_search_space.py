@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bayesian import Tried, suggest
+from orchestrator.controllers.bayesian import Tried, suggest
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
-from orchestrator.search_space import Choice, Range, SearchSpec, Space, parse_space
-from orchestrator.spec import RunSpec, to_wire
-from orchestrator.wire import read_search
+from orchestrator.spec.run import RunSpec, to_wire
+from orchestrator.spec.search import Choice, Range, SearchSpec, Space, parse_space
+from orchestrator.spec.validate import read_search
 
 DRAWS = 4000
 

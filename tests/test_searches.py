@@ -19,18 +19,18 @@ import pytest
 from conftest import Spell, wait_for
 
 from orchestrator import machine
-from orchestrator import searches as server_searches
-from orchestrator import workflows as server_workflows
-from orchestrator.bayesian import Tried, suggest
+from orchestrator.client.searches import Searches
+from orchestrator.controllers import searches as server_searches
+from orchestrator.controllers import workflows as server_workflows
+from orchestrator.controllers.bayesian import Tried, suggest
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.searches import SearchRecord, TrialRecord
-from orchestrator.remote.searches import Searches
-from orchestrator.search_space import Choice, Range, SearchSpec
-from orchestrator.spec import Code, RunSpec, parse_mount
+from orchestrator.spec.run import Code, RunSpec, parse_mount
+from orchestrator.spec.search import Choice, Range, SearchSpec
+from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import FINAL, Wish
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
-from orchestrator.workflow_spec import Step, WorkflowSpec
 
 CONFIG = f"""
 grace_s = 1

@@ -21,9 +21,9 @@ from engines import containers_of, engine_api
 from launches import make_launch
 from terminal import Terminal
 
-from orchestrator.cli.secret import MASKED_BYTES
-from orchestrator.executors.supervisor import masking, telling
-from orchestrator.vault import MAX_BYTES
+from orchestrator.cli.secrets import MASKED_BYTES
+from orchestrator.data.secrets import MAX_BYTES
+from orchestrator.supervisor import masking, secrets_pipe
 
 KINDS = ("process", "docker")
 
@@ -334,15 +334,15 @@ def test_f50_what_was_not_told_to_its_end_is_not_taken(said: bytes) -> None:
     read_fd, write_fd = os.pipe()
     os.write(write_fd, said)
     os.close(write_fd)
-    assert telling.read_secrets(read_fd) is None
+    assert secrets_pipe.read_secrets(read_fd) is None
 
 
 def test_f50_who_was_gone_before_the_pipe_was_opened_is_not_waited_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "_SILENCE_MS", 50)
+    monkeypatch.setattr(secrets_pipe, "_SILENCE_MS", 50)
     os.mkfifo(tmp_path / "secrets")
-    assert telling.read_secrets(os.open(tmp_path / "secrets", os.O_RDONLY | os.O_NONBLOCK)) is None
+    assert secrets_pipe.read_secrets(os.open(tmp_path / "secrets", os.O_RDONLY | os.O_NONBLOCK)) is None
 
 
 def test_f50_the_words_of_a_launch_hide_them(tmp_path: Path) -> None:

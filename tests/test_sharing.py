@@ -16,9 +16,9 @@ import pytest
 from conftest import Spell, wait_for
 from servers import python
 
+from orchestrator.data.dedup import Sharing
 from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.sharing import Sharing
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 
@@ -213,7 +213,7 @@ SHARE = """
 import os, signal, sys
 from pathlib import Path
 from orchestrator.home import Home
-from orchestrator.sharing import Sharing
+from orchestrator.data.dedup import Sharing
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 home, left = Home(Path(sys.argv[1])), int(sys.argv[3])

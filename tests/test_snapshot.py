@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from git_repos import Repo, apply_to_clean_checkout, fingerprint, isolate_git, patch_of, tree_of, tree_on_disk
 
-from orchestrator import snapshot
+from orchestrator.capture import snapshot
 from orchestrator.errors import Conflict, HomeUnusable, InvalidCommit, InvalidRepository, NotFound
 
 
@@ -357,7 +357,7 @@ def test_f30_a_person_at_a_terminal_sees_progress_and_no_secret(repo: Repo, cach
     url = "https://ada:geheim@git.example.org/ada/project"
     with config.open("a") as file:
         file.write(f'[url "file://{repo.path}"]\n\tinsteadOf = {url}\n')
-    code = "import sys; from pathlib import Path; from orchestrator import snapshot as s\n"
+    code = "import sys; from pathlib import Path; from orchestrator.capture import snapshot as s\n"
     code += "for ref in ('main', 'nowhere'): s.of_url(sys.argv[1], ref, Path(sys.argv[2]))"
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code, url, str(cache)], stdin=theirs, stderr=theirs)
@@ -391,6 +391,6 @@ def test_a_snapshot_of_a_thousand_files_is_quick(repo: Repo) -> None:
 
 
 def test_taking_a_snapshot_loads_no_heavy_modules() -> None:
-    code = "import json, sys, orchestrator.snapshot; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, orchestrator.capture.snapshot; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.check_output([sys.executable, "-S", "-c", code], cwd=Path(__file__).parents[1]))
     assert not {"pydantic", "rich", "tempfile", "shutil", "asyncio", "click"} & set(loaded)

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound
-from orchestrator.spec import Code, Mount, RequirementFile, RunSpec, check_digest, parse_mount, relative_parts, to_wire
-from orchestrator.wire import read_spec
+from orchestrator.spec.run import (
+    Code,
+    Mount,
+    RequirementFile,
+    RunSpec,
+    check_digest,
+    parse_mount,
+    relative_parts,
+    to_wire,
+)
+from orchestrator.spec.validate import read_spec
 
 TREE = "0" * 64
 FULL = RunSpec(

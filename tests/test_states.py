@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 
 from orchestrator import errors
-from orchestrator.ending import decide
 from orchestrator.executors.base import Verdict
 from orchestrator.executors.verdict import as_words, read_verdict
+from orchestrator.lifecycle.outcome import decide
 from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, Wish, may_move
 
 PLACEHOLDERS = {"code", "signal", "detail"}

@@ -12,13 +12,13 @@ import pytest
 from conftest import Spell, wait_for
 from servers import serving
 
-from orchestrator.cli.show import width
+from orchestrator.cli.output.show import width
 from orchestrator.errors import Conflict, ExecutorFailed, NotFound
 from orchestrator.executors.base import Handle, Usage
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.machine import Capacity
-from orchestrator.spec import RunSpec
-from orchestrator.telemetry import Complaints
+from orchestrator.spec.run import RunSpec
+from orchestrator.telemetry.complaints import Complaints
 
 BUSY = "while :; do :; done"
 TYPES = "[machine_types.small]\ncpus = 0.25\nmemory_gb = 0.25\n"
@@ -143,5 +143,5 @@ def test_samples_and_stats_that_fail_do_not_fill_the_log(tmp_path: Path, caplog:
         client.kill(str(number))
         client.wait(str(number))
     about = [record for record in caplog.records if "its machine is away" in record.getMessage()]
-    assert sorted(record.name for record in about) == ["orchestrator.stats", "orchestrator.telemetry"]
+    assert sorted(record.name for record in about) == ["orchestrator.service.stats", "orchestrator.telemetry.metrics"]
     assert not any(record.exc_info for record in about)

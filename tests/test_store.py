@@ -26,14 +26,14 @@ from sqlalchemy import create_engine
 
 import orchestrator.store
 from orchestrator import machine
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence, StoreBusy
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
-from orchestrator.listing import Filter
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.runs import MetricRecord
-from orchestrator.spec import Mount, RunSpec
+from orchestrator.spec.filters import Filter
+from orchestrator.spec.run import Mount, RunSpec
 from orchestrator.states import FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store, database
 from orchestrator.store import tables as store_tables
@@ -258,7 +258,7 @@ def test_all_that_is_recorded_is_read_again(store: Store) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -400,7 +400,7 @@ CRASH = """
 import sys
 from pathlib import Path
 from sqlalchemy import insert
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 

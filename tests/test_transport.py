@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import BIN, Spell
 
+from orchestrator.client.transport import Transport, chunks, lines
 from orchestrator.errors import Conflict, InvalidConfig, ServerUnavailable
 from orchestrator.home import Home
-from orchestrator.transport import Transport, chunks, lines
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
 

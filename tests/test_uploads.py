@@ -22,16 +22,20 @@ import pytest
 from conftest import BIN, Spell, wait_for
 from terminal import Terminal
 
-from orchestrator import datatree, manifest, outputs, uploading
-from orchestrator import uploads as server_uploads
+from orchestrator.capture import datatree
+from orchestrator.client import upload as uploading
+from orchestrator.client.uploads import Uploads
+from orchestrator.content import files, manifest
+from orchestrator.content.files import remove_tree
+from orchestrator.content.manifest import Entry, Manifest, make
+from orchestrator.content.packs import MOST_BYTES, pack, unpack
+from orchestrator.data import outputs
+from orchestrator.data import uploads as server_uploads
+from orchestrator.data.incoming import Incoming
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
 from orchestrator.home import Home
-from orchestrator.incoming import Incoming
-from orchestrator.manifest import Entry, Manifest, make
-from orchestrator.packs import MOST_BYTES, pack, unpack
 from orchestrator.records.uploads import UploadNeeds, UploadRecord
-from orchestrator.remote.uploads import Uploads
-from orchestrator.spec import Mount
+from orchestrator.spec.run import Mount
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 from orchestrator.store.uploads import UploadStore
@@ -540,7 +544,7 @@ def test_while_one_file_is_hashed_others_come(tmp_path: Path, monkeypatch: pytes
     kept.add_pack("x", session, packed(b"old"))
     kept.publish("x", session, first.tree, replace=False)
 
-    is_hashing, is_allowed, sha256 = threading.Event(), threading.Event(), outputs.sha256
+    is_hashing, is_allowed, sha256 = threading.Event(), threading.Event(), files.sha256
 
     def slow(path: Path) -> str | None:
         is_hashing.set()
@@ -624,7 +628,7 @@ def test_what_is_not_recorded_does_not_stay(tmp_path: Path) -> None:
 
 def test_a_record_without_files_can_be_removed(spell: Spell, data: Path) -> None:
     assert spell("upload", str(data)).code == 0
-    outputs.remove_tree(spell.home.uploads / "cifar")
+    remove_tree(spell.home.uploads / "cifar")
     assert spell("rm", "-f", "uploads/cifar").code == 0
     with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
         assert store.execute("SELECT count(*) FROM uploads WHERE name = 'cifar'").fetchone() == (0,)

@@ -13,8 +13,8 @@ import pytest
 from conftest import BIN, Spell
 from terminal import Terminal
 
-from orchestrator.cli.metric_series import Series
-from orchestrator.remote.watching import Watching
+from orchestrator.cli.output.metric_series import Series
+from orchestrator.client.watching import Watching
 
 SEND = "from orchestrator.runtime import send_metric as send"
 

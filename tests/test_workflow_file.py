@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import workflow_file
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.jobfile import FIELDS, JobFile
-from orchestrator.spec import RunSpec, parse_mount
-from orchestrator.workflow_file import FileStep, WorkflowFile, joined, load
-from orchestrator.workflow_spec import MAX_STEPS, Step, WorkflowSpec, filled
+from orchestrator.spec import workflowfile
+from orchestrator.spec.jobfile import FIELDS, JobFile
+from orchestrator.spec.run import RunSpec, parse_mount
+from orchestrator.spec.workflow import MAX_STEPS, Step, WorkflowSpec, filled
+from orchestrator.spec.workflowfile import FileStep, WorkflowFile, joined, load
 
 ROOT = Path(__file__).parents[1]
 TRAIN = """\
@@ -106,7 +106,7 @@ def test_the_file_in_the_docs_can_be_read(tmp_path: Path) -> None:
     text = page.partition("```yaml\n")[2].partition("```")[0]
     found = read(tmp_path, text, download="command: 'true'", count="command: wc data.txt > count.txt")
     assert [step.name for step in found.steps] == ["download", "count", "sort", "report"]
-    docstring = (workflow_file.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
+    docstring = (workflowfile.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
     assert read(tmp_path, docstring, download="command: 'true'", finetune="command: 'true'").name == "jokes"
 
 

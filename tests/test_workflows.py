@@ -18,15 +18,15 @@ from conftest import BIN, Done, Spell, git, wait_for
 from terminal import Terminal
 
 from orchestrator import machine
-from orchestrator import workflows as server_workflows
+from orchestrator.client.workflows import Workflows
+from orchestrator.controllers import workflows as server_workflows
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
-from orchestrator.remote.workflows import Workflows
-from orchestrator.spec import Code, RunSpec, parse_mount
+from orchestrator.spec.run import Code, RunSpec, parse_mount
+from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import Wish, WorkflowState
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
-from orchestrator.workflow_spec import Step, WorkflowSpec
 
 CONFIG = f"""
 grace_s = 1

@@ -11,7 +11,7 @@ import pytest
 from git_changes import CHANGES, START
 from git_repos import Repo, apply_to_clean_checkout, fingerprint, isolate_git, patch_of, tree_of, tree_on_disk
 
-from orchestrator import snapshot
+from orchestrator.capture import snapshot
 from orchestrator.errors import Conflict, InvalidRepository
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.compare import Comparisons
 from orchestrator.records.compare import (
     ChangeRecord,
     CodeChangeRecord,
@@ -21,7 +23,6 @@ from orchestrator.records.compare import (
     OutputChangeRecord,
     VerifyRecord,
 )
-from orchestrator.remote.compare import Comparisons
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _MOST = 100  # lines of one section
@@ -209,7 +210,7 @@ def _progress(reference: str, silent: bool) -> Iterator[Callable[[int, int], obj
 
     def told(done: int, total: int) -> None:
         if not bars and total >= _PROGRESS_FROM_BYTES:
-            module = importlib.import_module("orchestrator.cli.progress")
+            module = importlib.import_module("orchestrator.cli.output.progress")
             bars.append(module.Bar(f"Verifying run {show.safe(reference)}", total).__enter__())
         if bars:
             bars[0].done(done)

@@ -15,11 +15,11 @@ import click
 from uv import find_uv_bin
 
 import orchestrator
-from orchestrator.cli import show
-from orchestrator.client import connect
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.launch import NOT_STARTED
 from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.home import Home, default_home
-from orchestrator.launch import NOT_STARTED
 from orchestrator.records.machines import CheckRecord
 
 _SIGNS = {"ok": "✓", "warn": "!", "fail": "✗"}

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.compare import Comparisons
 from orchestrator.errors import DiskFull, SpellError, UsageError
-from orchestrator.remote.compare import Comparisons
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -192,5 +193,5 @@ def _counted(chunks: Iterator[bytes], title: str, total: int, *, silent: bool) -
     if silent or total < _PROGRESS_FROM_BYTES or not sys.stderr.isatty():
         yield chunks
         return
-    with importlib.import_module("orchestrator.cli.progress").Bar(title, total) as bar:
+    with importlib.import_module("orchestrator.cli.output.progress").Bar(title, total) as bar:
         yield bar.wrap(chunks)

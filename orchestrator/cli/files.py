@@ -15,12 +15,13 @@ from typing import IO, Any
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.cli.bars import Silent, bar
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.cli.output.bars import Silent, bar
+from orchestrator.client.client import connect
+from orchestrator.client.links import Links
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
 from orchestrator.records.files import FileRecord
-from orchestrator.remote.links import Links
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20

@@ -6,9 +6,9 @@ import re
 
 import click
 
-from orchestrator.cli import show
-from orchestrator.client import connect
-from orchestrator.records.garbage import CollectionRecord
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.records.gc import CollectionRecord
 
 _DAY_S = 86400.0
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)I?B?", re.IGNORECASE | re.ASCII)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.compare import Comparisons
 from orchestrator.records.compare import EdgeRecord, LineageRecord, NodeRecord
-from orchestrator.remote.compare import Comparisons
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _CELLS = 60

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.links import Links
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
-from orchestrator.naming import check_alias
 from orchestrator.records.links import LinkRecord
-from orchestrator.remote.links import Links
+from orchestrator.spec.names import check_alias
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.client import Client, connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import Client, connect
+from orchestrator.client.runs import Runs
+from orchestrator.client.watching import Watching
 from orchestrator.errors import UsageError
-from orchestrator.listing import Filter, parse_sort
 from orchestrator.records.summaries import RunSummary
-from orchestrator.remote.runs import Runs
-from orchestrator.remote.watching import Watching
+from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.states import ACTIVE, State
 
 F = TypeVar("F", bound=Callable[..., Any])

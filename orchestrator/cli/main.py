@@ -13,9 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 import orchestrator
-from orchestrator.cli import show, streams
-from orchestrator.cli.detaching import INTERRUPTED
-from orchestrator.cli.hints import close_to
+from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.output import show, streams
+from orchestrator.cli.output.detach import INTERRUPTED
 from orchestrator.errors import SpellError
 
 VERBS = {
@@ -25,19 +25,19 @@ VERBS = {
     "ps": ("orchestrator.cli.listing", "List runs, newest last."),
     "search": ("orchestrator.cli.listing", "Find runs by what their commands and descriptions say."),
     "info": ("orchestrator.cli.runs", "Show all about one run."),
-    "exec": ("orchestrator.cli.session", "Open a shell, or start a command, in a run's container."),
+    "exec": ("orchestrator.cli.exec", "Open a shell, or start a command, in a run's container."),
     "stats": ("orchestrator.cli.stats", "Show what runs use now."),
     "top": ("orchestrator.cli.top", "Watch all runs that are active."),
     "stop": ("orchestrator.cli.runs", "End runs and keep their outputs."),
     "kill": ("orchestrator.cli.runs", "End runs at once; their outputs are lost."),
     "wait": ("orchestrator.cli.runs", "Wait until runs have ended."),
-    "label": ("orchestrator.cli.marks", "Give runs a label, or take it from them."),
-    "archive": ("orchestrator.cli.marks", "Take runs out of lists and mounts; nothing is removed."),
-    "unarchive": ("orchestrator.cli.marks", "Bring archived runs back."),
-    "project": ("orchestrator.cli.project", "Keep runs that belong together, together."),
-    "workflow": ("orchestrator.cli.workflow", "Cast runs that need each other's outputs, from one file."),
-    "hyper": ("orchestrator.cli.hyper", "Search over parameters: many runs, and the best of them."),
-    "secret": ("orchestrator.cli.secret", "Keep passwords and keys for runs, encrypted."),
+    "label": ("orchestrator.cli.labels", "Give runs a label, or take it from them."),
+    "archive": ("orchestrator.cli.labels", "Take runs out of lists and mounts; nothing is removed."),
+    "unarchive": ("orchestrator.cli.labels", "Bring archived runs back."),
+    "project": ("orchestrator.cli.projects", "Keep runs that belong together, together."),
+    "workflow": ("orchestrator.cli.workflows", "Cast runs that need each other's outputs, from one file."),
+    "hyper": ("orchestrator.cli.searches", "Search over parameters: many runs, and the best of them."),
+    "secret": ("orchestrator.cli.secrets", "Keep passwords and keys for runs, encrypted."),
     "diff": ("orchestrator.cli.compare", "Show what differs between two runs."),
     "lineage": ("orchestrator.cli.lineage", "Show what a run mounted, and who mounted what it left."),
     "verify": ("orchestrator.cli.compare", "Compare outputs with what was recorded of them."),
@@ -45,13 +45,13 @@ VERBS = {
     "ls": ("orchestrator.cli.files", "List outputs and uploads."),
     "cat": ("orchestrator.cli.files", "Print a file of a run."),
     "cp": ("orchestrator.cli.files", "Copy outputs to this machine."),
-    "upload": ("orchestrator.cli.upload", "Put a folder or file under uploads/, for runs to mount."),
-    "rm": ("orchestrator.cli.upload", "Remove uploads."),
+    "upload": ("orchestrator.cli.uploads", "Put a folder or file under uploads/, for runs to mount."),
+    "rm": ("orchestrator.cli.uploads", "Remove uploads."),
     "link": ("orchestrator.cli.links", "Give a resource a name of its own, or list those that have one."),
     "unlink": ("orchestrator.cli.links", "Remove links; what they lead to stays."),
     "metrics": ("orchestrator.cli.metrics", "Show what runs sent with send_metric: in lines, as a chart, as CSV."),
     "machine-types": ("orchestrator.cli.server", "List what runs can ask for."),
-    "image": ("orchestrator.cli.image", "Bake an environment into an image, for registries."),
+    "image": ("orchestrator.cli.images", "Bake an environment into an image, for registries."),
     "server": ("orchestrator.cli.server", "Start, stop and look at the server."),
     "doctor": ("orchestrator.cli.doctor", "Say what works here, and what to do about what does not."),
     "gc": ("orchestrator.cli.gc", "Make room: remove what nobody uses any more."),

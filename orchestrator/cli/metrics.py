@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.cli.metric_series import Series
-from orchestrator.cli.redraw import Redraw
-from orchestrator.client import Client, connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.cli.output.metric_series import Series
+from orchestrator.cli.output.redraw import Redraw
+from orchestrator.client.client import Client, connect
+from orchestrator.client.watching import Watching
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.records.runs import MetricRecord
 from orchestrator.records.watching import MetricSummary
-from orchestrator.remote.watching import Watching
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 
 _MORE_RUNS = re.compile(r"\d+|latest(~\d+)?")
 _LOOK_S = 0.5
@@ -110,7 +111,7 @@ class _View:
         return bool(rows)
 
     def chart(self) -> bool:
-        draw = importlib.import_module("orchestrator.cli.metric_chart").chart
+        draw = importlib.import_module("orchestrator.cli.output.metric_chart").chart
         series: dict[str, Series] = {}
         screen = Redraw()
         for page in self._pages():

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import complete
-from orchestrator.cli.asking import Asked, changes
-from orchestrator.cli.casting import announce
-from orchestrator.cli.detaching import casting
-from orchestrator.cli.options import change_options
-from orchestrator.cli.project import see_project
-from orchestrator.client import connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.input.options import change_options
+from orchestrator.cli.input.spec import Asked, changes
+from orchestrator.cli.output.announce import announce
+from orchestrator.cli.output.detach import casting
+from orchestrator.cli.projects import see_project
+from orchestrator.client.client import connect
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

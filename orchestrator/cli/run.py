@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import ahead, complete
-from orchestrator.cli.asking import Asked, build_spec, warn_unfilled
-from orchestrator.cli.casting import announce
-from orchestrator.cli.command_files import command_files
-from orchestrator.cli.detaching import casting
-from orchestrator.cli.hints import Commanding
-from orchestrator.cli.options import spec_options
+from orchestrator.cli import ahead
+from orchestrator.cli.input import complete
+from orchestrator.cli.input.command_files import command_files
+from orchestrator.cli.input.hints import Commanding
+from orchestrator.cli.input.options import spec_options
+from orchestrator.cli.input.spec import Asked, build_spec, warn_unfilled
+from orchestrator.cli.output.announce import announce
+from orchestrator.cli.output.detach import casting
 
-_CASTS = "orchestrator.remote.casts"
+_CASTS = "orchestrator.client.casts"
 
 
 @click.command(
@@ -39,10 +40,10 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
     spec, code = build_spec(asked)
     warn_unfilled(spec)
     casts: Any = importlib.import_module(_CASTS)
-    transport: Any = importlib.import_module("orchestrator.transport")
+    transport: Any = importlib.import_module("orchestrator.client.transport")
     with transport.reached() as server:
         if spec.project:
-            project: Any = importlib.import_module("orchestrator.cli.project")
+            project: Any = importlib.import_module("orchestrator.cli.projects")
             project.see_project(server, spec.project, force=asked.force)
         with casting("spell ps"):
             cast = casts.Casts(server).cast(spec, code, reuse=reuse)

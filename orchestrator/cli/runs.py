@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.cli.console import Console, exit_code
-from orchestrator.cli.detaching import BROKEN_PIPE, INTERRUPTED, detached, going_on, waiting
-from orchestrator.cli.streams import close_stdout
-from orchestrator.cli.timestamps import Stamper
-from orchestrator.client import Client, connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.cli.output.console import Console, exit_code
+from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, going_on, waiting
+from orchestrator.cli.output.streams import close_stdout
+from orchestrator.cli.output.timestamps import Stamper
+from orchestrator.client.client import Client, connect
+from orchestrator.client.watching import Watching
 from orchestrator.errors import ServerUnavailable, SpellError
 from orchestrator.records.runs import RunRecord
-from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}

@@ -8,11 +8,11 @@ from collections import deque
 
 import click
 
-from orchestrator.cli import show
-from orchestrator.client import connect
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.launch import ensure_server
 from orchestrator.errors import ServerUnavailable
-from orchestrator.home import Home, default_home
-from orchestrator.launch import ensure_server, is_served
+from orchestrator.home import Home, default_home, is_served
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from orchestrator.cli import complete, show
-from orchestrator.cli.redraw import Redraw
-from orchestrator.client import Client, connect
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.cli.output.redraw import Redraw
+from orchestrator.client.client import Client, connect
 from orchestrator.errors import Conflict
 from orchestrator.records.runs import StatRecord
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, State
 
 _COMMAND_WIDTH = 40

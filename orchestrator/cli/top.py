@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import click
 
-from orchestrator.cli import show
+from orchestrator.cli.output import show
 from orchestrator.cli.stats import gpus
-from orchestrator.client import Client, connect
+from orchestrator.client.client import Client, connect
+from orchestrator.client.watching import Watching
 from orchestrator.errors import SpellError
 from orchestrator.records.runs import StatRecord
 from orchestrator.records.summaries import RunSummary
-from orchestrator.remote.watching import Watching
 from orchestrator.states import ACTIVE, State
 
 _MOST_RUNS = 1000
@@ -74,7 +74,7 @@ def top(interval_s: float, json_: bool) -> None:
 
 
 def _live(client: Client, interval_s: float) -> None:
-    screen = importlib.import_module("orchestrator.cli.top_live").Screen()
+    screen = importlib.import_module("orchestrator.cli.output.top_live").Screen()
     with contextlib.suppress(KeyboardInterrupt), _keys(), screen:
         while True:
             found, total = _looked(client, screen.room)

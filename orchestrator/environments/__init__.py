@@ -22,11 +22,9 @@ environments  all of it together
 """
 
 from orchestrator.environments.base import Base, Place
-from orchestrator.environments.collected import Removed
 from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
-from orchestrator.environments.here import Here
-from orchestrator.environments.images import ImageRequest, Images
+from orchestrator.environments.host import Here
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
 from orchestrator.environments.unused import Limit
@@ -40,11 +38,8 @@ __all__ = [
     "EnvironmentRequest",
     "Environments",
     "Here",
-    "ImageRequest",
-    "Images",
     "Limit",
     "Place",
-    "Removed",
     "check_request",
     "check_requirement",
 ]

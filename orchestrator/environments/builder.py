@@ -34,7 +34,7 @@ from orchestrator.environments.find_links import FindLinks
 from orchestrator.environments.inside import UV, inside
 from orchestrator.environments.installed import Distribution, distributions, python_of, read_inside
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
-from orchestrator.environments.leftovers import BUILDING, CONTAINERS, RECORD, discard, remove
+from orchestrator.environments.orphans import BUILDING, CONTAINERS, RECORD, discard, remove
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
 from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
 from orchestrator.environments.settings import UvSettings, link_mode

@@ -22,9 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.environments.containers import Container, Mount
-from orchestrator.environments.here import end_group
+from orchestrator.environments.host import end_group
 from orchestrator.environments.installed import Distribution, site_folder
-from orchestrator.environments.leftovers import COMPILING, RECORD, discard
+from orchestrator.environments.orphans import COMPILING, RECORD, discard
 from orchestrator.errors import SpellError
 
 MARKER = ".compiled"

@@ -24,7 +24,7 @@ import psutil
 
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.base import Place
-from orchestrator.environments.here import POLL_S
+from orchestrator.environments.host import POLL_S
 from orchestrator.environments.uv import BuildCancelled, disk_full, is_told_full
 from orchestrator.errors import BuildFailed
 

@@ -13,12 +13,11 @@ from orchestrator.engine import Engine
 from orchestrator.environments.base import Base
 from orchestrator.environments.builder import Plan, build
 from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
-from orchestrator.environments.collected import Removed
 from orchestrator.environments.containers import Container, remove_abandoned
-from orchestrator.environments.here import Here
-from orchestrator.environments.image_build import remove_abandoned_names
+from orchestrator.environments.host import Here
 from orchestrator.environments.key import ContentHashes, environment_key
-from orchestrator.environments.leftovers import (
+from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
+from orchestrator.environments.orphans import (
     BUILDING,
     CONTAINERS,
     discard,
@@ -27,7 +26,6 @@ from orchestrator.environments.leftovers import (
     remove_environment,
     workshops,
 )
-from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.published import (
     Environment,
     boot_id,
@@ -41,6 +39,7 @@ from orchestrator.environments.unused import Limit, collect, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
 from orchestrator.errors import BuildFailed, SpellError
 from orchestrator.home import Home
+from orchestrator.records.gc import CollectedRecord
 
 _HERE = Base(Here())
 _LOW_SHARES = 2  # of a container that compiles, where a run's has 1024
@@ -141,7 +140,7 @@ class Environments:
 
     def collect(
         self, keep: set[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
-    ) -> list[Removed]:
+    ) -> list[CollectedRecord]:
         """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
 
         Args:
@@ -204,7 +203,6 @@ class Environments:
         if self._engine is not None and not self._engine.lacks():
             with suppress(SpellError):  # it went away: the next start does it
                 remove_abandoned(self._engine)
-                remove_abandoned_names(self._engine)
         self._remove_leftovers(left)
 
     def _remove_bytecode(self) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.environments.containers import Mount
-from orchestrator.environments.leftovers import CONTAINERS
+from orchestrator.environments.orphans import CONTAINERS
 from orchestrator.environments.request import Asked, is_package, redacted
 from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
 from orchestrator.environments.uv import uv_executable

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.spec import RequirementFile
+from orchestrator.spec.run import RequirementFile
 
 _HOW = "Write it as NAME, NAME==VERSION, NAME @ URL, or the path of a wheel."
 _URL = re.compile(r"((git|hg|svn|bzr)\+[\w+]+|https?|file)://?", re.IGNORECASE)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from orchestrator.environments import uv_cache
 from orchestrator.environments.bytecode import BYTECODE
-from orchestrator.environments.collected import Removed
-from orchestrator.environments.leftovers import remove_environment
 from orchestrator.environments.lock import hold_if_free
+from orchestrator.environments.orphans import remove_environment
 from orchestrator.environments.published import published_folders
+from orchestrator.records.gc import CollectedRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def mark_used(environment: Path) -> None:
 
 def collect(
     environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
-) -> list[Removed]:
+) -> list[CollectedRecord]:
     """Remove the environments that have not been used for so long, and what only they had of uv's cache for containers.
 
     Args:
@@ -60,7 +60,7 @@ def collect(
         with hold_if_free(environments, path.name) as held:
             size_bytes = _own_bytes(path) if held else 0
             if held and (dry_run or remove_environment(path, functools.partial(_is_used, before=bound))):
-                found.append(Removed(f"environment {path.name}", size_bytes, "environment"))
+                found.append(CollectedRecord(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
     # what only those had that went for lack of room gives back no room before it goes, too

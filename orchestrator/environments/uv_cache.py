@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from orchestrator.environments.collected import Removed
-from orchestrator.environments.leftovers import CONTAINERS, REMOVED
+from orchestrator.environments.orphans import CONTAINERS, REMOVED
 from orchestrator.environments.uv import BuildCancelled
+from orchestrator.records.gc import CollectedRecord
 
 CACHE = "uv-cache"  # in CONTAINERS
 _ARCHIVES = "archive-v0"
@@ -43,7 +43,7 @@ def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def collect(environments: Path, before: float, *, dry_run: bool) -> list[Removed]:
+def collect(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
     """Remove the packages that came before a moment and that no environment has links to; none while a build goes on.
 
     Args:
@@ -67,7 +67,7 @@ def collect(environments: Path, before: float, *, dry_run: bool) -> list[Removed
                         with suppress(OSError):
                             os.rename(name, Path(aside, name), src_dir_fd=archives)
                 if unlinked:
-                    return [Removed("packages in uv's cache", sum(unlinked.values()), "package")]
+                    return [CollectedRecord("packages in uv's cache", sum(unlinked.values()), "package")]
     return []
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from orchestrator.environments.base import Base
-from orchestrator.environments.collected import Removed
 from orchestrator.errors import Conflict
+from orchestrator.records.gc import CollectedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ class Executor(ABC):
             needed: whether a run, by number and attempt, is still led by somebody.
         """
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[Removed]:
+    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
         """Remove images that its runs have needed, and that nobody used for so long. Returns what went, or would go.
 
         Args:

@@ -24,7 +24,7 @@ from orchestrator.environments import Base, Here
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
 from orchestrator.records.machines import MachineType
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
 
 _VERSION = 1
 _LOOK_S = 0.005

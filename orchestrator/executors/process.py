@@ -29,19 +29,19 @@ from orchestrator.environments import Base, Here
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
 from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
-from orchestrator.executors.supervisor import identity
-from orchestrator.executors.supervisor import main as supervisor
-from orchestrator.executors.supervisor.judge import VERSION
-from orchestrator.executors.supervisor.telling import line_of
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records.machines import CheckRecord, MachineType
-from orchestrator.spec import RunSpec
+from orchestrator.spec.run import RunSpec
+from orchestrator.supervisor import identity
+from orchestrator.supervisor import main as supervisor
+from orchestrator.supervisor.secrets_pipe import line_of
+from orchestrator.supervisor.verdict import VERSION
 
 _PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
 _BOOT = (
     f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
-    "from orchestrator.executors.supervisor import main, nursery; "
-    "sys.exit(nursery.main() if sys.argv[1:] else main.probe())"
+    "from orchestrator.supervisor import forkserver, main; "
+    "sys.exit(forkserver.main() if sys.argv[1:] else main.probe())"
 )
 # The interpreter itself, not a version manager's or a virtual environment's way to it: that costs up to 0.1 s.
 _PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
@@ -64,7 +64,7 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *, namespaces: bool = True) -> None:
         self._allowed = namespaces
-        self._nursery = _Nursery()
+        self._forkserver = _Forkserver()
 
     @functools.cached_property
     def isolation(self) -> str:
@@ -120,11 +120,11 @@ class ProcessExecutor(Executor):
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         try:
             self._write_request(launch)
-            words = self._nursery.start(launch.folder, launch.secrets)
+            words = self._forkserver.start(launch.folder, launch.secrets)
             if not words and not (launch.folder / "claim.json").exists():
-                words = self._nursery.start(
+                words = self._forkserver.start(
                     launch.folder, launch.secrets
-                )  # the nursery was killed; the claim makes a second try safe
+                )  # the forkserver was killed; the claim makes a second try safe
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
@@ -232,7 +232,7 @@ class ProcessExecutor(Executor):
             beside.unlink(missing_ok=True)
 
 
-class _Nursery:
+class _Forkserver:
     """The process that forks supervisors; started when it is needed, and again when somebody killed it."""
 
     def __init__(self) -> None:
@@ -285,7 +285,7 @@ class _Nursery:
     def _open() -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            subprocess.Popen([*_PYTHON, "nursery"], stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
+            subprocess.Popen([*_PYTHON, "forkserver"], stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
         return ours
 
 

@@ -18,7 +18,7 @@ class UploadRecord:
     """A published upload: `uploads/NAME`.
 
     Attributes:
-        tree: SHA-256 of its manifest, see `orchestrator.manifest`.
+        tree: SHA-256 of its manifest, see `orchestrator.content.manifest`.
         count: how many files and links.
         bytes: how big they are together.
         created_at: when it was published.

@@ -13,15 +13,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import orchestrator
+from orchestrator.content.packs import MOST_BYTES
 from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.home import Home
-from orchestrator.packs import MOST_BYTES
 from orchestrator.records import API_VERSION
 from orchestrator.server.assembly import Assembly
+from orchestrator.server.exec import refuse
+from orchestrator.server.exec import router as sessions
 from orchestrator.server.routes import ROUTERS
-from orchestrator.server.sessions import refuse
-from orchestrator.server.sessions import router as sessions
 
 _log = logging.getLogger(__name__)
 _MOST_BYTES = {

@@ -8,35 +8,39 @@ import threading
 from collections.abc import Mapping
 
 from orchestrator import config as configuration
-from orchestrator import machine, reclaim, runenv, workdir
-from orchestrator.baking import Baker
-from orchestrator.conductor import Conductor
+from orchestrator import machine
 from orchestrator.config import Config
+from orchestrator.controllers.loop import Conductor
+from orchestrator.controllers.searches import Searches
+from orchestrator.controllers.webhooks import Notifier
+from orchestrator.controllers.workflows import Workflows
+from orchestrator.data.blobs import BlobStore
+from orchestrator.data.hashing import Hasher
+from orchestrator.data.secrets import Vault
+from orchestrator.data.uploads import Uploads
 from orchestrator.engine import Engine
-from orchestrator.environments import Environments, Images
+from orchestrator.environments import Environments
 from orchestrator.errors import InvalidConfig, NotFound, SaveFailed
 from orchestrator.executors.base import Executor
-from orchestrator.executors.docker import DockerExecutor
+from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
-from orchestrator.notifying import Notifier
-from orchestrator.organising import Organising
+from orchestrator.images.images import Images
+from orchestrator.lifecycle import variables, workdir
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.scheduler import Scheduler
+from orchestrator.lifecycle.watchdog import Watcher
 from orchestrator.records.runs import RunRecord
-from orchestrator.room import Room
-from orchestrator.scheduler import Scheduler
-from orchestrator.searches import Searches
 from orchestrator.server.follow import Hub
-from orchestrator.service import Service
+from orchestrator.service import gc_runs
+from orchestrator.service.images import Baker
+from orchestrator.service.organise import Organising
+from orchestrator.service.quota import Room
+from orchestrator.service.runs import Service
 from orchestrator.states import FINAL, State
 from orchestrator.store import Store
-from orchestrator.store.blobs import BlobStore
 from orchestrator.store.database import Database
-from orchestrator.telemetry import Hasher, Sampler
-from orchestrator.uploads import Uploads
-from orchestrator.vault import Vault
-from orchestrator.watching import Watcher
-from orchestrator.workflows import Workflows
-from orchestrator.workshop import Workshop
+from orchestrator.telemetry.samples import Sampler
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ _log = logging.getLogger(__name__)
 def executors(engine: Engine, images: Images, config: Config) -> dict[str, Executor]:
     """Every executor that there is, by name; those that are preferred first."""
     found: list[Executor] = [
-        DockerExecutor(engine, images, config.docker, runenv.certificates(os.environ)),
+        DockerExecutor(engine, images, config.docker, variables.certificates(os.environ)),
         ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never"),
     ]
     return {executor.name: executor for executor in found}
@@ -70,7 +74,7 @@ class Assembly:
     def __init__(self, home: Home, found: Mapping[str, Executor] | None = None) -> None:
         config = configuration.load(home.config)
         engine = Engine(home, config.docker.host, reach=config.docker.reach)
-        images = Images(engine, config.docker)
+        self._images = images = Images(engine, config.docker)
         self.hub = Hub()
         store = Store(Database(home.database), self.hub.changed, self._ended)
         self._shop = Workshop(
@@ -113,8 +117,9 @@ class Assembly:
         shop = self._shop
         _sweep(shop)
         self.uploads.recover()
-        runenv.install_runtime(shop.home)
+        variables.install_runtime(shop.home)
         shop.environments.start()
+        self._images.start()
         self._scheduler.start()
         self._conductor.start()
         self._sampler = Sampler(shop.store, shop.home, shop.config.sample_interval_s, self._scheduler.running)
@@ -144,7 +149,7 @@ def _may_hold_outputs(shop: Workshop, run: RunRecord) -> bool:
 def _sweep(shop: Workshop) -> None:
     """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
     shop.blobs.sweep()
-    reclaim.finish(shop)
+    gc_runs.finish(shop)
     for path in shop.home.work.iterdir():
         try:
             run = shop.store.record(int(path.name))

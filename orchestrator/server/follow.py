@@ -19,11 +19,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from orchestrator import logs
 from orchestrator.home import Home
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.states import FINAL, State
 from orchestrator.store import Store
+from orchestrator.telemetry import logs
 
 _CHUNK_BYTES = 256 << 10
 _POLL_S = 0.02

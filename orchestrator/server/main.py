@@ -20,8 +20,7 @@ import uvicorn
 
 import orchestrator
 from orchestrator.errors import Conflict, SpellError
-from orchestrator.home import Home, default_home
-from orchestrator.launch import answers
+from orchestrator.home import Home, answers, default_home
 from orchestrator.server.app import make_app
 
 _HANDOVER_LIMIT_S = 20.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, insert, select
 
 from orchestrator.records.runs import AttemptRecord
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts
 

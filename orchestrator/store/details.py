@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, not_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from orchestrator.manifest import EXECUTABLE, FILE
+from orchestrator.content.manifest import EXECUTABLE, FILE
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.runs import MetricRecord, SampleRecord
 from orchestrator.records.watching import MetricSummary
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import SHARED, artifacts, metric_summaries, metrics, runs, samples
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from orchestrator.errors import UsageError
-from orchestrator.listing import Filter, Sort
+from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store.tables import labels, metric_summaries, projects, runs
 
 MAX_PAGE = 10_000

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.searches import SearchRecord, SearchSummary, TrialRecord
-from orchestrator.search_space import SearchSpec
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
+from orchestrator.spec.search import SearchSpec
 from orchestrator.states import FINAL, SearchState, State, TrialState, Wish
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts, metric_summaries, metrics, runs, searches, trials

@@ -15,23 +15,23 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records.runs import AttemptRecord, SampleRecord
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
-from orchestrator.store.demands import DemandReader
 from orchestrator.store.details import DetailStore, add_sample
-from orchestrator.store.garbage import GarbageStore, check_sources
+from orchestrator.store.gc import GarbageStore, check_sources
+from orchestrator.store.labels import MarkStore
 from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
-from orchestrator.store.marks import MarkStore
 from orchestrator.store.notifications import NotificationStore, add_notifications
 from orchestrator.store.projects import ProjectStore, open_project
+from orchestrator.store.queue import DemandReader
 from orchestrator.store.reading import RunReader
 from orchestrator.store.reuse import ReuseStore
 from orchestrator.store.rows import ClaimedRun, NewRun, Wished, claimed_run
-from orchestrator.store.sealed import SecretStore
 from orchestrator.store.searches import SearchStore
+from orchestrator.store.secrets import SecretStore
 from orchestrator.store.tables import events, labels, mounts, runs
 from orchestrator.store.uploads import UploadStore
 from orchestrator.store.workflows import WorkflowStore

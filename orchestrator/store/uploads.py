@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from orchestrator.errors import Conflict
 from orchestrator.records.uploads import UploadRecord
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, SearchState, StepState, WorkflowState
 from orchestrator.store.database import Database
 from orchestrator.store.tables import mounts, runs, searches, steps, uploads, workflows

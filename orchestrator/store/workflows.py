@@ -12,11 +12,11 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, update
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowSummary
-from orchestrator.spec import to_wire
+from orchestrator.spec.run import to_wire
+from orchestrator.spec.workflow import WorkflowSpec
 from orchestrator.states import State, StepState, Wish, WorkflowState
 from orchestrator.store.database import Database
 from orchestrator.store.tables import runs, steps, workflows
-from orchestrator.workflow_spec import WorkflowSpec
 
 _MAX_PAGE = 10_000
 

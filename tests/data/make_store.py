@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 from orchestrator.home import Home
-from orchestrator.spec import Mount, RunSpec
+from orchestrator.spec.run import Mount, RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator import manifest as manifests
+from orchestrator.content import manifest as manifests
+from orchestrator.data.resources import read_chunks
 from orchestrator.errors import NotFound
-from orchestrator.resources import read_chunks
 from orchestrator.server.routes.parts import Verbs, answer
-from orchestrator.spec import check_digest
+from orchestrator.spec.run import check_digest
 
 router = APIRouter()
 
@@ -20,7 +20,7 @@ router = APIRouter()
 @router.post("/trees")
 async def put_tree(request: Request, verbs: Verbs) -> Response:
     """Send the manifest of a snapshot: JSON without line breaks. The answer lists the digests of the blobs that must be
-    sent first; a line break and a pack of them may follow it (see `orchestrator.packs`)."""
+    sent first; a line break and a pack of them may follow it (see `orchestrator.content.packs`)."""
     body = await request.body()
 
     def put() -> list[str]:
@@ -32,7 +32,7 @@ async def put_tree(request: Request, verbs: Verbs) -> Response:
 
 @router.post("/blobs", status_code=204)
 async def put_blobs(request: Request, verbs: Verbs) -> Response:
-    """Send many small blobs; see `orchestrator.packs` for the format."""
+    """Send many small blobs; see `orchestrator.content.packs` for the format."""
     await asyncio.to_thread(verbs.shop.blobs.put_pack, await request.body())
     return Response(status_code=204)
 

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.compare import Compare
-from orchestrator.export import Exporter
-from orchestrator.lineage import Lineage
 from orchestrator.records.compare import DiffRecord, LineageRecord
 from orchestrator.server.routes.parts import Verbs, answer
-from orchestrator.verify import Verify
+from orchestrator.service.compare import Compare
+from orchestrator.service.export import Exporter
+from orchestrator.service.lineage import Lineage
+from orchestrator.service.verify import Verify
 
 router = APIRouter()
 

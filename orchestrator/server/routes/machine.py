@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.records.garbage import CollectionRecord
+from orchestrator.records.gc import CollectionRecord
 from orchestrator.records.machines import CheckRecord, MachineRecord, ServerRecord
 from orchestrator.records.runs import StatRecord
 from orchestrator.server.routes.parts import Verbs, answer
-from orchestrator.wire import read_spec
+from orchestrator.spec.validate import read_spec
 
 router = APIRouter()
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from orchestrator.organising import Organising
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
 from orchestrator.records.summaries import RunSummary
 from orchestrator.server.routes.parts import answer
+from orchestrator.service.organise import Organising
 
 router = APIRouter()
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 
-from orchestrator.service import Service
-from orchestrator.spec import to_wire
+from orchestrator.service.runs import Service
+from orchestrator.spec.run import to_wire
 
 
 def _service(request: Request) -> Service:

@@ -7,8 +7,8 @@ import stat
 from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 
+from orchestrator.data.resources import gathered, read_chunks
 from orchestrator.records.files import FileRecord
-from orchestrator.resources import gathered, read_chunks
 from orchestrator.server.routes.parts import Verbs, answer
 
 router = APIRouter()

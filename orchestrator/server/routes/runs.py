@@ -10,17 +10,17 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.listing import MAX_SKIP, Filter, parse_sort
-from orchestrator.logs import tail
 from orchestrator.records.casting import CastRecord
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.runs import MetricRecord, RunRecord, SampleRecord
 from orchestrator.records.summaries import EventRecord, RunSummary
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
-from orchestrator.spec import to_wire
+from orchestrator.spec.filters import MAX_SKIP, Filter, parse_sort
+from orchestrator.spec.run import to_wire
+from orchestrator.spec.validate import read_spec
 from orchestrator.states import Wish
-from orchestrator.wire import read_spec
+from orchestrator.telemetry.logs import tail
 
 router = APIRouter()
 
@@ -64,7 +64,7 @@ def runs(
     *,
     archived: bool = False,
 ) -> Response:
-    """Runs that match all filters (see `orchestrator.listing`), the newest `limit` of them, newest last.
+    """Runs that match all filters (see `orchestrator.spec.filters`), the newest `limit` of them, newest last.
 
     Page back with `before`; where they are sorted otherwise, with `skip`.
     """

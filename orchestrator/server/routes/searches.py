@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import Response
 
+from orchestrator.controllers.searches import Searches
 from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary
-from orchestrator.searches import Searches
 from orchestrator.server.routes.parts import answer
+from orchestrator.spec.validate import read_search
 from orchestrator.states import Wish
-from orchestrator.wire import read_search
 
 router = APIRouter()
 

@@ -7,10 +7,10 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from orchestrator.data.secrets import MAX_BYTES
 from orchestrator.errors import InvalidConfig
 from orchestrator.records.secrets import SecretRecord
 from orchestrator.server.routes.parts import Verbs, answer
-from orchestrator.vault import MAX_BYTES
 
 router = APIRouter()
 

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from orchestrator.data.uploads import Uploads
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession
 from orchestrator.server.routes.parts import answer
-from orchestrator.spec import check_digest
-from orchestrator.uploads import Uploads
+from orchestrator.spec.run import check_digest
 
 router = APIRouter()
 
@@ -46,7 +46,7 @@ async def announce(name: str, session: str, request: Request, kept: Kept) -> Res
 
 @router.post("/uploads/{name}/pack", status_code=204)
 async def add_pack(name: str, session: str, request: Request, kept: Kept) -> Response:
-    """Send small files; see `orchestrator.packs` for the format."""
+    """Send small files; see `orchestrator.content.packs` for the format."""
     await asyncio.to_thread(kept.add_pack, name, session, await request.body())
     return Response(status_code=204)
 

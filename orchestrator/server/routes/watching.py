@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from orchestrator import log_times
 from orchestrator.records.watching import LogTime, MetricPage, MetricSummary
 from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.telemetry import log_times
 
 router = APIRouter()
 _Position = Annotated[int, Query(ge=0, lt=1 << 63)]

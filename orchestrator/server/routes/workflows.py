@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import Response
 
+from orchestrator.controllers.workflows import Workflows
 from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord, WorkflowSummary
 from orchestrator.server.routes.parts import answer
+from orchestrator.spec.validate import read_workflow
 from orchestrator.states import Wish
-from orchestrator.wire import read_workflow
-from orchestrator.workflows import Workflows
 
 router = APIRouter()
 

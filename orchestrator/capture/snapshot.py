@@ -1,0 +1,319 @@
+"""A snapshot of the code a run sees: its manifest, where it came from, and its blobs, ready to be sent.
+
+Taken from a working tree with its uncommitted changes, from another commit of the same repository, or from a git URL.
+The repository it is taken from is read and never written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from orchestrator.capture import blobs
+from orchestrator.capture.git import Git, Objects, Place, Result, checked, commit_command, locate, parse_commit
+from orchestrator.capture.worktree import capture
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
+from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
+from orchestrator.spec.run import Code
+
+_STREAMED_BYTES = 1 << 20  # bigger objects are not read into memory as a whole
+_REF = r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z"
+_SHA = r"[0-9a-fA-F]{7,64}\Z"
+_FULL_SHA = r"([0-9a-f]{40}|[0-9a-f]{64})\Z"
+_USER_INFO = r"\A([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)@"
+_FETCH = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules")
+
+
+class _Blobs(Protocol):
+    def reader(self, digest: str, size: int) -> BinaryIO: ...
+
+
+class Snapshot:
+    """Code as a run will see it.
+
+    Attributes:
+        manifest: its files.
+        code: its hashes and where it came from.
+        subject: the first line of the commit's message.
+        untracked: files that are neither tracked nor ignored and were left out, relative to the root.
+        warnings: what a person should know, one sentence each.
+        sizes: of all its blobs, in bytes, by their digests: those of the manifest and that of the diff.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        code: Code,
+        subject: str,
+        untracked: tuple[str, ...],
+        warnings: tuple[str, ...],
+        sizes: Mapping[str, int],
+        sources: _Blobs,
+    ) -> None:
+        self.manifest, self.code, self.subject = manifest, code, subject
+        self.untracked, self.warnings = untracked, warnings
+        self.sizes, self._blobs = sizes, sources
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """A reader of one blob: of a file, of a link's text, or of the diff.
+
+        Reading raises `Conflict` before the last bytes when the file changed since the snapshot was taken.
+
+        Args:
+            digest: SHA-256, 64 hex digits; one of `sizes`.
+
+        Raises:
+            NotFound: when the snapshot has no such blob.
+        """
+        if digest not in self.sizes:
+            raise NotFound(f"The snapshot has no blob {digest}.")
+        return self._blobs.reader(digest, self.sizes[digest])
+
+
+class _OnDisk(NamedTuple):
+    """Blobs that lie in a working tree, and the patch."""
+
+    root: bytes
+    entries: Mapping[str, Entry]
+    patch: blobs.Patch
+
+    def reader(self, digest: str, size: int) -> BinaryIO:
+        entry = self.entries.get(digest)
+        if entry is None:
+            return blobs.checked_reader(self.patch.chunks(), digest, size, "The diff")
+        place = self.root + b"/" + entry.path.encode()
+        chunks = blobs.link_chunks(place) if entry.mode == LINK else blobs.file_chunks(place, size)
+        return blobs.checked_reader(chunks, digest, size, entry.path)
+
+
+class _InObjects(NamedTuple):
+    """Blobs that lie in git's object database."""
+
+    objects: Objects
+    oids: Mapping[str, str]
+
+    def reader(self, digest: str, size: int) -> BinaryIO:
+        return blobs.checked_reader(_object_chunks(self.objects, self.oids[digest], size), digest, size, digest)
+
+
+def _object_chunks(objects: Objects, oid: str, size: int) -> Iterator[bytes]:
+    if size > _STREAMED_BYTES:
+        yield from objects.stream(oid)
+    else:
+        yield objects.read(oid)
+
+
+def _place(cwd: Path | Place) -> Place:
+    place = locate(cwd) if isinstance(cwd, Path) else cwd
+    if place is None:
+        raise InvalidRepository(f"{str(cwd)!r} is not in a git repository.", "Make one: git init.")
+    return place
+
+
+def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Snapshot:
+    """The tracked files around `cwd` as they lie on disk, with all uncommitted changes.
+
+    Args:
+        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
+        include_untracked: take untracked files that are not ignored, too.
+
+    Raises:
+        InvalidRepository: when there is no repository or no commit, or a file cannot be taken.
+        Conflict: when a file changed meanwhile.
+    """
+    place = _place(cwd)
+    found = capture(place, include_untracked=include_untracked)
+    manifest = make(found.entries)
+    sources = {entry.digest: entry for entry in manifest.entries}
+    sizes = {entry.digest: entry.size for entry in manifest.entries}
+    diff, size = blobs.digest_of(found.patch.chunks())
+    diff = diff if size else ""
+    if diff:
+        sizes[diff] = size
+    subdir = blobs.path_text(place.subdir)
+    code = Code(manifest.tree, subdir, place.root.name, found.commit.oid, dirty=bool(diff), diff=diff)
+    left_out = () if include_untracked else found.untracked
+    warnings = (*found.warnings, *_subdir_warning(manifest, subdir))
+    bytes_of = _OnDisk(os.fsencode(place.root), sources, found.patch)
+    return Snapshot(manifest, code, found.commit.subject, left_out, warnings, sizes, bytes_of)
+
+
+def of_commit(cwd: Path | Place, ref: str) -> Snapshot:
+    """The files of a commit of the repository around `cwd`; the working tree does not matter.
+
+    Args:
+        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
+        ref: anything that git resolves to a commit.
+
+    Raises:
+        InvalidCommit: when it does not.
+        InvalidRepository: when there is no repository, or a file of the commit cannot be taken.
+    """
+    place = _place(cwd)
+    git = Git(place.root)
+    commit = None if ref.startswith("-") or "\0" in ref else _resolve(git, ref)
+    if commit is None:
+        raise _unresolved(ref, place.root.name)
+    return _of_objects(git, commit, subdir=blobs.path_text(place.subdir), repository=place.root.name)
+
+
+def of_url(url: str, ref: str, cache: Path) -> Snapshot:
+    """The files of a commit of any git URL, fetched anew and without history.
+
+    Args:
+        url: whatever `git fetch` takes; the person's settings (url.*.insteadOf, credentials, ssh) hold.
+        ref: branch, tag, `refs/pull/1/head` or SHA; "" for the default branch.
+        cache: holds one bare repository for each URL, so that an unchanged commit is not fetched again.
+
+    Raises:
+        InvalidRepository: when nothing can be fetched, with git's own words.
+        InvalidCommit: when the repository has no such ref.
+        HomeUnusable: when the cache cannot be written.
+    """
+    ref = ref or "HEAD"
+    if not url or url.startswith("-") or any(ord(char) < 32 for char in url):
+        raise InvalidRepository(f"{_without_secrets(url)[0]!r} is not a git URL.")
+    if url.lower().startswith("ext::"):
+        raise InvalidRepository("A URL of the form ext:: runs a command; it is not allowed.")
+    if os.path.exists(url):  # git runs in the cache, where a relative path means another thing
+        url = os.path.abspath(url)
+    public, secret = _without_secrets(url)
+    name = _name_of(public)
+    if not re.match(_REF, ref):
+        raise _unresolved(ref, name)
+    with _locked_cache(cache, public) as git:
+        commit = _fetch(git, url, ref, name, secret)
+        return _of_objects(git, commit, repository=name, url=public, ref=ref)
+
+
+def _unresolved(ref: str, repository: str) -> InvalidCommit:
+    return InvalidCommit(f'Could not resolve commit "{ref}" for repo {repository}')
+
+
+def _resolve(git: Git, ref: str) -> str | None:
+    result = git.run("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    return None if result.code else result.out.decode().strip()
+
+
+def _of_objects(
+    git: Git, commit: str, *, subdir: str = "", repository: str = "", url: str = "", ref: str = ""
+) -> Snapshot:
+    head, listing = git.gather(commit_command(commit), ("ls-tree", "-r", "-l", "-z", "--full-tree", commit))
+    subject = parse_commit(checked(head, "rev-list").out).subject
+    rows, warnings = _parse_tree(checked(listing, "ls-tree").out)
+    blobs.check_size((size, path.encode()) for path, _, _, size in rows)
+    objects = Objects(git)
+    entries: list[Entry] = []
+    oids: dict[str, str] = {}
+    pointers: list[str] = []
+    contents = objects.read_many([oid for _, _, oid, size in rows if size <= _STREAMED_BYTES])
+    for path, mode, oid, size in rows:
+        content = next(contents) if size <= _STREAMED_BYTES else b""
+        digest, _ = blobs.digest_of([content] if size <= _STREAMED_BYTES else objects.stream(oid))
+        entries.append(Entry(path, mode, digest, size))
+        oids.setdefault(digest, oid)
+        if blobs.is_lfs_pointer(content, size):
+            pointers.append(path)
+    objects.close()
+    manifest = make(entries)
+    warnings += [*blobs.lfs_warning(pointers), *_subdir_warning(manifest, subdir)]
+    code = Code(manifest.tree, subdir, repository, commit, url=url, ref=ref)
+    sizes = {entry.digest: entry.size for entry in entries}
+    return Snapshot(manifest, code, subject, (), tuple(warnings), sizes, _InObjects(objects, oids))
+
+
+def _parse_tree(listing: bytes) -> tuple[list[tuple[str, str, str, int]], list[str]]:
+    """Rows of path, mode, object and size; and warnings."""
+    rows: list[tuple[str, str, str, int]] = []
+    warnings: list[str] = []
+    for record in listing.split(b"\0")[:-1]:
+        facts, _, raw_path = record.partition(b"\t")
+        mode, kind, oid, size = facts.split()
+        path = blobs.path_text(raw_path)
+        if kind != b"blob":
+            warnings.append(f"Submodule {path!r} is not part of the commit's own files and is left out.")
+            continue
+        # Old repositories have further modes (100664), of which git itself reads only the owner's x.
+        plain = EXECUTABLE if int(mode, 8) & 0o100 else FILE
+        rows.append((path, LINK if mode == LINK.encode() else plain, oid.decode(), int(size)))
+    return rows, warnings
+
+
+def _subdir_warning(manifest: Manifest, subdir: str) -> Iterator[str]:
+    if subdir and not any(entry.path.startswith(subdir + "/") for entry in manifest.entries):
+        yield f"The directory {subdir!r} has no files in this snapshot."
+
+
+def _name_of(url: str) -> str:
+    """The name that a clone of this URL would get."""
+    parts = [part.removesuffix(".git") for part in re.split(r"[/:]", url)]
+    return next((part for part in reversed(parts) if part), url)
+
+
+def _without_secrets(url: str) -> tuple[str, str]:
+    """The URL as it may be stored, and what was taken out: of http(s) the user as well, which may be a token."""
+    found = re.match(_USER_INFO, url)
+    if not found:
+        return url, ""
+    user = "" if found[1].lower().startswith("http") else found[2].partition(":")[0]
+    public = f"{found[1]}://{user}{'@' if user else ''}{url[found.end() :]}"
+    return public, found[2] if user != found[2] else ""
+
+
+@contextmanager
+def _locked_cache(cache: Path, public: str) -> Iterator[Git]:
+    """A bare repository for this URL that nobody else fetches into meanwhile."""
+    key = hashlib.sha256(os.fsencode(public)).hexdigest()[:32]
+    folder = cache / key
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(cache / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HomeUnusable(f"The cache {str(cache)!r} cannot be written: {error.strerror}.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for stale in (*folder.glob("*.lock"), *folder.glob("refs/spell/*.lock")):
+            stale.unlink()  # left by a git that was killed: nobody else is here now
+        git = Git(cache, git_dir=folder, settings=("fetch.unpackLimit=1",))  # a pack arrives whole or not at all
+        if not (folder / "HEAD").exists():
+            git.output("init", "--quiet", "--bare", "--template=")
+        yield git
+    finally:
+        os.close(lock)
+
+
+def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
+    """Fetch a ref and return its commit."""
+    known = _resolve(git, ref) if re.match(_FULL_SHA, ref) else None
+    if known:
+        return known
+    target = f"refs/spell/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
+    wanted = ("--", url, f"+{ref}:{target}")
+    result = git.run_shown("fetch", *_FETCH, "--depth=1", *wanted, hide=secret)
+    if result.code and b"does not support shallow" in result.err:  # a plain web server, without git behind it
+        result = git.run_shown("fetch", *_FETCH, *wanted, hide=secret)
+    if result.code and re.match(_SHA, ref) and _is_missing(result):
+        # An old server gives out only what its refs name, and nobody gives out a shortened SHA.
+        cut_off = git.git_dir is not None and (git.git_dir / "shallow").exists()
+        whole = ("--prune", *(("--unshallow",) if cut_off else ()), "--", url, "+refs/*:refs/spell/all/*")
+        result = git.run_shown("fetch", *_FETCH, *whole, hide=secret)
+        target = ref
+    commit = None if result.code else _resolve(git, target)
+    if result.code and not _is_missing(result):
+        reason = result.reason.replace(secret + "@", "") if secret else result.reason
+        raise InvalidRepository(f"Could not fetch {_without_secrets(url)[0]}: {reason}")
+    if commit is None:
+        raise _unresolved(ref, name)
+    return commit
+
+
+def _is_missing(result: Result) -> bool:
+    """Whether the remote answered, but has no such ref."""
+    words = (b"couldn't find remote ref", b"unadvertised object", b"not our ref", b"no such remote ref")
+    return any(word in result.err for word in words)

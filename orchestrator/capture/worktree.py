@@ -1,0 +1,386 @@
+"""A git working tree as it lies on disk: its files, their hashes, and its difference to the commit as one patch.
+
+The files are those that the index names, plus untracked ones when asked; their bytes are taken raw, so that line endings
+and Git LFS content are what the person's own command would read. What counts as a difference is git's to say, by the
+repository's own attributes and without the person's settings (see `git`).
+
+The patch starts from a recursive checkout of the commit: a change inside a submodule is in it by its path, counted from
+the commit of the submodule that the outer commit records.
+
+Git compares through a copy of the index: `git diff` may write the index it is given; entries that hide what lies on
+disk must be made anew first (see `_Repository.redone`). Where the person's settings convert line endings, the copy is
+refreshed with them first. So a file that `git status` calls unchanged stays unchanged, though it has other bytes than the commit,
+and one that did change is in the patch with the bytes it has on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from orchestrator.capture import blobs
+from orchestrator.capture.git import (
+    CONVERSIONS_COMMAND,
+    Commit,
+    Git,
+    Place,
+    checked,
+    commit_command,
+    converts,
+    end,
+    finish,
+    locate,
+    parse_commit,
+)
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry
+from orchestrator.errors import InvalidRepository, SpellError
+
+_GITLINK = b"160000"
+_CRLF_MAX_BYTES = 1 << 20
+_LAST_DAY_S = 2**31 - 1
+_STAGED = ("--cached", "--raw", "--no-renames", "--no-abbrev", "-z", "--ignore-submodules=none")
+_REFRESH = (
+    "-q", "--unmerged", "--ignore-submodules", "--refresh",
+    "--force-write-index",  # which marks what is racily changed; git before 2.36 would not write for that alone
+    "-z", "--index-info",
+)  # fmt: skip
+_DIFF = (
+    "--patch", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--unified=3",
+    "--inter-hunk-context=0", "--diff-algorithm=myers", "--indent-heuristic", "-O/dev/null", "-l1000",
+    "--ignore-submodules=dirty", "--submodule=short",
+)  # fmt: skip
+
+
+class _Repository:
+    """One repository of the working tree: the outermost one or a submodule. Its paths are relative to its own root.
+
+    Attributes:
+        place: where it is.
+        prefix: where that is in the outermost one: b"" or b"libs/x/".
+        base: the commit (or the empty tree) that its patch starts from.
+        tracked: the paths in its index, with the tag that `git ls-files -v` gives them.
+        converts: whether the person's settings convert line endings between disk and git.
+        staged: paths that differ between base and index, with what the base has there; where that matters.
+        links: its submodules, with the commits that its index wants.
+        modules: those of them that are initialised.
+        untracked: files that are neither tracked nor ignored.
+        nested: folders among them that are repositories of their own.
+        redone: paths whose index entries must be made anew, with their modes, for git to see what lies on disk:
+            untracked files that are included; entries marked assume-unchanged or skip-worktree; and staged ones
+            whose line endings `git add` has converted by the person's settings.
+    """
+
+    def __init__(self, place: Place, prefix: bytes, base: str, *, converts: bool) -> None:
+        self.place, self.prefix, self.base, self.converts = place, prefix, base, converts
+        self.tracked: dict[bytes, bytes] = {}
+        self.staged: dict[bytes, str] = {}
+        self.links: dict[bytes, str] = {}
+        self.modules: list[bytes] = []
+        self.untracked: list[bytes] = []
+        self.nested: list[bytes] = []
+        self.redone: dict[bytes, str] = {}
+
+
+class Capture(NamedTuple):
+    """What was found in a working tree.
+
+    Attributes:
+        commit: what HEAD names.
+        entries: one for each file.
+        patch: the difference to the commit.
+        untracked: files that are neither tracked nor ignored, whether included or not.
+        warnings: what a person should know.
+    """
+
+    commit: Commit
+    entries: tuple[Entry, ...]
+    patch: blobs.Patch
+    untracked: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class _Scratch:
+    """A private folder, removed at the end. (Importing `tempfile` would cost every command 5 ms.)"""
+
+    def __enter__(self) -> Path:
+        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - what is made there is private
+        self._path = parent / f"spell-{os.getpid()}-{os.urandom(8).hex()}"
+        try:
+            self._path.mkdir(mode=0o700)
+        except OSError as error:
+            raise SpellError(f"No temporary folder can be made in {str(parent)!r}: {error.strerror}.") from error
+        return self._path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for folder, folders, files in os.walk(self._path, topdown=False):
+            for name in files:
+                os.unlink(os.path.join(folder, name))
+            for name in folders:
+                os.rmdir(os.path.join(folder, name))
+        self._path.rmdir()
+
+
+def capture(place: Place, *, include_untracked: bool) -> Capture:
+    """Hash the files of a working tree and take its patch.
+
+    Raises:
+        InvalidRepository: when it has no commit, is too big, or holds a file that cannot be taken.
+        Conflict: when a file changed meanwhile.
+    """
+    root = os.fsencode(place.root)
+    commit, repositories = _survey(place)
+    tracked = _look(root, (r.prefix + path for r in repositories for path in r.tracked))
+    untracked = [r.prefix + path for r in repositories for path in r.untracked]
+    files = tracked | (_look(root, untracked) if include_untracked else {})
+    blobs.check_size((status.st_size, path) for path, status in files.items())
+    for repository in repositories:
+        _redo(root, repository, files)
+    with _Scratch() as scratch:
+        patch = blobs.Patch(scratch / "patch")
+        first = _start_diff(repositories[0], scratch / "0", patch)
+        try:
+            entries, pointers = _hash(root, files)
+            finish(first, "diff")
+        finally:
+            end(first)
+        for number, repository in enumerate(repositories[1:], 1):
+            finish(_start_diff(repository, scratch / str(number), patch), "diff")
+    _check_still(root, files)
+    warnings = (*_warnings(repositories, tracked), *blobs.lfs_warning(pointers))
+    names = tuple(path.decode(errors="backslashreplace") for path in untracked)
+    return Capture(commit, tuple(entries), patch, names, warnings)
+
+
+def _survey(place: Place) -> tuple[Commit, list[_Repository]]:
+    commit, outer = _read(place, b"", "HEAD")
+    if commit is None:
+        raise InvalidRepository(f"Repository {place.root.name} has no commits yet.", "Make one: git add, git commit.")
+    found, pending = [], [outer]
+    while pending:
+        repository = pending.pop()
+        found.append(repository)
+        for path, wanted in repository.links.items():
+            inner = _module(repository.place.root / os.fsdecode(path))
+            if inner is not None:
+                repository.modules.append(path)
+                base = repository.staged.get(path, wanted)
+                pending.append(_read(inner, repository.prefix + path + b"/", base)[1])
+    return commit, found
+
+
+def _module(folder: Path) -> Place | None:
+    place = locate(folder) if folder.is_dir() and not folder.is_symlink() else None
+    return place if place is not None and not place.subdir and folder.samefile(place.root) else None
+
+
+def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
+    """List a repository; the commit is None where `base` names none, and the base is the empty tree then."""
+    git = Git(place.root)
+    head, index, others, conversions = git.gather(
+        commit_command(base),
+        ("ls-files", "-z", "--cached", "--stage", "-v"),
+        ("ls-files", "-z", "--others", "--exclude-standard"),
+        as_checked_out=[CONVERSIONS_COMMAND],
+    )
+    commit = None if head.code else parse_commit(head.out)
+    if b"bad revision" not in head.err and not (prefix and b"bad object" in head.err):
+        checked(head, "rev-list")
+    base = commit.oid if commit else _empty(b"tree", len(base))
+    repository = _Repository(place, prefix, base, converts=converts(conversions))
+    for record in checked(index, "ls-files").out.split(b"\0")[:-1]:
+        facts, _, path = record.partition(b"\t")
+        tag, mode, oid, _stage = facts.split(b" ")
+        if mode == _GITLINK:
+            repository.links[path] = oid.decode()
+        else:
+            repository.tracked[path] = tag
+    for path in checked(others, "ls-files").out.split(b"\0")[:-1]:
+        if path.endswith(b"/"):
+            repository.nested.append(path)
+        elif path.rpartition(b"/")[2] != b".DS_Store":
+            repository.untracked.append(path)
+    if commit and (repository.links or repository.converts):
+        rows = git.output("diff-index", *_STAGED, base, "--").split(b"\0")[:-1]
+        for facts, path in zip(rows[::2], rows[1::2], strict=True):
+            repository.staged[path] = facts.split(b" ")[2].decode()
+    return commit, repository
+
+
+def _empty(kind: bytes, oid_length: int) -> str:
+    """The name of the empty blob or tree, which git knows without having it."""
+    digest = hashlib.sha256 if oid_length == 64 else hashlib.sha1
+    return digest(kind + b" 0\0").hexdigest()
+
+
+def _look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, os.stat_result]:
+    """What lies at these paths; what is not there, or is a folder now, git calls deleted."""
+    found: dict[bytes, os.stat_result] = {}
+    folders = {b"": True}
+    for path in paths:
+        if not _is_in_real_folder(root, path, folders):
+            continue
+        try:
+            status = os.lstat(root + b"/" + path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            found[path] = status
+        elif not stat.S_ISDIR(status.st_mode):
+            raise InvalidRepository(
+                f"{path.decode(errors='replace')!r} is tracked by git, but a pipe, socket or device lies there.",
+                "Remove it, or bring the file back with git checkout.",
+            )
+    return found
+
+
+def _is_in_real_folder(root: bytes, path: bytes, known: dict[bytes, bool]) -> bool:
+    """Whether no folder above `path` is a link: git does not look through them, and neither may we."""
+    folder = path.rpartition(b"/")[0]
+    if folder not in known:
+        parts = folder.split(b"/")
+        for depth in range(1, len(parts) + 1):
+            part = b"/".join(parts[:depth])
+            if part not in known:
+                known[part] = known[b"/".join(parts[: depth - 1])] and not os.path.islink(root + b"/" + part)
+    return known[folder]
+
+
+def _unreadable(path: bytes, error: OSError) -> InvalidRepository:
+    return InvalidRepository(
+        f"{path.decode(errors='replace')!r} cannot be read: {error.strerror}.", "Change its permissions (chmod u+r)."
+    )
+
+
+def _redo(root: bytes, repository: _Repository, files: dict[bytes, os.stat_result]) -> None:
+    """Fill `repository.redone`; `files` are all those that the snapshot takes."""
+    prefix = repository.prefix
+    paths = [path for path, tag in repository.tracked.items() if tag.islower()]
+    paths += [path for path, tag in repository.tracked.items() if tag == b"S" and prefix + path in files]
+    paths += [path for path in repository.staged if _has_crlf(root, prefix + path, files)]
+    paths += [path for path in repository.untracked if prefix + path in files]
+    for path in paths:
+        status = files.get(prefix + path)
+        repository.redone[path] = FILE if status is None else _mode(status)
+
+
+def _has_crlf(root: bytes, path: bytes, files: dict[bytes, os.stat_result]) -> bool:
+    status = files.get(path)
+    if status is None or not stat.S_ISREG(status.st_mode) or status.st_size > _CRLF_MAX_BYTES:
+        return False
+    try:
+        return b"\r\n" in b"".join(blobs.file_chunks(root + b"/" + path, status.st_size))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _mode(status: os.stat_result) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return LINK
+    return EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE
+
+
+def _start_diff(repository: _Repository, scratch: Path, patch: blobs.Patch) -> subprocess.Popen[bytes]:
+    """Start writing a repository's difference to its base to the end of the patch."""
+    scratch.mkdir()
+    git = Git(
+        repository.place.root,
+        index_file=_copy_index(repository.place.git_dir / "index", scratch / "index"),
+        settings=(f"lfs.storage={scratch / 'lfs'}",),  # else Git LFS stores in .git what it hashes
+    )
+    if repository.redone or repository.converts:
+        _refresh(git, repository, scratch / "index")
+    prefix = os.fsdecode(repository.prefix)
+    # Git names a renamed file without the prefix, and so a patch with both would not apply.
+    renames = "--no-renames" if prefix else "--find-renames=50%"
+    return git.start(
+        "diff", *_DIFF, renames, f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}", repository.base, "--", ".",
+        *(f":(exclude,literal){os.fsdecode(path)}" for path in repository.modules),
+        stdout=patch.descriptor,
+    )  # fmt: skip
+
+
+def _refresh(git: Git, repository: _Repository, index: Path) -> None:
+    blob = _empty(b"blob", len(repository.base))
+    entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
+    git._replace(as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
+    # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
+    os.utime(index, (_LAST_DAY_S, _LAST_DAY_S))
+
+
+def _copy_index(source: Path, target: Path) -> Path:
+    """Copy an index with its time, by which git knows the files that changed in the moment after it was written."""
+    try:
+        with open(source, "rb") as index:
+            target.write_bytes(index.read())
+            times = os.fstat(index.fileno())
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    except FileNotFoundError:
+        pass  # a repository without an index has nothing staged
+    return target
+
+
+def _hash(root: bytes, files: dict[bytes, os.stat_result]) -> tuple[list[Entry], list[str]]:
+    """Entries, and which of them are Git LFS pointers."""
+    entries: list[Entry] = []
+    pointers: list[str] = []
+    for path, status in files.items():
+        name, place, mode = blobs.path_text(path), root + b"/" + path, _mode(status)
+        try:
+            if mode == LINK:
+                digest, size = blobs.digest_of(blobs.link_chunks(place))
+            else:
+                digest, size, is_pointer = _hash_file(place, status.st_size)
+                if is_pointer:
+                    pointers.append(name)
+        except FileNotFoundError as error:
+            raise blobs.changed(name) from error
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        entries.append(Entry(name, mode, digest, size))
+    return entries, pointers
+
+
+def _hash_file(place: bytes, size: int) -> tuple[str, int, bool]:
+    digest, total, start = hashlib.sha256(), 0, b""
+    for chunk in blobs.file_chunks(place, size):
+        digest.update(chunk)
+        total += len(chunk)
+        start = start or chunk
+    return digest.hexdigest(), total, blobs.is_lfs_pointer(start, total)
+
+
+def _check_still(root: bytes, files: dict[bytes, os.stat_result]) -> None:
+    """Refuse a capture in which the hashes may tell of another moment than the patch."""
+    for path, before in files.items():
+        try:
+            now = os.lstat(root + b"/" + path)
+        except OSError as error:
+            raise blobs.changed(path.decode()) from error
+        if (now.st_mtime_ns, now.st_size, now.st_ino, now.st_mode) != (
+            before.st_mtime_ns, before.st_size, before.st_ino, before.st_mode,
+        ):  # fmt: skip
+            raise blobs.changed(path.decode())
+
+
+def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_result]) -> Iterator[str]:
+    for repository in repositories:
+        for path in repository.links:
+            if path not in repository.modules:
+                name = (repository.prefix + path).decode(errors="replace")
+                yield f"Submodule {name!r} is not initialised and is left out (git submodule update --init)."
+        for path in repository.nested:
+            name = (repository.prefix + path).decode(errors="replace")
+            yield f"{name!r} is a git repository of its own and is left out."
+        sparse = [p for p, tag in repository.tracked.items() if tag == b"S" and repository.prefix + p not in tracked]
+        if sparse:
+            yield f"{len(sparse)} tracked files lie outside the sparse checkout and are left out."

@@ -1,0 +1,132 @@
+"""`spell exec`: a shell or a command in the container of a running run, on this terminal or between pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from orchestrator.cli.input import complete
+from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED
+from orchestrator.cli.output.streams import close_stdout
+from orchestrator.client.client import connect
+from orchestrator.client.exec import RemoteSession
+
+_CHUNK_BYTES = 64 << 10
+_TERMINATED = 143
+
+
+@click.command(
+    "exec",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "allow_interspersed_args": False,  # what follows RUN is the command's
+    },
+)
+@click.argument("run", shell_complete=complete.runs)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa: A001
+    """Open a shell in the container of RUN, or start COMMAND there: one quoted string for a shell, or several words.
+
+    On a terminal it has this terminal; else standard input, output and error are passed on apart. Exits as COMMAND does.
+    """
+    words = command[1:] if command[:1] == ("--",) else command
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    size = _size() if terminal else None
+    term = os.environ.get("TERM", "") if terminal else ""
+    with connect() as client, client.open_session(run, words, terminal=terminal, term=term, size=size) as session:
+        try:
+            with _raw_terminal() if terminal else contextlib.nullcontext(), _typing(session, terminal=terminal):
+                _show(session)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            close_stdout()
+            ctx.exit(BROKEN_PIPE)
+        if session.run_is_over:
+            click.echo(f"Run {run} has ended, and this command with it.", err=True)
+        ctx.exit(session.exit_code)
+
+
+def _show(session: RemoteSession) -> None:
+    for channel, data in session.read():
+        left = memoryview(data)
+        while left:
+            left = left[os.write(2 if channel == 2 else 1, left) :]
+
+
+@contextlib.contextmanager
+def _typing(session: RemoteSession, *, terminal: bool) -> Iterator[None]:
+    """Pass on what is typed, and the size of the terminal when it changes, from a thread.
+
+    The handler of a signal may come in the middle of a frame that its own thread sends: it only wakes the other one.
+    """
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+
+    def changed(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(write_fd, b"\0")
+
+    previous = signal.signal(signal.SIGWINCH, changed) if terminal else None
+    threading.Thread(target=_type, args=(session, read_fd), name="keyboard", daemon=True).start()
+    try:
+        yield
+    finally:
+        if terminal:
+            signal.signal(signal.SIGWINCH, previous)
+
+
+def _type(session: RemoteSession, wake_fd: int) -> None:
+    watched = [0, wake_fd]
+    while True:
+        ready = select.select(watched, [], [])[0]
+        if wake_fd in ready:
+            os.read(wake_fd, _CHUNK_BYTES)
+            session.resize(*_size())
+        if 0 in ready:
+            try:
+                data = os.read(0, _CHUNK_BYTES)
+            except OSError:  # the terminal is gone
+                data = b""
+            session.write(data)
+            if not data:
+                watched.remove(0)
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Every key goes to the command, ^C too. The terminal is as before afterwards, also when we are asked to end."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(_TERMINATED)
+
+    before = termios.tcgetattr(0)
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _size() -> tuple[int, int]:
+    try:
+        found = os.get_terminal_size(1)
+    except OSError:
+        return 80, 24
+    return found.columns or 80, found.lines or 24

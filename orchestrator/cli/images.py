@@ -1,0 +1,68 @@
+"""Baked images: the environment of a job file in an image, for registries and other engines."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.input.requirements import located, requirement_files
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.spec.run import RunSpec
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@click.group(context_settings=_HELP)
+def image() -> None:
+    """Bake the environment of a job file into an image: base image, apt and pip packages, without code and command."""
+
+
+@image.command(context_settings=_HELP)
+@click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
+@click.option("-t", "--tag", metavar="NAME[:TAG]", help="What to call it. [default: spell/ and the job file's name]")
+@click.option("--json", "json_", is_flag=True, help="Print the image as JSON, and no build log.")
+def build(job: Path, tag: str | None, json_: bool) -> None:
+    """Bake the environment of JOB.yaml into an image of this engine."""
+    _bake(job, tag or _default_tag(job), json_=json_, push=False)
+
+
+@image.command(context_settings=_HELP)
+@click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
+@click.option("-t", "--tag", metavar="REGISTRY/NAME[:TAG]", required=True, help="What to call it, with its registry.")
+@click.option("--json", "json_", is_flag=True, help="Print the image as JSON, and no build log.")
+def push(job: Path, tag: str, json_: bool) -> None:
+    """Bake the environment of JOB.yaml, and push it to a registry, as whoever is logged in there (`docker login`)."""
+    _bake(job, tag, json_=json_, push=True)
+
+
+def _default_tag(job: Path) -> str:
+    words = "".join(char if char.isascii() and char.isalnum() else "-" for char in job.stem.lower()).strip("-")
+    return f"spell/{words or 'job'}:latest"
+
+
+def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
+    with connect() as client:
+        found = client.bake(_spec(job), tag, push=push, said=lambda line: None if json_ else show.say(line))
+    if json_:
+        show.as_json(found)
+    else:
+        show.say(f"🎉 {found.tag} is {'pushed' if found.pushed else 'built'} ({found.id[:19]})")
+
+
+def _spec(path: Path) -> RunSpec:
+    """What the job file says of the environment; the rest of it does not matter here."""
+    job = importlib.import_module("orchestrator.spec.jobfile").load(path)
+    return RunSpec(
+        command=job.command or "true",
+        machine_type=job.machine_type or "cpu",
+        pip=tuple(located(line, job.folder) for line in job.pip),
+        requirements=requirement_files([job.folder / name for name in job.pip_req]),
+        python=job.python,
+        frameworks=job.framework,
+        image=job.image,
+        apt=job.apt,
+        params=job.params,
+    )

@@ -1,0 +1,1 @@
+"""What a person typed, and what the folder says, as specs."""

@@ -1,0 +1,129 @@
+"""The code that a run is to see, as what was typed says, and what the person is asked or told about it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+from orchestrator.capture import snapshot
+from orchestrator.capture.git import locate
+from orchestrator.capture.snapshot import Snapshot
+from orchestrator.cli.output import show
+from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
+from orchestrator.home import Home, default_home
+
+_NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
+_SHOWN_UNTRACKED = 10
+_NAME_WIDTH = 200
+
+
+class Asked(Protocol):
+    """What of `asking.Asked` matters here."""
+
+    @property
+    def commit_ref(self) -> str | None: ...
+    @property
+    def include_untracked(self) -> bool: ...
+    @property
+    def force(self) -> bool: ...
+    @property
+    def json_(self) -> bool: ...
+
+
+def capture(asked: Asked, url: str, ref: str) -> tuple[Snapshot | None, str]:
+    """The code, and the text of the `.spellignore` that goes with it."""
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("The folder that you are in is gone.") from None
+    if url:
+        if asked.commit_ref:
+            raise InvalidConfig("--commit-ref is of the local repository.", "With --github-url use --github-ref.")
+        return _told(snapshot.of_url(url, ref, _cache_dir()))
+    if ref:
+        raise InvalidConfig("--github-ref needs --github-url.")
+    place = locate(cwd)
+    if place is None:
+        if asked.commit_ref:
+            raise InvalidRepository(f"--commit-ref {asked.commit_ref}: there is no git repository here.")
+        _go_on_without_repository(asked.force)
+        return None, _read_spellignore(cwd)
+    if asked.commit_ref:
+        return _told(snapshot.of_commit(place, asked.commit_ref))
+    include = asked.include_untracked or _configured_untracked()
+    code = snapshot.of_working_tree(place, include_untracked=include)
+    if code.untracked:
+        _go_on_without_untracked(code, asked.force)
+    if code.code.dirty:
+        show.say("✨ Preparing uncommitted changes…", err=asked.json_)
+    return _told(code)[0], _read_spellignore(place.root)
+
+
+def _told(code: Snapshot) -> tuple[Snapshot, str]:
+    for warning in code.warnings:
+        show.warn(warning)
+    entry = next((entry for entry in code.manifest.entries if entry.path == ".spellignore"), None)
+    if entry is None:
+        return code, ""
+    with code.open_blob(entry.digest) as file:
+        return code, file.read().decode("utf-8", "replace")
+
+
+def _read_spellignore(folder: Path) -> str:
+    """That of a folder, tracked by git or not."""
+    try:
+        return (folder / ".spellignore").read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _may_ask(force: bool) -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and not force
+
+
+def _go_on_without_repository(force: bool) -> None:
+    if _may_ask(force):
+        click.confirm(f"{_NO_REPOSITORY} Continue anyway?", default=True, abort=True)
+    else:
+        show.warn(_NO_REPOSITORY)
+
+
+def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
+    names = [name for name in code.untracked if not name.endswith(".DS_Store")]
+    if not names:
+        return
+    listed = "\n".join(f"  {show.cut(name, _NAME_WIDTH)}" for name in names[:_SHOWN_UNTRACKED])
+    more = len(names) - _SHOWN_UNTRACKED
+    listed += f"\n  … and {more} more" if more > 0 else ""
+    repository = code.code.repository
+    text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
+    if _may_ask(force):
+        show.say(text)
+        click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
+    else:
+        show.warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
+
+
+def _configured_untracked() -> bool:
+    path = Home(default_home()).config
+    try:
+        text = path.read_text("utf-8")
+        if "include_untracked" not in text:
+            return False  # most do not say it, and to load the parser takes longer than all else here
+        tomllib: Any = importlib.import_module("tomllib")
+        return tomllib.loads(text).get("include_untracked") is True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HomeUnusable(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell" / "git"

@@ -1,0 +1,39 @@
+"""What a shell is told to complete, where a verb's options name it; what is found, and how, is in `completions`.
+
+Every verb with options loads this module, most are typed without a Tab: so it needs nothing of the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+_Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _found_by(name: str) -> _Complete:
+    """A completion that asks the server by the function of this name in `completions`."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        completions: Any = importlib.import_module("orchestrator.cli.input.completions")
+        found: dict[str, str] = completions.ask(getattr(completions, name), incomplete)
+        return [CompletionItem(word, help=words) for word, words in found.items() if word.startswith(incomplete)]
+
+    return complete
+
+
+runs, names, labels, searches = _found_by("runs"), _found_by("names"), _found_by("labels"), _found_by("searches")
+active, archived, workflows, uploads = (
+    _found_by("active"), _found_by("archived"), _found_by("workflows"), _found_by("uploads"),
+)  # fmt: skip
+projects, links, secrets = _found_by("projects"), _found_by("links"), _found_by("secrets")
+machine_types, resources, states = _found_by("machine_types"), _found_by("resources"), _found_by("states")
+
+
+def files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files of this machine: the shell knows them."""
+    return [CompletionItem(incomplete, type="file")]

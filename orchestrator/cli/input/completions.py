@@ -1,0 +1,126 @@
+"""What a shell completes: runs, states, labels, searches, machine types and resources, as the server of the home has
+them. A server is never started for it, and an error is nothing to complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from orchestrator.client.client import Client, connect
+from orchestrator.client.links import Links
+from orchestrator.client.projects import Projects
+from orchestrator.client.runs import Runs
+from orchestrator.client.searches import Searches
+from orchestrator.client.secrets import Secrets
+from orchestrator.client.uploads import Uploads
+from orchestrator.client.workflows import Workflows
+from orchestrator.errors import SpellError
+from orchestrator.records.summaries import RunSummary
+from orchestrator.spec.filters import Filter
+from orchestrator.states import State
+
+_RUNS = 100
+
+
+def ask(find: Callable[[Client, str], Iterator[tuple[str, str]]], incomplete: str) -> dict[str, str]:
+    """What one of the functions below finds for what is typed so far: words, and a help for each."""
+    try:
+        with connect(start=False) as client:
+            return dict(find(client, incomplete))
+    except SpellError:
+        return {}
+
+
+def runs(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers and names, newest first."""
+    yield from _named(client.runs(limit=_RUNS))
+    yield "latest", "the newest run"
+
+
+def active(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Runs that have not ended."""
+    yield from _named(Runs(client.transport).list(Filter(states=("active",)), limit=_RUNS))
+    yield "latest", "the newest run"
+
+
+def archived(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Runs that were put away."""
+    yield from _named(Runs(client.transport).list(Filter(archived=True), limit=_RUNS))
+
+
+def _named(found: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
+    for item in reversed(found):
+        words = " ".join(f"{item.state}: {item.command}".split())
+        yield str(item.number), words
+        if item.name:
+            yield item.name, words
+
+
+def names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names alone."""
+    for item in reversed(client.runs(limit=_RUNS)):
+        if item.name:
+            yield item.name, item.description
+
+
+def labels(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Labels of runs."""
+    for item in reversed(client.runs(limit=_RUNS)):
+        yield from ((label, "") for label in item.labels)
+
+
+def searches(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers of searches, newest first."""
+    for item in reversed(Searches(client.transport).list(limit=_RUNS)):
+        yield str(item.number), " ".join(f"{item.kind}, {item.state}: {item.command}".split())
+    yield "latest", "the newest search"
+
+
+def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Numbers and names of workflows, newest first."""
+    for item in reversed(Workflows(client.transport).list(limit=_RUNS)):
+        yield str(item.number), f"{item.state}: {item.name}"
+        yield item.name, item.state
+    yield "latest", "the newest workflow"
+
+
+def uploads(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Uploads, as the resources that they are."""
+    for item in Uploads(client.transport).list():
+        yield f"uploads/{item.name}", f"{item.count} files"
+
+
+def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """What runs can ask for."""
+    for item in client.machine_types():
+        yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
+
+
+def resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Paths of outputs and uploads, a folder at a time."""
+    folder = incomplete.rpartition("/")[0]
+    for item in client.ls(folder):
+        path = f"{folder}/{item.path}" if folder else item.path
+        yield path + "/" * item.is_dir, ""
+
+
+def secrets(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of secrets."""
+    for item in Secrets(client.transport).list():
+        yield item.name, ""
+
+
+def projects(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of projects."""
+    for item in Projects(client.transport).list():
+        yield item.name, item.description
+
+
+def links(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names that resources were given."""
+    for item in Links(client.transport).list():
+        yield item.alias, item.resource
+
+
+def states(_client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """The states that `ps --state` takes."""
+    yield from ((word, "") for word in ("active", "queued", *State))

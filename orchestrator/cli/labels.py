@@ -1,0 +1,104 @@
+"""What people put on runs afterwards: label, archive, unarchive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.runs import Runs
+from orchestrator.errors import ServerUnavailable, SpellError, UsageError
+from orchestrator.records.summaries import RunSummary
+from orchestrator.spec.names import check_label
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+@click.command(context_settings=_HELP, epilog="Several labels at once: spell label 3 4 best --label paper --label v2")
+@click.argument("run", nargs=-1, metavar="RUN...", shell_complete=complete.runs)
+@click.argument("label", shell_complete=complete.labels)
+@click.option("--label", "more", multiple=True, shell_complete=complete.labels, help="Another label.")
+@click.option("--remove", is_flag=True, help="Take it from them.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
+@click.pass_context
+def label(
+    ctx: click.Context, /, run: Sequence[str], label: str, more: Sequence[str], remove: bool, **how: bool
+) -> None:
+    """Give each RUN the label LABEL, which comes last."""
+    if not run and not more:
+        raise UsageError("A run and a label are needed.", "Try: spell label latest best")
+    if not run:
+        run, label, more = (label,), more[0], more[1:]
+    words = ", ".join(map(check_label, (label, *more)))
+    many = "labels" if more else "label"
+    if remove:
+        said = f"Successfully removed {many} {words} from run {{number}}."
+        ctx.exit(_each(run, lambda runs, item: runs.label(item, remove=(label, *more)), said, **how))
+    said = f"Successfully added {many} {words} to run {{number}}."
+    ctx.exit(_each(run, lambda runs, item: runs.label(item, (label, *more)), said, **how))
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+@click.option("--undo", is_flag=True, help="Bring them back; as spell unarchive.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
+@click.pass_context
+def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) -> None:
+    """Take each RUN, which must have ended, out of lists, searches, links and mounts. Nothing of it is removed."""
+    ctx.exit(_unarchive(run, **how) if undo else _each(run, Runs.archive, "Archived run {number}.", **how))
+
+
+@click.command(context_settings=_HELP)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.archived)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
+@click.pass_context
+def unarchive(ctx: click.Context, /, run: Sequence[str], **how: bool) -> None:
+    """Bring each archived RUN back; see them with spell ps --archived."""
+    ctx.exit(_unarchive(run, **how))
+
+
+def _unarchive(run: Sequence[str], **how: bool) -> int:
+    return _each(run, Runs.unarchive, "Run {number} is back.", **how)
+
+
+def _each(
+    references: Sequence[str], act: Callable[[Runs, str], RunSummary], words: str, *, quiet: bool, json_: bool
+) -> int:
+    """Do it to every run, whatever happens to one of them. Returns the exit code."""
+    failed, done = 0, []
+    with connect() as client:
+        runs = Runs(client.transport)
+        meant = _numbers(client.run, references)  # before `latest` means another one
+        for reference in meant:
+            try:
+                done.append(act(runs, reference))
+            except SpellError as error:
+                if len(meant) == 1 or isinstance(error, ServerUnavailable):
+                    raise
+                failed = error.exit_code
+                show.error(error.message, error.cure)
+                continue
+            if not (quiet or json_):
+                show.say(words.replace("{number}", str(done[-1].number)))
+    if json_:
+        show.as_json(done)
+    return failed
+
+
+def _numbers(find: Callable[[str], RunSummary], references: Sequence[str]) -> list[str]:
+    """Each run once, by number; what is no run stays as it is, and is refused in its turn."""
+    found = []
+    for reference in references:
+        try:
+            found.append(reference if reference.isdecimal() else str(find(reference).number))
+        except ServerUnavailable:
+            raise
+        except SpellError:
+            found.append(reference)
+    return list(dict.fromkeys(found))

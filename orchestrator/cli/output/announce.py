@@ -1,0 +1,57 @@
+"""What a person sees of a run that was just cast: its number, then its log to the end, or its record."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached
+from orchestrator.cli.output.streams import close_stdout
+from orchestrator.records.casting import CastRecord
+
+
+def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:
+    """Say which run was cast and, unless it is to stay in the background, show it to its end, over a connection of its own.
+
+    Returns:
+        The exit code of the command.
+    """
+    number = str(cast.number)
+    try:
+        for warning in cast.warnings:
+            show.warn(warning)
+        if cast.reused and not json_:
+            show.say(f"💫 Run {number} is identical, and complete: nothing is cast")
+            show.say(f"View its logs with `spell logs {number}`")
+            return 0
+        if not json_:
+            show.say(f"💫 Casting spell #{number}…")
+        if background and not json_:
+            show.say(f"View logs with `spell logs -f {number}`")
+            return 0
+        following = _following()  # loaded while the run is on its way
+        if background or cast.reused:
+            return int(following.record(number, wait=False))
+        return int(following.record(number, wait=True) if json_ else following.follow(number, verbose=verbose))
+    except KeyboardInterrupt:
+        click.echo(err=json_)
+        if not cast.reused:
+            detached(number, err=json_)
+        return INTERRUPTED
+    except BrokenPipeError:  # `spell run … | head`: nobody reads on
+        close_stdout()
+        if background or cast.reused:
+            return 0
+        detached(number, err=True)
+        return BROKEN_PIPE
+    except OSError:  # the disk of the output is full, say
+        if not cast.reused:
+            detached(number, err=True)
+        raise
+
+
+def _following() -> Any:
+    return importlib.import_module("orchestrator.cli.output.following")

@@ -1,0 +1,156 @@
+"""The console of a followed run: `✨ Building… done`, the run's own output raw, `🎉 Run 2 complete`.
+
+On a terminal the state that goes on now has a spinner; elsewhere the same lines come plainly and in order. With
+`verbose` every state is said as it begins, with all that was logged in it below.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.output import show
+from orchestrator.cli.output.spinner import Spinner, TerminalSpinner
+from orchestrator.client.following import Followed
+from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.states import FINAL, State
+
+if TYPE_CHECKING:
+    from orchestrator.cli.output.timestamps import Stamper
+
+_TITLES = {
+    State.MACHINE_REQUESTED: "Machine_Requested",
+    State.BUILDING: "Building",
+    State.MOUNTING: "Mounting",
+    State.SAVING: "Saving",
+    State.PUSHING: "Pushing",
+}
+_WAITING = {
+    State.MACHINE_REQUESTED: "Run created -- waiting for a machine.",
+    State.BUILDING: "Machine acquired -- commencing run",
+    State.SAVING: "Scanning for modified or new files from the run",
+    State.PUSHING: "Recording the outputs",
+}
+SIGNS = {
+    State.COMPLETE: "🎉",
+    State.FAILED: "💥",
+    State.BUILD_FAILED: "💥",
+    State.MOUNT_FAILED: "💥",
+    State.STOPPED: "✋",
+    State.KILLED: "💀",
+    State.INTERRUPTED: "✋",
+}
+_NEEDS_A_LOOK = frozenset({State.BUILD_FAILED, State.MOUNT_FAILED})
+
+
+class Console:
+    """Shows a run that is followed.
+
+    Args:
+        verbose: all states and all that was logged in them.
+        status_to_stderr: the run's own output alone on stdout, byte for byte.
+
+    Attributes:
+        stamp: puts times before the lines of the run's own output.
+    """
+
+    def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
+        self._verbose, self._to_stderr = verbose, status_to_stderr
+        stream = sys.stderr if status_to_stderr else sys.stdout
+        moving = stream.isatty() and not verbose and not show.is_dumb()
+        self._spinner = TerminalSpinner(stream) if moving else Spinner()
+        self._state: State | None = None
+        self._at_line_start = True
+        self.stamp: Stamper | None = None
+
+    def follow(self, items: Iterable[Followed]) -> RunSummary:
+        """Show everything until the run has ended. Returns how it ended."""
+        try:
+            for item in items:
+                if item.event:
+                    self._event(item.event)
+                elif item.kind == "build":
+                    self._build(item.data)
+                elif item.kind == "log":
+                    self.log(item.data)
+                elif item.run:
+                    return item.run
+        finally:
+            self._spinner.clear()
+        raise AssertionError("a stream ends with its end")
+
+    def log(self, data: bytes) -> None:
+        """The run's own output: untouched, or with times before its lines."""
+        self.raw(self.stamp.stamped(data) if self.stamp else data)
+
+    def raw(self, data: bytes) -> None:
+        """The run's own output, untouched."""
+        self._spinner.clear()
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        self._at_line_start = data.endswith(b"\n")
+
+    def end(self, run: RunSummary) -> None:
+        """Say how the run ended."""
+        final = State(run.state)
+        sign = SIGNS[final]
+        if final == State.COMPLETE:
+            self._say(f"{sign} Total run time: {show.duration(run.duration_s or 0)}")
+            self._say(f"{sign} Run {run.number} complete")
+            return
+        took = f" ({show.duration(run.duration_s)})" if run.duration_s else ""
+        self._say(f"{sign} Run {run.number} {final.replace('_', ' ')}: {run.message}{took}")
+        if final in _NEEDS_A_LOOK:
+            self._say(f"ℹ️  Use 'spell logs {run.number} --verbose' to examine cause of error.")
+
+    def _event(self, event: EventRecord) -> None:
+        if event.kind == "notice":
+            self._say(f"💫 {event.text}")
+        elif event.kind == "wish":
+            self._say(f"💫 Run is {event.state}{': ' if event.text else ''}{event.text}")
+        else:
+            self._enter(State(event.state))
+
+    def _enter(self, state: State) -> None:
+        left, self._state = self._state, state
+        self._spinner.clear()
+        if self._verbose:
+            if state not in FINAL:
+                self._say(f"✨ Run is {state}")
+            return
+        went_on = state not in FINAL or state == State.COMPLETE or left in (State.SAVING, State.PUSHING)
+        went_on = went_on and state != State.MACHINE_REQUESTED  # back in the queue: the server died
+        if left in _TITLES and went_on:
+            self._say(f"✨ {_TITLES[left]}… done")
+        if state == State.RUNNING:
+            self._say("✨ Run is running")
+        elif state in _TITLES:
+            self._spinner.show(f"{_TITLES[state]}… {_WAITING.get(state, '')}")
+
+    def _build(self, data: bytes) -> None:
+        if self._verbose and self._to_stderr:
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
+            return
+        if self._verbose:
+            self.raw(data)
+            return
+        lines = data.decode("utf-8", "replace").strip().splitlines()
+        if lines and self._state:
+            self._spinner.show(f"{_TITLES.get(self._state, 'Building')}… {lines[-1]}")
+
+    def _say(self, text: str) -> None:
+        self._spinner.clear()
+        if not self._at_line_start and not self._to_stderr:
+            sys.stdout.write("\n")
+            self._at_line_start = True
+        show.say(text, err=self._to_stderr)
+
+
+def exit_code(run: RunSummary) -> int:
+    """What the shell gets for a run that was waited for: its command's code; 128 + N for signal N; else 1."""
+    if run.exit_code or (run.exit_code == 0 and run.state in (State.COMPLETE, State.STOPPED)):
+        return run.exit_code
+    return 1 if run.signal is None else 128 + run.signal

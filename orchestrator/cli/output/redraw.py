@@ -1,0 +1,35 @@
+"""Text that is drawn again and again: in place on a terminal, one block after the other elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from orchestrator.cli.output import show
+
+_UP, _CLEAR_BELOW = "\x1b[{}A", "\r\x1b[J"
+
+
+class Redraw:
+    """Draws blocks of lines on stdout.
+
+    Attributes:
+        in_place: whether each block takes the place of the one before.
+    """
+
+    def __init__(self) -> None:
+        self.in_place = sys.stdout.isatty() and not show.is_dumb()
+        self._lines = 0
+
+    def show(self, lines: list[str]) -> None:
+        """Draw these lines, as far as the terminal has room for them."""
+        if self.in_place:
+            columns, rows = shutil.get_terminal_size()
+            lines = [show.cut_cells(line, columns - 1) for line in lines[: max(1, rows - 1)]]
+            back = _UP.format(self._lines) if self._lines else ""
+            sys.stdout.write(back + _CLEAR_BELOW)
+        elif self._lines:
+            sys.stdout.write("\n")
+        self._lines = len(lines)
+        sys.stdout.write("".join(line + "\n" for line in lines))
+        sys.stdout.flush()

@@ -1,0 +1,53 @@
+"""The live table of a search. Loaded only for one: rich takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.output import show
+from orchestrator.records.searches import SearchRecord, TrialRecord
+from orchestrator.states import FINAL
+
+Rows = Callable[[SearchRecord, Sequence[TrialRecord]], tuple[list[str], list[list[str]]]]
+_OTHER_LINES = 4  # headers, the count below, and where the cursor stands
+_MOST_CELLS = 60
+
+
+class LiveTable:
+    """A table on stdout that is drawn again each time, as far as the terminal has lines, and leaves no trace.
+
+    Args:
+        rows: makes headers and rows of trials.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._live.stop()
+
+    def show(self, found: SearchRecord) -> None:
+        """Draw it as it stands now: what goes on, and above it what has ended last."""
+        room = max(1, self._console.height - _OTHER_LINES)
+        going = [trial for trial in found.trials if trial.state not in FINAL][:room]
+        ended = [trial for trial in found.trials if trial.state in FINAL]
+        headers, rows = self._rows(found, [*ended[max(0, len(ended) - room + len(going)) :], *going])
+        table = Table(box=None, pad_edge=False, header_style="")
+        for name in headers:
+            table.add_column(Text(show.cut(name, _MOST_CELLS)), no_wrap=True, overflow="crop")
+        for row in rows:
+            table.add_row(*(Text(show.cut(cell, _MOST_CELLS)) for cell in row))
+        words = f"{len(ended)} of {found.trials_count} trials have ended{found.message and '. '}{found.message}"
+        self._live.update(Group(table, Text(show.plain(words))), refresh=True)

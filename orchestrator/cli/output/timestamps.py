@@ -1,0 +1,90 @@
+"""The times of a run's lines: its log is what the command wrote, and when it grew was written down beside it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from orchestrator.cli.output import show
+from orchestrator.client.watching import Watching
+from orchestrator.records.runs import RunRecord
+from orchestrator.records.watching import LogTime
+from orchestrator.states import FINAL
+
+_HOLE = re.compile(rb"--- (\d+) bytes of the log are not kept: it grew beyond its limit ---\n")  # as `logs` tells of it
+
+
+class Stamper:
+    """Puts before each line when its first byte was in the log, in UTC.
+
+    A line that was written less than a tenth of a second ago may have no time yet: it gets the present one.
+
+    Args:
+        watching: asked for the times.
+        run: whose log it is.
+    """
+
+    def __init__(self, watching: Watching, run: RunRecord) -> None:
+        self._watching, self._number = watching, str(run.number)
+        self._ended_at = run.ended_at if run.state in FINAL else None
+        self._offset, self._begins = 0, True
+        self._times: deque[LogTime] = deque()
+        self._asked_at = -1
+        self._has_any = True
+        if run.state in FINAL and not self._watching.log_times(self._number, 0):
+            self._has_any = False
+
+    def last(self, chunks: Iterator[bytes], end: int) -> Iterator[bytes]:
+        """Chunks that end at offset `end`, wherever they begin."""
+        data = b"".join(chunks)
+        self._offset = end - len(data)
+        yield data
+
+    def stamped(self, data: bytes) -> bytes:
+        """The next bytes of the log, with times."""
+        if not self._has_any:
+            self._complain(data)
+            return data
+        found = []
+        for line in _lines(data):
+            if self._begins:
+                found.append(_words(self._time(self._offset)))
+            found.append(line)
+            hole = _HOLE.fullmatch(line)
+            self._offset += int(hole[1]) - 1 if hole else len(line)  # a line feed came before it
+            self._begins = line.endswith(b"\n")
+        return b"".join(found)
+
+    def _complain(self, data: bytes) -> None:
+        if data and self._offset == 0:
+            show.warn(f"No times were kept of what run {self._number} said: its lines are shown without.")
+        self._offset += len(data)
+
+    def _time(self, offset: int) -> float:
+        """When the log first was longer than `offset`."""
+        while True:
+            while self._times and self._times[0].offset <= offset:
+                self._times.popleft()
+            if self._times:
+                return self._times[0].at
+            if self._asked_at == offset:
+                return time.time() if self._ended_at is None else self._ended_at
+            self._asked_at = offset
+            self._times.extend(self._watching.log_times(self._number, offset))
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Lines that end with a line feed, and with nothing else."""
+    place = 0
+    while place < len(data):
+        end = data.find(b"\n", place) + 1 or len(data)
+        yield data[place:end]
+        place = end
+
+
+def _words(at: float) -> bytes:
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ " % (moment.microsecond // 1000)

@@ -1,0 +1,167 @@
+"""`spell project`: runs that belong together. A run is in one project at most."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from orchestrator.cli.input import complete
+from orchestrator.cli.output import show
+from orchestrator.client.client import connect
+from orchestrator.client.projects import Projects
+from orchestrator.client.transport import Transport
+from orchestrator.errors import Conflict, NotFound, UsageError
+from orchestrator.records.projects import ProjectRecord
+from orchestrator.spec.names import check_project
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_name = click.argument("name", shell_complete=complete.projects)
+_runs = click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+_as_json = click.option("--json", "json_", is_flag=True, help="As JSON.")
+
+
+@click.group(context_settings=_HELP)
+def project() -> None:
+    """Keep runs that belong together, together. A run is in one project at most; see: spell run -p NAME, ps -p NAME."""
+
+
+@project.command(context_settings=_HELP)
+@click.argument("name", default="")
+@click.option("-n", "--name", "named", default="", help="The same as NAME.")
+@click.option("-d", "--description", default="", help="What it is about.")
+@click.option("-r", "--run", "run", multiple=True, shell_complete=complete.runs, help="A run that belongs to it.")
+@_as_json
+def create(name: str, named: str, description: str, run: Sequence[str], json_: bool) -> None:
+    """Make a project."""
+    if bool(name) == bool(named):
+        raise UsageError("A project needs a name, once.", "Try: spell project create NAME")
+    with connect() as client:
+        found = Projects(client.transport).create(check_project(name or named), description, run)
+    _tell(found, f"Created project {found.name}.", json_)
+
+
+@project.command("list", context_settings=_HELP)
+@click.option("--archived", is_flag=True, help="Only those that are archived.")
+@_as_json
+def list_(archived: bool, json_: bool) -> None:
+    """List projects, oldest first."""
+    with connect() as client:
+        found = Projects(client.transport).list(archived=archived)
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say(
+            "There are no such projects." if archived else "There are no projects yet. Try: spell project create NAME"
+        )
+    else:
+        headers = ["NAME", "DESCRIPTION", "TOTAL RUNS", "ACTIVE", "CREATED AT"]
+        show.table(headers, [_row(item) for item in found])
+
+
+def _row(item: ProjectRecord) -> list[str]:
+    counts = [str(item.runs), str(item.active_runs)]
+    return [item.name, show.cut(item.description, 60) or "-", *counts, show.clock(item.created_at)]
+
+
+@project.command(context_settings=_HELP)
+@_name
+@_as_json
+def info(name: str, json_: bool) -> None:
+    """Show a project. Its runs: spell ps -p NAME."""
+    with connect() as client:
+        found = Projects(client.transport).get(name)
+    if json_:
+        show.as_json(found)
+        return
+    show.say(f"Project      {found.name}{' [Archived]' if found.archived else ''}")
+    if found.description:
+        show.say(f"Description  {found.description}")
+    show.say(f"Runs         {found.runs}, of which {found.active_runs} active")
+    show.say(f"Created      {show.clock(found.created_at)}")
+
+
+@project.command(context_settings=_HELP)
+@_name
+@click.option("-n", "--name", "new_name", help="Its new name.")
+@click.option("-d", "--description", help="Its new description.")
+@_as_json
+def edit(name: str, new_name: str | None, description: str | None, json_: bool) -> None:
+    """Give a project another name or description."""
+    if new_name is None and description is None:
+        raise UsageError("There is nothing to change.", "Try: spell project edit NAME --name NEW --description TEXT")
+    with connect() as client:
+        found = Projects(client.transport).edit(name, new_name, description)
+    _tell(found, f"Changed project {found.name}.", json_)
+
+
+@project.command("add-runs", context_settings=_HELP)
+@_name
+@_runs
+@_as_json
+def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
+    """Each RUN belongs to the project from now on, and to no other."""
+    with connect() as client:
+        found = Projects(client.transport).add_runs(name, run)
+    _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
+
+
+@project.command("remove-runs", context_settings=_HELP)
+@_name
+@_runs
+@_as_json
+def remove_runs(name: str, run: Sequence[str], json_: bool) -> None:
+    """Each RUN belongs to no project from now on."""
+    with connect() as client:
+        found = Projects(client.transport).remove_runs(name, run)
+    _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
+
+
+@project.command(context_settings=_HELP)
+@_name
+@_as_json
+def archive(name: str, json_: bool) -> None:
+    """Take a project from the list; no run can be cast into it. Its runs stay as they are."""
+    with connect() as client:
+        found = Projects(client.transport).archive(name)
+    _tell(found, f"Archived project {found.name}.", json_)
+
+
+@project.command(context_settings=_HELP)
+@click.argument("name")
+@_as_json
+def unarchive(name: str, json_: bool) -> None:
+    """Bring an archived project back."""
+    with connect() as client:
+        found = Projects(client.transport).unarchive(name)
+    _tell(found, f"Project {found.name} is back.", json_)
+
+
+def _tell(found: ProjectRecord, words: str, json_: bool) -> None:
+    if json_:
+        show.as_json(found)
+    else:
+        show.say(words)
+
+
+def see_project(transport: Transport, name: str, *, force: bool) -> None:
+    """See that there is a project of this name; else one is made, when a person says so, or with `force`.
+
+    Raises:
+        NotFound: there is none, and nobody can be asked.
+    """
+    projects = Projects(transport)
+    try:
+        projects.get(name)
+    except NotFound as error:
+        if not (force or (sys.stdin.isatty() and sys.stderr.isatty())):
+            error.cure += "\nOr cast it with --force, which creates it."
+            raise
+        if force:
+            show.warn(f"A project named {name!r} could not be found: it is created.")
+        elif not click.confirm(show.safe(f"{error.message} Would you like to create a new one?"), err=True):
+            raise click.Abort from None
+        with contextlib.suppress(Conflict):  # somebody else did meanwhile
+            projects.create(check_project(name))

@@ -1,0 +1,287 @@
+"""Searches over parameters: `spell hyper grid|random|bayesian`, and what can be done with those that were cast."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.capture.snapshot import Snapshot
+from orchestrator.cli.input import complete
+from orchestrator.cli.input.command_files import command_files
+from orchestrator.cli.input.hints import Commanding
+from orchestrator.cli.input.options import spec_options
+from orchestrator.cli.input.spec import Asked, build_spec
+from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
+from orchestrator.client.client import Client, connect
+from orchestrator.client.searches import Searches
+from orchestrator.records.runs import MetricRecord
+from orchestrator.records.searches import SearchRecord, SearchSummary
+from orchestrator.spec.search import (
+    AGGREGATES,
+    BAYESIAN,
+    DIRECTIONS,
+    GRID,
+    RANDOM,
+    Choice,
+    Range,
+    SearchSpec,
+    parse_space,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_VALUES = "NAME=V1,V2 are values as they stand there, --json-param NAME='[\"a,b\", 2]' such with commas in them"
+_RANGES = "; NAME=MIN:MAX[:linear|log|reverse_log][:int|float] is any number between, by default linear float"
+_CAST = (
+    "{} The exit code is 0 when at least one trial is complete, else 1. All options of `spell run` apply to each trial."
+)
+_RUNS = click.option(
+    "-n", "--num-runs", "runs", type=click.IntRange(1), required=True, metavar="N", help="How many trials."
+)
+_SEED = click.option("--seed", type=int, metavar="S", help="Of the chosen numbers: the same again with the same S.")
+
+
+@click.group(context_settings=_HELP)
+def hyper() -> None:
+    """Search over parameters: each trial is a run, with other values for the :NAME: in its command."""
+
+
+def _casts(command: F) -> F:
+    """Give a verb what all kinds of search have in common."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return click.argument("command", nargs=-1)(spec_options(command))
+
+
+_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option("--json-param", metavar="N=[V,…]", multiple=True, help="Values for :N: as a JSON list."),
+    click.option(
+        "-r", "--parallel-runs", "parallel", type=click.IntRange(1), metavar="K",
+        help="At most K trials at a time. [default: 100; bayesian: 1]",
+    ),
+    click.option("--metric", default="", metavar="METRIC", help="What is to be best: a name given to send_metric."),
+    click.option(
+        "-a", "--metric-agg", type=click.Choice(AGGREGATES), default="last", show_default=True,
+        metavar="|".join(AGGREGATES), help="Which of the values that a trial sent.",
+    ),
+    click.option(
+        "--direction", type=click.Choice(DIRECTIONS), default="minimize", show_default=True,
+        metavar="|".join(DIRECTIONS), help="Whether less or more is better.",
+    ),
+    click.option("--reuse", is_flag=True, help="Take an identical run that is complete, where there is one."),
+    click.option("-b", "--background", is_flag=True, help="Do not wait for its end."),
+    click.option("--json", "json_", is_flag=True, help="Print it as JSON: when cast with -b, else when it has ended."),
+    command_files,
+)  # fmt: skip
+
+
+@hyper.command(cls=Commanding, context_settings=_HELP, epilog=f"{_VALUES}.")
+@_casts
+def grid(**typed: Any) -> None:
+    """Cast a trial for each combination of values."""
+    _cast(GRID, **typed)
+
+
+@hyper.command(RANDOM, cls=Commanding, context_settings=_HELP, epilog=f"{_VALUES}{_RANGES}.")
+@_casts
+@_RUNS
+@_SEED
+def random_(**typed: Any) -> None:
+    """Cast N trials with values chosen at random."""
+    _cast(RANDOM, **typed)
+
+
+@hyper.command(cls=Commanding, context_settings=_HELP, epilog=f"{_VALUES}{_RANGES}.")
+@_casts
+@_RUNS
+@_SEED
+def bayesian(**typed: Any) -> None:
+    """Cast N trials, each with the values that look best after those before it."""
+    _cast(BAYESIAN, **typed)
+
+
+for _verb in (grid, random_, bayesian):
+    _verb.help = _CAST.format(_verb.help)
+
+
+def _cast(
+    kind: str, *, param: Sequence[str], json_param: Sequence[str], background: bool, json_: bool, command: Sequence[str],
+    runs: int = 0, parallel: int | None, metric: str, metric_agg: str, direction: str, seed: int | None = None, reuse: bool,
+    **typed: Any,
+) -> None:  # fmt: skip
+    space = parse_space(param, json_param)
+    first = tuple(f"{name}={_first(values)}" for name, values in space.items())
+    spec, code = build_spec(Asked(command=tuple(command), param=first, json_=json_, **typed))
+    search = SearchSpec(
+        kind=kind,
+        spec=spec,
+        space={name: space.get(name, Choice((value,))) for name, value in spec.params.items()},
+        runs=runs, parallel=parallel or 0, metric=metric, metric_agg=metric_agg, direction=direction, seed=seed, reuse=reuse,
+    )  # fmt: skip
+    with connect() as client:
+        _announce(client, search, code, background=background, json_=json_)
+
+
+def _first(values: Choice | Range) -> str:
+    return values.values[0] if isinstance(values, Choice) else values.text(values.low)
+
+
+def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, background: bool, json_: bool) -> None:
+    searches = Searches(client.transport)
+    send = functools.partial(client.send, code) if code else None
+    with casting("spell hyper list"):
+        cast = searches.cast(search, send)
+        for warning in cast.warnings:
+            show.warn(warning)
+        if not json_:
+            show.say(f"💫 Casting hyperparameter search #{cast.number}…")
+        found = searches.record(str(cast.number))
+    if not background:
+        click.get_current_context().exit(follow(searches, found, json_=json_))
+    if json_:
+        show.as_json(found)
+    else:
+        show.say(f"Look at it with `spell hyper info -f {cast.number}`")
+
+
+@hyper.command("list", context_settings=_HELP)
+@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most N.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def list_(limit: int, json_: bool) -> None:
+    """List searches, newest last."""
+    with connect() as client:
+        found = Searches(client.transport).list(limit=limit)
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say("There are no searches yet. Try: spell hyper grid -h")
+    else:
+        headers = ["ID", "TYPE", "RUNS", "STATUS", "BEST", "CREATED", "COMMAND"]
+        show.table(headers, [_line(item) for item in found])
+
+
+def _line(item: SearchSummary) -> list[str]:
+    best = "-" if item.best_value is None else f"{item.metric} {number(item.best_value)} (run {item.best_run})"
+    runs = f"{item.trials_complete}/{item.trials_count}"
+    return [str(item.number), item.kind, runs, search_state(item), best, show.ago(item.created_at), item.command]
+
+
+@hyper.command(context_settings=_HELP)
+@click.argument("search", shell_complete=complete.searches)
+@click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.pass_context
+def info(ctx: click.Context, search: str, follow_: bool, json_: bool) -> None:
+    """Show SEARCH and its trials: by number, or latest."""
+    with connect() as client:
+        searches = Searches(client.transport)
+        found = searches.record(search)
+        if follow_:
+            ctx.exit(follow(searches, found, json_=json_))
+    if json_:
+        show.as_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: SearchRecord) -> None:
+    metric = f"{found.metric} ({found.metric_agg}, {found.direction})" if found.metric else "-"
+    facts = {
+        "Type": found.kind,
+        "Command": found.command,
+        "Space": "; ".join(f"{name}={_range(values)}" for name, values in found.space.items()),
+        "Status": search_state(found),
+        "Runs": f"{found.trials_complete} of {found.trials_count} complete",
+        "Metric": metric,
+        "Seed": "" if found.kind == GRID else str(found.seed),
+        "Created": show.clock(found.created_at),
+        "Duration": "" if found.ended_at is None else show.duration(round(found.ended_at - found.created_at, 3)),
+        "Message": found.message,
+    }
+    show.say(f"Search {found.number}")
+    for name, value in facts.items():
+        if value:
+            show.say(f"{name.ljust(9)} {value}")
+    if found.trials:
+        click.echo()
+        show_trials(found)
+
+
+def _range(values: Mapping[str, Any]) -> str:
+    """What a parameter may be, as it is typed."""
+    if "values" in values:
+        return ",".join(values["values"])
+    return f"{values['low']:g}:{values['high']:g}:{values['scaling']}:{values['number']}"
+
+
+@hyper.command(context_settings=_HELP)
+@click.argument("search", shell_complete=complete.searches)
+def stop(search: str) -> None:
+    """End SEARCH and keep the outputs of its runs. No further trial starts."""
+    with connect() as client:
+        found = Searches(client.transport).stop(search)
+    show.say(f"Stopping search {found.number}. Go on with it with `spell hyper resume {found.number}`")
+
+
+@hyper.command(context_settings=_HELP)
+@click.argument("search", shell_complete=complete.searches)
+def kill(search: str) -> None:
+    """End SEARCH at once; the outputs of its active runs are lost. No further trial starts."""
+    with connect() as client:
+        found = Searches(client.transport).kill(search)
+    show.say(f"Killing search {found.number}.")
+
+
+@hyper.command(context_settings=_HELP)
+@click.argument("search", shell_complete=complete.searches)
+@click.option("-b", "--background", is_flag=True, help="Do not wait for its end.")
+@click.option("--json", "json_", is_flag=True, help="Print it as JSON: at once with -b, else when it has ended.")
+@click.pass_context
+def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> None:
+    """Go on with SEARCH, which has ended: cast again the trials that failed, and those that were never cast."""
+    with connect() as client:
+        searches = Searches(client.transport)
+        found = searches.resume(search)
+        if not json_:
+            show.say(f"💫 Resuming hyperparameter search #{found.number}…")
+        if not background:
+            ctx.exit(follow(searches, found, json_=json_))
+    if json_:
+        show.as_json(found)
+
+
+@hyper.command(context_settings=_HELP)
+@click.argument("search", shell_complete=complete.searches)
+@click.argument("name", default="")
+@click.option("--csv", "csv_", is_flag=True, help="As CSV, with a header.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
+    """List what the trials of SEARCH sent with send_metric: all of it, or the values of NAME."""
+    with connect() as client:
+        trials = Searches(client.transport).record(search).trials
+        found = (item for trial in trials if trial.run for item in client.metrics(str(trial.run), name))
+        if csv_:
+            _write_csv(found)
+        elif json_:
+            show.as_json(list(found))
+        elif lines := list(found):
+            show.table(["RUN", "METRIC", "INDEX", "VALUE", "TIME"], [_metric(item) for item in lines])
+        else:
+            show.say("Its trials sent no such metrics.", err=True)
+
+
+def _metric(item: MetricRecord) -> list[str]:
+    return [str(item.run), item.name, str(item.step), number(item.value), show.clock(item.at)]
+
+
+def _write_csv(found: Iterator[MetricRecord]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["run_id", "metric_name", "timestamp", "index", "value"])
+    writer.writerows([item.run, item.name, item.at, item.step, item.value] for item in found)

@@ -1,0 +1,186 @@
+"""Workflows: `spell workflow FILE.yaml`, and what can be done with those that were cast."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from orchestrator.capture.snapshot import Snapshot
+from orchestrator.cli.input import complete
+from orchestrator.cli.input.capture import capture
+from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.input.spec import Asked, spec_of, with_code
+from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.workflow_console import follow, workflow_state
+from orchestrator.client.client import Client, connect
+from orchestrator.client.workflows import Workflows
+from orchestrator.errors import SpellError
+from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowSummary
+from orchestrator.spec.workflow import Step, WorkflowSpec
+from orchestrator.states import State
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+class _OrRun(click.Group):
+    """`spell workflow FILE.yaml` is `spell workflow run FILE.yaml`."""
+
+    default = "run"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else "--help"
+        if first not in self.commands and first not in ctx.help_option_names:
+            if first.isidentifier() and not Path(first).exists() and not ctx.resilient_parsing:
+                ctx.fail(f"There is no file and no command {first!r}.{close_to(first, self.commands)}")
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+
+@click.group(cls=_OrRun, context_settings=_HELP, subcommand_metavar="FILE.yaml | COMMAND [ARGS]...")
+def workflow() -> None:
+    """Cast runs that need each other's outputs, from one file: `spell workflow FILE.yaml` is `spell workflow run FILE.yaml`."""
+
+
+@workflow.command(context_settings=_HELP)
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.yaml")
+@click.option("-b", "--background", is_flag=True, help="Do not wait for its end.")
+@click.option("--fresh", is_flag=True, help="Cast every step, also where an identical run is complete.")
+@click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository.")
+@click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores.")
+@click.option("-f", "--force", is_flag=True, help="Ask nothing.")
+@click.option("--json", "json_", is_flag=True, help="Print it as JSON: when cast with -b, else when it has ended.")
+@click.pass_context
+def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **typed: Any) -> None:
+    """Cast the steps of FILE.yaml, each when what it needs is complete. The exit code is 0 when all are, else 1."""
+    asked = Asked(**typed)
+    spec, codes = _read(file, asked, fresh=fresh)
+    with connect() as client:
+        flows = Workflows(client.transport)
+        with casting("spell workflow list"):
+            cast = flows.cast(spec, functools.partial(_send, client, codes))
+            for warning in cast.warnings:
+                show.warn(warning)
+            if not asked.json_:
+                show.say(f"💫 Casting workflow #{cast.number}…")
+            found = flows.record(str(cast.number))
+        if not background:
+            ctx.exit(follow(flows, found, json_=asked.json_))
+    if asked.json_:
+        show.as_json(found)
+    else:
+        show.say(f"Look at it with `spell workflow info {cast.number}`")
+
+
+def _read(path: Path, asked: Asked, *, fresh: bool) -> tuple[WorkflowSpec, list[Snapshot]]:
+    """What a file asks for, and the code that goes with it, which is captured once for all its steps."""
+    found = importlib.import_module("orchestrator.spec.workflowfile").load(path)
+    steps = []
+    for item in found.steps:
+        with _told(f"{path}: step {item.name!r}"):
+            steps.append(Step(item.name, spec_of(Asked(), item.job), item.needs))
+    with _told(str(path)):
+        WorkflowSpec(found.name, tuple(steps))  # what is wrong with it is said before any code is looked at
+    places = [(item.job.github_url, item.job.github_ref) for item in found.steps]
+    codes = {place: capture(asked, *place) for place in dict.fromkeys(places)}
+    coded = (
+        Step(step.name, with_code(step.spec, *codes[place]), step.needs)
+        for step, place in zip(steps, places, strict=True)
+    )
+    return WorkflowSpec(found.name, tuple(coded), reuse=not fresh), [code for code, _ in codes.values() if code]
+
+
+def _send(client: Client, codes: Sequence[Snapshot]) -> None:
+    for code in codes:
+        client.send(code)
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except SpellError as error:
+        raise type(error)(f"{where}: {error.message}", error.cure) from error
+
+
+@workflow.command("list", context_settings=_HELP)
+@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most N.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+def list_(limit: int, json_: bool) -> None:
+    """List workflows, newest last."""
+    with connect() as client:
+        found = Workflows(client.transport).list(limit=limit)
+    if json_:
+        show.as_json(found)
+    elif not found:
+        show.say("There are no workflows yet. Try: spell workflow FILE.yaml")
+    else:
+        show.table(["ID", "NAME", "STEPS", "STATUS", "CREATED"], [_line(item) for item in found])
+
+
+def _line(item: WorkflowSummary) -> list[str]:
+    steps = f"{item.steps_complete}/{item.steps_count}"
+    return [str(item.number), item.name, steps, workflow_state(item), show.ago(item.created_at)]
+
+
+@workflow.command(context_settings=_HELP)
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
+@click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
+@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.pass_context
+def info(ctx: click.Context, reference: str, follow_: bool, json_: bool) -> None:
+    """Show a workflow and its steps. WORKFLOW is a number, a name (of several the newest), or latest."""
+    with connect() as client:
+        flows = Workflows(client.transport)
+        found = flows.record(reference)
+        if follow_:
+            ctx.exit(follow(flows, found, json_=json_))
+    if json_:
+        show.as_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: WorkflowRecord) -> None:
+    show.say(f"Workflow {found.number}: {found.name}")
+    show.say(f"Status    {workflow_state(found)}")
+    show.say(f"Created   {show.clock(found.created_at)}")
+    if found.ended_at is not None:
+        show.say(f"Duration  {show.duration(round(found.ended_at - found.created_at, 3))}")
+    click.echo()
+    show.table(["STEP", "NEEDS", "RUN", "STATUS", "DURATION", "MESSAGE"], [_row(step) for step in found.steps])
+
+
+def _row(step: StepRecord) -> list[str]:
+    took = "-" if step.duration_s is None else show.duration(round(step.duration_s, 2))
+    status = show.state(step.state, step.exit_code, step.signal, None) + (", reused" if step.reused else "")
+    message = "-" if step.state == State.COMPLETE else step.message or "-"
+    return [step.name, ", ".join(step.needs) or "-", str(step.run or "-"), status, took, message]
+
+
+@workflow.command(context_settings=_HELP)
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
+def stop(reference: str) -> None:
+    """End WORKFLOW and keep the outputs of its runs. Steps that wait never start."""
+    with connect() as client:
+        found = Workflows(client.transport).stop(reference)
+    show.say(f"Stopping workflow {found.number}. Use 'spell workflow info -f {found.number}' to follow it to its end.")
+
+
+@workflow.command(context_settings=_HELP)
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
+def kill(reference: str) -> None:
+    """End WORKFLOW at once; the outputs of its active runs are lost. Steps that wait never start."""
+    with connect() as client:
+        found = Workflows(client.transport).kill(reference)
+    show.say(f"Killing workflow {found.number}.")

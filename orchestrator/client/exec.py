@@ -1,0 +1,156 @@
+"""A command beside a run's own, from the client's side. `orchestrator/server/exec.py` tells what goes over the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestrator.errors import InvalidConfig, ServerUnavailable, from_wire
+from orchestrator.home import Home
+from orchestrator.records import API_VERSION
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+_WINDOW_BYTES = 1 << 20  # so much may be typed before the command has taken it
+_CHUNK_BYTES = 64 << 10
+_CLOSE_LIMIT_S = 1.0
+
+
+class RemoteSession:
+    """A command that runs beside a run's own. Reading and typing may be done in two threads. Also a context manager.
+
+    Attributes:
+        run_is_over: whether the end of the run was its end; known when `read` has ended.
+
+    Args:
+        home: whose server leads the run.
+        number: the run.
+        words: the first frame.
+
+    Raises:
+        ServerUnavailable: no server answers.
+        InvalidConfig: something of it is no text.
+    """
+
+    def __init__(self, home: Home, number: int, words: Mapping[str, Any]) -> None:
+        self._room = threading.Condition()
+        self._untaken_bytes = 0
+        self._over = False
+        self._exit_code: int | None = None
+        self.run_is_over = False
+        first = _encoded(words)
+        self._exceptions: Any = importlib.import_module("websockets.exceptions")
+        self._connection = _connect(home, number)
+        with _mapped(self._exceptions):
+            self._connection.send(first)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        """What it says, as it comes: 1 and bytes of stdout, 2 and bytes of stderr; ends with it.
+
+        Raises:
+            SpellError: whatever the server refuses; ServerUnavailable when it is lost.
+        """
+        try:
+            while self._exit_code is None:
+                with _mapped(self._exceptions):
+                    frame = self._connection.recv()
+                if isinstance(frame, bytes):
+                    yield frame[0], frame[1:]
+                else:
+                    self._take(json.loads(frame))
+        finally:
+            with self._room:
+                self._over = True
+                self._room.notify_all()
+
+    def _take(self, words: Mapping[str, Any]) -> None:
+        if "error" in words:
+            raise from_wire(words, 0)
+        if "exit_code" in words:
+            self._exit_code = int(words["exit_code"])
+            self.run_is_over = bool(words.get("run_is_over"))
+        elif "taken" in words:
+            with self._room:
+                self._untaken_bytes -= int(words["taken"])
+                self._room.notify_all()
+
+    def write(self, data: bytes) -> None:
+        """Type something; b"" ends its input. Waits while the command does not take what was typed before."""
+        if not data:
+            self._send('{"eof": true}')
+        for start in range(0, len(data), _CHUNK_BYTES):
+            chunk = data[start : start + _CHUNK_BYTES]
+            with self._room:
+                self._room.wait_for(lambda: self._over or self._untaken_bytes < _WINDOW_BYTES)
+                self._untaken_bytes += len(chunk)
+            self._send(b"\0" + chunk)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Its terminal has this size now."""
+        self._send(json.dumps({"resize": [columns, rows]}))
+
+    @property
+    def exit_code(self) -> int:
+        """How it ended; known when `read` has ended."""
+        assert self._exit_code is not None
+        return self._exit_code
+
+    def close(self) -> None:
+        """Nobody is at its keyboard any more: if it has not ended, it is ended."""
+        self._connection.close()
+
+    def _send(self, frame: bytes | str) -> None:
+        with contextlib.suppress(self._exceptions.ConnectionClosed):  # whoever reads says so
+            self._connection.send(frame)
+
+
+def _connect(home: Home, number: int) -> ClientConnection:
+    client: Any = importlib.import_module("websockets.sync.client")  # loads slowly, seldom needed
+    home.check_socket()
+    try:
+        connection: ClientConnection = client.unix_connect(
+            str(home.socket),
+            f"ws://spell/runs/{number}/exec",
+            additional_headers={"Spell-Api": str(API_VERSION)},
+            compression=None,
+            ping_interval=None,  # a Unix socket tells at once when the other side is gone
+            close_timeout=_CLOSE_LIMIT_S,
+            max_size=None,
+        )
+    except (OSError, client.InvalidHandshake) as error:
+        raise ServerUnavailable(
+            f"The server of {home.root} opens no session: {error}.", "See: spell server logs"
+        ) from error
+    return connection
+
+
+def _encoded(words: Mapping[str, Any]) -> str:
+    text = json.dumps(words, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20]
+        raise InvalidConfig(f"{near!r} is not text in UTF-8.") from None
+    return text
+
+
+@contextlib.contextmanager
+def _mapped(exceptions: Any) -> Iterator[None]:
+    try:
+        yield
+    except (exceptions.ConnectionClosed, OSError) as error:
+        raise ServerUnavailable("The connection to the server was lost.", "See: spell server logs") from error

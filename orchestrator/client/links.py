@@ -1,0 +1,38 @@
+"""Links of a server."""
+
+from __future__ import annotations
+
+from orchestrator.client.transport import Transport, quote
+from orchestrator.errors import NotFound
+from orchestrator.records import from_wire
+from orchestrator.records.links import LinkRecord
+
+
+class Links:
+    """Gives resources names of their own."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def list(self) -> list[LinkRecord]:
+        """All links, by alias; those to archived runs are left out."""
+        return [from_wire(LinkRecord, item) for item in self._call("GET", "/links")]
+
+    def get(self, alias: str) -> LinkRecord:
+        """One link."""
+        return from_wire(LinkRecord, self._call("GET", _path(alias)))
+
+    def put(self, alias: str, resource: str, *, replace: bool = False) -> LinkRecord:
+        """Make a link; with `replace` also when the alias leads elsewhere now."""
+        return from_wire(LinkRecord, self._call("PUT", _path(alias), json={"resource": resource, "replace": replace}))
+
+    def remove(self, alias: str) -> None:
+        """Remove a link; what it leads to stays."""
+        self._call("DELETE", _path(alias))
+
+
+def _path(alias: str) -> str:
+    try:
+        return f"/links/{quote(alias)}"
+    except NotFound:
+        raise NotFound(f"There is no link {alias!r}.", "See them with: spell link") from None

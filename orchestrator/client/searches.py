@@ -1,0 +1,65 @@
+"""Searches of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.client.transport import Transport, quote
+from orchestrator.errors import NotFound, SnapshotMissing
+from orchestrator.records import from_wire
+from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary, search_from_wire
+from orchestrator.spec.run import to_wire
+from orchestrator.spec.search import SearchSpec
+
+
+class Searches:
+    """Casts searches, looks at them, ends them. A search is meant by its number, or `latest`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def cast(self, search: SearchSpec, send_code: Callable[[], object] | None = None) -> SearchCastRecord:
+        """Cast a search.
+
+        Args:
+            send_code: called when the server lacks the code; it is then asked again.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        body = to_wire(search)
+        try:
+            return from_wire(SearchCastRecord, self._call("POST", "/searches", json=body))
+        except SnapshotMissing:
+            if send_code is None:
+                raise
+        send_code()
+        return from_wire(SearchCastRecord, self._call("POST", "/searches", json=body))
+
+    def list(self, *, limit: int = 50, before: int = 0) -> list[SearchSummary]:
+        """The newest `limit` searches, newest last."""
+        found = self._call("GET", "/searches", params={"limit": limit, "before": before})
+        return [from_wire(SearchSummary, item) for item in found]
+
+    def record(self, reference: str) -> SearchRecord:
+        """All about one search."""
+        return search_from_wire(self._call("GET", _path(reference)))
+
+    def stop(self, reference: str) -> SearchRecord:
+        """End its trials' runs, whose outputs are kept. No further trial starts."""
+        return search_from_wire(self._call("POST", _path(reference) + "/stop"))
+
+    def kill(self, reference: str) -> SearchRecord:
+        """End its trials' runs at once; their outputs are lost. No further trial starts."""
+        return search_from_wire(self._call("POST", _path(reference) + "/kill"))
+
+    def resume(self, reference: str) -> SearchRecord:
+        """Go on with a search that has ended: cast the trials that failed again, and those that were never cast."""
+        return search_from_wire(self._call("POST", _path(reference) + "/resume"))
+
+
+def _path(reference: str) -> str:
+    try:
+        return f"/searches/{quote(reference)}"
+    except NotFound:
+        raise NotFound(f"There is no search {reference!r}.", "See them with: spell hyper list") from None

@@ -1,0 +1,61 @@
+"""Workflows of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.client.transport import Transport, quote
+from orchestrator.errors import NotFound, SnapshotMissing
+from orchestrator.records import from_wire
+from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord, WorkflowSummary, workflow_from_wire
+from orchestrator.spec.run import to_wire
+from orchestrator.spec.workflow import WorkflowSpec
+
+
+class Workflows:
+    """Casts workflows, looks at them, ends them. A workflow is meant by its number, its name, or `latest`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def cast(self, spec: WorkflowSpec, send_code: Callable[[], object] | None = None) -> WorkflowCastRecord:
+        """Cast a workflow.
+
+        Args:
+            send_code: called when the server lacks a snapshot that a step names; it is then asked again.
+
+        Raises:
+            SpellError: whatever the server refuses, as the class that it raised.
+        """
+        body = to_wire(spec)
+        try:
+            return from_wire(WorkflowCastRecord, self._call("POST", "/workflows", json=body))
+        except SnapshotMissing:
+            if send_code is None:
+                raise
+        send_code()
+        return from_wire(WorkflowCastRecord, self._call("POST", "/workflows", json=body))
+
+    def list(self, *, limit: int = 50, before: int = 0) -> list[WorkflowSummary]:
+        """The newest `limit` workflows, newest last."""
+        found = self._call("GET", "/workflows", params={"limit": limit, "before": before})
+        return [from_wire(WorkflowSummary, item) for item in found]
+
+    def record(self, reference: str) -> WorkflowRecord:
+        """All about one workflow."""
+        return workflow_from_wire(self._call("GET", _path(reference)))
+
+    def stop(self, reference: str) -> WorkflowRecord:
+        """End its steps' runs, whose outputs are kept. Steps that wait never start."""
+        return workflow_from_wire(self._call("POST", _path(reference) + "/stop"))
+
+    def kill(self, reference: str) -> WorkflowRecord:
+        """End its steps' runs at once; their outputs are lost. Steps that wait never start."""
+        return workflow_from_wire(self._call("POST", _path(reference) + "/kill"))
+
+
+def _path(reference: str) -> str:
+    try:
+        return f"/workflows/{quote(reference)}"
+    except NotFound:
+        raise NotFound(f"There is no workflow {reference!r}.", "See them with: spell workflow list") from None

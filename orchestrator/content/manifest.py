@@ -1,0 +1,122 @@
+"""The list of files of a snapshot: what both sides agree on, and what a tree's hash is made of.
+
+Format: one entry per file, sorted by path (code points). The tree is the SHA-256 over, for each entry,
+`MODE SP DIGEST SP SIZE SP PATH NUL` in UTF-8. Modes are git's: 100644, 100755 (executable), 120000 (symbolic link).
+A digest is the SHA-256 of the file's bytes as they lie in the working tree; of a link, of the text it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable
+from operator import attrgetter
+from typing import NamedTuple
+
+from orchestrator.errors import InvalidConfig
+from orchestrator.spec.run import relative_parts
+
+FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
+_MODES = frozenset((FILE, EXECUTABLE, LINK))
+_NO_NAMES = frozenset(("", ".", ".."))
+_DIGEST = re.compile("[0-9a-f]{64}")
+_ESCAPE = rb"\\x([89a-f][0-9a-f]|5c)"
+_LIKE_AN_ESCAPE = rb"\\(?=x([89a-f][0-9a-f]|5c))"
+
+
+class Entry(NamedTuple):
+    """One file of a snapshot: relative POSIX path, git mode, SHA-256 hex digest, size in bytes."""
+
+    path: str
+    mode: str
+    digest: str
+    size: int
+
+
+class Manifest(NamedTuple):
+    """All files of a snapshot, sorted by path."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def tree(self) -> str:
+        """The tree hash, 64 hex digits; see the module's docstring for its format."""
+        digest = hashlib.sha256()
+        for path, mode, content, size in self.entries:
+            digest.update(f"{mode} {content} {size} {path}\0".encode())
+        return digest.hexdigest()
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The digests of all its blobs."""
+        return frozenset(entry.digest for entry in self.entries)
+
+    def to_json(self) -> str:
+        """As JSON: a list of `[path, mode, digest, size]`."""
+        return json.dumps(self.entries, separators=(",", ":"))
+
+
+def make(entries: Iterable[Entry]) -> Manifest:
+    """A manifest of these entries, sorted and checked.
+
+    Raises:
+        InvalidConfig: when a path climbs out, is named twice or lies below a file or link, or a field is malformed.
+    """
+    manifest = joined(entries)
+    files = {entry.path for entry in manifest.entries}
+    if len(files) != len(manifest.entries):
+        raise InvalidConfig("A snapshot names the same path twice.")
+    folders: set[str] = set()
+    for path, mode, digest, size in manifest.entries:
+        folder, slash, name = path.rpartition("/")
+        if folder + slash not in folders or name in _NO_NAMES or "\0" in name or "\n" in name:
+            _check_path(path, files)  # takes a while: of many files in one folder, one
+            folders.add(folder + slash)
+        if mode not in _MODES or size < 0:
+            raise InvalidConfig(f"An entry of the snapshot is malformed: {path!r}.")
+        if not _DIGEST.fullmatch(digest):
+            raise InvalidConfig(f"A digest of the snapshot is malformed: {path!r}.")
+    return manifest
+
+
+def joined(entries: Iterable[Entry]) -> Manifest:
+    """A manifest of entries that were checked, and whose paths go together."""
+    return Manifest(tuple(sorted(entries, key=attrgetter("path"))))
+
+
+def _check_path(path: str, files: Collection[str]) -> None:
+    parts = relative_parts(path, "A path of the snapshot")
+    if "/".join(parts) != path:
+        raise InvalidConfig(f"A path of the snapshot is not in its plain form: {path!r}.")
+    if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+        raise InvalidConfig(f"A path of the snapshot lies below a file: {path!r}.")
+
+
+def from_json(text: str | bytes) -> Manifest:
+    """Read what `Manifest.to_json` wrote; nothing in it is trusted.
+
+    Raises:
+        InvalidConfig: when it is not a well-formed manifest.
+    """
+    try:
+        rows = json.loads(text)
+        entries = [Entry(str(path), str(mode), str(digest), int(size)) for path, mode, digest, size in rows]
+    except (ValueError, TypeError) as error:
+        raise InvalidConfig(f"The manifest of the snapshot cannot be read: {error}") from error
+    return make(entries)
+
+
+def printable(path: str) -> str:
+    """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
+    if path.isascii() and "\\" not in path:
+        return path
+    return re.sub(_LIKE_AN_ESCAPE, rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
+
+
+def actual(path: str) -> str:
+    """The path that `printable` shows so."""
+    if "\\" not in path:
+        return path
+    return os.fsdecode(re.sub(_ESCAPE, lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))

@@ -1,0 +1,90 @@
+"""What a bayesian search tries next, by the tree-structured Parzen estimator of Optuna.
+
+Nothing is kept between two questions: the study is made anew from the trials so far, and the seed is that of the search and
+of the trial asked for. So the same trials lead to the same next one, in whichever process.
+
+Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011);
+https://optuna.readthedocs.io/en/stable/reference/samplers/generated/optuna.samplers.TPESampler.html
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.spec.search import Choice, Range, SearchSpec
+
+_SEEDS = 1 << 32
+_FEWEST_AT_RANDOM, _MOST_AT_RANDOM = 3, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial so far.
+
+    Attributes:
+        params: as they stand in its command.
+        value: of the metric; None where there is none.
+        is_running: whether there may be one yet.
+    """
+
+    params: Mapping[str, str]
+    value: float | None
+    is_running: bool = False
+
+
+def suggest(search: SearchSpec, number: int, tried: Sequence[Tried]) -> dict[str, str]:
+    """The parameters of a trial. The first third (3 to 10 trials) is chosen at random.
+
+    Args:
+        number: of the trial that is asked for.
+        tried: the other trials.
+    """
+    optuna = importlib.import_module("optuna")  # loads slowly, and most servers never need it
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {name: _distribution(optuna, values) for name, values in search.space.items()}
+    seed = random.Random(f"{search.seed}:{number}").randrange(_SEEDS)  # noqa: S311 - no secret depends on it
+    at_random = max(_FEWEST_AT_RANDOM, min(_MOST_AT_RANDOM, search.count // 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random, constant_liar=True)
+        study = optuna.create_study(sampler=sampler, direction=search.direction)
+        for item in tried:
+            study.add_trial(_trial(optuna, search, distributions, item))
+        found = study.ask(distributions).params
+    return {name: _text(values, found[name]) for name, values in search.space.items()}
+
+
+def _trial(optuna: Any, search: SearchSpec, distributions: Mapping[str, Any], item: Tried) -> Any:
+    states = optuna.trial.TrialState
+    ended = states.FAIL if item.value is None else states.COMPLETE
+    return optuna.create_trial(
+        state=states.RUNNING if item.is_running else ended,
+        params={name: _point(values, item.params[name]) for name, values in search.space.items()},
+        distributions=distributions,
+        value=None if item.is_running else item.value,
+    )
+
+
+def _distribution(optuna: Any, values: Choice | Range) -> Any:
+    if isinstance(values, Choice):
+        return optuna.distributions.CategoricalDistribution(values.values)
+    is_log = values.scaling != "linear"
+    if values.number == "int":
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=is_log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=is_log)
+
+
+def _text(values: Choice | Range, point: Any) -> str:
+    return point if isinstance(values, Choice) else values.text(values.mirrored(point))
+
+
+def _point(values: Choice | Range, text: str) -> Any:
+    if isinstance(values, Choice):
+        return text
+    point = values.clamped(values.mirrored(float(text)))  # the mirrored end may be off by a rounding
+    return round(point) if values.number == "int" else point

@@ -1,0 +1,1 @@
+"""Bytes of the home: outputs, resources, uploads, blobs, secrets, and their hashes."""

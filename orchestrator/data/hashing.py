@@ -1,0 +1,103 @@
+"""Hashes of artifacts, computed in the background: no run waits for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+
+from orchestrator.content.files import sha256
+from orchestrator.content.manifest import LINK, actual
+from orchestrator.data.blobs import sync_all
+from orchestrator.data.dedup import Sharing
+from orchestrator.home import Home
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.store import Store
+
+_log = logging.getLogger(__name__)
+_HASHES_AT_ONCE = 200
+_ERROR_PAUSE_S = 5.0
+_FEW = 10  # files; of more, all are written to the disk at once
+_TRIES = 5  # to read a file, with this pause between them
+
+
+class Hasher:
+    """Computes the hashes of artifacts in the background: no run waits for them. What has a hash is on the disk."""
+
+    def __init__(self, store: Store, home: Home) -> None:
+        self._store, self._home = store, home
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._sharing = Sharing(store, home, self._closing.is_set)
+        self._failed: dict[tuple[int, str], int] = {}
+        self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
+        self._thread.start()
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be new artifacts."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop at once."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        is_clear = False
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closing.is_set():
+                return
+            try:
+                if not is_clear:
+                    self._sharing.finish()
+                    is_clear = True
+                while self._hash_some() and not self._closing.is_set():
+                    pass
+            except Exception:  # a full disk, say: later is early enough
+                _log.exception("artifacts could not be hashed")
+                self._closing.wait(_ERROR_PAUSE_S)
+                self._wake.set()
+
+    def _hash_some(self) -> bool:
+        todo = self._store.unhashed(_HASHES_AT_ONCE)
+        found, latest = list[tuple[int, str, str]](), dict[tuple[str, str, int], ArtifactRecord]()
+        is_one_by_one = len(todo) <= _FEW
+        for item in todo:
+            try:
+                digest = self._digest(item, durably=is_one_by_one)
+            except OSError:
+                failed = self._failed[item.run, item.path] = self._failed.get((item.run, item.path), 0) + 1
+                if failed < _TRIES:  # too many open files, say
+                    self._record(found, is_durable=is_one_by_one)
+                    raise
+                digest = ""
+            if digest is None:
+                break
+            if digest and item.mode != LINK:
+                key = digest, item.mode, item.size
+                # before its hash is recorded: who is killed in between does it again
+                self._sharing.share(item, digest, [latest[key]] if key in latest else [])
+                latest[key] = item
+            found.append((item.run, item.path, digest))
+        self._record(found, is_durable=is_one_by_one)
+        return bool(todo)
+
+    def _record(self, found: Sequence[tuple[int, str, str]], *, is_durable: bool) -> None:
+        if found and not is_durable:
+            sync_all(self._home.runs)
+        self._store.set_hashes(found)
+
+    def _digest(self, item: ArtifactRecord, *, durably: bool) -> str | None:
+        """Its hash; "" when it is not what was recorded, or was removed by hand. None when we are to end."""
+        path = self._home.run_dir(item.run) / actual(item.path)
+        try:
+            if os.lstat(path).st_size != item.size:
+                _log.error("run %d: %s is not as big as when it was saved", item.run, item.path)
+                return ""
+            return sha256(path, self._closing.is_set, durably=durably)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""

@@ -1,0 +1,226 @@
+"""What a run leaves behind: its new or modified files become `runs/N/…` by rename, and are sealed.
+
+Unchanged code, mounted inputs and ignored files are not outputs. Every file of the code was unpacked with one known
+modification time; a file that still has it and its size is unchanged, any other one is compared by content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from orchestrator.content.files import below, sha256
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
+from orchestrator.errors import DiskFull, SaveFailed
+from orchestrator.records.files import ArtifactRecord
+
+ALWAYS_IGNORED = ("__pycache__/", ".git/")
+_NOT_KEPT = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A run's work dir, and what was in it before the run.
+
+    Attributes:
+        code: the root.
+        manifest: the code that was unpacked there.
+        mtime_ns: the modification time that every file of the code got.
+        mounted: relative paths of mount points.
+        ignore: gitignore patterns of what is not kept.
+    """
+
+    code: Path
+    manifest: Manifest
+    mtime_ns: int
+    mounted: frozenset[str]
+    ignore: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    files: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[ArtifactRecord]:
+    """Move the outputs of a run to `target`, whole: it appears with all of them, or not yet at all. May be done again.
+
+    Args:
+        run: the run's number.
+        workspace: where it worked.
+        staging: a folder on the disk of `target`, where the outputs are gathered first. Where that is another disk
+            than the work dir's, each file is copied to `STAGING.copying`, and then renamed.
+        target: `runs/N`.
+
+    Raises:
+        SaveFailed, DiskFull: when a file cannot be moved.
+    """
+    try:
+        found = _scan(workspace)
+        if target.exists():  # of a save that was interrupted: the links that are still here were not kept
+            found.notes += [(path, _leads_out(workspace, path)) for path in found.links]
+        else:
+            _gather(workspace, found, staging)
+            os.rename(staging, target)
+        kept = list(_seal(run, target))
+    except OSError as error:
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SaveFailed
+        raise kind(f"{error.filename}: {error.strerror}") from error
+    return kept + [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
+
+
+def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
+    staging.mkdir(exist_ok=True)
+    staged = {path for path, _ in below(staging)}  # of a save that was interrupted
+    kept = staged | set(found.files)
+    for path in _add_links(workspace.code, found.links, kept):
+        found.notes.append((path, _leads_out(workspace, path)))
+    moved = kept - staged
+    for folder in sorted(_folders(moved)):  # a parent sorts before its children
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(staging / folder)
+    for path in sorted(moved):
+        _move(workspace.code / path, staging / path, staging.with_name(f"{staging.name}.copying"))
+
+
+def _leads_out(workspace: Workspace, path: str) -> str:
+    return f"a link to what is not among the outputs: {printable(os.readlink(workspace.code / path))}"
+
+
+def _scan(workspace: Workspace) -> _Found:
+    before = {entry.path: entry for entry in workspace.manifest.entries}
+    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
+    found = _Found()
+    for path, status in _walk(workspace.code, workspace.mounted, ignored, found.notes):
+        entry = before.get(path)
+        if entry and _is_unchanged(workspace, path, status, entry):
+            continue
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            found.files.append(path)
+        elif kind == stat.S_IFLNK:
+            found.links.append(path)
+        else:
+            found.notes.append((path, f"{_NOT_KEPT.get(kind, 'not a file')}, not a file"))
+    return found
+
+
+def _walk(
+    root: Path, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
+) -> Iterator[tuple[str, os.stat_result]]:
+    todo = [""]
+    while todo:  # no recursion: a run may nest folders as deep as it likes
+        below = todo.pop()
+        try:
+            with contextlib.suppress(OSError):
+                os.chmod(root / below, 0o755)  # the command may have taken our own right to look inside
+            entries = list(os.scandir(root / below))
+        except OSError as error:
+            notes.append((below, f"cannot be read: {error.strerror}"))
+            continue
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            is_dir = entry.is_dir(follow_symlinks=False)
+            if ignored.match_file(path + "/" if is_dir else path):
+                continue
+            if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
+                continue  # the mount point; anything else in its place was put there by the run
+            if is_dir:
+                todo.append(path)
+            else:
+                yield path, entry.stat(follow_symlinks=False)
+
+
+def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry: Entry) -> bool:
+    if stat.S_ISLNK(status.st_mode):
+        target = os.fsencode(os.readlink(workspace.code / path))
+        return entry.mode == LINK and hashlib.sha256(target).hexdigest() == entry.digest
+    if not stat.S_ISREG(status.st_mode) or entry.mode == LINK or status.st_size != entry.size:
+        return False
+    if bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
+        return False
+    return status.st_mtime_ns == workspace.mtime_ns or sha256(workspace.code / path) == entry.digest
+
+
+def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:
+    """Add to `kept` the links that lead to what is kept, by way of other links too. Returns the others."""
+    folders = _folders(kept)
+    targets = {path: _leads_to(root, path) for path in links}
+    while inside := [path for path, target in targets.items() if target in kept or target in folders]:
+        kept.update(inside)
+        folders |= _folders(inside)
+        for path in inside:
+            del targets[path]
+    return list(targets)
+
+
+def _leads_to(root: Path, path: str) -> str | None:
+    """Where a link below `root` leads, relative to `root`; None when that is outside."""
+    target = os.readlink(root / path)
+    if target.startswith("/"):
+        return None
+    place = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    if place == ".." or place.startswith("../"):
+        return None
+    # `a/../b` is another place where `a` is a link: what the kernel finds must be inside, too
+    leads_to = os.path.realpath(root / path)
+    return place if leads_to.startswith(f"{os.path.realpath(root)}/") else None
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path[:position] for path in paths for position, char in enumerate(path) if char == "/"}
+
+
+def _move(source: Path, target: Path, beside: Path) -> None:
+    status = source.lstat()
+    # Another name of a file may lie anywhere; the artifact must not change through it.
+    if not (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    beside.unlink(missing_ok=True)  # of a save that was interrupted
+    shutil.copy2(source, beside, follow_symlinks=False)
+    os.rename(beside, target)
+
+
+def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
+    """Take the write bits off everything below `target`, and list the files."""
+    folders = [target]
+    for path, status in below(target):
+        place = target / path
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(place)
+            continue
+        mode = LINK
+        if stat.S_ISREG(status.st_mode):
+            executable = bool(status.st_mode & stat.S_IXUSR)
+            place.chmod(0o555 if executable else 0o444)
+            mode = EXECUTABLE if executable else FILE
+        yield ArtifactRecord(run, printable(path), status.st_size, mode, None, "")
+    for folder in reversed(folders):
+        os.chmod(folder, 0o555)
+
+
+def check_patterns(patterns: Sequence[str]) -> None:
+    """Raise ValueError when one of the gitignore patterns cannot be read."""
+    GitIgnoreSpec.from_lines(patterns)

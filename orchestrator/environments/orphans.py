@@ -1,0 +1,104 @@
+"""What a build or a compilation leaves behind when its server is killed: a folder, and whatever is at work in it.
+
+Folders are named after the key of the environment, so that they are removed under its lock. The process or container
+of the moment is noted in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.content.files import remove_tree
+from orchestrator.engine import Engine
+from orchestrator.environments.host import end_noted
+from orchestrator.errors import SaveFailed, SpellError
+
+BUILDING = ".building-"
+COMPILING = ".compiling-"
+REMOVED = ".removed-"
+RECORD = "uv.json"
+CONTAINERS = ".containers"
+"""In the folder of all environments: what containers may write to. Their builds, and the cache of the uv in them.
+
+Hard links need both in one mount; and no container sees a published environment but its own, least of all those that
+run on this machine.
+"""
+
+
+def workshops(environments: Path) -> Iterator[Path]:
+    """The folders in which builds take place."""
+    yield environments
+    yield environments / CONTAINERS
+
+
+def discard(folder: Path, engine: Engine | None = None) -> None:
+    """Remove a build, and end what a killed server may have left at work in it."""
+    if folder.parent.name != CONTAINERS:  # there, a container may have written anything into it
+        end_recorded(folder / RECORD, engine)
+    remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, whatever modes a build gave to what is in it. What cannot be removed is tried at the next start."""
+    with suppress(SaveFailed):
+        remove_tree(folder)
+
+
+def end_recorded(record: Path, engine: Engine | None = None) -> None:
+    """End the process or container that a killed server left behind, where the record still names it."""
+    noted = _noted(record)
+    container = str(noted.get("container", ""))
+    if not container:
+        end_noted(noted)
+    elif engine is not None and not engine.lacks():
+        with suppress(SpellError):  # it ended with the server that listened to it; what is there still is swept later
+            engine.remove(container)
+
+
+def names_container(folder: Path) -> bool:
+    """Whether a container is noted in a leftover, so that discarding it may have to wait for the engine."""
+    return "container" in _noted(folder / RECORD)
+
+
+def _noted(record: Path) -> dict[str, Any]:
+    try:
+        noted = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _: False) -> bool:
+    """Remove a published environment: renamed first, so that nobody finds half of it. The caller holds its lock.
+
+    Args:
+        path: the environment; it need not be there.
+        is_wanted: asked when nobody can find it any more; then it is put back.
+    Returns:
+        whether it was removed.
+    """
+    aside = Path(tempfile.mkdtemp(prefix=f"{REMOVED}{path.name}-", dir=path.parent))
+    try:
+        os.rename(path, aside / path.name)
+    except FileNotFoundError:
+        os.rmdir(aside)
+        return False
+    wanted = is_wanted(aside / path.name)
+    if wanted:
+        os.rename(aside / path.name, path)
+    remove(aside)
+    return not wanted
+
+
+def key_of_leftover(name: str) -> str:
+    """The key in the name of a folder that a build has left behind; "" for any other name."""
+    for prefix in (BUILDING, COMPILING, REMOVED):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).rpartition("-")[0]
+    return ""

@@ -1,0 +1,1 @@
+"""The docker executor: a container for each run."""

@@ -1,0 +1,144 @@
+"""Whether a container's first process is really dead, and of what, when its keeper could not tell.
+
+A keeper holds a named pipe open as long as it lives. But it runs on a Python that a run may have replaced (its image, or
+a mount over `/usr/bin`), so it may close the pipe and go on. Nothing is saved before the kernel or the engine has said
+that it is dead: its processes could lead us anywhere by links in the work dir.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import time
+from pathlib import Path
+
+from orchestrator.engine import Engine, EngineError
+from orchestrator.executors.base import Handle, Verdict
+from orchestrator.executors.docker import files
+from orchestrator.supervisor import identity
+
+_log = logging.getLogger(__name__)
+_DIES_S = 2.0  # from the end of the pipe, of a keeper that keeps to the rules
+_LIMIT_S = 30.0
+_KILL_LIMIT_S = 5.0
+_LOOK_S, _ASK_S = 0.02, 0.5
+_OVER = ("created", "exited")
+
+
+def note_process(engine: Engine, container: str, folder: Path) -> None:
+    """Note which process a container has been started with, so that the kernel can tell of its end."""
+    with contextlib.suppress(EngineError), engine.told():
+        pid = int(engine.api.inspect_container(container)["State"]["Pid"])
+        note = {"pid": pid, "start_time": identity.start_time(pid)}
+        (folder / "process.json").write_text(json.dumps(note))
+
+
+def await_death(engine: Engine, container: str, folder: Path) -> bool:
+    """Wait for the end of the first process, after its pipe has ended; soon see to it.
+
+    Returns:
+        False when nobody can say that it is dead.
+    """
+    if _await_process(folder, _DIES_S) or (not _is_noted(folder) and _await_engine(engine, container, _DIES_S)):
+        return True
+    _log.warning("%s goes on though its keeper has said its last: killed", container)
+    with contextlib.suppress(EngineError):
+        kill(engine, container)
+    return _await_process(folder, _LIMIT_S) or _await_engine(engine, container, _LIMIT_S)
+
+
+def find_out(engine: Engine, handle: Handle) -> Verdict:
+    """How an attempt ended whose keeper has left no result: what the engine knows of it."""
+    if handle.data["boot_id"] != identity.boot_id():
+        return Verdict(reason="machine_restarted")
+    deadline = time.monotonic() + _LIMIT_S
+    while True:
+        try:
+            with engine.told():
+                state = engine.api.inspect_container(handle.data["container"])["State"]
+            if not state["Running"] and state["Status"] not in ("removing", "dead"):
+                break
+            problem = f"the engine says that it is {state['Status']}"
+        except EngineError as error:
+            if error.status == 404:
+                return Verdict(reason="container_lost", detail=str(handle.data["container"]))
+            problem = error.message
+        if time.monotonic() > deadline:
+            return Verdict(reason="supervisor_lost", detail=f"its keeper is gone; {problem}")
+        time.sleep(_ASK_S)
+    if state.get("OOMKilled"):
+        return Verdict(signal=9, reason="out_of_memory")
+    words = f"its container was killed from outside (exit code {state.get('ExitCode')})"
+    return Verdict(reason="supervisor_lost", detail=words)
+
+
+def insist(engine: Engine, container: str, line: Path) -> None:
+    """Kill a container whose keeper was told to end everything, and after some seconds has not."""
+    with files.opened(line) as fd:
+        if not files.await_end(fd, _KILL_LIMIT_S):
+            with contextlib.suppress(EngineError):
+                kill(engine, container)
+
+
+def kill(engine: Engine, container: str) -> None:
+    """KILL the first process, which takes all others with it. No error when it is over.
+
+    Raises:
+        EngineError: when the engine cannot.
+    """
+    try:
+        with engine.told():
+            engine.api.kill(container, "SIGKILL")
+    except EngineError as error:
+        if error.status not in (404, 409):
+            raise
+
+
+def _noted(folder: Path) -> tuple[int, str]:
+    """Pid and start time of the first process; the latter "" where its process cannot be seen from here."""
+    try:
+        note = json.loads((folder / "process.json").read_bytes())
+    except (FileNotFoundError, ValueError):  # spelld was killed just then
+        return 0, ""
+    return int(note["pid"]), str(note["start_time"])
+
+
+def _is_noted(folder: Path) -> bool:
+    return bool(_noted(folder)[1])
+
+
+def _await_process(folder: Path, limit_s: float) -> bool:
+    """Whether the noted process ends within the limit. False where none is noted."""
+    pid, start_time = _noted(folder)
+    if not start_time:
+        return False
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if identity.start_time(pid) != start_time:
+            return True  # another process has its pid
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(limit_s * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _await_engine(engine: Engine, container: str, limit_s: float) -> bool:
+    """Whether the engine says within the limit that the container has ended, or that there is none."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        try:
+            with engine.told():
+                if engine.api.inspect_container(container)["State"]["Status"] in _OVER:
+                    return True
+        except EngineError as error:
+            if error.status == 404:
+                return True
+        time.sleep(_LOOK_S)
+    return False

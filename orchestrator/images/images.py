@@ -1,0 +1,378 @@
+"""The images that containers start from: pulled, extended with packages, baked for registries, collected."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import DockerConfig
+from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.lock import Failure, hold
+from orchestrator.environments.uv import BuildLog, is_disk_full
+from orchestrator.errors import BuildFailed, DiskFull, SpellError
+from orchestrator.images import bake as image_bake
+from orchestrator.images import steps as image_steps
+from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, remove_abandoned_names
+from orchestrator.images.probe import OLDEST, Contents, Probes
+from orchestrator.images.probe import Python as ImagePython
+from orchestrator.images.stream import Transfer, Watch, follow
+from orchestrator.records.gc import CollectedRecord
+from orchestrator.spec.run import RunSpec
+
+PROBES = ".images"  # in the folder of all environments
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What a container is to start from.
+
+    Attributes:
+        reference: an image's name or ID; "" for the configuration's.
+        apt: packages to install into it.
+        python: the wanted version ("3.12"); "" for whichever it has.
+        gpu: whether the run has GPUs.
+    """
+
+    reference: str = ""
+    apt: tuple[str, ...] = ()
+    python: str = ""
+    gpu: bool = False
+
+    @classmethod
+    def of(cls, spec: RunSpec, gpus: int) -> ImageRequest:
+        """What a spec asks for, of a run that has so many GPUs."""
+        return cls(spec.image, spec.apt, spec.python, gpus > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is there.
+
+    Attributes:
+        id: the engine's (`sha256:…`); stands for its content.
+        reference: what a person calls it.
+        python: the path of its Python.
+        version: of its Python ("3.11.2").
+        path: its PATH.
+    """
+
+    id: str
+    reference: str
+    python: str
+    version: str
+    path: str
+
+
+class Images:
+    """The images of a home. Safe to use from many threads at once.
+
+    Args:
+        engine: has and builds them.
+        config: which ones are meant where nobody says.
+    """
+
+    def __init__(self, engine: Engine, config: DockerConfig) -> None:
+        self._engine = engine
+        self._config = config
+        self._folder = engine.home.environments
+        self._probes = Probes(engine, self._folder / PROBES)
+        self._builds = 0  # now
+        self._counting = threading.Lock()
+
+    def start(self) -> None:
+        """Clear up after a server that was killed; in the background, as asking the engine takes a while."""
+        threading.Thread(target=self._clear, name="clear-images", daemon=True).start()
+
+    def _clear(self) -> None:
+        if not self._engine.lacks():
+            with contextlib.suppress(SpellError):  # it went away: the next start does it
+                remove_abandoned_names(self._engine)
+
+    def ensure(self, request: ImageRequest, log: Path, cancelled: Callable[[], bool]) -> Image:
+        """The image that is asked for: at once if it is there, else pulled or built, or waited for.
+
+        Args:
+            request: what is asked.
+            log: the build log; what is said is appended as it comes.
+            cancelled: asked many times a second; when it says yes, everything is ended.
+
+        Raises:
+            BuildFailed: it cannot be had; the log tells why. Nothing of it is kept.
+            DiskFull: there is no room.
+            BuildCancelled: as asked.
+            EngineError: the engine does not answer.
+        """
+        reference = self.reference(request)
+        watch = functools.partial(self._watch, log, cancelled)
+        base = self._find(reference) or self._pull(reference, watch)
+        contents = self._contents(base, reference, watch)
+        apt = tuple(sorted(set(request.apt)))
+        if contents.pythons:
+            python = _choose(contents, request.python, reference)
+            if not apt:
+                return Image(base, reference, python.path, python.version, contents.path)
+        recipe = self._recipe(base, apt, is_gpu=request.gpu, has_python=bool(contents.pythons))
+        added = ", ".join(apt if contents.pythons else ("Python", *apt))
+        built = self._find(recipe.tag) or self._build(recipe, f"{added} could not be installed into {reference}", watch)
+        contents = self._contents(built, recipe.tag, watch)
+        python = _choose(contents, request.python, reference)
+        return Image(built, recipe.tag, python.path, python.version, contents.path)
+
+    def reference(self, request: ImageRequest) -> str:
+        """The name of the image that is asked for, or meant."""
+        configured = self._config.gpu_base_image if request.gpu else self._config.base_image
+        version = request.python or "{}.{}".format(*sys.version_info)
+        return request.reference or configured.replace("{version}", version)
+
+    def has(self, image: str) -> bool:
+        """Whether the engine has this image, by ID or name."""
+        return self._find(image) is not None
+
+    def path(self, image: str) -> str:
+        """The PATH of an image, by its ID, that containers were started from; "" where that is forgotten."""
+        return self._probes.path(image)
+
+    def bake(self, image: Image, environment: Path, tag: str, log: Path, cancelled: Callable[[], bool]) -> str:
+        """Make an image that holds an environment, to be used where spell is not.
+
+        Args:
+            image: what the environment stands on.
+            environment: its folder.
+            tag: what the new image is called.
+            log: the build log.
+            cancelled: asked many times a second.
+
+        Returns:
+            The ID of the new image.
+
+        Raises:
+            InvalidConfig: when no image can be called so.
+            BuildFailed, DiskFull, BuildCancelled: as they say.
+        """
+        image_bake.check_tag(tag)
+        with self._watch(log, cancelled, f"The image {tag} could not be built") as watch, self._building():
+            image_bake.bake(self._engine, image_bake.Baking(image.id, image.path, environment, tag), watch)
+        return self._find(tag) or ""
+
+    def push(self, tag: str, log: Path, cancelled: Callable[[], bool]) -> None:
+        """Push an image to the registry that its name names, as whoever is logged in there (`docker login`).
+
+        Raises:
+            InvalidConfig: when no image can be called so.
+            BuildFailed: with what the registry says.
+            BuildCancelled: as asked.
+        """
+        image_bake.check_tag(tag)
+        with self._watch(log, cancelled, f"The image {tag} could not be pushed") as watch:
+            watch.log.say(f"Pushing {tag}")
+            follow(
+                self._engine,
+                lambda client, _put: client.push(tag, stream=True, decode=True),
+                watch,
+                Transfer(watch).take,
+            )
+
+    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+        """Remove images that this home has built and nobody uses, and steps of builds whose server was killed.
+
+        Args:
+            keep: IDs of images that stay.
+            older_than_s: until now, how long an image must not have been used.
+            dry_run: only tell.
+
+        Raises:
+            EngineError: when the engine does not answer.
+        """
+        before = time.time() - older_than_s
+        labels = [f"{name}={value}" for name, value in self._engine.labels(role="image").items()]
+        with self._engine.told():
+            images: list[dict[str, Any]] = self._engine.api.images(filters={"label": labels})
+            needed = keep | {str(item["ImageID"]) for item in self._engine.api.containers(all=True)}
+        removed = []
+        for image in images:
+            # One with a name of the person's own is the person's.
+            is_ours = all(tag.startswith(f"{REPOSITORY}:") for tag in image["RepoTags"] or ())
+            if image["Id"] not in needed and is_ours and not self._is_used(image, before):
+                item = self._removed(image)
+                if dry_run or (not self._is_used(image, before) and self._remove(image)):
+                    removed.append(item)
+        with self._counting, contextlib.suppress(EngineError):  # what is removed is told all the same
+            if not self._builds:
+                removed += image_steps.remove_left(self._engine, before, dry_run=dry_run)
+        return removed
+
+    # -- one step of `ensure` each ------------------------------------------------------------------------------------
+
+    def _find(self, reference: str) -> str | None:
+        try:
+            with self._engine.told():
+                return str(self._engine.api.inspect_image(reference)["Id"])
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            if error.status == 400:
+                raise BuildFailed(
+                    f"There can be no image {reference!r}: {error.message}.", "Check its name."
+                ) from error
+            raise
+
+    def _contents(self, image: str, reference: str, watch: _Watching) -> Contents:
+        return self._probes.contents(image, lambda: watch(f"The image {reference} could not be looked into"))
+
+    def _pull(self, reference: str, watch: _Watching) -> str:
+        def pull(opened: Watch) -> None:
+            opened.log.say(f"Pulling {reference}")
+            follow(
+                self._engine,
+                lambda client, _put: client.pull(reference, stream=True, decode=True),
+                opened,
+                Transfer(opened).take,
+            )
+
+        if reference.startswith("sha256:"):
+            raise BuildFailed(f"The engine has no image {reference}.", "Name an image that can be pulled.")
+        key = hashlib.sha256(reference.encode()).hexdigest()
+        with watch(f"The image {reference} could not be pulled") as opened:
+            return self._alone(f"pull-{key}", reference, pull, opened)
+
+    def _recipe(self, base: str, apt: tuple[str, ...], *, is_gpu: bool, has_python: bool) -> Recipe:
+        text = dockerfile("cpu") + (dockerfile("gpu") if is_gpu else "")
+        args = {"PYTHON": "" if has_python else "python3", "APT": " ".join(apt)}
+        labels = self._engine.labels(role="image", base=base)
+        content = json.dumps([text, base, args, labels], sort_keys=True)
+        tag = f"{REPOSITORY}:{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+        return Recipe(text, tag, args, labels, base)
+
+    def _build(self, recipe: Recipe, what: str, watch: _Watching) -> str:
+        def make(opened: Watch) -> None:
+            opened.log.say(f"Building the image {recipe.tag}")
+            with self._building():
+                build(self._engine, recipe, opened)
+
+        with watch(what) as opened:
+            return self._alone(recipe.tag.rpartition(":")[2], recipe.tag, make, opened)
+
+    def _alone(self, key: str, reference: str, make: Callable[[Watch], None], watch: Watch) -> str:
+        """Make an image unless somebody else has made it, or failed to, while we waited. Returns its ID."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def waiting() -> None:
+            watch.log.say("Another run is getting this image; waiting")
+
+        with hold(self._folder, f"image-{key}", waiting, watch.cancelled) as lock:
+            if found := self._find(reference):
+                return found
+            if lock.failure is not None:
+                for line in lock.failure.log:
+                    watch.log.say(line)
+                raise BuildFailed(lock.failure.message, lock.failure.cure)
+            try:
+                make(watch)
+            except BuildFailed as error:
+                watch.log.say(error.message)
+                lock.fail(Failure(error.message, error.cure, tuple(watch.log.lines)))
+                raise
+            found = self._find(reference)
+        if not found:
+            raise BuildFailed(f"{watch.what}: it was removed at once.", "Cast the run again.")
+        return found
+
+    @contextlib.contextmanager
+    def _watch(self, log: Path, cancelled: Callable[[], bool], what: str) -> Iterator[Watch]:
+        try:
+            with contextlib.closing(BuildLog(log)) as opened:
+                yield Watch(opened, cancelled, self._config.idle_limit_s, what)
+        except OSError as error:
+            if is_disk_full(error):
+                raise DiskFull(
+                    f"{what}: the disk of the home is full.", "Make room, then cast the run again."
+                ) from error
+            raise BuildFailed(f"{what}: {error.strerror or error}.") from error
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[None]:
+        with self._counting:
+            self._builds += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._builds -= 1
+
+    # -- one step of `collect` each -----------------------------------------------------------------------------------
+
+    def _is_used(self, image: dict[str, Any], before: float) -> bool:
+        """Whether it was used after a moment; a run that has begun since then is in no list of those to keep."""
+        noted_at = self._probes.used_at(image["Id"])
+        return (float(image["Created"]) if noted_at is None else noted_at) > before
+
+    def _removed(self, image: dict[str, Any]) -> CollectedRecord:
+        """What goes with an image: all but the image it stands on."""
+        below = 0
+        with contextlib.suppress(EngineError), self._engine.told():
+            below = int(self._engine.api.inspect_image(image["Labels"].get("spell.base", ""))["Size"])
+        name = next(iter(image["RepoTags"] or ()), image["Id"])
+        return CollectedRecord(f"image {name}", max(0, int(image["Size"]) - below), "image")
+
+    def _remove(self, image: dict[str, Any]) -> bool:
+        """Remove an image, with what the builder left of its steps; False when somebody uses it after all."""
+        steps = self._steps(image)
+        try:
+            with self._engine.told():
+                for name in image["RepoTags"] or [image["Id"]]:
+                    # Pruned, its base would go with it where that has no name, only an ID that a person knows.
+                    self._engine.api.remove_image(name, noprune=True)
+        except EngineError as error:
+            if error.status not in (404, 409):
+                raise
+            return False
+        for step in steps:
+            with contextlib.suppress(EngineError), self._engine.told():  # another image may need it
+                self._engine.api.remove_image(step, noprune=True)
+        self._probes.forget(image["Id"])
+        return True
+
+    def _steps(self, image: dict[str, Any]) -> list[str]:
+        """The images between this one and the one it stands on, the uppermost first; BuildKit makes none."""
+        found: list[str] = []
+        above, base = image["Id"], image["Labels"].get("spell.base", "")
+        with contextlib.suppress(EngineError), self._engine.told():
+            while base and (above := self._engine.api.inspect_image(above).get("Parent")) and above != base:
+                found.append(above)
+        # A chain that does not end at the base is not of our making.
+        return found if above == base else []
+
+
+# A watch over the build log, for the sentence that a failure begins with.
+_Watching = Callable[[str], contextlib.AbstractContextManager[Watch]]
+
+
+def _choose(contents: Contents, wanted: str, reference: str) -> ImagePython:
+    """The Python of the wanted version.
+
+    Raises:
+        BuildFailed: when there is none.
+    """
+    found = contents.python(wanted)
+    if found is not None:
+        return found
+    if not contents.pythons:
+        oldest = ".".join(map(str, OLDEST))
+        raise BuildFailed(
+            f"The image {reference} has no Python of {oldest} or later, and none could be installed.",
+            "Name one that has it, as with --from python:3.12-slim.",
+        )
+    versions = ", ".join(dict.fromkeys(python.version for python in contents.pythons))
+    raise BuildFailed(
+        f"The image {reference} has Python {versions}, not {wanted}.",
+        f"Name one that has it (as with --from python:{wanted}-slim), or ask for another version.",
+    )

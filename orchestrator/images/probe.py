@@ -1,0 +1,219 @@
+"""What is in an image: its PATH and its Pythons, asked once in a short container and remembered beside the environments.
+
+The modification time of what is remembered is the time when the image was used last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engine import Engine, EngineError
+from orchestrator.environments.containers import labels, new_name
+from orchestrator.errors import PhaseFailed
+from orchestrator.images.stream import Watch, follow
+
+OLDEST = (3, 9)  # what the keeper needs
+_FORMAT = 1
+_IDLE_LIMIT_S = 60.0
+_SAID_AT_MOST = 1 << 16
+_PIDS, _MEMORY_BYTES = 256, 1 << 30
+_END = "end"
+# Python is asked for modules that half-installed ones lack, as python3-minimal of Debian does.
+_SCRIPT = r"""
+printf 'path %s\n' "$PATH"
+IFS=:
+for folder in $PATH; do
+    for python in "$folder"/python3 "$folder"/python "$folder"/python3.[0-9] "$folder"/python3.[0-9][0-9]; do
+        case $python in /*) ;; *) continue ;; esac
+        [ -x "$python" ] || continue
+        version=$("$python" -c 'import json, sys, sysconfig; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) &&
+            printf 'python %s %s\n' "$version" "$python"
+    done
+done
+printf 'end\n'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Python:
+    """A Python of an image: its path and full version."""
+
+    path: str
+    version: str
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Its version as numbers."""
+        return tuple(int(part) for part in self.version.split("."))
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in an image.
+
+    Attributes:
+        path: its PATH.
+        pythons: all that are on it and old enough to be of use, the one that `python3` means first.
+    """
+
+    path: str
+    pythons: tuple[Python, ...]
+
+    def python(self, wanted: str) -> Python | None:
+        """The first that is of the wanted version ("3.11"), or of any for ""."""
+        parts = tuple(int(part) for part in re.findall(r"\d+", wanted.partition("pypy")[0]))
+        if wanted and not parts:
+            return None
+        return next((python for python in self.pythons if python.parts[: len(parts)] == parts), None)
+
+
+class Probes:
+    """The contents of images by their IDs.
+
+    Args:
+        engine: has the images.
+        folder: where contents are remembered.
+    """
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+
+    def contents(self, image: str, watch: Callable[[], contextlib.AbstractContextManager[Watch]]) -> Contents:
+        """What is in the image with this ID; it counts as used from now.
+
+        Args:
+            image: `sha256:…`.
+            watch: opened where a container has to be asked.
+
+        Raises:
+            BuildFailed, DiskFull, BuildCancelled: when it cannot be told.
+        """
+        found = self._read(image)
+        if found is None:
+            with watch() as opened:
+                found = probe(self._engine, image, opened)
+            self._write(image, found)
+        else:
+            self.used(image)
+        return found
+
+    def path(self, image: str) -> str:
+        """The PATH of an image that was looked into before; "" where that is forgotten."""
+        found = self._read(image)
+        return found.path if found else ""
+
+    def used(self, image: str) -> None:
+        """Note that the image with this ID is used now."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._file(image))
+
+    def used_at(self, image: str) -> float | None:
+        """When it was used last, in seconds since the epoch; None where that is not known."""
+        try:
+            return self._file(image).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def forget(self, image: str) -> None:
+        """The image is no more."""
+        self._file(image).unlink(missing_ok=True)
+
+    def _file(self, image: str) -> Path:
+        return self._folder / f"{image.removeprefix('sha256:')}.json"
+
+    def _read(self, image: str) -> Contents | None:
+        try:
+            told: dict[str, Any] = json.loads(self._file(image).read_bytes())
+            if told["format"] != _FORMAT:
+                return None
+            return Contents(str(told["path"]), tuple(Python(**python) for python in told["pythons"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write(self, image: str, contents: Contents) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        aside = self._file(image).with_suffix(f".{os.urandom(4).hex()}")
+        aside.write_text(json.dumps({"format": _FORMAT, **asdict(contents)}))
+        os.replace(aside, self._file(image))
+
+
+def probe(engine: Engine, image: str, watch: Watch) -> Contents:
+    """Ask a container of the image.
+
+    Raises:
+        BuildFailed: when it says nothing of use, as an image without a shell.
+        DiskFull, BuildCancelled: as they say.
+    """
+    said = bytearray()
+
+    def take(chunk: bytes) -> None:
+        said.extend(chunk)
+        if len(said) > _SAID_AT_MOST:  # it may go on for ever
+            raise watch.failure("its shell does not stop talking")
+
+    with _container(engine, image, watch) as container:
+
+        def call(client: Any, _put: Callable[[Any], None]) -> Any:
+            stream = client.attach(container, stdout=True, stderr=True, stream=True, logs=True)
+            client.start(container)
+            return stream
+
+        follow(engine, call, replace(watch, idle_limit_s=min(watch.idle_limit_s, _IDLE_LIMIT_S)), take)
+    lines = bytes(said).decode(errors="replace").splitlines()
+    path = next((line for line in lines if line.startswith("path ")), "")  # a loader may have complained before
+    if _END not in lines or not path:
+        for line in lines:
+            watch.log.say(line)
+        raise watch.failure(lines[-1] if lines else "its shell says nothing")
+    return Contents(path.removeprefix("path "), tuple(_pythons(lines)))
+
+
+def _pythons(lines: list[str]) -> Iterator[Python]:
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        version, _, path = rest.partition(" ")
+        if word == "python" and re.fullmatch(r"\d+\.\d+\.\d+", version):
+            python = Python(path, version)
+            if python.parts >= OLDEST:
+                yield python
+
+
+@contextlib.contextmanager
+def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
+    """A container that will run the script; it is gone afterwards, also when this server is killed meanwhile."""
+    try:
+        with engine.told():
+            container: str = engine.api.create_container(
+                image,
+                entrypoint=["/bin/sh", "-c", _SCRIPT],
+                command=[],
+                user=engine.user,
+                labels=labels(engine),
+                network_disabled=True,
+                name=new_name(),
+                healthcheck={"Test": ["NONE"]},
+                host_config=engine.api.create_host_config(
+                    auto_remove=True,
+                    network_mode="none",
+                    cap_drop=["ALL"],
+                    userns_mode=engine.user_namespace,
+                    security_opt=list(engine.security_options),
+                    pids_limit=_PIDS,
+                    mem_limit=_MEMORY_BYTES,
+                ),
+            )["Id"]
+    except PhaseFailed as error:
+        raise watch.failure(error.message) from error
+    try:
+        yield container
+    finally:
+        with contextlib.suppress(EngineError):  # it has said what it had to; what is left is swept later
+            engine.remove(container)

@@ -1,0 +1,67 @@
+"""Intermediate images of the classic builder, of which a killed server leaves some that nobody would ever find.
+
+Each says by a label whose it is; what is built takes that off again. BuildKit makes none: its cache is its own affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+
+from orchestrator.engine import Engine, EngineError
+from orchestrator.records.gc import CollectedRecord
+
+LABEL = "spell.step"
+_GONE_OR_NEEDED = (404, 409)
+
+
+def marked(dockerfile: str, engine: Engine) -> str:
+    """A Dockerfile whose intermediate images bear the label."""
+    return re.sub(r"(?m)^(FROM .*)$", rf'\1\nLABEL {LABEL}="{_key(engine)}"', dockerfile)
+
+
+def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+    """Remove those that stand below no other image, the uppermost first. Nothing must be built meanwhile.
+
+    Args:
+        engine: has them.
+        before: only what was made before this moment, in seconds since the epoch.
+        dry_run: only tell.
+
+    Raises:
+        EngineError: when the engine does not answer.
+    """
+    with engine.told():
+        images = {image["Id"]: image for image in engine.api.images(all=True)}
+    above = Counter(image["ParentId"] for image in images.values())
+    steps = {key for key, image in images.items() if (image["Labels"] or {}).get(LABEL) == _key(engine)}
+    left = [key for key in steps if not above[key] and images[key]["Created"] < before]
+    removed = []
+    while left:
+        step = left.pop()
+        below = images[step]["ParentId"]
+        if not dry_run and not _is_removed(engine, step):
+            continue
+        size = int(images[step]["Size"]) - (int(images[below]["Size"]) if below in images else 0)
+        removed.append(CollectedRecord(f"image {step}", max(0, size), "image"))
+        above[below] -= 1
+        if below in steps and not above[below]:
+            left.append(below)
+    return removed
+
+
+def _is_removed(engine: Engine, image: str) -> bool:
+    try:
+        with engine.told():
+            engine.api.remove_image(image, noprune=True)
+    except EngineError as error:
+        if error.status not in _GONE_OR_NEEDED:
+            raise
+        return False
+    return True
+
+
+def _key(engine: Engine) -> str:
+    """Stands for a home: an image's history is seen where that home is nobody's business."""
+    return hashlib.sha256(str(engine.home.root).encode(errors="surrogateescape")).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The life of a run, from the queue to its final state."""

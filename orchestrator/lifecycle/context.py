@@ -1,0 +1,175 @@
+"""What the life of every run needs: store, home and tools, and how they become the launch of one attempt."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.config import Config
+from orchestrator.content.manifest import actual
+from orchestrator.data.blobs import BlobStore
+from orchestrator.data.hashing import Hasher
+from orchestrator.data.secrets import Vault
+from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
+from orchestrator.errors import DiskFull, StaleFence, StoreBusy
+from orchestrator.executors.base import Bind, Executor, Launch, Places
+from orchestrator.home import Home
+from orchestrator.lifecycle import variables as runenv
+from orchestrator.records.machines import MachineType
+from orchestrator.spec.run import RunSpec
+from orchestrator.store import ClaimedRun, Store
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 2.0
+_FULL_DISK_RETRY_S = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Store, home, and tools.
+
+    Attributes:
+        server_env: the server's own environment variables.
+        closing: set when the server ends.
+    """
+
+    store: Store
+    home: Home
+    config: Config
+    blobs: BlobStore
+    environments: Environments
+    vault: Vault
+    executors: Mapping[str, Executor]
+    hasher: Hasher
+    server_env: Mapping[str, str]
+    closing: threading.Event
+
+    def firmly(self, write: Callable[[], T]) -> T:
+        """Write to the store, however long the disk stays full or another program holds the file.
+
+        Raises:
+            StaleFence: when the server ends before.
+        """
+        while True:
+            try:
+                return write()
+            except (DiskFull, StoreBusy) as error:
+                _log.warning("a run waits: %s", error)
+                if self.closing.wait(_FULL_DISK_RETRY_S):
+                    raise StaleFence("the server ends") from None
+
+    def patiently(self, number: int, what: str, ask: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
+        """Ask this machine, again for as long as it cannot tell: what is asked about goes on meanwhile.
+
+        Args:
+            number: the run.
+            what: what cannot be done with it meanwhile: "stopped".
+            passes: whether an error is one of those that pass.
+
+        Raises:
+            StaleFence: when the server ends before.
+        """
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                if not passes(error):
+                    raise
+                _log.warning("run %d cannot be %s yet: %s", number, what, error)
+                if self.closing.wait(_RETRY_S):
+                    raise StaleFence("the server ends") from error
+
+    def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
+        """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
+        return self.environments.ensure(self.request(spec), log, cancelled, base)
+
+    def request(self, spec: RunSpec) -> EnvironmentRequest:
+        """What a spec asks of its environment."""
+        frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
+        lines = [line for name in frameworks for line in self.config.framework(name)]
+        variables = runenv.passed(self.server_env, self.config.pass_env, is_here=True) | dict(spec.env)
+        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
+
+    def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
+        """All that the executor of a run needs to start it. Raises `SecretLost`."""
+        home, number = self.home, run.number
+        code = home.work_dir(number) / "code"
+        subdir = spec.code.subdir if spec.code else ""
+        bytecode = self.environments.bytecode_until_compiled(environment)
+        executor = self.executors[run.executor]
+        places = executor.places(
+            base,
+            code=code,
+            environment=environment.path,
+            runtime=home.runtime,
+            metrics=home.metrics(number),
+            bytecode=bytecode,
+        )
+        return Launch(
+            number=number,
+            attempt=run.attempt,
+            command=spec.filled_command,
+            code=code,
+            subdir=subdir,
+            env=self._env(run, spec, places),
+            binds=tuple(
+                Bind(home.root / actual(mount.resource), mount_target(subdir, mount.path)) for mount in spec.mounts
+            ),
+            base=base,
+            environment=environment.path,
+            runtime=home.runtime,
+            metrics=home.metrics(number),
+            bytecode=bytecode,
+            scratch=home.work_dir(number) / "scratch",
+            log=home.log(number),
+            folder=home.attempt_dir(number, run.attempt),
+            protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
+            machine=self._machine(run, spec),
+            gpus=run.gpus,
+            network=spec.network,
+            timeout_s=spec.timeout_s,
+            grace_s=self.config.grace_s,
+            secrets=self.vault.open(spec.secrets),
+            log_bytes=self.config.limits.log_bytes,
+        )
+
+    def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
+        """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
+        home, executor = self.home, self.executors[run.executor]
+        record = self.store.record(run.number)
+        places = executor.places(
+            executor.base_of(record.image or ""),
+            code=home.work_dir(run.number) / "code",
+            environment=home.environment(record.environment or ""),
+            runtime=home.runtime,
+            metrics=home.metrics(run.number),
+            bytecode=None,
+        )
+        subdir = spec.code.subdir if spec.code else ""
+        env = self._env(run, spec, places) | self.vault.open_what_is_there(spec.secrets)
+        return env, f"{places.code}/{subdir}".rstrip("/")
+
+    def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
+        inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)
+        return runenv.compose(
+            self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
+        )
+
+    def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
+        """What the run asked for when it was cast; the configuration may say something else by now."""
+        known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
+        return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
+
+
+def mount_target(subdir: str, path: str) -> str:
+    """Where a mount appears: absolute, or relative to the root of the code."""
+    if path.startswith("/"):
+        return path
+    return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))

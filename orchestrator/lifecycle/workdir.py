@@ -1,0 +1,134 @@
+"""The work dir of a run: made anew for each attempt, with the checkpoints of the attempt before.
+
+work/N/code              the root of the code; the command works in it
+work/N/scratch           what may become its HOME
+work/N/outputs           what it has left, while that is gathered; runs/.saving-N where `runs` is another disk
+work/N/manifest.json     that of the code: what was unpacked, whatever becomes of the snapshot
+work/N/whole             the code is there whole, and so are the checkpoints in it
+records/N/checkpoints    those of an attempt that has failed, while the next one's work dir is made
+"""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.content import manifest as manifests
+from orchestrator.content.files import remove_tree
+from orchestrator.content.manifest import Manifest
+from orchestrator.data import outputs
+from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
+from orchestrator.home import Home
+from orchestrator.lifecycle.context import Workshop, mount_target
+from orchestrator.records.files import ArtifactRecord
+from orchestrator.runtime import CHECKPOINTS
+from orchestrator.spec.run import RunSpec
+from orchestrator.store import ClaimedRun
+
+_NO_CODE = Manifest(())
+
+
+class WorkDir:
+    """Where one run works until its outputs are saved. Everything may be done again by a next server.
+
+    Args:
+        shop: home and blobs.
+        run: the run.
+        spec: what it asked for.
+    """
+
+    def __init__(self, shop: Workshop, run: ClaimedRun, spec: RunSpec) -> None:
+        self._shop, self._spec = shop, spec
+        self._number = run.number
+        self._mtime_ns = int(run.created_at) * 1_000_000_000
+        self.root = shop.home.work_dir(run.number)
+        self._code = self.root / "code"
+        self._own_manifest = self.root / "manifest.json"
+        self._whole = self.root / "whole"
+        self._checkpoints = self._code / CHECKPOINTS
+        self._kept = shop.home.checkpoints(run.number)
+
+    def make(self) -> None:
+        """Make it, from the snapshot and from the checkpoints of the attempt before.
+
+        Raises:
+            CodeFailed, DiskFull, SaveFailed, OSError: it cannot be made.
+        """
+        code = self._spec.code
+        self._keep_checkpoints()
+        remove_tree(self.root)
+        self._code.mkdir(parents=True)
+        (self.root / "scratch").mkdir()
+        if code:
+            manifest = self._shop.blobs.tree(code.tree)
+            self._shop.blobs.unpack(manifest, self._code, self._mtime_ns)
+            self._own_manifest.write_text(manifest.to_json())
+            if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
+                raise CodeFailed(f"{code.subdir!r} leads out of it through a link")
+            (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
+        self._whole.touch()
+        self._bring_checkpoints()
+
+    def _keep_checkpoints(self) -> None:
+        """Set those of the attempt before aside: exactly one of both places has them at any time."""
+        is_there = self._whole.exists() and self._checkpoints.is_dir() and not self._checkpoints.is_symlink()
+        if is_there and not self._kept.exists():
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            self._checkpoints.chmod(0o755)  # a folder that we cannot write to cannot be moved
+            os.rename(self._checkpoints, self._kept)
+
+    def _bring_checkpoints(self) -> None:
+        if not self._kept.exists():
+            return
+        remove_tree(self._checkpoints)
+        os.rename(self._kept, self._checkpoints)
+        for mount in self._spec.mounts:
+            place = self._code / mount_target(self._subdir, mount.path)
+            if place.is_relative_to(self._checkpoints) and place.is_symlink():
+                place.unlink()  # as the mounts of the attempt before were made
+
+    def save(self) -> list[ArtifactRecord]:
+        """Move what the run has left to `runs/N`. Raises as `outputs.save`."""
+        target = self._shop.home.run_dir(self._number)
+        if not target.exists():
+            self._code.mkdir(parents=True, exist_ok=True)
+            self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
+        is_one_disk = self._shop.home.runs.stat().st_dev == self.root.stat().st_dev
+        staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
+        return outputs.save(self._number, self._workspace(), staging, target)
+
+    def check_free(self) -> None:
+        """See that there is nothing where its outputs are to lie.
+
+        Raises:
+            SaveFailed: there is, of a store that was lost; what this run saves must not be taken for it.
+        """
+        target = self._shop.home.run_dir(self._number)
+        if target.exists():
+            raise SaveFailed(f"{target} was there before it. Move it away, and cast again.")
+
+    def _workspace(self) -> outputs.Workspace:
+        return outputs.Workspace(
+            code=self._code,
+            manifest=self._manifest(),
+            mtime_ns=self._mtime_ns,
+            mounted=frozenset(mount_target(self._subdir, mount.path) for mount in self._spec.mounts),
+            ignore=(*self._shop.config.ignore, *self._spec.ignore),
+        )
+
+    @property
+    def _subdir(self) -> str:
+        return self._spec.code.subdir if self._spec.code else ""
+
+    def _manifest(self) -> Manifest:
+        if self._spec.code is None:
+            return _NO_CODE
+        try:
+            return manifests.from_json(self._own_manifest.read_bytes())
+        except (OSError, InvalidConfig):  # a run that was stopped before it had any code
+            return self._shop.blobs.tree(self._spec.code.tree)
+
+
+def remove(home: Home, number: int) -> None:
+    """Remove the work dir of a run that has ended. Raises `SaveFailed`."""
+    remove_tree(home.work_dir(number))
+    remove_tree(home.checkpoints(number))

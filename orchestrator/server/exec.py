@@ -1,0 +1,200 @@
+"""A command beside a run's own, over a WebSocket: `/runs/{reference}/exec`.
+
+The client's first frame says what it wants; then both talk as they like:
+
+    client  text    {"command": [WORD…], "terminal": true, "term": "xterm", "size": [COLUMNS, ROWS]}
+            binary  0, then what is typed
+            text    {"resize": [COLUMNS, ROWS]}
+            text    {"eof": true}           nothing more will be typed
+    server  binary  1 or 2, then what the command writes to its stdout or stderr
+            text    {"taken": BYTES}        so much of what was typed has reached the command
+            text    {"exit_code": N, "run_is_over": false}
+                                            its end, and whether the run's was the cause; or {"error": …}, as everywhere
+
+A client has at most `WINDOW_BYTES` on the way that were not taken: so a command that does not read holds up who types,
+and not the frames behind. When the connection is lost, the command is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from orchestrator.errors import InvalidConfig, SpellError
+from orchestrator.executors.base import Session
+from orchestrator.service.runs import Service
+
+router = APIRouter()
+
+WINDOW_BYTES = 1 << 20
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+_THREADS = ThreadPoolExecutor(64, "session")
+_Typed = bytes | tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the first frame says."""
+
+    command: list[str]
+    terminal: bool
+    term: str
+    size: tuple[int, int] | None
+
+
+@router.websocket("/runs/{reference}/exec")
+async def exec_session(websocket: WebSocket, reference: str) -> None:
+    """Run a command, or a shell, beside a running run's own."""
+    await websocket.accept()
+    verbs: Service = websocket.app.state.service
+    session: Session | None = None
+    outcome: Mapping[str, Any] | None = None
+    try:
+        asked = _asked(await websocket.receive())
+        session = await _apart(
+            lambda: verbs.open_session(reference, asked.command, asked.term, terminal=asked.terminal)
+        )
+        outcome = await _Talk(websocket, session, asked.size).lead()
+    except WebSocketDisconnect:
+        pass
+    except SpellError as error:
+        outcome = error.to_wire()
+    except Exception as error:
+        _log.exception("a session failed")
+        words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+        outcome = words.to_wire()
+    finally:
+        if session:
+            await _apart(session.close)
+    if outcome:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it has just gone
+            await websocket.send_json(outcome)
+            await websocket.close()
+
+
+async def _apart(action: Callable[[], T]) -> T:
+    """Do something in a thread of its own kind: an engine that hangs holds up no more than sessions."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, action)
+
+
+async def refuse(websocket: WebSocket, error: SpellError) -> None:
+    """Answer a client that wants a session with an error only."""
+    await websocket.accept()
+    await websocket.send_json(error.to_wire())
+    await websocket.close()
+
+
+def _asked(frame: Mapping[str, Any]) -> _Asked:
+    if frame["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(frame["code"])
+    try:
+        words = json.loads(frame["text"])
+        command, size = [str(word) for word in words["command"]], words.get("size")
+        return _Asked(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidConfig(f"That is no command to be run: {error}.") from error
+
+
+def _size(words: Any) -> tuple[int, int]:
+    columns, rows = (max(1, min(int(number), 10_000)) for number in words)
+    return columns, rows
+
+
+class _Talk:
+    """Bytes to and from a session, each way in a thread of its own; all frames from one loop."""
+
+    def __init__(self, websocket: WebSocket, session: Session, size: tuple[int, int] | None) -> None:
+        self._websocket, self._session = websocket, session
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[Mapping[str, Any] | None] = self._loop.create_future()
+        self._typed: queue.SimpleQueue[_Typed] = queue.SimpleQueue()
+        self._untaken_bytes = 0
+        if size:
+            self._typed.put(size)
+
+    async def lead(self) -> Mapping[str, Any] | None:
+        """Talk until the command has ended (answers the last frame) or the client has gone (None)."""
+        for work in (self._type, self._speak):
+            threading.Thread(target=work, name="session", daemon=True).start()
+        listening = asyncio.ensure_future(self._listen())
+        either: list[asyncio.Future[Any]] = [listening, self._ended]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                listening.result()  # an error of the client's
+            return self._ended.result() if self._ended.done() else None
+        finally:
+            listening.cancel()
+            self._typed.put(None)
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                frame = await self._websocket.receive()
+                if frame["type"] == "websocket.disconnect":
+                    return
+                self._take(frame)
+
+    def _take(self, frame: Mapping[str, Any]) -> None:
+        if data := frame.get("bytes"):
+            self._untaken_bytes += len(data)
+            if data[0] != 0 or self._untaken_bytes > 2 * WINDOW_BYTES:
+                raise InvalidConfig("The client does not keep to the protocol of sessions.")
+            if len(data) > 1:
+                self._typed.put(data[1:])
+            return
+        try:
+            words = json.loads(frame["text"])
+            self._typed.put(b"" if words.get("eof") else _size(words["resize"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidConfig("The client does not keep to the protocol of sessions.") from error
+
+    def _type(self) -> None:
+        while (item := self._typed.get()) is not None:
+            if isinstance(item, tuple):
+                self._session.resize(*item)
+                continue
+            self._session.write(item)
+            if item and not self._wait_for(self._taken(len(item))):
+                return
+
+    async def _taken(self, count: int) -> None:
+        self._untaken_bytes -= count + 1  # and the byte that names the channel
+        await self._websocket.send_json({"taken": count})
+
+    def _speak(self) -> None:
+        outcome: Mapping[str, Any] | None
+        try:
+            for channel, data in self._session.read():
+                if not self._wait_for(self._websocket.send_bytes(bytes([channel]) + data)):
+                    return
+            outcome = {"exit_code": self._session.exit_code(), "run_is_over": self._session.run_is_over}
+        except Exception as error:
+            _log.exception("a session failed")
+            outcome = (error if isinstance(error, SpellError) else SpellError(f"{type(error).__name__}")).to_wire()
+        with contextlib.suppress(RuntimeError, asyncio.InvalidStateError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._end, outcome)
+
+    def _end(self, outcome: Mapping[str, Any] | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(outcome)
+
+    def _wait_for(self, sending: Coroutine[Any, Any, None]) -> bool:
+        """Have the loop send something, and wait until it is on its way. False when nobody listens any more."""
+        try:
+            asyncio.run_coroutine_threadsafe(sending, self._loop).result()
+        except Exception:
+            sending.close()
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""The verbs: what the API routes call, and the only thing they call."""

@@ -1,0 +1,107 @@
+"""What works here, as the server sees it: itself, its executors, GPUs. Every part has a limit of time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import pynvml
+
+import orchestrator
+from orchestrator.errors import SpellError
+from orchestrator.executors.base import Executor
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.machine import detect
+from orchestrator.records import API_VERSION
+from orchestrator.records.machines import CheckRecord
+
+_log = logging.getLogger(__name__)
+_LIMIT_S = 8.0
+
+
+def examine(shop: Workshop, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
+    """Look at everything, all parts at once.
+
+    Args:
+        default: the executor of runs that name none.
+        limit_s: how long each part may take.
+    """
+    gpus = len(detect().gpus)
+    parts: list[tuple[str, Callable[[], Iterable[CheckRecord]]]] = [
+        ("server", lambda: _server(shop)),
+        ("executor", lambda: _default(shop.executors[default])),
+        *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in shop.executors.items()),
+        ("gpu", _gpus),
+    ]
+    waiting = [_Part(name, look) for name, look in parts]
+    deadline = time.monotonic() + limit_s
+    return [found for part in waiting for found in part.result(max(0.0, deadline - time.monotonic()), limit_s)]
+
+
+class _Part:
+    """One part of the examination, in a thread of its own."""
+
+    def __init__(self, name: str, look: Callable[[], Iterable[CheckRecord]]) -> None:
+        self._name, self._look = name, look
+        self._found: list[CheckRecord] = []
+        self._thread = threading.Thread(target=self._run, name=f"doctor-{name}", daemon=True)
+        self._thread.start()
+
+    def result(self, left_s: float, limit_s: float) -> list[CheckRecord]:
+        """What it has found so far, `left_s` seconds from now at the latest."""
+        self._thread.join(left_s)
+        late = [
+            CheckRecord(self._name, "warn", f"did not answer within {limit_s:g} s", "Look again; is it overloaded?")
+        ]
+        return [*self._found, *(late if self._thread.is_alive() else [])]
+
+    def _run(self) -> None:
+        try:
+            for record in self._look():
+                self._found.append(record)
+        except SpellError as error:
+            self._found.append(CheckRecord(self._name, "warn", error.message, error.cure))
+        except Exception as error:
+            _log.exception("the examination of %s failed", self._name)
+            words = f"could not be looked at: {type(error).__name__}: {error}"
+            self._found.append(CheckRecord(self._name, "warn", words, "See: spell server logs"))
+
+
+def _server(shop: Workshop) -> Iterator[CheckRecord]:
+    words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {shop.home.root}"
+    yield CheckRecord("server", "ok", f"{words}, {shop.store.active_count()} active runs")
+
+
+def _default(executor: Executor) -> Iterator[CheckRecord]:
+    if lack := executor.lacks():
+        cure = "See below; or set executor in config.toml to another one, then: spell server stop"
+        yield CheckRecord(
+            "executor", "fail", f"runs go to the {executor.name} executor, which cannot run: {lack}", cure
+        )
+        return
+    yield CheckRecord("executor", "ok", f"runs that name none go to the {executor.name} executor")
+
+
+def _gpus() -> Iterator[CheckRecord]:
+    try:
+        pynvml.nvmlInit()
+        names = [_text(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(_count())]
+    except pynvml.NVMLError_LibraryNotFound:
+        yield CheckRecord("gpu", "ok", "none: there is no NVIDIA driver")
+        return
+    except pynvml.NVMLError as error:
+        cure = "Is the driver loaded? Look with: nvidia-smi"
+        yield CheckRecord("gpu", "warn", f"the NVIDIA driver does not tell its GPUs: {error}", cure)
+        return
+    kinds = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    yield CheckRecord("gpu", "ok", kinds or "none")
+
+
+def _count() -> int:
+    return int(pynvml.nvmlDeviceGetCount())
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name

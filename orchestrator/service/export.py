@@ -1,0 +1,271 @@
+"""A run as one archive that holds all it takes to run it again without spell: a tar stream, made while it is read.
+
+Values of environment variables, webhooks and secrets are not in it. Links are kept as links, and never followed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.content.manifest import EXECUTABLE, LINK, Manifest, actual
+from orchestrator.data.resources import Resources
+from orchestrator.environments.request import redacted
+from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.records.runs import RunRecord
+from orchestrator.service.export_packages import packages_of
+from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
+from orchestrator.spec.run import RunSpec, to_wire
+from orchestrator.spec.validate import read_spec
+from orchestrator.states import ACTIVE, spoken
+
+SUMS = "SHA256SUMS"
+_CHUNK_BYTES, _AT_ONCE = 1 << 20, 10_000
+_IGNORED = "*\n!code\n!runtime\n!wheels\n!requirements.txt\n!ca.pem\n!command.sh\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file, folder or link of the archive."""
+
+    path: str
+    data: bytes = b""
+    source: Path | None = None
+    size: int = 0
+    mode: int = 0o644
+    link: str = ""
+    is_dir: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is sent.
+
+    Attributes:
+        size_bytes: of all files together.
+        warnings: what is not as it was.
+        chunks: of the tar archive (pax format); everything in it is below `run-N/`.
+    """
+
+    run: int
+    size_bytes: int
+    warnings: list[str]
+    chunks: Iterator[bytes]
+
+
+class Exporter:
+    """Exports runs of one home."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    def export(self, reference: str, *, with_inputs: bool, with_outputs: bool) -> Export:
+        """Export a run.
+
+        Raises:
+            NotFound: there is no such run; an input that is wanted is gone.
+            Conflict: the run is still active, or its code is not kept any more.
+        """
+        shop = self._shop
+        run = shop.store.record(shop.store.find(reference))
+        if run.state in ACTIVE:
+            raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
+        spec = read_spec(run.spec)
+        warnings: list[str] = []
+        scratch = tempfile.TemporaryDirectory(prefix="spell-export-")
+        members = [*self._code(run, spec)]
+        packages = packages_of(shop, run, spec, warnings)
+        members += (_Member(f"wheels/{path.name}", source=path, size=path.stat().st_size) for path in packages.wheels)
+        members += self._inputs(spec) if with_inputs else []
+        members += self._outputs(run, with_outputs, warnings)
+        members += self._records(run, spec, Path(scratch.name))
+        parts = {"inputs": with_inputs, "outputs": with_outputs}
+        base = self._base(run, spec, warnings)
+        if packages.lines:
+            members.append(_text("requirements.txt", "\n".join(packages.lines) + "\n"))
+            members.append(_text("ca.pem", ""))
+        members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
+        members.append(_text("README.md", readme(run, spec, warnings=warnings, parts=parts)))
+        size = sum(item.size for item in members)
+        return Export(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
+
+    def _base(self, run: RunRecord, spec: RunSpec, warnings: list[str]) -> str:
+        config = self._shop.config.docker
+        configured = config.gpu_base_image if run.gpus or "gpu" in run.machine_type else config.base_image
+        if spec.image.startswith("sha256:"):
+            warnings.append("Its base image is known by its ID alone: it must be on the machine that builds this.")
+        version = ".".join((run.python or spec.python or "3.12").split(".")[:2])
+        return spec.image or configured.replace("{version}", version)
+
+    def _code(self, run: RunRecord, spec: RunSpec) -> Iterator[_Member]:
+        yield _Member("code", mode=0o755, is_dir=True)
+        try:
+            manifest = self._shop.blobs.tree(spec.code.tree) if spec.code else Manifest(())
+        except (SnapshotMissing, CodeFailed):
+            raise Conflict(f"The code of run {run.number} is not kept any more.") from None
+        if spec.code and spec.code.subdir:
+            yield _Member(f"code/{spec.code.subdir}", mode=0o755, is_dir=True)
+        for entry in manifest.entries:
+            blob, path = self._shop.home.blob(entry.digest), f"code/{entry.path}"
+            if not blob.exists():
+                raise Conflict(f"The code of run {run.number} is not kept whole: {entry.path!r} is missing.")
+            if entry.mode == LINK:
+                yield _Member(path, link=os.fsdecode(blob.read_bytes()))
+            else:
+                mode = 0o755 if entry.mode == EXECUTABLE else 0o644
+                yield _Member(path, source=blob, size=entry.size, mode=mode)
+
+    def _inputs(self, spec: RunSpec) -> Iterator[_Member]:
+        resources = Resources(self._shop.home, self._shop.store)
+        for mount in spec.mounts:
+            try:
+                path = resources.path(mount.resource)
+            except NotFound as error:
+                cure = "Export it without inputs."
+                raise NotFound(f"The input {mount.resource!r} is not there any more.", cure) from error
+            yield from _tree(path.resolve(), f"inputs/{actual(mount.resource)}")
+
+    def _outputs(self, run: RunRecord, with_outputs: bool, warnings: list[str]) -> Iterator[_Member]:  # noqa: FBT001
+        recorded = self._shop.store.lineage.outputs(run.number)
+        if any(row.sha256 is None for row in recorded.values()):
+            warnings.append("Some hashes of outputs are still being computed: they are not in outputs.sha256.")
+        lines = [
+            _sum(row.sha256, f"outputs/{actual(path)}")
+            for path, row in recorded.items()
+            if row.sha256 and row.mode != LINK
+        ]
+        yield _bytes("outputs.sha256", b"".join(lines))
+        yield _text("outputs.json", json.dumps([row._asdict() for row in recorded.values()], indent=2))
+        if with_outputs and recorded:
+            if not self._shop.home.run_dir(run.number).is_dir():
+                raise NotFound(f"The outputs of run {run.number} are not there any more.", "Export it without outputs.")
+            yield from _tree(self._shop.home.run_dir(run.number), "outputs")
+
+    def _records(self, run: RunRecord, spec: RunSpec, scratch: Path) -> Iterator[_Member]:
+        home, store = self._shop.home, self._shop.store
+        job, files = job_file(spec)
+        yield _text("spec.yaml", job)
+        yield from (_text(path, text) for path, text in files.items())
+        yield _text("run.json", json.dumps(_shown(run), indent=2))
+        yield _text("command.sh", spec.filled_command + "\n")
+        yield _text(".dockerignore", _IGNORED)
+        if spec.env or spec.secrets:
+            yield _text("variables.env", variables(spec))
+        if spec.mounts:
+            yield _text(
+                "inputs.json", json.dumps([self._known(mount.resource, mount.path) for mount in spec.mounts], indent=2)
+            )
+        for name, path in (("log", home.log(run.number)), ("build.log", home.build_log(run.number))):
+            yield _Member(name, source=path, size=path.stat().st_size) if path.is_file() else _bytes(name, b"")
+        for name in ("__init__.py", "runtime.py"):
+            yield _bytes(f"runtime/orchestrator/{name}", (home.runtime / "orchestrator" / name).read_bytes())
+        metrics = scratch / "metrics.csv"
+        with metrics.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "step", "value", "at"])
+            position = 0
+            while page := store.metrics_after(run.number, position, _AT_ONCE):
+                writer.writerows([item.name, item.step, repr(item.value), repr(item.at)] for _, item in page)
+                position = page[-1][0]
+        yield _Member("metrics.csv", source=metrics, size=metrics.stat().st_size)
+
+    def _known(self, resource: str, path: str) -> dict[str, Any]:
+        kind, name, *below = resource.split("/")
+        files = self._shop.store.reuse.content(int(name), "/".join(below)) if kind == "runs" else []
+        known = [{"path": item.path, "mode": item.mode, "size": item.size, "sha256": item.sha256} for item in files]
+        return {"resource": resource, "path": path, "files": known}
+
+
+def _shown(run: RunRecord) -> Any:
+    """A run as JSON, without what is hidden."""
+    hidden = {"env": dict.fromkeys(run.spec.get("env", {}), "***"), "notify": ["***"] * len(run.spec.get("notify", ()))}
+    spec = run.spec | hidden | {"pip": [redacted(line) for line in run.spec.get("pip", ())]}
+    files = [item | {"text": redacted(item["text"])} for item in run.spec.get("requirements", ())]
+    return to_wire(dataclasses.replace(run, spec=spec | {"requirements": files}))
+
+
+def _text(path: str, text: str) -> _Member:
+    return _bytes(path, text.encode(errors="backslashreplace"))
+
+
+def _bytes(path: str, data: bytes) -> _Member:
+    return _Member(path, data=data, size=len(data))
+
+
+def _tree(root: Path, name: str) -> Iterator[_Member]:
+    """A file, or a folder and all that is below it; writable where it is unpacked."""
+    todo = [(root, name)]
+    while todo:
+        path, target = todo.pop()
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            yield _Member(target, link=os.readlink(path))
+        elif stat.S_ISDIR(status.st_mode):
+            yield _Member(target, mode=0o755, is_dir=True)
+            todo += sorted(((path / entry, f"{target}/{entry}") for entry in os.listdir(path)), reverse=True)
+        elif stat.S_ISREG(status.st_mode):
+            mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+            yield _Member(target, source=path, size=status.st_size, mode=mode)
+
+
+def _sum(digest: str, path: str) -> bytes:
+    """A line as of sha256sum: names with a backslash or line break are escaped.
+
+    https://www.gnu.org/software/coreutils/manual/html_node/md5sum-invocation.html
+    """
+    name = os.fsencode(path)
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return (b"\\" if escaped != name else b"") + digest.encode() + b"  " + escaped + b"\n"
+
+
+def _archive(folder: str, members: list[_Member], scratch: tempfile.TemporaryDirectory[str]) -> Iterator[bytes]:
+    sums = []
+    with scratch:
+        for item in members:
+            hashing = hashlib.sha256()
+            yield _head(folder, item)
+            for chunk in _content(item):
+                hashing.update(chunk)
+                yield chunk
+            yield b"\0" * (-item.size % tarfile.BLOCKSIZE)
+            if not item.link and not item.is_dir:
+                sums.append(_sum(hashing.hexdigest(), item.path))
+    last = _bytes(SUMS, b"".join(sums))
+    yield _head(folder, last) + last.data + b"\0" * (-last.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _head(folder: str, item: _Member) -> bytes:
+    info = tarfile.TarInfo(f"{folder}/{item.path}")
+    info.mode, info.size = item.mode, item.size
+    if item.link:
+        info.type, info.linkname = tarfile.SYMTYPE, item.link
+    elif item.is_dir:
+        info.type = tarfile.DIRTYPE
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _content(item: _Member) -> Iterator[bytes]:
+    """The bytes of a file: as many as its head has told."""
+    if item.source is None:
+        yield item.data
+        return
+    left = item.size
+    with item.source.open("rb") as file:
+        while left:
+            chunk = file.read(min(_CHUNK_BYTES, left))
+            if not chunk:
+                raise Conflict(f"{item.path!r} has become shorter while it was exported.")
+            left -= len(chunk)
+            yield chunk

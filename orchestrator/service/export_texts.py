@@ -1,0 +1,171 @@
+"""The texts of an exported run: what makes it run without spell, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from orchestrator.environments.request import redacted
+from orchestrator.records.runs import RunRecord
+from orchestrator.service.export_packages import Packages
+from orchestrator.spec.run import RunSpec, mount_place
+
+_SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
+_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", re.MULTILINE)
+
+
+def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
+    """A job file that asks for the same, and the requirement files that it names. Values of variables are not in it."""
+    files: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for index, item in enumerate(spec.requirements):
+        taken = item.name if _SAFE_NAME.match(item.name) and item.name not in names.values() else f"file-{index}.txt"
+        names[item.name] = taken
+        files[f"requirements/{taken}"] = redacted(item.text)
+    inner = {found for text in files.values() for found in _REFERENCE.findall(text)}
+    code = spec.code
+    fields: dict[str, Any] = {
+        "command": spec.command,
+        "description": spec.description,
+        "name": spec.name,
+        "labels": list(spec.labels),
+        "machine_type": spec.machine_type,
+        "executor": spec.executor,
+        "framework": None if spec.frameworks is None else list(spec.frameworks),
+        "pip": [redacted(line) for line in spec.pip],
+        "pip_req": [f"requirements/{taken}" for name, taken in names.items() if name not in inner],
+        "python": spec.python,
+        "image": spec.image,
+        "apt": list(spec.apt),
+        "network": spec.network,
+        "mounts": [f"{mount.resource}:{mount.path}" for mount in spec.mounts],
+        "params": dict(spec.params),
+        "timeout_min": spec.timeout_s and spec.timeout_s / 60,
+        "no_output_timeout_min": spec.no_output_timeout_s and spec.no_output_timeout_s / 60,
+        "retries": spec.retries,
+        "stop_conditions": list(spec.stop_conditions),
+        "project": spec.project,
+        "secrets": [f"{name}={variable}" for variable, name in spec.secrets.items()],
+        "ignore": list(spec.ignore),
+        "github_url": code.url if code else "",
+        "github_ref": code.commit if code and code.url else "",
+    }
+    said = {key: value for key, value in fields.items() if value or (key == "framework" and value is not None)}
+    words = "# Cast it again with: spell run --file spec.yaml (see README.md). Values of variables are not in it.\n"
+    return words + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1 << 30), files
+
+
+def dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) -> str:
+    """What builds an image that runs the command without spell."""
+    return "\n".join(_dockerfile(run, spec, base, packages)) + "\n"
+
+
+def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) -> Iterator[str]:
+    yield f"# Run {run.number}, without spell: see README.md"
+    yield f"ARG BASE={base}"
+    yield "FROM ${BASE}"
+    yield "USER 0:0"
+    if spec.apt:
+        yield f"RUN {_apt(sorted(set(spec.apt)))}"
+    without = "" if packages.lines else "--without-pip "
+    venv = f"python3 -m venv {without}/opt/run/venv"
+    yield f"RUN command -v python3 >/dev/null && {venv} || {{ {_apt(['python3', 'python3-venv'])} && {venv}; }}"
+    yield "ENV PATH=/opt/run/venv/bin:$PATH VIRTUAL_ENV=/opt/run/venv"
+    if packages.lines:
+        yield "COPY requirements.txt /opt/run/"
+        if packages.wheels:
+            yield "COPY wheels/ /opt/run/wheels/"
+        yield "COPY ca.pem /opt/run/"
+        trusting = "if [ -s ca.pem ]; then export PIP_CERT=$PWD/ca.pem; fi"
+        yield f"RUN cd /opt/run && {trusting} && python -m pip install --no-cache-dir --no-deps -r requirements.txt"
+    yield "COPY runtime/ /opt/run/runtime/"
+    yield "COPY command.sh /opt/run/"
+    yield "COPY code/ /spell/"
+    yield "ENV PYTHONPATH=/spell:/opt/run/runtime PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
+    yield f"ENV SPELL_RUN={run.number} SPELL_ATTEMPT=1 SPELL_METRICS=/opt/run/metrics.jsonl"
+    subdir = spec.code.subdir if spec.code else ""
+    yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'), ensure_ascii=False)}"
+    yield "ENTRYPOINT []"
+    yield 'CMD ["/bin/sh", "/opt/run/command.sh"]'
+
+
+def _apt(names: Sequence[str]) -> str:
+    return (
+        "{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends -- "
+        f"{' '.join(map(shlex.quote, names))} && rm -rf /var/lib/apt/lists/*; }}"
+    )
+
+
+def variables(spec: RunSpec) -> str:
+    """The names of the variables that it needs, for `docker run --env-file`; their values are for the person to fill in."""
+    lines = [f"{name}=" for name in spec.env]
+    lines += [f"# the secret {secret}\n{variable}=" for variable, secret in spec.secrets.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def readme(run: RunRecord, spec: RunSpec, *, warnings: Sequence[str], parts: Mapping[str, bool]) -> str:
+    """How to run it.
+
+    Args:
+        warnings: what is not as it was.
+        parts: whether `inputs` and `outputs` are here.
+    """
+    return "\n".join(_readme(run, spec, warnings, parts)) + "\n"
+
+
+def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mapping[str, bool]) -> Iterator[str]:
+    tag = f"spell-run-{run.number}"
+    yield f"# Run {run.number}\n\nState: {run.state}. Everything here was exported by spell; Docker is all that is needed to run it:\n"
+    yield f"    docker build -t {tag} ."
+    options = [f"--name {tag}", *_flags(run, spec)]
+    yield f"    docker run {' '.join(options)} {tag}"
+    yield f"    docker cp {tag}:/spell result      # the code, and what the command has written"
+    if run.packages:
+        yield "\nBehind a proxy with a certificate of its own, put that into `ca.pem`; behind one at all, say `--build-arg https_proxy=…`."
+    if spec.env or spec.secrets:
+        yield "\nIt needs variables: fill in their values in `variables.env` first. They were not exported."
+    if spec.mounts:
+        where = "are in `inputs/`" if parts["inputs"] else "are not here: put them where the command above names them"
+        yield f"\nIt sees these files and folders, which {where} (`inputs.json` has their hashes):\n"
+        yield from (f"- `{mount.resource}` at `{mount.path}`" for mount in spec.mounts)
+    for warning in warnings:
+        yield f"\n**Not as it was**: {warning}"
+    yield _FILES.format(outputs="" if parts["outputs"] else " (not exported)")
+    subdir = spec.code.subdir if spec.code else ""
+    there, back = (f"cd {shlex.quote(subdir)} && ", "../" * (subdir.count("/") + 1)) if subdir else ("", "")
+    make = "cd code && git init -q && git add -A && git commit -qm run"
+    yield f"With spell: `{make} && {there}spell run --file {back}../spec.yaml`."
+
+
+_FILES = """
+| file | what it is |
+| --- | --- |
+| `spec.yaml` | what was asked: a job file for spell |
+| `run.json` | what is known of the run |
+| `code/` | the code as it was, uncommitted changes too |
+| `command.sh` | the command, parameters filled in |
+| `requirements.txt` | the packages that it had, in the versions that it had (where it had any); `wheels/`: those that no index has |
+| `log`, `build.log` | what it said, byte for byte, and what was said while its environment was built |
+| `metrics.csv` | the metrics that it sent |
+| `outputs.sha256` | hashes of what it left in `outputs/`{outputs}: `sha256sum -c outputs.sha256` |
+| `SHA256SUMS` | hashes of all files here but itself: `sha256sum -c SHA256SUMS` |
+"""
+
+
+def _flags(run: RunRecord, spec: RunSpec) -> Iterator[str]:
+    if spec.env or spec.secrets:
+        yield "--env-file variables.env"
+    if spec.network:
+        yield f"--network {spec.network}"
+    if run.gpus or "gpu" in run.machine_type:
+        yield "--gpus all"
+    subdir = spec.code.subdir if spec.code else ""
+    for mount in spec.mounts:
+        place = mount_place(mount.path)
+        target = place if place.startswith("/") else f"/spell/{subdir}/{place}".replace("//", "/")
+        yield f'-v "$PWD"/{shlex.quote(f"inputs/{mount.resource}")}:{shlex.quote(target)}:ro'

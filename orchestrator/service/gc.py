@@ -1,0 +1,130 @@
+"""Making room: what earlier runs have left on this machine and nobody uses any more."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from orchestrator.data.uploads import collect_partial
+from orchestrator.environments import Limit
+from orchestrator.errors import SpellError
+from orchestrator.executors.base import Executor
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.scheduler import Scheduler
+from orchestrator.records.gc import CollectedRecord, CollectionRecord
+from orchestrator.service import gc_runs
+from orchestrator.spec.filters import Filter
+from orchestrator.states import State
+
+_log = logging.getLogger(__name__)
+# A run that builds may take an image now and an environment an hour later; the store has neither before it has both.
+_OLDER_WHILE_BUILDING_S = 24 * 3600.0
+_TAKEN_S = 3600.0
+_NEVER_S = 1e10
+_ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
+_CALL_S = 0.01  # who is called reads the clock a little later
+
+
+class _Collected(Protocol):
+    def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[CollectedRecord]: ...
+
+
+def collect(
+    shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
+) -> CollectionRecord:
+    """Remove what nobody uses and nobody used for long.
+
+    These are containers of ended runs, images, environments, snapshots of the code, outputs and work dirs of archived runs.
+
+    What cannot be looked at now (an engine that is down) is told in `warnings`, and does not keep the rest.
+
+    Args:
+        older_than_s: how long nobody must have used them.
+        dry_run: only tell.
+        keep_bytes: environments may take so much, and outputs of archived runs, too: beyond that, the least recently used
+            go, however young. None for no bound.
+    """
+    removed: list[CollectedRecord] = []
+    warnings: list[str] = []
+    for part in _parts(shop, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
+        try:
+            removed += part()
+        except SpellError as error:
+            warnings.append(error.message)
+        except OSError as error:
+            _log.exception("not all could be collected")
+            warnings.append(f"{error.filename or 'A file'}: {error.strerror or error}")
+    return CollectionRecord(removed, warnings)
+
+
+def _parts(
+    shop: Workshop, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
+) -> Iterator[Callable[[], Sequence[CollectedRecord]]]:
+    before = time.time() - older_than_s
+    for executor in shop.executors.values():
+        if lack := executor.lacks():
+            if executor.is_chosen:
+                yield functools.partial(_warn, lack)
+            continue  # there is nothing of it that could be asked
+        if not dry_run:
+            yield functools.partial(_sweep, executor, scheduler)
+        yield functools.partial(_unused, shop, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
+    yield functools.partial(_environments, shop, keep_bytes, older_than_s, dry_run=dry_run)
+    # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
+    yield functools.partial(gc_runs.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_work, shop, before, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_snapshots, shop, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
+    yield functools.partial(collect_partial, shop.home, older_than_s, dry_run=dry_run)
+
+
+def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[CollectedRecord]:
+    """Remove the least recently used environments until those that are left take no more than so much.
+
+    What was used within the last hour stays, whatever it takes: somebody may be about to use it.
+    """
+    return _environments(shop, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
+
+
+def _environments(
+    shop: Workshop, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
+) -> Sequence[CollectedRecord]:
+    limit = None
+    if keep_bytes is not None:
+        began = time.time()  # in this order; see `_unused`
+        # one that is young may have been taken by a run that is building, and is not in the store before it has all
+        young_s = _TAKEN_S if _is_building(shop) else young_s
+        limit = Limit(keep_bytes, began - young_s - _CALL_S)
+    collected = functools.partial(shop.environments.collect, limit=limit)
+    return _unused(shop, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
+
+
+def _unused(
+    shop: Workshop, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
+) -> Sequence[CollectedRecord]:
+    # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
+    # is building still, or in the store.
+    began = time.time()
+    is_building = _is_building(shop)
+    keep = shop.store.in_use()[column]
+    unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
+    return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
+
+
+def _is_building(shop: Workshop) -> bool:
+    return bool(shop.store.summaries(Filter(states=[State.BUILDING]), limit=1))
+
+
+def _warn(lack: str) -> Sequence[CollectedRecord]:
+    raise SpellError(lack)
+
+
+def _sweep(executor: Executor, scheduler: Scheduler) -> Sequence[CollectedRecord]:
+    def is_needed(number: int, attempt: int) -> bool:
+        life = scheduler.life(number)
+        return life is not None and life.run.attempt == attempt
+
+    executor.sweep(is_needed)
+    return ()

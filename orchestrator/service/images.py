@@ -1,0 +1,128 @@
+"""Baked images: the environment of a spec in an image layer, for registries and for engines that know nothing of spell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from orchestrator.engine import Engine
+from orchestrator.environments import Base, Container
+from orchestrator.environments.orphans import BUILDING
+from orchestrator.errors import ExecutorFailed, SpellError
+from orchestrator.images.bake import check_tag
+from orchestrator.images.images import ImageRequest, Images
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.records.images import ImageRecord
+from orchestrator.spec.run import RunSpec, to_wire
+
+_LOOK_S = 0.05
+_SILENT_S = 1.0
+
+
+class Baker:
+    """Bakes images of one home.
+
+    Args:
+        workshop: its environments.
+        engine: makes them.
+        images: what they stand on.
+    """
+
+    def __init__(self, workshop: Workshop, engine: Engine, images: Images) -> None:
+        self._shop, self._engine, self._images = workshop, engine, images
+
+    def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
+        """Bake what `spec` asks for into the image `tag`, and push it to its registry when asked.
+
+        Yields:
+            JSON lines: `{"line": …}` of the build log as it comes, `{}` while nothing comes; last `{"image": …}` or
+            `{"error": …}`. When nobody reads on, the build is ended.
+
+        Raises:
+            InvalidConfig: no image can be called so.
+            UsageError: there is no such machine type.
+            ExecutorFailed: no engine answers.
+        """
+        check_tag(tag)
+        request = ImageRequest.of(spec, self._shop.config.machine_type(spec.machine_type).gpus)
+        if lack := self._engine.lacks():
+            raise ExecutorFailed(f"No image can be made: {lack}", "See what works here: spell doctor")
+        return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
+
+    def _bake(
+        self,
+        spec: RunSpec,
+        request: ImageRequest,
+        tag: str,
+        log: Path,
+        cancelled: Callable[[], bool],
+        *,
+        push: bool,
+    ) -> ImageRecord:
+        image = self._images.ensure(request, log, cancelled)
+        base = Base(Container(self._engine, image.id, image.python), image.id, image.python, image.path)
+        environment = self._shop.environment(spec, base, log, cancelled)
+        baked = self._images.bake(image, environment.path, tag, log, cancelled)
+        if push:
+            self._images.push(tag, log, cancelled)
+        return ImageRecord(tag, baked, push)
+
+    def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> AsyncIterator[bytes]:
+        over, unwanted = threading.Event(), threading.Event()
+        last: list[dict[str, object]] = []
+        # Named so, it is removed at the next start when this server is killed.
+        folder = tempfile.TemporaryDirectory(
+            prefix=f"{BUILDING}bake-", dir=self._shop.home.environments, ignore_cleanup_errors=True
+        )
+        log = Path(folder.name, "log")
+        log.touch()
+
+        def work() -> None:
+            try:
+                last.append({"image": to_wire(make(log, lambda: unwanted.is_set() or self._shop.closing.is_set()))})
+            except SpellError as error:
+                last.append(dict(error.to_wire()))
+            except Exception as error:
+                last.append(dict(SpellError(f"spelld met an error of its own: {error!r}").to_wire()))
+                raise
+            finally:
+                over.set()
+                folder.cleanup()
+
+        async def stream(lines: TextIO) -> AsyncIterator[bytes]:
+            with lines:
+                threading.Thread(target=work, name="bake", daemon=True).start()
+                try:
+                    async for line in _followed(lines, over):
+                        yield line
+                    yield _json_line(last[0])
+                finally:
+                    unwanted.set()  # it is not waited for: this is the thread that serves everybody
+
+        return stream(log.open(errors="replace"))
+
+
+async def _followed(lines: Iterator[str], over: threading.Event) -> AsyncIterator[bytes]:
+    """The lines as they come; now and then an empty object, as only who is written to is seen to be gone."""
+    said_at = time.monotonic()
+    while True:
+        is_over = over.is_set()
+        for line in lines:
+            yield _json_line({"line": line.rstrip("\n")})
+            said_at = time.monotonic()
+        if is_over:
+            return
+        if time.monotonic() - said_at > _SILENT_S:
+            yield _json_line({})
+            said_at = time.monotonic()
+        await asyncio.sleep(_LOOK_S)
+
+
+def _json_line(words: Mapping[str, object]) -> bytes:
+    return (json.dumps(words) + "\n").encode()

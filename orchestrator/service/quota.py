@@ -1,0 +1,185 @@
+"""Room: how much the home takes, and may take. Looked at in the background, so that no cast waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.content.files import sizes_below
+from orchestrator.data.blobs import free_bytes
+from orchestrator.errors import DiskFull
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.records.machines import CheckRecord
+from orchestrator.service.gc import limit_environments
+
+_log = logging.getLogger(__name__)
+_AGAIN_S = 3700.0  # what was too young to go at the first time is not by then
+_MEASURED_S, _REFUSED_S = 60.0, 5.0  # how long a measure holds; and one that somebody was refused for
+_FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
+_CURE = (
+    "Make room: spell archive RUN…, then spell gc --older-than 0; spell rm uploads/NAME; "
+    "or raise home_gb in [limits] of config.toml."
+)
+
+
+class Room:
+    """Holds one home to the room that it may take: `free_gb`, `home_gb` and `environments_gb` of the configuration.
+
+    Args:
+        shop: the home, its store and configuration.
+    """
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop, self._limits = shop, shop.config.limits
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._is_new = True  # the bound may be lower than it was under the last server
+        self._trim_at: float | None = None
+        self._measured: dict[str, int] = {}
+        self._measured_at: float | None = None
+        self._thread = threading.Thread(target=self._loop, name="room", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._wake.set()
+        self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def built(self) -> None:
+        """There is a new environment."""
+        self._is_new = True
+        self._wake.set()
+
+    def changed(self) -> None:
+        """Much has gone: measure anew."""
+        self._measured_at = None
+        self._wake.set()
+
+    # -- asked before something is taken in ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """See that a run may be cast.
+
+        Raises:
+            DiskFull: the disk has too little left, or the home takes too much.
+        """
+        root = self._shop.home.root
+        wanted, free = self._limits.free_bytes, free_bytes(root)
+        if free < wanted:
+            words = f"The disk of {root} has {_size(free)} left; no run is cast below {_size(wanted)}."
+            raise DiskFull(words, _FREE_CURE)
+        self.check_quota()
+
+    def check_quota(self, more_bytes: int = 0) -> None:
+        """See that the home may take more.
+
+        What runs and uploads take is what the store says now, the rest what was measured within the last minute.
+
+        Args:
+            more_bytes: so much is about to come.
+
+        Raises:
+            DiskFull: that is more than `home_gb`; with what takes how much.
+        """
+        if not (bound := self._limits.home_bytes):
+            return
+        used = self._used()
+        total = sum(used.values())
+        if total + more_bytes > bound or (more_bytes == 0 and total >= bound):
+            self._refused()
+            coming = f", {_size(more_bytes)} are to come" if more_bytes else ""
+            words = f"The home {self._shop.home.root} takes {_size(total)}{coming}; home_gb allows {_size(bound)}."
+            raise DiskFull(f"{words} {_shares(used)}.", _CURE)
+        self._wake.set()
+
+    def checks(self) -> Iterator[CheckRecord]:
+        """Whether a run can be cast, and what the home takes where that is bounded."""
+        wanted, free = self._limits.free_bytes, free_bytes(self._shop.home.root)
+        if free < wanted:
+            words = f"no run is cast: {_size(free)} are free on the disk, and {_size(wanted)} must be (free_gb)"
+            yield CheckRecord("room", "fail", words, _FREE_CURE)
+        if not (bound := self._limits.home_bytes):
+            return
+        used = self._used()
+        total = sum(used.values())
+        words = f"the home takes {_size(total)} of {_size(bound)} (home_gb). {_shares(used)}"
+        yield CheckRecord("room", "ok", words) if total < bound else CheckRecord("room", "warn", words, _CURE)
+
+    def _refused(self) -> None:
+        """Who makes room otherwise than by `spell gc` does not wait a minute for it."""
+        if self._measured_at is not None and time.monotonic() > self._measured_at + _REFUSED_S:
+            self._measured_at = None
+        self._wake.set()
+
+    def _used(self) -> dict[str, int]:
+        used = dict(self._measured)
+        used["runs"] = self._shop.store.garbage.outputs_bytes()
+        uploads = sum(upload.bytes for upload in self._shop.store.uploads.list())
+        used["uploads"] = used.get("uploads", 0) + uploads
+        return used
+
+    # -- in the background --------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic()))
+            self._wake.clear()
+            for step in (self._trim, self._measure):
+                try:
+                    if not self._closing.is_set():
+                        step()
+                except Exception:  # whatever is in the way: it is tried again when something happens
+                    _log.exception("the room of the home could not be looked after")
+
+    def _trim(self) -> None:
+        is_again = self._trim_at is not None and time.monotonic() >= self._trim_at
+        if not self._limits.environments_bytes or not (self._is_new or is_again):
+            return
+        self._trim_at = time.monotonic() + _AGAIN_S if self._is_new else None
+        self._is_new = False
+        for removed in limit_environments(self._shop, self._limits.environments_bytes):
+            _log.info("removed for environments_gb: %s", removed.what)
+
+    def _measure(self) -> None:
+        """Measure what the store does not know; a file with several names counts once."""
+        is_fresh = self._measured_at is not None and time.monotonic() < self._measured_at + _MEASURED_S
+        if not self._limits.home_bytes or is_fresh:
+            return
+        self._measured_at = time.monotonic()  # first: what changes meanwhile is measured again
+        home, counted = self._shop.home, set[tuple[int, int]]()
+        self._measured = {
+            "environments": self._bytes(counted, home.environments),
+            "snapshots": self._bytes(counted, home.blobs, home.trees),
+            "uploads": self._bytes(counted, home.incoming),
+            "logs and work dirs": self._bytes(counted, home.records, home.work, home.removed),
+        }
+
+    def _bytes(self, counted: set[tuple[int, int]], *folders: Path) -> int:
+        size_bytes = 0
+        for top in folders:
+            for info in sizes_below(top):
+                if self._closing.is_set():
+                    return size_bytes
+                if (info.st_dev, info.st_ino) not in counted:
+                    counted.add((info.st_dev, info.st_ino))
+                    size_bytes += info.st_blocks * 512
+        return size_bytes
+
+
+def _shares(used: dict[str, int]) -> str:
+    """What takes how much, the most first."""
+    shares = sorted(used.items(), key=lambda share: -share[1])
+    words = ", ".join(f"{name} {_size(size_bytes)}" for name, size_bytes in shares)
+    return words[:1].upper() + words[1:]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.1f} GiB" if size_bytes >= 1 << 30 else f"{size_bytes / (1 << 20):.1f} MiB"

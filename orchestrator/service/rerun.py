@@ -1,0 +1,184 @@
+"""The spec of a run that is cast again: the same code and mounts, and the very packages and image that the run had.
+
+As long as its environment is there, and would be taken again, the spec stays as it was asked. Else the packages that
+were resolved take the place of what was asked, as a requirements file; so they do when other packages are asked too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import (
+    InvalidName,
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+
+from orchestrator.environments import Base
+from orchestrator.environments.request import Asked, Local, read, redacted
+from orchestrator.errors import InvalidConfig
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.records.runs import RunRecord
+from orchestrator.spec.run import RequirementFile, RunSpec, mount_place, to_wire
+from orchestrator.spec.validate import read_spec
+
+_FIXED = ("command", "code")
+_PACKAGES = frozenset({"pip", "requirements", "frameworks", "python", "image", "apt"})
+_FLAGS = ("no-index", "pre")  # options of requirement files that have no value
+_HIDDEN = "****@"  # credentials that the list of installed packages does not tell
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """How a run is cast again.
+
+    Attributes:
+        environment, image: what is there of the run, and is to be kept for it; None for what is made anew.
+        warnings: what cannot be had as it was.
+    """
+
+    spec: RunSpec
+    environment: str | None
+    image: str | None
+    warnings: list[str]
+
+
+def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
+    """How to cast a run again.
+
+    Args:
+        run: with the values of its variables.
+        changes: fields of a spec, as JSON values. A mapping or list adds to what the run has (a mount replaces the one
+            at its path, a requirement that of the same package), another value replaces it.
+
+    Raises:
+        InvalidConfig: a change that cannot be; a local package that is gone.
+    """
+    for name in _FIXED:
+        if name in changes:
+            raise InvalidConfig(f"The {name} of a run that is cast again stays as it is.", "Cast it with: spell run")
+    spec = dataclasses.replace(read_spec(run.spec), executor=run.executor)
+    spec, base, warnings = _on_same_image(shop, run, spec, changes)
+    environment = None
+    if run.environment:
+        spec, environment, more = _with_same_packages(shop, run, spec, base, changes)
+        warnings += more
+    elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
+        warnings.append(f"Run {run.number} never had its packages: they are chosen now.")
+    merged = read_spec(_merged(to_wire(spec), changes))
+    return Repeat(merged, environment, (base.image or None) if base else None, warnings)
+
+
+def _on_same_image(
+    shop: Workshop, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
+) -> tuple[RunSpec, Base | None, list[str]]:
+    """The spec with the image that the run had, and what its environment stands on; None where that is another."""
+    executor = shop.executors.get(run.executor)
+    elsewhere = "image" in changes or changes.get("executor", run.executor) != run.executor
+    if executor is None or elsewhere or executor.lacks() or not run.environment:  # which comes after its image
+        return spec, None, []
+    if run.image:
+        if not executor.has_image(run.image):
+            words = (
+                f"The image of run {run.number} is not there any more: it is made anew, and may hold other versions."
+            )
+            return spec, None, [words]
+        spec = dataclasses.replace(spec, image=run.image, apt=())
+    return spec, executor.base(spec, 0, Path(os.devnull), lambda: False), []
+
+
+def _with_same_packages(
+    shop: Workshop, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
+) -> tuple[RunSpec, str | None, list[str]]:
+    """The spec with the packages that the run had, the key of the environment where that stays, and what may differ."""
+    try:
+        asked = read(shop.request(spec))
+        if base and not _PACKAGES & set(changes):
+            key = shop.environments.key(shop.request(spec), base)
+            if key == run.environment and shop.environments.get(key):
+                return spec, key, []
+    except InvalidConfig as error:
+        raise InvalidConfig(f"Run {run.number} cannot be cast again: {error.message}", error.cure) from error
+    if asked.bare:
+        return spec, None, []
+    lock = RequirementFile(f"run-{run.number}.txt", "\n".join(_locked(asked, run.packages, changes)) + "\n")
+    pinned = dataclasses.replace(spec, pip=(), frameworks=(), requirements=(lock,))
+    if base and not base.image and run.python and spec.python[:1] in ("", *"0123456789"):
+        # an image has the Python that it has, and other kinds of Python have versions of their own
+        pinned = dataclasses.replace(pinned, python=run.python)
+    loose = [*(str(local.path) for local in asked.locals()), *map(redacted, _with_credentials(asked))]
+    return (
+        pinned,
+        None,
+        [f"This cannot be had as it was, and is taken as it is now: {', '.join(loose)}"] if loose else [],
+    )
+
+
+def _locked(asked: Asked, packages: Iterable[str], changes: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a requirements file that asks for these very packages, from where they came."""
+    for option, values in asked.options.items():
+        yield from (f"--{option}" if option in _FLAGS else f"--{option} {value}" for value in values)
+    yield from (line for file in asked.files for line in file.lines if isinstance(line, str) and line.startswith("-"))
+    yield from _with_credentials(asked)
+    others = set()
+    for local in asked.locals():
+        yield f"{local.name} @ {local.path}{local.tail}" if local.name else f"{local.path}{local.tail}"
+        others.add(_name_of(local))
+    others |= {_name(line) for line in changes.get("pip", ()) if isinstance(line, str)}
+    yield from (line for line in packages if _HIDDEN not in line and _name(line) not in others)
+
+
+def _with_credentials(asked: Asked) -> list[str]:
+    lines = (*asked.lines, *(line for file in asked.files for line in file.lines))
+    return [line for line in lines if isinstance(line, str) and not line.startswith("-") and redacted(line) != line]
+
+
+def _name(line: str) -> str:
+    """The package that a requirement names; "" where it names none."""
+    try:
+        return canonicalize_name(Requirement(line).name)
+    except InvalidRequirement:
+        return ""
+
+
+def _name_of(local: Local) -> str:
+    """The package in a file or folder, by what names it; "" where nothing does."""
+    if local.name:
+        return canonicalize_name(local.name.partition("[")[0].strip())
+    with suppress(InvalidWheelFilename, InvalidName):
+        return parse_wheel_filename(local.path.name)[0]
+    with suppress(InvalidSdistFilename, InvalidName):
+        return parse_sdist_filename(local.path.name)[0]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return canonicalize_name(tomllib.loads((local.path / "pyproject.toml").read_text())["project"]["name"])
+    return ""
+
+
+def _merged(spec: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Both together; what is of a wrong type stays so, and is refused by whoever reads it."""
+    merged = dict(spec)
+    for name, value in changes.items():
+        before = spec.get(name)
+        if name == "mounts" and isinstance(value, list):
+            places = {mount_place(str(item.get("path"))) for item in value if isinstance(item, dict)}
+            merged[name] = [item for item in spec[name] if mount_place(item["path"]) not in places] + value
+        elif name == "frameworks":
+            merged[name] = value
+        elif isinstance(before, list) and isinstance(value, list):
+            merged[name] = before + value
+        elif isinstance(before, dict) and isinstance(value, dict):
+            merged[name] = before | value
+        else:
+            merged[name] = value
+    return merged

@@ -1,0 +1,141 @@
+"""Finds an earlier run that is complete, and that did what a new one would do: same code, environment, command,
+parameters, variables and machine, and mounts of the same content.
+
+The fingerprint of a run says all of this but the content of what it mounts of other runs: that has digests only later,
+and is compared when it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+
+from orchestrator.content.files import sha256
+from orchestrator.content.manifest import LINK, actual
+from orchestrator.errors import SpellError
+from orchestrator.lifecycle.context import Workshop
+from orchestrator.spec.run import Mount, RunSpec, mount_place
+from orchestrator.store import NewRun
+from orchestrator.store.reuse import Content, ReuseStore
+
+_FORMAT = 1  # raise it when runs of the same fingerprint would come out different
+_MOST_LOOKED_AT = 200  # that only differ in what they mounted
+
+
+class Reuse:
+    """Compares new runs with those of one home.
+
+    Args:
+        workshop: store, home and tools.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._shop = workshop
+        self._store: ReuseStore = workshop.store.reuse
+
+    def fingerprint(self, new: NewRun) -> str | None:
+        """SHA-256 of what decides what a run does, in canonical JSON; None where that cannot be known.
+
+        Args:
+            new: with canonical mounts.
+        """
+        shop, spec = self._shop, new.spec
+        try:
+            environment = shop.environments.key(shop.request(spec))
+        except SpellError:  # a local package that cannot be read: its build says so
+            return None
+        inputs = [self._input(mount) for mount in spec.mounts]
+        if None in inputs:
+            return None
+        content = {
+            "format": _FORMAT,
+            "executor": [new.executor, *shop.executors[new.executor].conditions(spec, new.gpus)],
+            "gpus": new.gpus,
+            "code": [spec.code.tree, spec.code.subdir] if spec.code else None,
+            "command": spec.filled_command,
+            "environment": environment,
+            "variables": dict(spec.env),
+            "secrets": dict(spec.secrets),
+            "ignored": [*shop.config.ignore, *spec.ignore],
+            "mounts": sorted(
+                (mount_place(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
+            ),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def find(self, new: NewRun) -> int | None:
+        """The newest run that can be taken for this one; None when there is none.
+
+        An archived run, and one whose outputs were removed, is not taken.
+        """
+        if new.fingerprint is None:
+            return None
+        wanted = {mount_place(mount.path): mount.resource for mount in new.spec.mounts}
+        for number, outputs_count in self._store.complete(new.fingerprint, _MOST_LOOKED_AT):
+            had = {mount_place(path): resource for path, resource in self._store.mounts(number)}
+            if outputs_count and not self._shop.home.run_dir(number).is_dir():
+                continue
+            if all(self._is_same(resource, had[path]) for path, resource in wanted.items()):
+                return number
+        return None
+
+    def warnings(self, spec: RunSpec, earlier: int) -> list[str]:
+        """What is asked that an earlier run does not have, and does not get."""
+        had = self._shop.store.summary(earlier)
+        lost = [f"name {spec.name!r}"] if spec.name not in ("", had.name) else []
+        lost += [f"label {label!r}" for label in sorted(set(spec.labels) - set(had.labels))]
+        lost += [f"project {spec.project!r}"] if spec.project.lower() not in ("", had.project.lower()) else []
+        lost += ["message to a webhook"] if spec.notify else []
+        return [f"Run {earlier} stays as it is, without the {', the '.join(lost)}."] if lost else []
+
+    def _input(self, mount: Mount) -> tuple[str, ...] | None:
+        """What is known of a mount's content when the run is cast; None for what nobody will ever know."""
+        kind, name, *below = mount.resource.split("/")
+        if kind == "runs":
+            return ("run",)
+        tree = self._store.upload_tree(name)
+        return ("upload", tree, "/".join(below)) if tree else None
+
+    def _is_same(self, one: str, other: str) -> bool:
+        if one == other or one.startswith("uploads/"):  # of uploads the fingerprint says all
+            return True
+        ours, theirs = self._content(one), self._content(other)
+        if not (ours and theirs) or _is_through_links(one, ours) or _is_through_links(other, theirs):
+            return False  # what is behind a link is known to the kernel only
+        if [_looks(item) for item in ours] != [_looks(item) for item in theirs]:
+            return False  # different without reading a byte
+        return self._digests(one, ours) == self._digests(other, theirs)
+
+    def _content(self, resource: str) -> list[Content]:
+        _, number, *below = resource.split("/")
+        return self._store.content(int(number), "/".join(below))
+
+    def _digests(self, resource: str, content: Sequence[Content]) -> list[str | None]:
+        """The digest of each file, computed now where nobody did yet; one that is gone is like no other."""
+        number = int(resource.split("/")[1])
+        found: list[str | None] = []
+        computed = []
+        for item in content:
+            digest = item.sha256
+            if digest is None:
+                digest = ""
+                with contextlib.suppress(OSError):  # removed by hand
+                    path = self._shop.home.run_dir(number) / actual(item.stored)
+                    digest = sha256(path, durably=True) or ""
+                computed.append((number, item.stored, digest))
+            found.append(digest or f"{resource}/{item.path}")
+        if computed:
+            self._shop.store.set_hashes(computed)
+        return found
+
+
+def _is_through_links(resource: str, content: Sequence[Content]) -> bool:
+    """Whether a part of a run's outputs has links, which may lead to other parts. Those of all of them lead inside."""
+    is_part = resource.count("/") > 1
+    return is_part and any(item.mode == LINK for item in content)
+
+
+def _looks(item: Content) -> tuple[str, str, int]:
+    return item.path, item.mode, item.size

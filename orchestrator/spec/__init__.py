@@ -1,0 +1,1 @@
+"""What a person asks for: runs, searches, workflows, and the files that say it."""

@@ -1,0 +1,353 @@
+"""What a person asks for: `RunSpec` and its parts, frozen and checked.
+
+Plain dataclasses, so that the command line can make one without loading pydantic; the server and the job-file reader
+give the same classes to pydantic, which checks types and refuses unknown fields. What a field may say is checked here,
+in `__post_init__`, and so holds for both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.spec.conditions import check as check_conditions
+from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
+
+# Patterns that few specs need are compiled by who needs them first: every `spell run` loads this.
+_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
+_PYTHON = r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z"
+_PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_-]*\Z"
+PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
+_IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
+_LONGEST = 500  # of an image's name
+_APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
+NETWORKS = ("bridge", "none")
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
+MAX_RETRIES = 100
+MAX_LABELS = 100
+MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
+
+
+def _reject(what: str, cure: str = "") -> None:
+    raise InvalidConfig(what, cure)
+
+
+def check_digest(digest: str) -> str:
+    """`digest`, when it is a SHA-256 of 64 hex digits; it becomes a part of a path.
+
+    Raises:
+        InvalidConfig: otherwise.
+    """
+    if not _DIGEST.match(digest):
+        _reject("A digest must be a SHA-256 of 64 hex digits.")
+    return digest
+
+
+def relative_parts(path: str, what: str) -> tuple[str, ...]:
+    """The parts of a clean relative path.
+
+    Raises:
+        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
+    """
+    if "\0" in path or "\n" in path:
+        _reject(f"{what} {path!r} contains a character that paths cannot have.")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if path.startswith("/"):
+        _reject(f"{what} {path!r} must be a relative path.")
+    if not parts:
+        _reject(f"{what} {path!r} names nothing below.")
+    if ".." in parts:
+        _reject(f"{what} {path!r} must not contain '..'.")
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A resource to be mounted read-only.
+
+    Attributes:
+        resource: `runs/2/data.txt`, `uploads/cifar`, `ALIAS/checkpoint`, …; always inside the home.
+        path: where it appears: relative to the caller's directory, or absolute (for executors that can).
+    """
+
+    resource: str
+    path: str
+
+    def __post_init__(self) -> None:
+        if self.resource.startswith("/"):
+            raise InvalidConfig(
+                f"Cannot mount {self.resource!r}: it is no resource.",
+                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
+            )
+        parts = relative_parts(self.resource, "The mounted resource")
+        if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
+            raise NotFound(
+                f"Cannot mount resource {self.resource!r}: not a valid resource.",
+                "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
+            )
+        if self.path.startswith("/"):
+            if "\0" in self.path or "\n" in self.path:
+                _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
+            if ".." in self.path.split("/") or self.path.strip("/") == "":
+                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
+        else:
+            relative_parts(self.path, "The mount path")
+
+
+def mount_place(path: str) -> str:
+    """The path of a mount, the same however it was typed: `./in/` is `in`."""
+    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return f"/{parts}" if path.startswith("/") else parts
+
+
+def parse_mount(text: str) -> Mount:
+    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
+
+    Raises:
+        InvalidConfig, NotFound: for anything else.
+    """
+    resource, colon, path = text.partition(":")
+    if not resource or ":" in path or (colon and not path):
+        _reject(f"Incorrect formatting of mount {text!r}, it must be <resource_path>[:<mount_path>]")
+    return Mount(resource, path or resource.rstrip("/").rpartition("/")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementFile:
+    """A requirements file, by value: its base name (for messages) and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The snapshot that a run sees, and where it came from.
+
+    Attributes:
+        tree: SHA-256 of the manifest (64 hex digits); see `manifest.Manifest.tree`.
+        subdir: the caller's directory, relative to the root of the code; "" for the root.
+        repository: base name of the repository.
+        commit: the commit it stands on.
+        dirty: whether it differs from that commit.
+        diff: SHA-256 of the blob that holds the difference to that commit as a git patch; empty when clean.
+        url, ref: set when the code came from a git URL.
+    """
+
+    tree: str
+    subdir: str = ""
+    repository: str = ""
+    commit: str = ""
+    dirty: bool = False
+    diff: str = ""
+    url: str = ""
+    ref: str = ""
+
+    def __post_init__(self) -> None:
+        check_digest(self.tree)
+        if self.diff:
+            check_digest(self.diff)
+        if self.subdir:
+            relative_parts(self.subdir, "The code's subdir")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything that is asked for one run.
+
+    Attributes:
+        command: given to a shell.
+        machine_type: the name of a request for resources, see `[machine_types]` in the configuration.
+        executor: which executor; "" leaves it to the configuration.
+        mounts: resources of earlier runs, read-only.
+        pip, requirements: requirement lines and requirement files (by value).
+        python: the wanted version ("3.12"); "" for the server's own.
+        frameworks: named sets of pip packages; None for the configuration's default.
+        image: the base image of its container; "" for the configuration's.
+        apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
+        network: `bridge` or `none`; "" for the configuration's.
+        env: environment variables; hidden in `repr`.
+        code: the snapshot; None for a run without code.
+        params: fill `:NAME:` in the command.
+        timeout_s: stop the run after this many seconds of running time; None for never.
+        ignore: gitignore patterns of outputs that are not kept.
+        retries: how often a failed attempt is tried again.
+        project: the name of the project that the run belongs to; "" for none.
+        stop_conditions: any of these stops the run, `METRIC OP VALUE[:MIN_INDEX]`, joined by `&&` where all must hold.
+        no_output_timeout_s: stop the run when it has neither said nor done anything for so many seconds; None for never.
+        notify: URLs that are told of its end; hidden in `repr`, as a webhook's URL is its key.
+        secrets: environment variables, and the names of the secrets that they hold.
+    """
+
+    command: str
+    machine_type: str = "cpu"
+    executor: str = ""
+    mounts: tuple[Mount, ...] = ()
+    pip: tuple[str, ...] = ()
+    requirements: tuple[RequirementFile, ...] = ()
+    python: str = ""
+    frameworks: tuple[str, ...] | None = None
+    image: str = ""
+    apt: tuple[str, ...] = ()
+    network: str = ""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    code: Code | None = None
+    description: str = ""
+    name: str = ""
+    labels: tuple[str, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+    ignore: tuple[str, ...] = ()
+    retries: int = 0
+    project: str = ""
+    stop_conditions: tuple[str, ...] = ()
+    no_output_timeout_s: float | None = None
+    notify: tuple[str, ...] = field(default=(), repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.command.strip() or "\0" in self.command:
+            _reject("The command is empty or contains a NUL character.")
+        for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
+            _check_unicode(text)
+        if self.python and not re.match(_PYTHON, self.python):
+            _reject(f"Python version {self.python!r} is not like '3.12'.")
+        if self.name:
+            check_run_name(self.name)
+        _check_labels(self.labels)
+        if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
+            _reject("The time limit must be more than 0, and less than 16 million minutes.")
+        if not 0 <= self.retries <= MAX_RETRIES:
+            _reject(f"A run can be tried again up to {MAX_RETRIES} times, and not {self.retries} times.")
+        check_conditions(self.stop_conditions)
+        if self.no_output_timeout_s is not None and not 0 < self.no_output_timeout_s < 1e9:
+            _reject("The time without output must be more than 0, and less than 16 million minutes.")
+        for url in self.notify:
+            _check_webhook(url)
+        if self.project:
+            check_project(self.project)
+        _check_container(self.image, self.apt, self.network)
+        _check_env(self.env)
+        _check_secrets(self.secrets, self.env)
+        _check_requirements(self.pip)
+        _check_mount_paths(self.mounts)
+        self._check_params()
+        if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
+            _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
+
+    def _check_params(self) -> None:
+        for name, value in self.params.items():
+            if not re.match(_PARAM_NAME, name):
+                _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
+            if "\0" in value:
+                _reject(f"The value of parameter {name!r} contains a NUL character.")
+        if self.params:
+            wanted = set(PLACEHOLDER.findall(self.command))
+            there = ", ".join(f"':{name}:'" for name in sorted(wanted - set(self.params)))
+            for name in sorted(set(self.params) - wanted):
+                cure = f"It has {there}." if there else "Write it where the value is to stand."
+                _reject(f"The command has no ':{name}:' for parameter {name!r}.", cure)
+            for name in sorted(wanted - set(self.params)):
+                _reject(f"The command's ':{name}:' has no value.", f"Give it with --param {name}=VALUE.")
+
+    @property
+    def filled_command(self) -> str:
+        """The command with every `:NAME:` replaced by its parameter."""
+        return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    if len(labels) > MAX_LABELS:
+        _reject(f"A run can bear {MAX_LABELS} labels at most.")
+    for label in labels:
+        check_label(label)
+
+
+def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
+    if image and (
+        not re.match(_IMAGE, image) or {"", ".", ".."}.intersection(image.split("/")) or len(image) > _LONGEST
+    ):
+        _reject(f"Image {image!r} is not like 'python:3.12-slim'.")
+    for package in apt:
+        if not re.match(_APT, package):
+            _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
+    if network and network not in NETWORKS:
+        _reject(f"There is no network {network!r}.", f"There are: {', '.join(NETWORKS)}.")
+
+
+def _check_webhook(url: str) -> None:
+    scheme, colon, rest = url.partition("://")
+    if (
+        not colon
+        or scheme.lower() not in ("http", "https")
+        or not rest.strip("/")
+        or re.search(r"[\x00-\x20\x7f]", url)
+    ):
+        _reject("A webhook to notify must be an http:// or https:// URL.")
+    _check_unicode(url)
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not re.match(_ENV_NAME, name):
+            _reject(f"Environment variable name {name!r} is not allowed.", "Write it as NAME=VALUE.")
+        if name.startswith("SPELL_"):
+            _reject(f"Environment variable {name!r} is set by spell itself.")
+        if "\0" in value:
+            _reject(f"The value of environment variable {name!r} contains a NUL character.")
+
+
+def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
+    for variable, name in secrets.items():
+        check_secret_name(name)
+        if not re.match(_ENV_NAME, variable):
+            _reject(
+                f"Environment variable name {variable!r} is not allowed.", f"Say another one: --secret {name}=VARIABLE"
+            )
+        if variable.startswith("SPELL_") or variable in _MADE:
+            _reject(f"Environment variable {variable!r} is set by spell itself.")
+        if variable in env:
+            _reject(f"Environment variable {variable!r} is given twice: with --env, and with --secret.")
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.end + 20]
+        _reject(f"{near!r} is not text in UTF-8.")
+
+
+def _check_requirements(lines: tuple[str, ...]) -> None:
+    for line in lines:
+        if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
+            _reject(f"{line!r} is not a pip requirement.", "Write it as NAME or NAME==VERSION.")
+
+
+def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
+    seen: list[str] = []
+    for mount in mounts:
+        path = mount_place(mount.path)
+        for other in seen:
+            if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
+                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
+                _reject(words, "Give one of them another path: RESOURCE:PATH.")
+        seen.append(path)
+
+
+def to_wire(value: Any) -> Any:
+    """A spec or record (or a tuple or mapping of them) as plain JSON values."""
+    if value is None or isinstance(value, str | int | float):  # first: there are many of them
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_wire(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_wire(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_wire(item) for item in value]
+    return value

@@ -1,0 +1,282 @@
+"""What a search over parameters tries: the values of each parameter as typed, and which of them a trial gets. Pure.
+
+A parameter is written `NAME=V1,V2,…` (these values, as they stand there) or
+`NAME=MIN:MAX[:linear|log|reverse_log][:int|float]` (any number between, both ends included).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.spec.run import RunSpec
+
+GRID, RANDOM, BAYESIAN = KINDS = ("grid", "random", "bayesian")
+SCALINGS = ("linear", "log", "reverse_log")
+NUMBERS = ("float", "int")
+AGGREGATES = ("avg", "min", "max", "last")
+DIRECTIONS = ("minimize", "maximize")
+MAX_TRIALS = 10_000
+_AT_ONCE = {GRID: 100, RANDOM: 100, BAYESIAN: 1}
+_RANGE = "MIN:MAX[:linear|log|reverse_log][:int|float]"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these values, which go into the command as they stand here."""
+
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise InvalidConfig("There is no value to choose from.", "Write it as NAME=V1,V2")
+        if len(set(self.values)) < len(self.values):
+            twice = next(value for at, value in enumerate(self.values) if value in self.values[:at])
+            raise InvalidConfig(f"The value {twice!r} is there twice.")
+
+    def draw(self, generator: random.Random) -> str:
+        """One of the values, each as likely."""
+        return generator.choice(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Any number from `low` to `high`, both included.
+
+    Attributes:
+        scaling: `log` tries as many numbers from 0.001 to 0.01 as from 0.01 to 0.1; `reverse_log` is its mirror image,
+            fine near `high`.
+        number: `float` or `int`.
+    """
+
+    low: float
+    high: float
+    scaling: str = "linear"
+    number: str = "float"
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "low", float(self.low))  # an int is as good
+            object.__setattr__(self, "high", float(self.high))
+        except OverflowError:
+            raise InvalidConfig("A range is of numbers up to 1.8e308.") from None
+        shown = f"{self.low:g}:{self.high:g}"
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and math.isfinite(self.high - self.low)):
+            raise InvalidConfig(f"The range {shown} has no end.")
+        if self.low >= self.high:
+            raise InvalidConfig(f"The range {shown} is empty: MIN must be less than MAX.")
+        if self.scaling not in SCALINGS or self.number not in NUMBERS:
+            raise InvalidConfig(f"The range {shown} is not like {_RANGE}.")
+        if self.scaling != "linear" and self.low <= 0:
+            raise InvalidConfig(f"The range {shown} cannot be scaled by {self.scaling}: MIN must be more than 0.")
+        if self.number == "int" and not (self.low.is_integer() and self.high.is_integer()):
+            raise InvalidConfig(f"The range {shown} is of integers, so MIN and MAX must be integers.")
+
+    def draw(self, generator: random.Random) -> str:
+        """A number of the range, as its scaling says."""
+        margin = 0.5 if self.number == "int" else 0.0  # so that both ends are as likely as the others
+        low, high = self.low - margin, self.high + margin
+        at = generator.random()
+        if self.scaling == "linear":
+            return self.text(low + (high - low) * at)
+        return self.text(self.mirrored(math.exp(math.log(low) + (math.log(high) - math.log(low)) * at)))
+
+    def mirrored(self, value: float) -> float:
+        """With `reverse_log` the number as far from the other end, which is to be scaled by log; else `value`."""
+        return self.low + self.high - value if self.scaling == "reverse_log" else value
+
+    def clamped(self, value: float) -> float:
+        """The number of the range that is closest to `value`."""
+        return min(max(value, self.low), self.high)
+
+    def text(self, value: float) -> str:
+        """How a number stands in the command: the shortest text that reads back as the same."""
+        inside = self.clamped(value)
+        return str(round(inside)) if self.number == "int" else repr(inside)
+
+
+Space = Mapping[str, Choice | Range]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpec:
+    """Everything that is asked for one search.
+
+    Attributes:
+        kind: `grid`, `random` or `bayesian`.
+        spec: what each trial is; the values of its `params` are replaced.
+        space: what each parameter may be; exactly the parameters of `spec`.
+        runs: how many trials; 0 for a grid, which tries every combination.
+        parallel: how many trials may wait or run at a time; 0 for the usual (100; bayesian: 1).
+        metric: what is to be best; "" to compare nothing.
+        metric_agg: which of the values that a trial sent: their `avg`, `min` or `max`, or the `last`.
+        direction: `minimize` or `maximize`.
+        seed: of the chosen numbers; None for any.
+        reuse: whether a trial takes an identical run that is complete, where there is one.
+    """
+
+    kind: str
+    spec: RunSpec
+    space: Space
+    runs: int = 0
+    parallel: int = 0
+    metric: str = ""
+    metric_agg: str = "last"
+    direction: str = "minimize"
+    seed: int | None = None
+    reuse: bool = False
+
+    def __post_init__(self) -> None:
+        _check_word("kind of search", self.kind, KINDS)
+        _check_word("way to aggregate a metric", self.metric_agg, AGGREGATES)
+        _check_word("direction", self.direction, DIRECTIONS)
+        if set(self.space) != set(self.spec.params):
+            raise InvalidConfig("The parameters of a search must be those of its spec.")
+        if self.direction != DIRECTIONS[0] and not self.metric:
+            raise UsageError("A direction needs a metric.", "Say which: --metric NAME")
+        if not self.space:
+            raise UsageError("A search needs a parameter.", "Write :NAME: in the command, and --param NAME=V1,V2")
+        if self.kind == BAYESIAN and not self.metric:
+            raise UsageError("A bayesian search needs to know what is to be best.", "Name it with: --metric METRIC")
+        if self.kind == GRID:
+            self._check_grid()
+        elif self.runs <= 0:
+            raise UsageError(f"A {self.kind} search needs a number of runs.", "Say how many with: -n 20")
+        if self.count > MAX_TRIALS:
+            raise InvalidConfig(
+                f"This search would be of {self.count:,} runs, and the limit is {MAX_TRIALS:,}.",
+                "Give fewer values, or try some of them with: spell hyper random -n 100",
+            )
+        if not 0 <= self.parallel <= MAX_TRIALS:
+            raise UsageError(f"{self.parallel} trials cannot run at a time.", "Say how many with: -r 4")
+
+    def _check_grid(self) -> None:
+        if self.runs:
+            raise UsageError("A grid search tries every combination; it takes no number of runs.")
+        for name, values in self.space.items():
+            if isinstance(values, Range):
+                raise InvalidConfig(
+                    f"Parameter {name!r} is a range, and a grid needs its values.",
+                    f"Name them, --param {name}=V1,V2, or try some with: spell hyper random -n 20",
+                )
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        if self.kind != GRID:
+            return self.runs
+        return math.prod(len(values.values) for values in self.space.values() if isinstance(values, Choice))
+
+    @property
+    def at_once(self) -> int:
+        """How many trials may wait or run at a time."""
+        return self.parallel or _AT_ONCE[self.kind]
+
+    def params(self, number: int) -> dict[str, str]:
+        """The parameters of a trial of a grid or random search; the same at each call.
+
+        Args:
+            number: 1 for the first. A grid goes through the values of its last parameter first.
+        """
+        if self.kind == GRID:
+            return self._combination(number - 1)
+        generator = random.Random(f"{self.seed}:{number}")  # noqa: S311 - no secret depends on it
+        return {name: values.draw(generator) for name, values in self.space.items()}
+
+    def _combination(self, rest: int) -> dict[str, str]:
+        found = {}
+        for name in reversed(list(self.space)):
+            values = self.space[name]
+            assert isinstance(values, Choice)
+            rest, position = divmod(rest, len(values.values))
+            found[name] = values.values[position]
+        return {name: found[name] for name in self.space}
+
+
+def parse_space(texts: Sequence[str], json_texts: Sequence[str]) -> dict[str, Choice | Range]:
+    """Parameters as typed.
+
+    Args:
+        texts: `NAME=V1,V2` or `NAME=MIN:MAX…`.
+        json_texts: `NAME=["a,b", 2]`.
+
+    Raises:
+        InvalidConfig: naming the parameter and what is wrong with it.
+    """
+    found: dict[str, Choice | Range] = {}
+    for option, text in [*(("--param", text) for text in texts), *(("--json-param", text) for text in json_texts)]:
+        name, equals, words = text.partition("=")
+        if not equals or not name:
+            raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUES.")
+        if name in found:
+            raise InvalidConfig(f"Parameter {name!r} is given twice.", f"Give all its values at once: {name}=V1,V2")
+        try:
+            found[name] = _parse(words) if option == "--param" else _parse_json(words)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"Parameter {name!r}: {error.message}", error.cure) from None
+    return found
+
+
+def _parse(text: str) -> Choice | Range:
+    parts = text.split(":")
+    if 1 < len(parts) <= 4 and "," not in text and any(_is_number(part) or not part for part in parts[:2]):
+        return _parse_range(text, parts)
+    values = text.split(",")
+    if "" in values:
+        cure = 'Write it as NAME=V1,V2; an empty value is written --json-param NAME=\'["", "a"]\''
+        raise InvalidConfig(f"{text!r} has an empty value." if text else "There is no value.", cure)
+    return Choice(tuple(values))
+
+
+def _parse_range(text: str, parts: Sequence[str]) -> Range:
+    words = parts[2:]
+    scalings, numbers = [word for word in words if word in SCALINGS], [word for word in words if word in NUMBERS]
+    known = len(scalings) <= 1 and len(numbers) <= 1 and len(scalings) + len(numbers) == len(words)
+    if not known or not _is_number(parts[0]) or not _is_number(parts[1]):
+        cure = "A value with a ':' is written --json-param NAME='[\"12:30\"]'"
+        raise InvalidConfig(f"{text!r} is not like {_RANGE}.", cure)
+    return Range(float(parts[0]), float(parts[1]), *(scalings or ["linear"]), *(numbers or ["float"]))
+
+
+def _parse_json(text: str) -> Choice:
+    try:
+        values = json.loads(text, parse_int=_Number, parse_float=_Number)
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{text!r} is not JSON: {error}.") from error
+    if not isinstance(values, list) or not values:
+        raise InvalidConfig(f"{text!r} is not a JSON list of values.", "Write it as NAME='[\"a,b\", 2]'")
+    return Choice(tuple(str(value) if isinstance(value, str) else _json_text(value) for value in values))
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _json_text(value: Any) -> str:
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_json_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{json.dumps(name, ensure_ascii=False)}:{_json_text(item)}' for name, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_word(what: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        raise InvalidConfig(f"There is no {what} {word!r}.", f"There are: {', '.join(known)}.")

@@ -1,0 +1,56 @@
+"""A log that must not fill the disk: beyond its limit its middle is given back, and the command goes on as if nothing was.
+
+The command writes to the file itself. Of one that has grown too long the first quarter of the limit and the last half are kept;
+what lies between becomes a hole, which takes no room: offsets stay what they were. Who reads skips it (`orchestrator.telemetry.logs`).
+Where files cannot have holes, all but the first quarter goes. Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+_BLOCK_BYTES = 4096
+_FASTEST_BYTES_PER_S = 1 << 30  # of what writes to it
+_SHORTEST_S, _LONGEST_S = 0.02, 1.0
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
+
+
+class LogLimit:
+    """Holds a log to its limit, for as long as somebody calls `hold`.
+
+    Args:
+        fd: of the log, opened for writing.
+        limit_bytes: how much room it may take; None for any.
+    """
+
+    def __init__(self, fd: int, limit_bytes: int | None) -> None:
+        self._fd, self._limit_bytes = fd, limit_bytes
+
+    def hold(self) -> float | None:
+        """Cut the log if it is too long. Returns when to look again, in seconds from now; None for never."""
+        if self._limit_bytes is None:
+            return None
+        info = os.fstat(self._fd)
+        held_bytes = min(info.st_size, info.st_blocks * 512)  # a command may make its log long out of nothing
+        if held_bytes > self._limit_bytes:
+            self._cut(info.st_size, self._limit_bytes)
+            return _SHORTEST_S
+        left_bytes = self._limit_bytes - held_bytes
+        return max(_SHORTEST_S, min(_LONGEST_S, left_bytes / _FASTEST_BYTES_PER_S))
+
+    def _cut(self, size_bytes: int, limit_bytes: int) -> None:
+        start = limit_bytes // 4 // _BLOCK_BYTES * _BLOCK_BYTES
+        end = (size_bytes - limit_bytes // 2) // _BLOCK_BYTES * _BLOCK_BYTES
+        if not _punch(self._fd, start, end - start):
+            os.ftruncate(self._fd, start)
+
+
+def _punch(fd: int, start: int, length: int) -> bool:
+    try:
+        ctypes = importlib.import_module("ctypes")  # loads slowly, seldom needed, and may not be there
+        fallocate = ctypes.CDLL(None).fallocate
+        arguments = (ctypes.c_int(fd), ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE))
+        return bool(fallocate(*arguments, ctypes.c_int64(start), ctypes.c_int64(length)) == 0)
+    except (ImportError, AttributeError, OSError):
+        return False

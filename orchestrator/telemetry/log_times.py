@@ -1,0 +1,30 @@
+"""When a run's log grew, as its keeper has written it down; see `supervisor/log_times.py` for the format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.records.watching import LogTime
+from orchestrator.supervisor.log_times import RECORD
+
+
+def read(path: Path, after: int, limit: int) -> list[LogTime]:
+    """The next `limit` records of offsets beyond `after`; none where no times were kept."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        count = os.fstat(file.fileno()).st_size // RECORD.size
+        low, high = 0, count
+        while low < high:  # offsets grow
+            middle = (low + high) // 2
+            file.seek(middle * RECORD.size)
+            if RECORD.unpack(file.read(RECORD.size))[0] <= after:
+                low = middle + 1
+            else:
+                high = middle
+        file.seek(low * RECORD.size)
+        block = file.read(min(limit, count - low) * RECORD.size)
+    return [LogTime(offset, micros / 1e6) for offset, micros in RECORD.iter_unpack(block)]

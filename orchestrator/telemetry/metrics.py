@@ -1,0 +1,52 @@
+"""Metrics: what a run has sent, taken from its file into the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+from orchestrator.home import Home
+from orchestrator.records.runs import MetricRecord
+from orchestrator.store import Store
+
+_log = logging.getLogger(__name__)
+_METRICS_AT_ONCE_BYTES = 4 << 20
+_METRICS_BYTES = 1 << 30  # what lies behind is not read: a run may make a file of terabytes out of nothing
+
+
+def ingest_metrics(store: Store, home: Home, number: int) -> None:
+    """Take new lines of a run's metrics file into the store. A malformed line is passed over."""
+    path = home.metrics(number)
+    offset = store.metrics_offset(number)
+    while offset < _METRICS_BYTES and path.is_file():  # a run may have put anything there
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                block = file.read(_METRICS_AT_ONCE_BYTES)
+        except OSError as error:  # it may have taken our right to read it, too
+            _log.warning("the metrics of run %d cannot be read: %s", number, error)
+            return
+        whole = block[: block.rfind(b"\n") + 1]
+        if not whole and len(block) == _METRICS_AT_ONCE_BYTES:
+            whole = block  # longer than any line of ours: passed over like others that are malformed
+        if not whole:
+            return
+        steps = store.last_steps(number)
+        found = [record for line in whole.splitlines() if (record := _metric(number, line, steps))]
+        store.add_metrics(number, found, offset, offset + len(whole))
+        offset += len(whole)
+
+
+def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | None:
+    try:
+        words = json.loads(line)
+        name, value, at = str(words["name"]), float(words["value"]), float(words["at"])
+        step = steps.get(name, -1) + 1 if words["step"] is None else int(words["step"])
+        name.encode()
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    if not (math.isfinite(value) and math.isfinite(at) and abs(step) < 1 << 63):
+        return None  # SQLite and JSON have no word for it
+    steps[name] = step
+    return MetricRecord(number, name, step, value, at)

@@ -1,0 +1,79 @@
+"""Samples of what runs use, taken every few seconds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from orchestrator.executors.base import Usage, Verdict
+from orchestrator.home import Home
+from orchestrator.machine import gpu_samples
+from orchestrator.records.runs import SampleRecord
+from orchestrator.store import Store
+from orchestrator.telemetry.complaints import Complaints
+from orchestrator.telemetry.metrics import ingest_metrics
+
+_log = logging.getLogger(__name__)
+
+
+def sample(store: Store, number: int, gpus: tuple[int, ...], usage: Usage) -> None:
+    """Record what a run uses now."""
+    record = SampleRecord(number, time.time(), usage.cpu_time_s, usage.memory_bytes, usage.processes, gpu_samples(gpus))
+    store.add_sample(record)
+
+
+def last_sample(number: int, verdict: Verdict) -> SampleRecord:
+    """What a run has used in all, so that even the shortest has a sample."""
+    return SampleRecord(number, verdict.ended_at or time.time(), verdict.cpu_time_s, verdict.max_rss_bytes, 0, [])
+
+
+class Sampler:
+    """Every few seconds: one sample of each running run, and its new metrics.
+
+    Args:
+        running: answers `(number, gpus, usage)` of the runs that run now; usage is asked of their executor.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        home: Home,
+        interval_s: float,
+        running: Callable[[], list[tuple[int, tuple[int, ...], Callable[[], Usage | None]]]],
+    ) -> None:
+        self._store, self._home, self._interval_s, self._running = store, home, interval_s, running
+        self._closing = threading.Event()
+        self._asking: set[int] = set()
+        self._complaints = Complaints(_log, "run %d could not be sampled")
+        self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop at once."""
+        self._closing.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._closing.wait(self._interval_s):
+            running = self._running()
+            self._complaints.forget_all_but([number for number, _, _ in running])
+            for number, _, _ in running:
+                with self._complaints.of(number):
+                    ingest_metrics(self._store, self._home, number)
+            for number, gpus, ask in running:
+                if number not in self._asking:  # else an earlier question hangs
+                    self._asking.add(number)
+                    name, args = f"sample-{number}", (number, gpus, ask)
+                    # in a thread of its own: an executor that hangs must not hold up the others' samples
+                    threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
+
+    def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
+        try:
+            with self._complaints.of(number):
+                usage = ask()
+                if usage and not self._closing.is_set():
+                    sample(self._store, number, gpus, usage)
+        finally:
+            self._asking.discard(number)
