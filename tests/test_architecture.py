@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import io
+import itertools
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tokenize
+from collections.abc import Callable, Container, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 from conftest import BIN, Spell
 
@@ -63,15 +69,155 @@ def test_no_function_is_too_long() -> None:
     assert short / len(found) >= SHORT_SHARE
 
 
-def test_no_import_inside_a_function() -> None:
-    found = [
-        f"{path}:{inner.lineno}"
-        for path in modules()
-        for node, _ in functions(path)
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Import | ast.ImportFrom)
+# -- late imports -----------------------------------------------------------------------------------------------------
+
+
+def hidden_imports(source: str) -> list[int]:
+    """The lines where a module is imported by a function call, which type checker, import-linter and reader do not see."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        node.lineno for node in calls if ast.unparse(node.func).rpartition(".")[2] in {"import_module", "__import__"}
     ]
-    assert found == []
+
+
+def unexplained_imports(source: str) -> list[int]:
+    """The lines of imports inside functions without a reason: a comment on the line, or just above it and those imports
+    that it stands with, which says how many ms it spares, or that the module is optional or may not be installed."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
+    alone = {line for line, token in comments.items() if token.line.lstrip().startswith("#")}
+    return sorted(
+        late.lineno
+        for block in late_imports(ast.parse(source))
+        for late in block
+        if not is_reason(
+            " ".join(comments[line].string for line in lines_about(late, block[0], alone) if line in comments)
+        )
+    )
+
+
+def late_imports(tree: ast.Module) -> Iterator[list[ast.stmt]]:
+    """All imports inside functions, those that follow each other together."""
+    bodies = {
+        id(body): body
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+        for _, body in ast.iter_fields(inner)
+        if isinstance(body, list)
+    }
+    for body in bodies.values():
+        for is_import, block in itertools.groupby(body, lambda node: isinstance(node, ast.Import | ast.ImportFrom)):
+            if is_import:
+                yield list(block)
+
+
+def lines_about(late: ast.stmt, first: ast.stmt, alone: Container[int]) -> Iterator[int]:
+    """The lines of an import, and those of the comment above the first of its block; `alone` are lines of comments only."""
+    yield from range(late.lineno, (late.end_lineno or late.lineno) + 1)
+    yield from itertools.takewhile(lambda line: line in alone, range(first.lineno - 1, 0, -1))
+
+
+def is_reason(comment: str) -> bool:
+    """Whether a comment gives a reason for a late import. A cycle is none: it is to be cut."""
+    is_given = re.search(r"\d ms\b|\boptional\b|\bmay not be (installed|there)\b", comment)
+    return bool(is_given) and not re.search(r"\b(cycle|cyclic|circular)\b", comment)
+
+
+def test_no_import_is_hidden() -> None:
+    assert [f"{path}:{line}" for path in modules() for line in hidden_imports(path.read_text())] == []
+
+
+def test_late_imports_have_a_measured_reason() -> None:
+    assert [f"{path}:{line}" for path in modules() for line in unexplained_imports(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        ("import json  # 7 ms: few runs have secrets", []),
+        ("# 117 ms: a server without an engine never needs it\n    import docker", []),
+        ("# 117 ms, and what\n    # it spares\n    import docker\n    from docker import errors", []),
+        ("from a import (  # 2.5 ms: seldom\n        b,\n    )", []),
+        ("import ctypes  # may not be installed", []),
+        ("if x:\n        import torch  # optional", []),
+        ("import json", [2]),
+        ("import json  # loads slowly", [2]),
+        ("import json  # a cycle: 7 ms", [2]),
+        ("# 7 ms\n\n    import json", [4]),
+        ("import json  # 7 ms\n    import docker", [3]),
+        ("x = 1  # 7 ms\n    import json", [3]),
+        ("try:\n        import json\n    except ImportError:\n        import docker", [3, 5]),
+        ("for x in y:\n        pass\n    else:\n        import json", [5]),
+        ("match x:\n        case 1:\n            import json", [4]),
+        ("def inner():\n        import json", [3]),
+        ("class Inner:\n        def inner(self):\n            import json", [4]),
+    ],
+)
+def test_the_reason_of_a_late_import_is_looked_for(body: str, lines: list[int]) -> None:
+    assert unexplained_imports(f"def late():\n    {body}\n") == lines
+    assert unexplained_imports(f"async def late():\n    {body}\n") == lines
+
+
+def test_only_imports_inside_functions_are_late() -> None:
+    assert unexplained_imports("import json\nif TYPE_CHECKING:\n    import docker\nclass Late:\n    import os\n") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("import json", []),
+        ("from importlib import metadata\nmetadata.version('json')", []),
+        ("import importlib\nx = importlib.import_module('json')", [2]),
+        ("from importlib import import_module\nimport_module('json')", [2]),
+        ("def late():\n    return importlib.import_module(NAMES[0]).Bar()", [2]),
+        ("__import__('json')", [1]),
+    ],
+)
+def test_hidden_imports_are_found(source: str, lines: list[int]) -> None:
+    assert hidden_imports(source) == lines
+
+
+def cycle(package: str) -> list[str]:
+    """Modules of a package that import each other in a circle, inside functions or not; [] where there are none."""
+    graph = grimp.build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
+    try:
+        TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert cycle("orchestrator") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "found"),
+    [
+        (
+            "late_circle",
+            "def late():\n    from late_circle import first  # 7 ms",
+            {"late_circle.first", "late_circle.second"},
+        ),
+        (
+            "typed_circle",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from typed_circle import first",
+            set(),
+        ),
+    ],
+)
+def test_circles_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str, found: set[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    for module, text in ("__init__", ""), ("first", f"from {name} import second"), ("second", source):
+        (tmp_path / name / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(cycle(name)) == found
+
+
+# -- names and words --------------------------------------------------------------------------------------------------
 
 
 def test_modules_are_named_after_nouns() -> None:

@@ -14,8 +14,8 @@ from conftest import DEADLINE_S, Spell, awaited
 
 import orchestrator
 from orchestrator.cli.input.hints import close_to
-from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
+from orchestrator.cli.verbs import VERBS
 from orchestrator.machine import detect
 
 

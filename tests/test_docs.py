@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from orchestrator import config
-from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
+from orchestrator.cli.verbs import VERBS
 from orchestrator.config import Config
 from orchestrator.spec.jobfile import FIELDS, load
 

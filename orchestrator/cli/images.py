@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from orchestrator.cli.input.requirements import located, requirement_files
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
+from orchestrator.spec import jobfile
 from orchestrator.spec.run import RunSpec
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -54,7 +54,7 @@ def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
 
 def _spec(path: Path) -> RunSpec:
     """What the job file says of the environment; the rest of it does not matter here."""
-    job = importlib.import_module("orchestrator.spec.jobfile").load(path)
+    job = jobfile.load(path)
     return RunSpec(
         command=job.command or "true",
         machine_type=job.machine_type or "cpu",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import select
 import sys
@@ -74,11 +73,14 @@ def top(interval_s: float, json_: bool) -> None:
 
 
 def _live(client: Client, interval_s: float) -> None:
-    screen = importlib.import_module("orchestrator.cli.output.top_live").Screen()
+    from orchestrator.cli.output.top_live import Screen  # 24 ms: rich; only a terminal shows it
+
+    screen = Screen(HEADERS)
     with contextlib.suppress(KeyboardInterrupt), _keys(), screen:
         while True:
             found, total = _looked(client, screen.room)
-            screen.show(found, total)
+            running = sum(row.stats is not None for row in found)
+            screen.show([cells(row) for row in found], f"{total} active, {running} running. q quits.")
             if _pressed_q(interval_s):
                 return
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -45,9 +44,11 @@ class RemoteSession:
         self._exit_code: int | None = None
         self.run_is_over = False
         first = _encoded(words)
-        self._exceptions: Any = importlib.import_module("websockets.exceptions")
+        from websockets.exceptions import ConnectionClosed  # 31 ms: asyncio; every command loads this, `exec` needs it
+
+        self._closed: type[Exception] = ConnectionClosed
         self._connection = _connect(home, number)
-        with _mapped(self._exceptions):
+        with _mapped(self._closed):
             self._connection.send(first)
 
     def __enter__(self) -> Self:
@@ -66,7 +67,7 @@ class RemoteSession:
         """
         try:
             while self._exit_code is None:
-                with _mapped(self._exceptions):
+                with _mapped(self._closed):
                     frame = self._connection.recv()
                 if isinstance(frame, bytes):
                     yield frame[0], frame[1:]
@@ -114,15 +115,17 @@ class RemoteSession:
         self._connection.close()
 
     def _send(self, frame: bytes | str) -> None:
-        with contextlib.suppress(self._exceptions.ConnectionClosed):  # whoever reads says so
+        with contextlib.suppress(self._closed):  # whoever reads says so
             self._connection.send(frame)
 
 
 def _connect(home: Home, number: int) -> ClientConnection:
-    client: Any = importlib.import_module("websockets.sync.client")  # loads slowly, seldom needed
+    from websockets.exceptions import InvalidHandshake  # 31 ms, as above
+    from websockets.sync.client import unix_connect  # 15 ms more
+
     home.check_socket()
     try:
-        connection: ClientConnection = client.unix_connect(
+        connection = unix_connect(
             str(home.socket),
             f"ws://spell/runs/{number}/exec",
             additional_headers={"Spell-Api": str(API_VERSION)},
@@ -131,7 +134,7 @@ def _connect(home: Home, number: int) -> ClientConnection:
             close_timeout=_CLOSE_LIMIT_S,
             max_size=None,
         )
-    except (OSError, client.InvalidHandshake) as error:
+    except (OSError, InvalidHandshake) as error:
         raise ServerUnavailable(
             f"The server of {home.root} opens no session: {error}.", "See: spell server logs"
         ) from error
@@ -149,8 +152,8 @@ def _encoded(words: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _mapped(exceptions: Any) -> Iterator[None]:
+def _mapped(closed: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (exceptions.ConnectionClosed, OSError) as error:
+    except (closed, OSError) as error:
         raise ServerUnavailable("The connection to the server was lost.", "See: spell server logs") from error

@@ -9,12 +9,16 @@ https://optuna.readthedocs.io/en/stable/reference/samplers/generated/optuna.samp
 
 from __future__ import annotations
 
-import importlib
 import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.spec.search import Choice, Range, SearchSpec
 
@@ -44,33 +48,31 @@ def suggest(search: SearchSpec, number: int, tried: Sequence[Tried]) -> dict[str
         number: of the trial that is asked for.
         tried: the other trials.
     """
-    optuna = importlib.import_module("optuna")  # loads slowly, and most servers never need it
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {name: _distribution(optuna, values) for name, values in search.space.items()}
+    distributions = {name: _distribution(values) for name, values in search.space.items()}
     seed = random.Random(f"{search.seed}:{number}").randrange(_SEEDS)  # noqa: S311 - no secret depends on it
     at_random = max(_FEWEST_AT_RANDOM, min(_MOST_AT_RANDOM, search.count // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random, constant_liar=True)
-        study = optuna.create_study(sampler=sampler, direction=search.direction)
+        study = optuna.create_study(sampler=sampler, direction=StudyDirection[search.direction.upper()])
         for item in tried:
-            study.add_trial(_trial(optuna, search, distributions, item))
+            study.add_trial(_trial(search, distributions, item))
         found = study.ask(distributions).params
     return {name: _text(values, found[name]) for name, values in search.space.items()}
 
 
-def _trial(optuna: Any, search: SearchSpec, distributions: Mapping[str, Any], item: Tried) -> Any:
-    states = optuna.trial.TrialState
-    ended = states.FAIL if item.value is None else states.COMPLETE
+def _trial(search: SearchSpec, distributions: dict[str, BaseDistribution], item: Tried) -> FrozenTrial:
+    ended = TrialState.FAIL if item.value is None else TrialState.COMPLETE
     return optuna.create_trial(
-        state=states.RUNNING if item.is_running else ended,
+        state=TrialState.RUNNING if item.is_running else ended,
         params={name: _point(values, item.params[name]) for name, values in search.space.items()},
         distributions=distributions,
         value=None if item.is_running else item.value,
     )
 
 
-def _distribution(optuna: Any, values: Choice | Range) -> Any:
+def _distribution(values: Choice | Range) -> BaseDistribution:
     if isinstance(values, Choice):
         return optuna.distributions.CategoricalDistribution(values.values)
     is_log = values.scaling != "linear"

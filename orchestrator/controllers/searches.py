@@ -8,7 +8,6 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from orchestrator.controllers.bayesian import Tried, suggest
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, SpellError, StoreBusy
 from orchestrator.records.searches import SearchCastRecord, SearchRecord
 from orchestrator.service.runs import Service
@@ -174,6 +173,8 @@ class Searches:
         if search.kind != BAYESIAN:
             return search.params(trial)
         tried = self.store.trials(stored.number)
+        from orchestrator.controllers.bayesian import Tried, suggest  # 149 ms: optuna; most servers never need it
+
         return suggest(
             search, trial, [Tried(item.params, item.value, item.state == TrialState.RUNNING) for item in tried]
         )

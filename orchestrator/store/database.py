@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import shutil
 import sqlite3
 import threading
@@ -131,9 +130,9 @@ class Database:
         version = self._version()
         if version == tables.HEAD:
             return
-        importlib.import_module("orchestrator.store.migrate").upgrade(
-            self._path, version
-        )  # loads slowly, seldom needed
+        from orchestrator.store.migrate import upgrade  # 159 ms: alembic; most stores are up to date
+
+        upgrade(self._path, version)
 
     def _version(self) -> str | None:
         connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)

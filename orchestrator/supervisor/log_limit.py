@@ -7,7 +7,7 @@ Where files cannot have holes, all but the first quarter goes. Standard library 
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import os
 
 _BLOCK_BYTES = 4096
@@ -48,9 +48,8 @@ class LogLimit:
 
 def _punch(fd: int, start: int, length: int) -> bool:
     try:
-        ctypes = importlib.import_module("ctypes")  # loads slowly, seldom needed, and may not be there
         fallocate = ctypes.CDLL(None).fallocate
         arguments = (ctypes.c_int(fd), ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE))
         return bool(fallocate(*arguments, ctypes.c_int64(start), ctypes.c_int64(length)) == 0)
-    except (ImportError, AttributeError, OSError):
+    except (AttributeError, OSError):
         return False

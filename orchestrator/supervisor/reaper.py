@@ -9,7 +9,6 @@ subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kil
 
 from __future__ import annotations
 
-import importlib
 import os
 import resource
 import select
@@ -96,11 +95,12 @@ class Keeper:
         """What stands between the command and its log, where it has secrets that can be masked."""
         if not self.secrets:
             return None
-        masking = importlib.import_module("orchestrator.supervisor.masking")  # what most runs need not wait for
+        from orchestrator.supervisor import masking  # 5 ms in a container: threading; few runs have secrets
+
         patterns = masking.patterns_of(self.secrets.values())
         if not patterns:
             return None
-        masked: MaskedLog = masking.MaskedLog(self.log_fd, patterns)
+        masked = masking.MaskedLog(self.log_fd, patterns)
         self.log_fd = masked.fd
         return masked
 

@@ -8,7 +8,6 @@ is typed wins over the file.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -57,11 +56,11 @@ def _load(ctx: click.Context, _parameter: click.Parameter, path: Path | None) ->
 
 
 def _read(path: Path) -> Mapping[Any, Any]:
-    yaml = importlib.import_module("yaml")
+    import yaml  # 11 ms: few commands come from a file
+
     try:
-        found = yaml.load(
-            path.read_text("utf-8"), Loader=yaml.BaseLoader
-        )  # values as they are written, like words typed
+        text = path.read_text("utf-8")
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - values as they are written, like words typed
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.MarkedYAMLError as error:
@@ -120,6 +119,8 @@ def _remember(ctx: click.Context, _parameter: click.Parameter, path: Path | None
 
 
 def _save(ctx: click.Context, path: Path) -> None:
+    import yaml  # 11 ms: few commands are saved
+
     _check_is_ours(path)
     used = {}
     for parameter in ctx.command.params:
@@ -133,7 +134,7 @@ def _save(ctx: click.Context, path: Path) -> None:
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(_FIRST_LINE.format(ctx.command_path))
-            file.write(importlib.import_module("yaml").safe_dump(used, sort_keys=False, allow_unicode=True))
+            file.write(yaml.safe_dump(used, sort_keys=False, allow_unicode=True))
         beside.replace(path)
     except OSError as error:
         raise InvalidConfig(f"{path} cannot be written: {error.strerror}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,7 +38,8 @@ _MIXED = "spell.mixed"  # in a context's meta: what to type instead
 
 def close_to(word: str, words: Iterable[str]) -> str:
     """A question after a misspelled word; "" when nothing is close."""
-    difflib: Any = importlib.import_module("difflib")
+    import difflib  # 1 ms: every command loads this module, few are misspelled
+
     found = [_MEANT[word]] if word in _MEANT else difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
 

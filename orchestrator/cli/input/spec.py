@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,6 +18,9 @@ from orchestrator.cli.input.requirements import located, requirement_files
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, parse_mount, to_wire
+
+if TYPE_CHECKING:
+    from orchestrator.spec.jobfile import JobFile
 
 
 class Asked(NamedTuple):
@@ -81,12 +83,18 @@ def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
     Raises:
         SpellError: for whatever is wrong with it.
     """
-    job = importlib.import_module("orchestrator.spec.jobfile").load(asked.file) if asked.file else _NoJob
+    job = _load(asked.file) if asked.file else _NoJob
     spec = spec_of(asked, job)
     code, ignored = capture(asked, asked.github_url or job.github_url, asked.github_ref or job.github_ref)
     if code is not None and not code.code.url and not asked.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
+
+
+def _load(path: Path) -> JobFile:
+    from orchestrator.spec import jobfile  # 15 ms: yaml; few runs have a job file
+
+    return jobfile.load(path)
 
 
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
@@ -113,8 +121,8 @@ def _lost_quotes(words: Sequence[str]) -> bool:
     )
 
 
-def spec_of(asked: Asked, job: Any = _NoJob) -> RunSpec:
-    """The spec of what was typed and of what the job file (a `jobfile.JobFile`) says, without code.
+def spec_of(asked: Asked, job: JobFile | type[_NoJob] = _NoJob) -> RunSpec:
+    """The spec of what was typed and of what the job file says, without code.
 
     Raises:
         SpellError: for whatever is wrong with it.

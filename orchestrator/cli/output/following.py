@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from orchestrator.cli.output import show
 from orchestrator.cli.output.console import Console, exit_code
 from orchestrator.cli.output.detach import going_on
@@ -24,8 +21,9 @@ def follow(number: str, *, verbose: bool) -> int:
 
 def record(number: str, *, wait: bool) -> int:
     """Print the run's record as JSON: when it has ended, or at once."""
-    client_module: Any = importlib.import_module("orchestrator.client.client")  # it takes a while to load
-    with client_module.connect() as client:
+    from orchestrator.client.client import connect  # 10 ms: `spell run` needs it for --json only
+
+    with connect() as client:
         with going_on(number):
             code = exit_code(client.wait(number)) if wait else 0
         show.as_json(client.run(number))

@@ -11,15 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import show
-from orchestrator.cli.top import HEADERS, TopRow, cells
 
 _OTHER_LINES = 4  # the line above, an empty one, headers, and where the cursor stands
 
 
 class Screen:
-    """A terminal's second screen, which shows runs and leaves the first as it was."""
+    """A terminal's second screen, which shows a table and leaves the first as it was.
 
-    def __init__(self) -> None:
+    Args:
+        headers: of its columns.
+    """
+
+    def __init__(self, headers: Sequence[str]) -> None:
+        self._headers = headers
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, screen=True)
 
@@ -32,16 +36,14 @@ class Screen:
 
     @property
     def room(self) -> int:
-        """How many runs there is room for."""
+        """How many rows there is room for."""
         return max(1, self._console.height - _OTHER_LINES)
 
-    def show(self, rows: Sequence[TopRow], total: int) -> None:
-        """Draw these runs, of so many."""
-        running = sum(row.stats is not None for row in rows)
-        words = f"{total} active, {running} running. q quits."
+    def show(self, rows: Sequence[Sequence[str]], words: str) -> None:
+        """Draw these rows, below a line of words."""
         table = Table(box=None, pad_edge=False, header_style="")
-        for name in HEADERS:
+        for name in self._headers:
             table.add_column(Text(name), no_wrap=True, overflow="crop")
         for row in rows:
-            table.add_row(*(Text(show.plain(show.safe(cell))) for cell in cells(row)))
+            table.add_row(*(Text(show.plain(show.safe(cell))) for cell in row))
         self._live.update(Group(Text(words), Text(""), table), refresh=True)

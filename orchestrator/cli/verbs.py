@@ -1,0 +1,296 @@
+"""The verbs of `spell`: what `--help` says of each, and the module that does it.
+
+A module is loaded when its verb is used, so that no verb waits for the others; beside each import stands what that spares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import click
+
+_Load = Callable[[], click.Command]
+
+
+class Verb(NamedTuple):
+    """A verb.
+
+    Attributes:
+        words: what `--help` says of it, in one line.
+        load: imports its command.
+    """
+
+    words: str
+    load: _Load
+
+
+VERBS: dict[str, Verb] = {}
+"""All verbs by name, in the order of `--help`."""
+
+
+def _verb(name: str, words: str) -> Callable[[_Load], _Load]:
+    def add(load: _Load) -> _Load:
+        VERBS[name] = Verb(words, load)
+        return load
+
+    return add
+
+
+@_verb("run", "Cast a run: put it in front of any command.")
+def _run() -> click.Command:
+    from orchestrator.cli.run import run  # 26 ms
+
+    return run
+
+
+@_verb("rerun", "Cast an earlier run again.")
+def _rerun() -> click.Command:
+    from orchestrator.cli.rerun import rerun  # 54 ms
+
+    return rerun
+
+
+@_verb("logs", "Show what a run says.")
+def _logs() -> click.Command:
+    from orchestrator.cli.runs import logs  # 45 ms
+
+    return logs
+
+
+@_verb("ps", "List runs, newest last.")
+def _ps() -> click.Command:
+    from orchestrator.cli.listing import ps  # 47 ms
+
+    return ps
+
+
+@_verb("search", "Find runs by what their commands and descriptions say.")
+def _search() -> click.Command:
+    from orchestrator.cli.listing import search  # 47 ms
+
+    return search
+
+
+@_verb("info", "Show all about one run.")
+def _info() -> click.Command:
+    from orchestrator.cli.runs import info  # 45 ms
+
+    return info
+
+
+@_verb("exec", "Open a shell, or start a command, in a run's container.")
+def _exec() -> click.Command:
+    from orchestrator.cli.exec import exec as exec_  # 40 ms
+
+    return exec_
+
+
+@_verb("stats", "Show what runs use now.")
+def _stats() -> click.Command:
+    from orchestrator.cli.stats import stats  # 40 ms
+
+    return stats
+
+
+@_verb("top", "Watch all runs that are active.")
+def _top() -> click.Command:
+    from orchestrator.cli.top import top  # 50 ms
+
+    return top
+
+
+@_verb("stop", "End runs and keep their outputs.")
+def _stop() -> click.Command:
+    from orchestrator.cli.runs import stop  # 45 ms
+
+    return stop
+
+
+@_verb("kill", "End runs at once; their outputs are lost.")
+def _kill() -> click.Command:
+    from orchestrator.cli.runs import kill  # 45 ms
+
+    return kill
+
+
+@_verb("wait", "Wait until runs have ended.")
+def _wait() -> click.Command:
+    from orchestrator.cli.runs import wait  # 45 ms
+
+    return wait
+
+
+@_verb("label", "Give runs a label, or take it from them.")
+def _label() -> click.Command:
+    from orchestrator.cli.labels import label  # 44 ms
+
+    return label
+
+
+@_verb("archive", "Take runs out of lists and mounts; nothing is removed.")
+def _archive() -> click.Command:
+    from orchestrator.cli.labels import archive  # 44 ms
+
+    return archive
+
+
+@_verb("unarchive", "Bring archived runs back.")
+def _unarchive() -> click.Command:
+    from orchestrator.cli.labels import unarchive  # 44 ms
+
+    return unarchive
+
+
+@_verb("project", "Keep runs that belong together, together.")
+def _project() -> click.Command:
+    from orchestrator.cli.projects import project  # 42 ms
+
+    return project
+
+
+@_verb("workflow", "Cast runs that need each other's outputs, from one file.")
+def _workflow() -> click.Command:
+    from orchestrator.cli.workflows import workflow  # 54 ms
+
+    return workflow
+
+
+@_verb("hyper", "Search over parameters: many runs, and the best of them.")
+def _hyper() -> click.Command:
+    from orchestrator.cli.searches import hyper  # 66 ms
+
+    return hyper
+
+
+@_verb("secret", "Keep passwords and keys for runs, encrypted.")
+def _secret() -> click.Command:
+    from orchestrator.cli.secrets import secret  # 50 ms
+
+    return secret
+
+
+@_verb("diff", "Show what differs between two runs.")
+def _diff() -> click.Command:
+    from orchestrator.cli.compare import diff  # 60 ms
+
+    return diff
+
+
+@_verb("lineage", "Show what a run mounted, and who mounted what it left.")
+def _lineage() -> click.Command:
+    from orchestrator.cli.lineage import lineage  # 45 ms
+
+    return lineage
+
+
+@_verb("verify", "Compare outputs with what was recorded of them.")
+def _verify() -> click.Command:
+    from orchestrator.cli.compare import verify  # 60 ms
+
+    return verify
+
+
+@_verb("export", "Write a run to a folder or archive that runs without spell.")
+def _export() -> click.Command:
+    from orchestrator.cli.export import export  # 56 ms
+
+    return export
+
+
+@_verb("ls", "List outputs and uploads.")
+def _ls() -> click.Command:
+    from orchestrator.cli.files import ls  # 44 ms
+
+    return ls
+
+
+@_verb("cat", "Print a file of a run.")
+def _cat() -> click.Command:
+    from orchestrator.cli.files import cat  # 44 ms
+
+    return cat
+
+
+@_verb("cp", "Copy outputs to this machine.")
+def _cp() -> click.Command:
+    from orchestrator.cli.files import cp  # 44 ms
+
+    return cp
+
+
+@_verb("upload", "Put a folder or file under uploads/, for runs to mount.")
+def _upload() -> click.Command:
+    from orchestrator.cli.uploads import upload  # 32 ms
+
+    return upload
+
+
+@_verb("rm", "Remove uploads.")
+def _rm() -> click.Command:
+    from orchestrator.cli.uploads import rm  # 32 ms
+
+    return rm
+
+
+@_verb("link", "Give a resource a name of its own, or list those that have one.")
+def _link() -> click.Command:
+    from orchestrator.cli.links import link  # 42 ms
+
+    return link
+
+
+@_verb("unlink", "Remove links; what they lead to stays.")
+def _unlink() -> click.Command:
+    from orchestrator.cli.links import unlink  # 42 ms
+
+    return unlink
+
+
+@_verb("metrics", "Show what runs sent with send_metric: in lines, as a chart, as CSV.")
+def _metrics() -> click.Command:
+    from orchestrator.cli.metrics import metrics  # 47 ms
+
+    return metrics
+
+
+@_verb("machine-types", "List what runs can ask for.")
+def _machine_types() -> click.Command:
+    from orchestrator.cli.server import machine_types  # 38 ms
+
+    return machine_types
+
+
+@_verb("image", "Bake an environment into an image, for registries.")
+def _image() -> click.Command:
+    from orchestrator.cli.images import image  # 50 ms
+
+    return image
+
+
+@_verb("server", "Start, stop and look at the server.")
+def _server() -> click.Command:
+    from orchestrator.cli.server import server  # 38 ms
+
+    return server
+
+
+@_verb("doctor", "Say what works here, and what to do about what does not.")
+def _doctor() -> click.Command:
+    from orchestrator.cli.doctor import doctor  # 48 ms
+
+    return doctor
+
+
+@_verb("gc", "Make room: remove what nobody uses any more.")
+def _gc() -> click.Command:
+    from orchestrator.cli.gc import gc  # 35 ms
+
+    return gc
+
+
+@_verb("completion", "Print the shell's completion script.")
+def _completion() -> click.Command:
+    from orchestrator.cli.completion import completion  # 0.2 ms, but a verb like the others
+
+    return completion
