@@ -240,13 +240,21 @@ def test_the_configuration_in_the_docstring_can_be_read(tmp_path: Path) -> None:
     assert config.load(path).types()["big"].gpus == 1
 
 
-def test_every_path_named_in_the_layout_exists() -> None:
-    page = ROOT / "ARCHITECTURE.md"
-    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page.read_text()))
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "docs/glossary.md"])
+def test_every_path_named_exists(name: str) -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|/))`", (ROOT / name).read_text()))
     assert named
-    assert [
-        name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / "orchestrator" / name).exists()
-    ] == []
+    places = (ROOT, ROOT / "orchestrator")
+    assert [path for path in sorted(named) if not any((place / path).exists() for place in places)] == []
+
+
+def test_the_glossary_has_one_meaning_for_each_word() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE
+    )
+    words = [word for word, _, _ in rows if word not in ("word", "---")]
+    assert len(words) > 50
+    assert sorted(words) == sorted(set(words))
 
 
 def test_exit_codes_are_documented() -> None:
