@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ PAGES = sorted(
     for path in [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
+        *(path for room in ("benchmarks", "examples", "findings", "tests") for path in (ROOT / room).rglob("*.md")),
         *(ROOT / "jobs").rglob("*.md"),
         ROOT / "runs" / "README.md",
     ]
@@ -32,7 +34,7 @@ PAGES = sorted(
 SHELL = ("console", "sh", "bash", "shell")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(spell [^`\n]+)`")
-_LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(?:\[[^\]]*\]\(|^\[[^\]]+\]: *)([^)\s]+)", re.MULTILINE)  # those of pictures, too
 _SEPARATORS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "done", "then"}
 _PLACEHOLDERS = re.compile(r"\A[\[<(]|…|\.\.\.|[\])]\Z")
 
@@ -200,6 +202,12 @@ def test_every_field_of_job_files_is_told() -> None:
     assert set(FIELDS) in told
 
 
+def test_no_page_is_left_out() -> None:
+    words = ["git", "ls-files", "*.md"]
+    names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [name for name in names if (ROOT / name).exists() and ROOT / name not in PAGES] == []
+
+
 def test_every_failure_mode_has_a_test() -> None:
     page = (ROOT / "docs" / "failure-modes.md").read_text()
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
@@ -216,13 +224,20 @@ def test_the_configuration_in_the_docstring_can_be_read(tmp_path: Path) -> None:
     assert config.load(path).types()["big"].gpus == 1
 
 
-def test_every_path_named_in_the_layout_exists() -> None:
-    page = ROOT / "ARCHITECTURE.md"
-    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page.read_text()))
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "docs/glossary.md"])
+def test_every_path_named_exists(name: str) -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:\.py|/))`", (ROOT / name).read_text()))
     assert named
-    assert [
-        name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / "orchestrator" / name).exists()
-    ] == []
+    places = (ROOT, ROOT / "orchestrator")
+    assert [path for path in sorted(named) if not any((place / path).exists() for place in places)] == []
+
+
+def test_the_glossary_has_one_meaning_for_each_word() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    words = [word for word, _, _ in rows if word not in ("word", "---")]
+    assert len(words) > 50
+    assert sorted(words) == sorted(set(words))
 
 
 def test_exit_codes_are_documented() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import string
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from orchestrator.executors.verdict import as_words, read_verdict
 from orchestrator.lifecycle.outcome import decide
 from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, Wish, may_move
 
+DOCS = Path(__file__).parents[1] / "docs"
 PLACEHOLDERS = {"code", "signal", "detail"}
 NORMAL_LIFE = ["machine_requested", "building", "mounting", "running", "saving", "pushing", "complete"]
 
@@ -74,6 +78,11 @@ def test_the_words_of_an_end(reason: str) -> None:
     assert not words.endswith(".")
     for name, value in (("code", "3"), ("signal", "9"), ("detail", "why")):
         assert (value in words) == (name in fields)
+
+
+def test_the_page_shows_these_tables() -> None:
+    drawn = subprocess.run([sys.executable, DOCS / "states.py"], capture_output=True, text=True, check=True).stdout
+    assert (DOCS / "states.md").read_text() == drawn, "draw it again: python docs/states.py > docs/states.md"
 
 
 def test_sets_of_states() -> None:
