@@ -1,5 +1,6 @@
 # make demo     the jokes story on the shipped sample; the checkout itself is its home
-# make test     lint, then all tests
+# make check    lint, and the tests that need neither a server nor an engine: minutes
+# make test     lint, and all tests: docs/testing.md
 # make bench    the table of docs/benchmarks.md
 #
 # TORCH is the requirement that the jobs' torch is installed by; for a CPU-only wheel from a folder of your own, set
@@ -14,10 +15,12 @@ BASE_IMAGE ?= python:{version}-slim
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One worker for each core; tests that share a server stay in one of them (tests/kinds.py).
+PARALLEL := -n logical --dist loadgroup --no-loadscope-reorder
 
 SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
 
-.PHONY: demo test lint bench clean
+.PHONY: demo check test lint bench clean
 
 demo: $(READY) config.toml
 	@$(SPELL) workflow run --force jobs/jokes/chain.yaml
@@ -31,8 +34,11 @@ demo: $(READY) config.toml
 	@echo 'Their outputs are in runs/. Look further with (after: export SPELL_HOME="$(CURDIR)" PATH="$(CURDIR)/$(BIN):$$PATH")'
 	@echo '    spell info latest    spell logs latest~1    spell metrics latest~1    spell cat runs/latest/jokes.txt'
 
+check: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m unit
+
 test: lint
-	TORCH="$(TORCH)" $(BIN)/python -m pytest
+	TORCH="$(TORCH)" $(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import engines
+import kinds
 import psutil
 import pytest
 from engines import need_engine
+from kinds import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401  # hooks of pytest
+from reruns import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  # the same
 
 from orchestrator.client.client import Client
 from orchestrator.errors import Conflict
@@ -246,6 +249,7 @@ def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
             docker: bool = False,
             **env: str,
         ) -> Spell:
+            kinds.allow("server")
             root = root or folder / name
             root.mkdir(exist_ok=True)
             if docker:

@@ -7,6 +7,7 @@ import os
 from typing import Any, NoReturn
 
 import docker
+import kinds
 import pytest
 
 from orchestrator.config import DockerConfig
@@ -19,9 +20,14 @@ TEST_IMAGE = "spell-test-base:bookworm"
 CONFIG = f"[docker]\nbase_image = '{TEST_IMAGE}'\ngpu_base_image = '{TEST_IMAGE}'\n"
 
 
-@functools.cache
 def engine_api() -> Any:
     """The engine itself, over docker's SDK."""
+    kinds.allow("engine")
+    return _api()
+
+
+@functools.cache
+def _api() -> Any:
     return docker.APIClient(base_url=find.find_host("", os.environ)[0], version="auto")
 
 
@@ -30,7 +36,7 @@ def _lack() -> str:
     host = find.find_host("", os.environ)[0]
     if not host or not find.answers(host):
         return "no Docker engine answers here; tests/engine/up starts one"
-    if not engine_api().images(TEST_IMAGE):
+    if not _api().images(TEST_IMAGE):
         return f"the engine does not have {TEST_IMAGE}; tests/engine/up makes it"
     return ""
 
@@ -43,6 +49,7 @@ def docker_executor(home: Home) -> DockerExecutor:
 
 def need_engine() -> None:
     """Skip a test that needs a Docker engine where there is none; where one must be, fail it."""
+    kinds.allow("engine")
     if lack := _lack():
         go_without(lack)
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import kinds
 import uvicorn
 from conftest import wait_for
 
@@ -28,6 +29,7 @@ def serving(root: Path, found: Mapping[str, Executor], capacity: Capacity, confi
 
     Every run is ended, then the server.
     """
+    kinds.allow("server")
     home = Home(root)
     home.create()
     home.config.write_text(f"executor = '{next(iter(found))}'\n{config}")

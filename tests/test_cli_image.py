@@ -24,6 +24,8 @@ from orchestrator.records.images import ImageRecord
 from orchestrator.service.images import Baker
 from orchestrator.spec.run import RunSpec, to_wire
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def shared(make_shared: Callable[..., Spell]) -> Spell:

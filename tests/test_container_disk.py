@@ -25,6 +25,8 @@ from wheels import make_wheel
 
 from orchestrator.errors import DiskFull
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:

@@ -35,6 +35,8 @@ from orchestrator.images.images import Images
 from orchestrator.machine import Capacity
 from orchestrator.spec.run import RunSpec
 
+pytestmark = pytest.mark.engine
+
 START = "POST .*/containers/spell-[0-9a-f]{8}-[^/]*/start"
 CREATE = r"POST .*/containers/create\?name=spell-[0-9a-f]{8}-"
 REMOVE = "DELETE .*/containers/spell-[0-9a-f]{8}-"

@@ -43,6 +43,8 @@ from orchestrator.errors import BuildFailed, DiskFull
 from orchestrator.home import Home
 from orchestrator.spec.run import RequirementFile
 
+pytestmark = pytest.mark.engine
+
 SECRET = "s3cr3t"
 PYTHON = "/opt/only-in-the-image/python3"
 PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -17,6 +17,8 @@ from wheels import make_wheel
 
 from orchestrator.records.runs import RunRecord
 
+pytestmark = pytest.mark.engine
+
 CONFIG = """
 executor = "docker"
 grace_s = 0.5

@@ -30,6 +30,8 @@ from orchestrator.environments.orphans import CONTAINERS, RECORD, discard
 from orchestrator.home import Home
 from orchestrator.spec.run import RequirementFile
 
+pytestmark = pytest.mark.engine
+
 REPOSITORY = "spell-test-security"
 
 # In front of the image's Python. As a keeper it does what the command says; as what starts the programs of a build, what

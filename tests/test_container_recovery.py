@@ -46,6 +46,8 @@ from orchestrator.errors import Conflict
 from orchestrator.executors.docker import files
 from orchestrator.states import FINAL
 
+pytestmark = pytest.mark.engine
+
 START = "POST .*/containers/spell-[0-9a-f]{8}-[^/]*/start"
 CREATE = r"POST .*/containers/create\?name=spell-[0-9a-f]{8}-"
 REMOVE = "DELETE .*/containers/spell-[0-9a-f]{8}-"

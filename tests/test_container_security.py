@@ -26,6 +26,8 @@ from orchestrator.home import Home
 from orchestrator.spec.jobfile import load
 from orchestrator.spec.run import Code, Mount, RunSpec
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def spell(make_shared: Callable[..., Spell]) -> Spell:

@@ -25,6 +25,8 @@ from wheels import SlowProject
 
 from orchestrator.records.runs import RunRecord
 
+pytestmark = pytest.mark.engine
+
 PERSON_ID = 1000
 AS_PERSON = ("setpriv", f"--reuid={PERSON_ID}", f"--regid={PERSON_ID}", "--clear-groups")
 _LOOP = "echo ready; while :; do sleep 0.02; done"

@@ -31,6 +31,7 @@ PAGES = sorted(
         ROOT / "runs" / "README.md",
     ]
 )
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SHELL = ("console", "sh", "bash", "shell")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(spell [^`\n]+)`")
@@ -74,9 +75,6 @@ def words_of(line: str) -> list[str]:
     return words[1:]
 
 
-TYPED = [(page, line) for page in PAGES for line in typed_lines(page)]
-
-
 def options_of(command: click.Command) -> dict[str, click.Option]:
     """Every spelling of every option."""
     names = {name: item for item in command.params if isinstance(item, click.Option) for name in item.opts}
@@ -103,30 +101,51 @@ def unknown_options(command: click.Command, words: list[str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("page", "line"), TYPED, ids=[f"{page.name}: {line[:60]}" for page, line in TYPED])
-def test_every_command_shown_can_be_typed(page: Path, line: str) -> None:
+def wrong(line: str) -> list[str]:
+    """The verbs and options in a line that do not exist."""
     words = [word for word in words_of(line) if not _PLACEHOLDERS.search(word) or " " in word]
     if not words:
-        return
+        return []
     if words[0].startswith("-"):
-        assert unknown_options(group, words) == []
-        return
-    assert words[0] in VERBS, f"{page}: there is no verb {words[0]!r}"
+        return unknown_options(group, words)
     context = click.Context(group)
-    command = group.get_command(context, words[0])
-    assert command is not None
+    command = group.get_command(context, words[0]) if words[0] in VERBS else None
+    if command is None:
+        return [words[0]]
     rest = words[1:]
     if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         names = rest[0].split("|")
         if not set(names) & set(command.commands):  # `spell workflow FILE`
             names, rest = [getattr(command, "default", names[0])], ["", *rest]
-        assert set(names) <= set(command.list_commands(context)), f"{page}: {line}"
+        if unknown := sorted(set(names) - set(command.list_commands(context))):
+            return unknown
         command, rest = command.commands[names[0]], rest[1:]
-    assert unknown_options(command, rest) == [], f"{page}: {line}"
+    return unknown_options(command, rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_shown_can_be_typed(page: Path) -> None:
+    assert {line: found for line in typed_lines(page) if (found := wrong(line))} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("spell run --machine-type cpu 'ls --nonsense'", []),
+        ("spell run --nonsense 'true'", ["--nonsense"]),
+        ("spell nonsense 1", ["nonsense"]),
+        ("spell workflow nonsense --nonsense", ["--nonsense"]),
+        ("spell project list|nonsense", ["nonsense"]),
+        ("spell --nonsense", ["--nonsense"]),
+        ("echo $(spell ps --nonsense)", ["--nonsense"]),
+    ],
+)
+def test_what_cannot_be_typed_is_found(line: str, found: list[str]) -> None:
+    assert wrong(line) == found
 
 
 def test_the_readme_shows_commands() -> None:
-    shown = {line.split()[1] for page, line in TYPED if page.name == "README.md"}
+    shown = {line.split()[1] for line in typed_lines(ROOT / "README.md")}
     assert {"run", "ps", "logs"} <= shown
 
 
@@ -147,21 +166,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-LINKS = [
-    (page, target)
-    for page in PAGES
-    for target in _LINK.findall(_FENCE.sub("", page.read_text()))
-    if not re.match(r"[a-z]+:", target)
-]
-
-
-@pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{page.name}: {target}" for page, target in LINKS])
-def test_every_link_leads_somewhere(page: Path, target: str) -> None:
+def leads_somewhere(page: Path, target: str) -> bool:
+    """Whether the file that a link on a page names is there, and the heading."""
     name, _, anchor = target.partition("#")
     path = page.parent / name if name else page
-    assert path.exists(), f"{page}: {target}"
-    if anchor and path.suffix == ".md":
-        assert anchor in anchors(path), f"{page}: {target}"
+    return path.exists() and (not anchor or path.suffix != ".md" or anchor in anchors(path))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    targets = [target for target in _LINK.findall(_FENCE.sub("", page.read_text())) if not re.match(r"[a-z]+:", target)]
+    assert [target for target in targets if not leads_somewhere(page, target)] == []
 
 
 YAML = [

@@ -55,6 +55,7 @@ def test_a_home_of_processes(make_spell: Callable[..., Spell]) -> None:
     assert plain.out.startswith("ok program  ") and plain.out.isascii()
 
 
+@pytest.mark.engine
 def test_a_home_of_containers(make_spell: Callable[..., Spell]) -> None:
     found = checks(make_spell(docker=True)("doctor", "--json"))
     assert found["docker"].text.startswith(("Docker ", "Podman ")) and "(API 1." in found["docker"].text
@@ -113,6 +114,7 @@ class Away(FakeExecutor):
         threading.Event().wait(60)
 
 
+@pytest.mark.server
 def test_an_executor_that_hangs_or_can_run_nothing(tmp_path: Path) -> None:
     with serving(tmp_path, {"fake": Away()}, Capacity(8, 8 << 30, ())) as client:
         began = time.monotonic()

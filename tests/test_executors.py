@@ -75,6 +75,9 @@ KINDS = {
 }
 
 
+DOCKER = pytest.param("docker", marks=pytest.mark.engine)
+
+
 def _kind(request: pytest.FixtureRequest, home: Home) -> Kind:
     if request.param == "namespaces" and ProcessExecutor().isolation == "none":
         pytest.skip("the kernel gives no private namespaces here")
@@ -90,7 +93,7 @@ def home(tmp_path: Path) -> Home:
     return made
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[DOCKER if name == "docker" else name for name in KINDS])
 def kind(request: pytest.FixtureRequest, home: Home) -> Kind:
     return _kind(request, home)
 
@@ -384,7 +387,7 @@ def test_launch_hides_the_environment(launch: Callable[..., Launch], token: str)
 class TestProcesses:
     """Both ways of the process executor, and containers."""
 
-    @pytest.fixture(params=["namespaces", "processes", "docker"])
+    @pytest.fixture(params=["namespaces", "processes", DOCKER])
     def kind(self, request: pytest.FixtureRequest, home: Home) -> Kind:
         return _kind(request, home)
 

@@ -95,6 +95,7 @@ class Mourning(FakeExecutor):
         raise EngineError("the Docker engine does not answer")
 
 
+@pytest.mark.server
 def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     with serving(tmp_path, {"fake": Mourning()}, Capacity(8, 8 << 30, ())) as client:
         client.wait(str(client.cast(RunSpec(command="exit 0")).number))
@@ -103,6 +104,7 @@ def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     assert [item.what.split()[0] for item in found.removed] == ["environment"]
 
 
+@pytest.mark.server
 def test_what_a_run_takes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins right after the store has said what is in use."""
     asked = Store.in_use
@@ -121,6 +123,7 @@ def test_what_a_run_takes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Mo
         wait_for(lambda: client.collect(0.0).removed, "it is no longer in use")
 
 
+@pytest.mark.engine
 def test_containers_and_images(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell(docker=True, config="[machine_types.small]\ncpus = 0.1\n")
     number = spell.cast("echo up; sleep 1000", machine_type="small")

@@ -8,11 +8,11 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Spell, homes, wait_for
+from conftest import Spell, wait_for
 
 from orchestrator.errors import Conflict
 from orchestrator.records.runs import RunRecord
@@ -22,10 +22,9 @@ DAY_S = 86400
 
 
 @pytest.fixture(scope="module")
-def spell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spell]:
+def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home of processes that the tests share."""
-    with homes(tmp_path_factory.mktemp("gc")) as make:
-        yield make(config="[machine_types.small]\ncpus = 0.1\n")
+    return make_shared(config="[machine_types.small]\ncpus = 0.1\n")
 
 
 def execute(spell: Spell, statement: str, *values: object) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Spell, homes
+from conftest import Spell
 
 LIMIT_BYTES = 1 << 20
 SLACK_BYTES = 128 << 10
@@ -18,10 +18,9 @@ FLOOD = "python -c \"import sys; [sys.stdout.write(f'line {i:09}\\n') for i in r
 
 
 @pytest.fixture(scope="module")
-def spell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spell]:
+def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home whose logs may take a mebibyte."""
-    with homes(tmp_path_factory.mktemp("limited")) as make:
-        yield make(config="[limits]\nlog_mb = 1\n")
+    return make_shared(config="[limits]\nlog_mb = 1\n")
 
 
 def held(path: Path) -> int:
@@ -81,26 +80,25 @@ def test_f23_a_log_below_its_limit_is_whole(spell: Spell) -> None:
     assert spell("logs", str(run.number)).out == "x" * 900_000
 
 
-def test_f23_a_gigabyte_takes_no_memory_of_the_server(tmp_path: Path) -> None:
-    with homes(tmp_path) as make:
-        spell = make(config="[limits]\nlog_mb = 2048\n")
-        spell.run("true")
-        server = psutil.Process(spell.server_pid)
-        before = server.memory_info().rss
-        run = spell.run("yes 'a line of some eighty bytes, as training programs like to write them' | head -c 1G")
-        assert run.state == "complete"
-        most = before
-        with spell.popen("logs", "-f", "latest") as follower:
-            assert follower.stdout
-            for _ in range(150):
-                assert follower.stdout.read(1 << 20)
-                most = max(most, server.memory_info().rss)
-            follower.kill()
-        with spell.popen("logs", "latest", stdout=subprocess.PIPE) as reader:
-            assert reader.stdout
-            count = 0
-            while chunk := reader.stdout.read(1 << 20):
-                count += len(chunk)
-                most = max(most, server.memory_info().rss)
-        assert count == 1 << 30
-        assert most - before < GROWTH_BYTES, f"{(most - before) >> 20} MiB"
+def test_f23_a_gigabyte_takes_no_memory_of_the_server(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell(config="[limits]\nlog_mb = 2048\n")
+    spell.run("true")
+    server = psutil.Process(spell.server_pid)
+    before = server.memory_info().rss
+    run = spell.run("yes 'a line of some eighty bytes, as training programs like to write them' | head -c 1G")
+    assert run.state == "complete"
+    most = before
+    with spell.popen("logs", "-f", "latest") as follower:
+        assert follower.stdout
+        for _ in range(150):
+            assert follower.stdout.read(1 << 20)
+            most = max(most, server.memory_info().rss)
+        follower.kill()
+    with spell.popen("logs", "latest", stdout=subprocess.PIPE) as reader:
+        assert reader.stdout
+        count = 0
+        while chunk := reader.stdout.read(1 << 20):
+            count += len(chunk)
+            most = max(most, server.memory_info().rss)
+    assert count == 1 << 30
+    assert most - before < GROWTH_BYTES, f"{(most - before) >> 20} MiB"

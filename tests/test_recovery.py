@@ -835,6 +835,7 @@ class Stuck(FakeExecutor):
         return super().start(launch, cancelled)
 
 
+@pytest.mark.server
 def test_f10_an_executor_that_hangs_in_start_blocks_nobody(tmp_path: Path) -> None:
     executor = Stuck()
     with serving(tmp_path, {"fake": executor}, machine.Capacity(4, 1 << 30, ())) as client:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import wait_for
 from servers import serving
 
@@ -20,6 +21,8 @@ from orchestrator.machine import Capacity
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
+
+pytestmark = pytest.mark.server
 
 MACHINE = Capacity(1.0, 1 << 30, ())
 CONFIG = "[machine_types.cpu]\ncpus = 1\n"

@@ -153,6 +153,7 @@ def test_f48_what_its_log_says_cannot_help_is_not_tried(spell: Spell, command: s
     assert notices(spell, run.number) == [f"Not tried again: {why}, says its log"]
 
 
+@pytest.mark.engine
 def test_f48_out_of_memory_is_not_tried_again(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell(docker=True, config="[machine_types.small]\ncpus = 0.5\nmemory_gb = 0.06\n\n")
     run = spell.run("exec python3 -c 'print(len(b\"x\" * (1 << 29)))'", machine_type="small", retries=3)

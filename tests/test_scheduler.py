@@ -24,6 +24,8 @@ from orchestrator.records.runs import RunRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State
 
+pytestmark = pytest.mark.server
+
 GIB = 1 << 30
 LIMIT_S = 60.0
 LIST_LIMIT_S = 5.0  # for a whole command, on a busy machine

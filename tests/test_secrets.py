@@ -25,7 +25,7 @@ from orchestrator.cli.secrets import MASKED_BYTES
 from orchestrator.data.secrets import MAX_BYTES
 from orchestrator.supervisor import masking, secrets_pipe
 
-KINDS = ("process", "docker")
+KINDS = ("process", pytest.param("docker", marks=pytest.mark.engine))
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def test_of_processes(make_spell: Callable[..., Spell]) -> None:
     check(spell)
 
 
+@pytest.mark.engine
 def test_of_containers(make_spell: Callable[..., Spell]) -> None:
     check(make_spell(config=TYPES, docker=True))
 
@@ -86,6 +87,7 @@ def silent() -> Iterator[Silent]:
     executor.speak.set()
 
 
+@pytest.mark.server
 def test_who_does_not_answer_holds_up_nobody(tmp_path: Path, silent: Silent) -> None:
     with serving(tmp_path, {"fake": silent}, Capacity(8, 8 << 30, (0,)), "sample_interval_s = 1000") as client:
         numbers = [client.cast(RunSpec(command=command)).number for command in ("ignore", "hang")]
@@ -134,6 +136,7 @@ class Failing(FakeExecutor):
         raise ExecutorFailed("its machine is away")
 
 
+@pytest.mark.server
 def test_samples_and_stats_that_fail_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, {"fake": Failing()}, Capacity(8, 8 << 30, ()), "sample_interval_s = 0.05") as client:
         number = client.cast(RunSpec(command="hang")).number

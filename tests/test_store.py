@@ -347,6 +347,7 @@ def test_f45_concurrent_requests_of_writers(shared: Spell) -> None:
     assert_sound(shared.home.database)
 
 
+@pytest.mark.server
 def test_f45_another_program_holds_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For longer than anybody waits: a request is refused with words; a run that ends meanwhile waits, and loses nothing."""
     monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.1)

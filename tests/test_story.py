@@ -9,7 +9,7 @@ import pytest
 from conftest import Spell
 
 
-@pytest.mark.parametrize("docker", [False, True], ids=["process", "docker"])
+@pytest.mark.parametrize("docker", [False, pytest.param(True, marks=pytest.mark.engine)], ids=["process", "docker"])
 def test_chain_of_runs(make_spell: Callable[..., Spell], repo: Path, docker: bool) -> None:
     spell = make_spell(docker=docker)
     first = spell("run", "python hello.py > data.txt; echo said", cwd=repo)
