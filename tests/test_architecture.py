@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ HEAVY = [
     "starlette",
     "torch",
     "uvicorn",
+    "wcwidth",
     "yaml",
 ]
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
@@ -63,13 +65,14 @@ def test_no_function_is_too_long() -> None:
     assert short / len(found) >= SHORT_SHARE
 
 
-def test_no_import_inside_a_function() -> None:
+def test_no_import_inside_a_function_without_its_measured_reason() -> None:
     found = [
         f"{path}:{inner.lineno}"
         for path in modules()
         for node, _ in functions(path)
         for inner in ast.walk(node)
         if isinstance(inner, ast.Import | ast.ImportFrom)
+        and not re.search(r"# \d+ (to \d+ )?ms\b", path.read_text().splitlines()[inner.lineno - 1])
     ]
     assert found == []
 
