@@ -9,7 +9,8 @@ import pytest
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.spec import workflowfile
 from orchestrator.spec.jobfile import FIELDS, JobFile
-from orchestrator.spec.run import RunSpec, parse_mount
+from orchestrator.spec.mounts import parse_mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.spec.workflow import MAX_STEPS, Step, WorkflowSpec, filled
 from orchestrator.spec.workflowfile import FileStep, WorkflowFile, joined, load
 

@@ -25,7 +25,8 @@ from orchestrator.records.compare import (
 )
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.code_changes import code_changes
-from orchestrator.spec.run import mount_place, to_wire
+from orchestrator.spec.mounts import normal_path
+from orchestrator.spec.run import to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
@@ -178,7 +179,7 @@ def _asked(run: RunRecord) -> dict[str, str | None]:
         if name == "code":
             found |= {f"code.{field}": _text(value[field]) for field in _ORIGIN} if value else {}
         elif name == "mounts":
-            found |= {f"mounts.{mount_place(item['path'])}": item["resource"] for item in value}
+            found |= {f"mounts.{normal_path(item['path'])}": item["resource"] for item in value}
         elif name == "requirements":
             found |= {f"requirements.{item['name']}": item["text"] or None for item in value}
         elif isinstance(value, dict):

@@ -13,7 +13,8 @@ import yaml
 from orchestrator.environments.request import redacted
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import Packages
-from orchestrator.spec.run import RunSpec, mount_place
+from orchestrator.spec.mounts import path_in_code
+from orchestrator.spec.run import RunSpec
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
 _REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", re.MULTILINE)
@@ -166,6 +167,6 @@ def _flags(run: RunRecord, spec: RunSpec) -> Iterator[str]:
         yield "--gpus all"
     subdir = spec.code.subdir if spec.code else ""
     for mount in spec.mounts:
-        place = mount_place(mount.path)
-        target = place if place.startswith("/") else f"/spell/{subdir}/{place}".replace("//", "/")
+        place = path_in_code(subdir, mount.path)
+        target = place if place.startswith("/") else f"/spell/{place}"
         yield f'-v "$PWD"/{shlex.quote(f"inputs/{mount.resource}")}:{shlex.quote(target)}:ro'

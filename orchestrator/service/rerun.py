@@ -30,7 +30,8 @@ from orchestrator.environments.request import Asked, Local, read, redacted
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import RequirementFile, RunSpec, mount_place, to_wire
+from orchestrator.spec.mounts import normal_path
+from orchestrator.spec.run import RequirementFile, RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 
 _FIXED = ("command", "code")
@@ -171,8 +172,8 @@ def _merged(spec: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         before = spec.get(name)
         if name == "mounts" and isinstance(value, list):
-            places = {mount_place(str(item.get("path"))) for item in value if isinstance(item, dict)}
-            merged[name] = [item for item in spec[name] if mount_place(item["path"]) not in places] + value
+            places = {normal_path(str(item.get("path"))) for item in value if isinstance(item, dict)}
+            merged[name] = [item for item in spec[name] if normal_path(item["path"]) not in places] + value
         elif name == "frameworks":
             merged[name] = value
         elif isinstance(before, list) and isinstance(value, list):

@@ -37,7 +37,8 @@ from orchestrator.service.quota import Room
 from orchestrator.service.rerun import repeat
 from orchestrator.service.reuse import Reuse
 from orchestrator.service.stats import Meter, not_running
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State, Wish
 from orchestrator.store import NewRun, WithRun
 from orchestrator.telemetry.metrics import ingest_metrics

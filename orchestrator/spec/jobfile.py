@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
+from orchestrator.spec.mounts import parse_mount
 from orchestrator.spec.names import check_run_name
-from orchestrator.spec.run import RunSpec, parse_mount
+from orchestrator.spec.run import RunSpec
 
 FIELDS = {
     "command": "text",

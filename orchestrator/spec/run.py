@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.errors import InvalidConfig
 from orchestrator.spec.conditions import check as check_conditions
+from orchestrator.spec.mounts import Mount, check_distinct, relative_parts
 from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
 
 # Patterns that few specs need are compiled by who needs them first: every `spell run` loads this.
@@ -46,75 +47,6 @@ def check_digest(digest: str) -> str:
     if not _DIGEST.match(digest):
         _reject("A digest must be a SHA-256 of 64 hex digits.")
     return digest
-
-
-def relative_parts(path: str, what: str) -> tuple[str, ...]:
-    """The parts of a clean relative path.
-
-    Raises:
-        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
-    """
-    if "\0" in path or "\n" in path:
-        _reject(f"{what} {path!r} contains a character that paths cannot have.")
-    parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if path.startswith("/"):
-        _reject(f"{what} {path!r} must be a relative path.")
-    if not parts:
-        _reject(f"{what} {path!r} names nothing below.")
-    if ".." in parts:
-        _reject(f"{what} {path!r} must not contain '..'.")
-    return parts
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A resource to be mounted read-only.
-
-    Attributes:
-        resource: `runs/2/data.txt`, `uploads/cifar`, `ALIAS/checkpoint`, …; always inside the home.
-        path: where it appears: relative to the caller's directory, or absolute (for executors that can).
-    """
-
-    resource: str
-    path: str
-
-    def __post_init__(self) -> None:
-        if self.resource.startswith("/"):
-            raise InvalidConfig(
-                f"Cannot mount {self.resource!r}: it is no resource.",
-                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
-            )
-        parts = relative_parts(self.resource, "The mounted resource")
-        if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
-            raise NotFound(
-                f"Cannot mount resource {self.resource!r}: not a valid resource.",
-                "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
-            )
-        if self.path.startswith("/"):
-            if "\0" in self.path or "\n" in self.path:
-                _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
-            if ".." in self.path.split("/") or self.path.strip("/") == "":
-                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
-        else:
-            relative_parts(self.path, "The mount path")
-
-
-def mount_place(path: str) -> str:
-    """The path of a mount, the same however it was typed: `./in/` is `in`."""
-    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
-    return f"/{parts}" if path.startswith("/") else parts
-
-
-def parse_mount(text: str) -> Mount:
-    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
-
-    Raises:
-        InvalidConfig, NotFound: for anything else.
-    """
-    resource, colon, path = text.partition(":")
-    if not resource or ":" in path or (colon and not path):
-        _reject(f"Incorrect formatting of mount {text!r}, it must be <resource_path>[:<mount_path>]")
-    return Mount(resource, path or resource.rstrip("/").rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +167,7 @@ class RunSpec:
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip)
-        _check_mount_paths(self.mounts)
+        check_distinct(self.mounts)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
@@ -327,17 +259,6 @@ def _check_requirements(lines: tuple[str, ...]) -> None:
     for line in lines:
         if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
             _reject(f"{line!r} is not a pip requirement.", "Write it as NAME or NAME==VERSION.")
-
-
-def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
-    seen: list[str] = []
-    for mount in mounts:
-        path = mount_place(mount.path)
-        for other in seen:
-            if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
-                _reject(words, "Give one of them another path: RESOURCE:PATH.")
-        seen.append(path)
 
 
 def to_wire(value: Any) -> Any:

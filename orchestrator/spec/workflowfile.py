@@ -18,7 +18,6 @@ A step is a job file, or fields of one, or both: its fields are then added to th
 from __future__ import annotations
 
 import contextlib
-import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.spec.jobfile import FIELDS, JobFile, compose, entries, read, reject
-from orchestrator.spec.run import parse_mount
+from orchestrator.spec.mounts import normal_path, parse_mount
 from orchestrator.spec.workflow import check_step_name, check_workflow_name, reference
 
 _STEP_FIELDS = ("file", "needs", *FIELDS)
@@ -167,7 +166,7 @@ def joined(file: JobFile, own: JobFile) -> JobFile:
 
 
 def _target(mount: str) -> str:
-    return posixpath.normpath(parse_mount(mount).path)
+    return normal_path(parse_mount(mount).path)
 
 
 def _located(line: str, folder: Path, *, always: bool) -> str:

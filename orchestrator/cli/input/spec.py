@@ -18,7 +18,8 @@ from orchestrator.cli.input.ignored import ignored_words
 from orchestrator.cli.input.requirements import located, requirement_files
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
-from orchestrator.spec.run import PLACEHOLDER, RunSpec, parse_mount, to_wire
+from orchestrator.spec.mounts import normal_path, parse_mount
+from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
 
 
 class Asked(NamedTuple):
@@ -94,7 +95,7 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     subdir = code.code.subdir
     below = len(subdir) + 1 if subdir else 0
     untracked = [name[below:] for name in code.untracked if not subdir or name.startswith(f"{subdir}/")]
-    known = {mount.path.strip("/") for mount in spec.mounts} | set(untracked)
+    known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked)
     captured = [entry.path for entry in code.manifest.entries]
     for name in ignored_words(spec.filled_command, Path.cwd(), subdir, captured, known):
         show.warn(
