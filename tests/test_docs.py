@@ -17,7 +17,7 @@ from orchestrator import config
 from orchestrator.cli.main import VERBS
 from orchestrator.cli.main import spell as group
 from orchestrator.config import Config
-from orchestrator.spec.jobfile import FIELDS, load
+from orchestrator.spec.jobfile import KEYS, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -197,7 +197,7 @@ def test_every_setting_is_told() -> None:
 
 def test_every_field_of_job_files_is_told() -> None:
     told = [set(yaml.safe_load(text)) for text in YAML]
-    assert set(FIELDS) in told
+    assert set(KEYS) in told
 
 
 def test_every_failure_mode_has_a_test() -> None:

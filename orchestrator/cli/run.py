@@ -12,7 +12,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.hints import Commanding
 from orchestrator.cli.input.options import spec_options
-from orchestrator.cli.input.spec import Asked, build_spec, warn_unfilled
+from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import casting
 
@@ -35,16 +35,16 @@ _CASTS = "orchestrator.client.casts"
 @click.pass_context
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
-    asked = Asked(**typed)
+    options = SpecOptions.of(**typed)
     ahead.load(_CASTS)  # which takes about as long as git does
-    spec, code = build_spec(asked)
+    spec, code = build_spec(options)
     warn_unfilled(spec)
     casts: Any = importlib.import_module(_CASTS)
     transport: Any = importlib.import_module("orchestrator.client.transport")
     with transport.reached() as server:
         if spec.project:
             project: Any = importlib.import_module("orchestrator.cli.projects")
-            project.see_project(server, spec.project, force=asked.force)
+            project.see_project(server, spec.project, force=options.code.force)
         with casting("spell ps"):
             cast = casts.Casts(server).cast(spec, code, reuse=reuse)
-    ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))
+    ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
