@@ -6,7 +6,8 @@ import time
 
 from benchmarks.measure import Bench, Row, medians
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 
 _BURST = 500
 _REPEATS = 3

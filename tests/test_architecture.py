@@ -32,6 +32,7 @@ HEAVY = [
     "starlette",
     "torch",
     "uvicorn",
+    "wcwidth",
     "yaml",
 ]
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}

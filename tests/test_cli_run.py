@@ -165,10 +165,10 @@ BAD = [
     (["-m", "runs/1/../../etc", "true"], 3, "The mounted resource 'runs/1/../../etc' must not contain '..'."),
     (["-m", "/etc/passwd", "true"], 3, "Cannot mount '/etc/passwd': it is no resource.\n       A resource is runs/NUMBER/"),
     (["-m", "uploads/x:.", "true"], 3, "The mount path '.' names nothing below."),
-    (["--from", "", "true"], 2, "--from says nothing.\n       Leave it out for what is usual."),
-    (["--commit-ref", "", "true"], 2, "--commit-ref says nothing."),
-    (["--github-url", "", "true"], 2, "--github-url says nothing."),
-    (["-t", "", "true"], 2, "--machine-type says nothing."),
+    (["--from", "", "true"], 2, "Option --from is empty.\n       Leave it out for the default."),
+    (["--commit-ref", "", "true"], 2, "Option --commit-ref is empty."),
+    (["--github-url", "", "true"], 2, "Option --github-url is empty."),
+    (["-t", "", "true"], 2, "Option --machine-type is empty."),
     (["-m", "data", "true"], 1, "Cannot mount resource 'data': not a valid resource."),
     (["-m", "other/data", "true"], 1, "'other/data' is not a valid resource."),
     (["-m", "runs/1/no-such-file", "true"], 1, "Cannot mount resource 'runs/1/no-such-file': not a valid resource."),
@@ -190,14 +190,14 @@ BAD = [
     (["--name", "latest", "true"], 3, "Run name 'latest' is not allowed."),
     (["--label", "a\nb", "true"], 3, "is not a word of up to 63 letters"),
     (["--executor", "kubernetes", "true"], 3, "There is no executor 'kubernetes'.\n       There are: docker, process."),
-    (["--github-ref", "main", "true"], 3, "--github-ref needs --github-url."),
-    (["--github-url", "x", "-c", "HEAD", "true"], 3, "--commit-ref is of the local repository."),
+    (["--github-ref", "main", "true"], 3, "Option --github-ref needs --github-url."),
+    (["--github-url", "x", "-c", "HEAD", "true"], 3, "Option --commit-ref names a commit of the local repository."),
     (["--github-url", "/no/such/repository", "true"], 6, "Could not fetch /no/such/repository: "),
-    (["-c", "HEAD", "true"], 6, "--commit-ref HEAD: there is no git repository here."),
+    (["-c", "HEAD", "true"], 6, "--commit-ref HEAD: the current folder is in no git repository."),
     (["--file", "nowhere.yaml"], 3, "nowhere.yaml cannot be read: No such file or directory."),
-    ([], 2, "There is no command to run."),
-    ([""], 2, "There is no command to run."),
-    (["  \n "], 2, "There is no command to run."),
+    ([], 2, "The command is missing."),
+    ([""], 2, "The command is missing."),
+    (["  \n "], 2, "The command is missing."),
     (["x" * 100_001], 3, "The command is longer than 100000 bytes.\n       Put it into a script."),
     (["echo \udcff"], 3, "'echo \\udcff' is not text in UTF-8."),
     (["--epochs", "3", "true"], 2, "No such option '--epochs'."),
@@ -422,7 +422,7 @@ def test_runs_are_mounted_by_number_name_and_latest(spell: Spell) -> None:
 )
 def test_words_that_lose_their_quotes_are_told(spell: Spell, words: list[str], is_told: bool) -> None:
     done = spell("run", *words)
-    assert ("WARNING: The words are joined by blanks, and a shell reads them anew: " in done.err) == is_told
+    assert ("WARNING: The words are joined by spaces, and the shell of the run reads: " in done.err) == is_told
 
 
 # -- code -------------------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ def test_working_directory_that_is_gone(spell: Spell, tmp_path: Path) -> None:
     gone.mkdir()
     words = f"cd {gone} && rmdir {gone} && {shlex.quote(str(BIN / 'spell'))} run true"
     done = subprocess.run(["bash", "-c", words], env=spell.env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "ERROR: The folder that you are in is gone.\n")
+    assert (done.returncode, done.stderr) == (2, "ERROR: The current folder does not exist any more.\n")
 
 
 def test_configuration_that_cannot_be_read_is_named(make_spell: Callable[..., Spell], repo: Path) -> None:

@@ -24,7 +24,8 @@ from orchestrator.errors import InvalidConfig, MountFailed, NotFound, SpellError
 from orchestrator.executors.base import Bind
 from orchestrator.home import Home
 from orchestrator.spec.jobfile import load
-from orchestrator.spec.run import Code, Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import Code, RunSpec
 
 pytestmark = pytest.mark.engine
 

@@ -18,7 +18,7 @@ from orchestrator import config
 from orchestrator.cli.main import spell as group
 from orchestrator.cli.verbs import VERBS
 from orchestrator.config import Config
-from orchestrator.spec.jobfile import FIELDS, load
+from orchestrator.spec.jobfile import KEYS, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -214,7 +214,7 @@ def test_every_setting_is_told() -> None:
 
 def test_every_field_of_job_files_is_told() -> None:
     told = [set(yaml.safe_load(text)) for text in YAML]
-    assert set(FIELDS) in told
+    assert set(KEYS) in told
 
 
 def test_no_page_is_left_out() -> None:

@@ -23,7 +23,8 @@ from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.records.machines import MachineType
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 
 GRACE_S = 0.3
 LIMIT_S = DEADLINE_S

@@ -15,7 +15,8 @@ from conftest import BIN, Spell, git, wait_for
 from engines import TEST_IMAGE, go_without
 from wheels import make_wheel
 
-from orchestrator.spec.run import RequirementFile, parse_mount
+from orchestrator.spec.mounts import parse_mount
+from orchestrator.spec.run import RequirementFile
 
 HOSTILE = "mkdir -p d/e; echo 1 > d/e/f; ln -s d/e/f link; printf x > 'a b'; touch \"$(printf 'n\\351w\\nl\\\\ine')\""
 

@@ -16,7 +16,7 @@ from conftest import Spell, wait_for
 
 from orchestrator.errors import Conflict
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import Mount
+from orchestrator.spec.mounts import Mount
 
 DAY_S = 86400
 

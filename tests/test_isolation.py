@@ -20,7 +20,7 @@ import pytest
 from conftest import Spell, bearing, wait_for
 
 from orchestrator.executors.process import ProcessExecutor
-from orchestrator.spec.run import Mount
+from orchestrator.spec.mounts import Mount
 
 CONFIG = "grace_s = 0.4\nsample_interval_s = 0.2\n[machine_types.cpu]\ncpus = 0.05\n"
 PERSON_ID = 4242

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.spec.jobfile import FIELDS, JobFile, load
+from orchestrator.spec.jobfile import KEYS, JobFile, load
+from orchestrator.spec.mounts import Mount
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,8 +56,8 @@ github_ref: v1
 
 
 def test_every_field(tmp_path: Path) -> None:
-    assert read(tmp_path, WHOLE) == JobFile(
-        folder=tmp_path,
+    found = read(tmp_path, WHOLE)
+    assert found.fields == dict(
         command="python train.py \\\n  --lr :LR:\n",
         description="two: words",
         name="trained",
@@ -67,41 +67,36 @@ def test_every_field(tmp_path: Path) -> None:
         image=f"registry.example:5000/base@sha256:{'a' * 64}",
         apt=("tree", "ffmpeg=7:5.1.6-0+deb12u1"),
         network="none",
-        framework=("pytorch",),
+        frameworks=("pytorch",),
         pip=("six==1.17", "torch @ file:///x.whl"),
-        pip_req=("requirements.txt",),
+        requirements=(tmp_path / "requirements.txt",),
         python="3.10",  # not 3.1
-        mounts=("runs/latest/data.txt", "runs/1:before"),
+        mounts=(Mount("runs/latest/data.txt", "data.txt"), Mount("runs/1", "before")),
         env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
         params={"LR": "0.10"},
-        timeout_min=1.5,
-        no_output_timeout_min=30,
+        timeout_s=90.0,
+        no_output_timeout_s=1800.0,
         retries=2,
         stop_conditions=("loss > 10:100",),
         project="jokes",
         notify=("https://example.org/hook",),
-        secrets=("TOKEN", "KEY=API_KEY"),
+        secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
         ignore=("*.tmp", "cache/"),
-        github_url="https://example.org/code.git",
-        github_ref="v1",
     )
-    assert {line.partition(":")[0] for line in WHOLE.splitlines() if line[0].isalpha()} == set(FIELDS)
-
-
-def test_fields_are_those_of_the_class() -> None:
-    assert set(FIELDS) == {item.name for item in dataclasses.fields(JobFile)} - {"folder"}
+    assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")
+    assert {line.partition(":")[0] for line in WHOLE.splitlines() if line[0].isalpha()} == set(KEYS)
 
 
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [
         ("command: true", "command", "true"),
-        ("name:\ncommand: x", "name", ""),  # an empty field says nothing
+        ("name:\ncommand: x", "name", None),  # an empty field is as good as none
         ("pip: six", "pip", ("six",)),
         ("pip: []", "pip", ()),
-        ("framework: []", "framework", ()),  # none, not the default
-        ("command: x", "framework", None),
-        ("timeout_min: '90'", "timeout_min", 90.0),
+        ("framework: []", "frameworks", ()),  # none, not the default
+        ("command: x", "frameworks", None),
+        ("timeout_min: '90'", "timeout_s", 5400.0),
         ("labels: &some [a, b]\npip: *some", "pip", ("a", "b")),
         ("python: 3", "python", "3"),
         ("env:\n  X: >\n    one\n    two", "env", {"X": "one two"}),
@@ -111,14 +106,14 @@ def test_fields_are_those_of_the_class() -> None:
     ],
 )
 def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> None:
-    assert getattr(read(tmp_path, text), field) == value
+    assert read(tmp_path, text).fields.get(field) == value
 
 
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
         ("command: x\ncomand: y", 2, "comand: is not a field of job files"),
-        ("command: x\n\ncommand: y", 3, "command: stands there twice"),
+        ("command: x\n\ncommand: y", 3, "command: is given twice"),
         ("command: python :ARGS:", 1, "mapping values are not allowed here"),
         ("command: [x", 1, "expected ',' or ']'"),
         ("command: {", 1, "expected the node content, but found '<stream end>'"),
@@ -140,7 +135,7 @@ def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> Non
         ("env: [A=1]", 1, "env: must be a mapping, NAME: VALUE"),
         ("env:\n  A: 1\n  B: [1]", 3, "env: must be text, or a number, not a list"),
         ("env:\n  A: 1\n  B:", 3, "env: must be text, or a number, not nothing"),
-        ("env:\n  A: 1\n  A: 2", 3, "env: A stands there twice"),
+        ("env:\n  A: 1\n  A: 2", 3, "env: A is given twice"),
         ("env:\n  A: 1\n  1B: 2", 3, "env: Environment variable name '1B' is not allowed"),
         ("env:\n  SPELL_HOME: /x", 2, "env: Environment variable 'SPELL_HOME' is set by spell itself"),
         ("command: 'f :A B:'\nparams:\n  A B: 1", 3, "params: Parameter name 'A B' is not a word"),
@@ -157,6 +152,11 @@ def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> Non
         ("mounts: [runs]", 1, "mounts: Cannot mount resource 'runs': not a valid resource"),
         ("mounts: ['runs/1/../x']", 1, "mounts: The mounted resource 'runs/1/../x' must not contain '..'"),
         ("command: ''", 1, "command: The command is empty"),
+        ("labels: [a]\nproject: ' x'", 2, "project: Project name ' x' is not allowed"),
+        ("secrets:\n- A\n- B=", 3, "secrets: --secret 'B=' is not of the form NAME or NAME=VARIABLE"),
+        ("retries: 1.5", 1, "retries: A run can be tried again a whole number of times, and not 1.5 times"),
+        ("retries: inf", 1, "retries: A run can be tried again a whole number of times, and not inf times"),
+        ("mounts:\n- runs/1/a\n- runs/2/a", 2, "mounts: Two mounts want the same place"),
         ("? [a]\n: b", 1, "is not a field of job files"),
         ("<<: {command: x}", 1, "<<: is not a field of job files"),
     ],
@@ -200,7 +200,7 @@ JOB_FILES = sorted(set((ROOT / "jobs").glob("*/*.yaml")) - set((ROOT / "jobs").g
 @pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)
 def test_shipped_job_files_can_be_read(path: Path) -> None:
     job = load(path)
-    assert job.command and job.description and job.name
+    assert job.fields["command"] and job.fields["description"] and job.fields["name"]
 
 
 def test_a_workflow_file_is_told_apart() -> None:

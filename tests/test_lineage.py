@@ -10,7 +10,7 @@ import pytest
 from conftest import Spell
 
 from orchestrator.client.compare import Comparisons
-from orchestrator.spec.run import Mount
+from orchestrator.spec.mounts import Mount
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from orchestrator.client.runs import Runs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.records.runs import MetricRecord
 from orchestrator.spec.filters import Filter, parse_sort
+from orchestrator.spec.mounts import Mount, parse_mount
 from orchestrator.spec.names import check_alias
-from orchestrator.spec.run import Mount, RunSpec, parse_mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store, listing
 from orchestrator.store.database import Database
 

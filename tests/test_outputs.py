@@ -21,7 +21,7 @@ from orchestrator.data import outputs
 from orchestrator.data.outputs import Workspace
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.spec.run import Mount
+from orchestrator.spec.mounts import Mount
 
 CONFIG = "grace_s = 0.4\n[machine_types.cpu]\ncpus = 0.05\n"
 NO_NAMESPACES = {"SPELL_NAMESPACES": "never"}

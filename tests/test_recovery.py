@@ -44,7 +44,8 @@ from orchestrator.executors.base import Handle, Launch
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import Code, Mount, RunSpec, to_wire
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import Code, RunSpec, to_wire
 from orchestrator.states import ENDS, FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database

@@ -15,7 +15,8 @@ from wheels import make_index, make_wheel
 from orchestrator.content.files import remove_tree
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import Mount, RequirementFile
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RequirementFile
 
 CONFIG = """
 [machine_types.cpu]

@@ -19,7 +19,8 @@ from orchestrator.content.manifest import FILE, Entry
 from orchestrator.content.manifest import make as make_manifest
 from orchestrator.errors import SnapshotMissing
 from orchestrator.records.casting import CastRecord
-from orchestrator.spec.run import Code, Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import Code, RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 

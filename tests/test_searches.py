@@ -25,7 +25,8 @@ from orchestrator.controllers import workflows as server_workflows
 from orchestrator.controllers.bayesian import Tried, suggest
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.searches import SearchRecord, TrialRecord
-from orchestrator.spec.run import Code, RunSpec, parse_mount
+from orchestrator.spec.mounts import parse_mount
+from orchestrator.spec.run import Code, RunSpec
 from orchestrator.spec.search import Choice, Range, SearchSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import FINAL, Wish

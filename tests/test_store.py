@@ -33,7 +33,8 @@ from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.runs import MetricRecord
 from orchestrator.spec.filters import Filter
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, MOVES, State, Wish
 from orchestrator.store import NewRun, Store, database
 from orchestrator.store import tables as store_tables

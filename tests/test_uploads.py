@@ -35,7 +35,7 @@ from orchestrator.data.incoming import Incoming
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
 from orchestrator.home import Home
 from orchestrator.records.uploads import UploadNeeds, UploadRecord
-from orchestrator.spec.run import Mount
+from orchestrator.spec.mounts import Mount
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 from orchestrator.store.uploads import UploadStore

@@ -8,8 +8,10 @@ import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.spec import workflowfile
-from orchestrator.spec.jobfile import FIELDS, JobFile
-from orchestrator.spec.run import RunSpec, parse_mount
+from orchestrator.spec.fields import FIELDS
+from orchestrator.spec.jobfile import JobFile
+from orchestrator.spec.mounts import Mount, parse_mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.spec.workflow import MAX_STEPS, Step, WorkflowSpec, filled
 from orchestrator.spec.workflowfile import FileStep, WorkflowFile, joined, load
 
@@ -57,7 +59,7 @@ steps:
     assert found.name == "flow"
     assert [step.name for step in found.steps] == ["train", "data", "last"]
     train = steps(found)["train"].job
-    assert (train.machine_type, train.folder) == ("gpu", tmp_path)
+    assert train.fields["machine_type"] == "gpu"
     assert [step.needs for step in found.steps] == [("last",), (), ("data",)]
 
 
@@ -75,8 +77,7 @@ steps:
 )
 def test_references(tmp_path: Path, text: str, mount: tuple[str, str]) -> None:
     found = read(tmp_path, f'steps: {{a: {{command: "true"}}, b: {{command: "true", mounts: ["{text}"]}}}}')
-    parsed = parse_mount(steps(found)["b"].job.mounts[0])
-    assert (parsed.resource, parsed.path) == mount
+    assert steps(found)["b"].job.fields["mounts"] == (Mount(*mount),)
 
 
 def test_references_in_a_job_file(tmp_path: Path) -> None:
@@ -85,20 +86,23 @@ def test_references_in_a_job_file(tmp_path: Path) -> None:
         "steps: {a: {command: 'true'}, b: {file: job.yaml}, c: {file: job.yaml}}",
         job="command: cat x\nmounts: ['${runs.a}/x']",
     )
-    assert [step.job.mounts for step in found.steps] == [(), ("runs/${a}/x",), ("runs/${a}/x",)]
+    wanted = (Mount("runs/${a}/x", "x"),)
+    assert [step.job.fields.get("mounts", ()) for step in found.steps] == [(), wanted, wanted]
 
 
 def test_anchors(tmp_path: Path) -> None:
     text = "steps:\n  a: {command: 'true'}\n  b: &b {file: job.yaml, mounts: ['${runs.a}/x']}\n  c: *b\n"
     found = read(tmp_path, text, job="command: cat x")
     assert found.steps[1].job == found.steps[2].job
+    assert found.steps[1].job.fields["mounts"] == (Mount("runs/${a}/x", "x"),)
 
 
 def test_the_shipped_chain() -> None:
     found = load(ROOT / "jobs" / "jokes" / "chain.yaml")
     assert [step.name for step in found.steps] == ["base", "download", "finetune", "generate"]
-    assert steps(found)["finetune"].job.mounts == ("runs/${base}/model:base", "runs/${download}/data.txt")
-    assert steps(found)["generate"].job.mounts == ("runs/${finetune}/model",)
+    base, data = Mount("runs/${base}/model", "base"), Mount("runs/${download}/data.txt", "data.txt")
+    assert steps(found)["finetune"].job.fields["mounts"] == (base, data)
+    assert steps(found)["generate"].job.fields["mounts"] == (Mount("runs/${finetune}/model", "model"),)
 
 
 def test_the_file_in_the_docs_can_be_read(tmp_path: Path) -> None:
@@ -129,35 +133,37 @@ steps:
 """,
         train=TRAIN,
     )
-    job = steps(found)["train"].job
-    assert (job.machine_type, job.name, job.timeout_min) == ("cpu", "trained", 5)
-    assert job.params == {"LR": "0.5", "EPOCHS": "3"}
-    assert job.pip == ("six", "attrs")
-    assert job.mounts == ("runs/old/model:base", "runs/${data}/data.txt", "runs/${data}:more")
+    job = steps(found)["train"].job.fields
+    assert (job["machine_type"], job["name"], job["timeout_s"]) == ("cpu", "trained", 300)
+    assert job["params"] == {"LR": "0.5", "EPOCHS": "3"}
+    assert job["pip"] == ("six", "attrs")
+    mounts = ("runs/old/model:base", "runs/${data}/data.txt", "runs/${data}:more")
+    assert job["mounts"] == tuple(parse_mount(text) for text in mounts)
 
 
 def test_a_mount_at_the_same_path_takes_its_place_however_it_is_written() -> None:
-    file = JobFile(mounts=("runs/1/a:in/x", "runs/1/b"))
-    own = JobFile(mounts=("runs/2/c:./in//x/",))
-    assert joined(file, own).mounts == ("runs/1/b", "runs/2/c:./in//x/")
+    file = JobFile({"mounts": (Mount("runs/1/a", "in/x"), Mount("runs/1/b", "b"))})
+    own = JobFile({"mounts": (Mount("runs/2/c", "./in//x/"),)})
+    assert joined(file, own).fields["mounts"] == (Mount("runs/1/b", "b"), Mount("runs/2/c", "./in//x/"))
 
 
 def test_every_field_is_joined() -> None:
     values = {"text": "x", "list": ("x",), "mapping": {"X": "x"}, "number": 1.0}
-    for name, kind in FIELDS.items():
-        value = ("runs/1/x",) if name == "mounts" else values[kind]
-        for found in (joined(JobFile(**{name: value}), JobFile()), joined(JobFile(), JobFile(**{name: value}))):
-            assert "x" in str(getattr(found, name)) or getattr(found, name) == value, name
+    for field in FIELDS:
+        if field.key:
+            said = {field.name: (Mount("runs/1/x", "x"),) if field.name == "mounts" else values[field.kind.shape]}
+            assert joined(JobFile(said), JobFile()) == joined(JobFile(), JobFile(said)) == JobFile(said)
+    for code in (JobFile(github_url="x"), JobFile(github_ref="x")):
+        assert joined(code, JobFile()) == joined(JobFile(), code) == code
 
 
 def test_paths_are_of_the_folder_of_their_file(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "job.yaml").write_text("command: 'true'\npip: ./theirs.whl\npip_req: theirs.txt")
     found = read(tmp_path, "steps: {a: {file: jobs/job.yaml, pip: [./own.whl, six], pip_req: own.txt}}")
-    job = found.steps[0].job
-    assert job.folder == tmp_path / "jobs"
-    assert job.pip == ("./theirs.whl", str(tmp_path / "own.whl"), "six")
-    assert job.pip_req == ("theirs.txt", str(tmp_path / "own.txt"))
+    job = found.steps[0].job.fields
+    assert job["pip"] == (str(tmp_path / "jobs" / "theirs.whl"), str(tmp_path / "own.whl"), "six")
+    assert job["requirements"] == (tmp_path / "jobs" / "theirs.txt", tmp_path / "own.txt")
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------
@@ -171,23 +177,23 @@ def test_paths_are_of_the_folder_of_their_file(tmp_path: Path) -> None:
         ("name: x", InvalidConfig, "line 1: steps: must be a mapping of steps, NAME: {file: JOB.yaml}"),
         ("steps: {}", InvalidConfig, "line 1: steps: must be a mapping of steps"),
         ("name: x\nsteps: [a]", InvalidConfig, "line 2: steps: must be a mapping of steps"),
-        ("steps:\nsteps:", InvalidConfig, "line 2: steps: stands there twice."),
+        ("steps:\nsteps:", InvalidConfig, "line 2: steps: is given twice."),
         ("stages:\n  a: 1", UsageError, "line 1: stages: is not a field of workflow files."),
         ("name: 7\nsteps: {a: {command: x}}", InvalidConfig, "line 1: name: A workflow cannot be called '7'."),
         ("name: latest\nsteps: {a: {command: x}}", InvalidConfig, "A workflow cannot be called 'latest'."),
         ("steps:\n  a:\n    command: x\n    comand: y", UsageError, "line 4: comand: is not a field of steps."),
-        ("steps:\n  a: {command: x}\n  a: {command: y}", InvalidConfig, "line 2: a: stands there twice."),
+        ("steps:\n  a: {command: x}\n  a: {command: y}", InvalidConfig, "line 2: a: is given twice."),
         ("steps:\n  a b: {command: x}", InvalidConfig, "line 2: steps: A step cannot be called 'a b'."),
         ("steps:\n  1: {command: x}", InvalidConfig, "line 2: steps: A step cannot be called '1'."),
         ("steps:\n  a: job.yaml", InvalidConfig, "line 2: a: must be a mapping of fields"),
         ("steps:\n  a:", InvalidConfig, "line 2: a: must be a mapping of fields"),
         ("steps:\n  a: {machine_type: cpu}", InvalidConfig, "line 2: a: has neither a command nor a file with one."),
-        ("steps:\n  a:\n    file: none.yaml", InvalidConfig, "line 3: file: there is no file "),
-        ("steps:\n  a:\n    file: [x]", InvalidConfig, "line 3: file: there is no file "),
-        ("steps:\n  a:\n    command: x\n    needs: b", InvalidConfig, "line 4: needs: there is no step 'b'."),
-        ("steps:\n  a:\n    command: x\n    needs: [[a]]", InvalidConfig, "line 4: needs: there is no step"),
-        ("steps:\n  a: {command: x, mounts: ['${runs.b}/c']}", InvalidConfig, "mounts: there is no step 'b'."),
-        ("steps:\n  a: {command: x, mounts: ['${runs.}/c']}", InvalidConfig, "mounts: there is no step ''."),
+        ("steps:\n  a:\n    file: none.yaml", InvalidConfig, "line 3: file: no such file: "),
+        ("steps:\n  a:\n    file: [x]", InvalidConfig, "line 3: file: no such file: "),
+        ("steps:\n  a:\n    command: x\n    needs: b", InvalidConfig, "line 4: needs: no such step: 'b'."),
+        ("steps:\n  a:\n    command: x\n    needs: [[a]]", InvalidConfig, "line 4: needs: no such step: "),
+        ("steps:\n  a: {command: x, mounts: ['${runs.b}/c']}", InvalidConfig, "mounts: no such step: 'b'."),
+        ("steps:\n  a: {command: x, mounts: ['${runs.}/c']}", InvalidConfig, "mounts: no such step: ''."),
         ("steps:\n  a: {command: x, mounts: ['x/${runs.a}']}", InvalidConfig, "'x/${runs.a}' is not like"),
         ("steps:\n  a: {command: x, mounts: ['${runs.a}x']}", InvalidConfig, "'${runs.a}x' is not like"),
         ("steps:\n  a: {command: x, mounts: ['${runs/a}/x']}", InvalidConfig, "is not like '${runs.STEP}/PATH'."),
@@ -206,7 +212,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, kind: ty
 
 
 def test_what_is_wrong_in_a_job_file_is_said_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"job\.yaml, line 2: mounts: there is no step 'b'"):
+    with pytest.raises(InvalidConfig, match=r"job\.yaml, line 2: mounts: no such step: 'b'"):
         read(tmp_path, "steps: {a: {file: job.yaml}}", job="command: x\nmounts: ['${runs.b}/c']")
     with pytest.raises(UsageError, match=r"job\.yaml, line 1: steps: is not a field of job files"):
         read(tmp_path, "steps: {a: {file: job.yaml}}", job="steps: {a: {command: x}}")
@@ -215,7 +221,7 @@ def test_what_is_wrong_in_a_job_file_is_said_with_its_name(tmp_path: Path) -> No
 def test_unknown_names_come_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig) as caught:
         read(tmp_path, "steps: {one: {command: x}, two: {command: x, needs: on}}")
-    assert caught.value.cure == "There are: one, two."
+    assert caught.value.cure == "The steps are: one, two."
 
 
 # -- the spec ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from orchestrator.client.workflows import Workflows
 from orchestrator.controllers import workflows as server_workflows
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
-from orchestrator.spec.run import Code, RunSpec, parse_mount
+from orchestrator.spec.mounts import parse_mount
+from orchestrator.spec.run import Code, RunSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import Wish, WorkflowState
 from orchestrator.store import NewRun, Store

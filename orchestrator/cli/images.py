@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.input.requirements import located, requirement_files
+from orchestrator.cli.input.spec import with_files
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
 from orchestrator.spec import jobfile
+from orchestrator.spec.fields import BY_NAME
 from orchestrator.spec.run import RunSpec
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -53,16 +54,7 @@ def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
 
 
 def _spec(path: Path) -> RunSpec:
-    """What the job file says of the environment; the rest of it does not matter here."""
-    job = jobfile.load(path)
-    return RunSpec(
-        command=job.command or "true",
-        machine_type=job.machine_type or "cpu",
-        pip=tuple(located(line, job.folder) for line in job.pip),
-        requirements=requirement_files([job.folder / name for name in job.pip_req]),
-        python=job.python,
-        frameworks=job.framework,
-        image=job.image,
-        apt=job.apt,
-        params=job.params,
-    )
+    """The environment of a job file as a spec; its other fields do not matter here."""
+    fields = jobfile.load(path).fields
+    known = ("command", "params", "machine_type", *(name for name, field in BY_NAME.items() if field.is_environment))
+    return RunSpec(**with_files({"command": "true", **{name: fields[name] for name in known if name in fields}}))

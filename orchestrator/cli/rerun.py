@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.options import change_options
-from orchestrator.cli.input.spec import Asked, changes
+from orchestrator.cli.input.spec import SpecOptions, changes
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import casting
 from orchestrator.cli.projects import see_project
@@ -24,10 +24,10 @@ from orchestrator.client.client import connect
 @click.pass_context
 def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, json_: bool, **typed: Any) -> None:
     """Cast RUN again: the same code, package versions, image and mounts. Options add to what it had, or replace it."""
-    asked = changes(Asked(**typed))
+    changed = changes(SpecOptions.of(**typed))
     with connect() as client:
-        if "project" in asked:
-            see_project(client.transport, asked["project"], force=False)
+        if "project" in changed:
+            see_project(client.transport, changed["project"], force=False)
         with casting("spell ps"):
-            cast = client.rerun(run, asked)
+            cast = client.rerun(run, changed)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=json_))

@@ -11,7 +11,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.hints import Commanding
 from orchestrator.cli.input.options import spec_options
-from orchestrator.cli.input.spec import Asked, build_spec, warn_unfilled
+from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import casting
 
@@ -41,9 +41,9 @@ def _casts() -> type[Casts]:
 @click.pass_context
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
-    asked = Asked(**typed)
+    options = SpecOptions.of(**typed)
     ahead.load(_casts)
-    spec, code = build_spec(asked)
+    spec, code = build_spec(options)
     warn_unfilled(spec)
     from orchestrator.client.transport import reached  # 8 ms, of what is loaded ahead
 
@@ -51,7 +51,7 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
         if spec.project:
             from orchestrator.cli.projects import see_project  # 17 ms: few runs name a project
 
-            see_project(server, spec.project, force=asked.force)
+            see_project(server, spec.project, force=options.code.force)
         with casting("spell ps"):
             cast = _casts()(server).cast(spec, code, reuse=reuse)
-    ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))
+    ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

@@ -15,7 +15,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.hints import Commanding
 from orchestrator.cli.input.options import spec_options
-from orchestrator.cli.input.spec import Asked, build_spec
+from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import casting
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
@@ -112,13 +112,13 @@ for _verb in (grid, random_, bayesian):
 
 
 def _cast(
-    kind: str, *, param: Sequence[str], json_param: Sequence[str], background: bool, json_: bool, command: Sequence[str],
+    kind: str, *, params: Sequence[str], json_param: Sequence[str], background: bool, json_: bool, command: Sequence[str],
     runs: int = 0, parallel: int | None, metric: str, metric_agg: str, direction: str, seed: int | None = None, reuse: bool,
     **typed: Any,
 ) -> None:  # fmt: skip
-    space = parse_space(param, json_param)
+    space = parse_space(params, json_param)
     first = tuple(f"{name}={_first(values)}" for name, values in space.items())
-    spec, code = build_spec(Asked(command=tuple(command), param=first, json_=json_, **typed))
+    spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
     search = SearchSpec(
         kind=kind,
         spec=spec,

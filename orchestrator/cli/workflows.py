@@ -13,9 +13,9 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
-from orchestrator.cli.input.capture import capture
+from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.hints import close_to
-from orchestrator.cli.input.spec import Asked, spec_of, with_code
+from orchestrator.cli.input.spec import SpecOptions, spec_of, with_code
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import casting
 from orchestrator.cli.output.workflow_console import follow, workflow_state
@@ -62,26 +62,26 @@ def workflow() -> None:
 @click.pass_context
 def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **typed: Any) -> None:
     """Cast the steps of FILE.yaml, each when what it needs is complete. The exit code is 0 when all are, else 1."""
-    asked = Asked(**typed)
-    spec, codes = _read(file, asked, fresh=fresh)
+    options = CodeOptions(**typed)
+    spec, codes = _read(file, options, fresh=fresh)
     with connect() as client:
         flows = Workflows(client.transport)
         with casting("spell workflow list"):
             cast = flows.cast(spec, functools.partial(_send, client, codes))
             for warning in cast.warnings:
                 show.warn(warning)
-            if not asked.json_:
+            if not options.json_:
                 show.say(f"💫 Casting workflow #{cast.number}…")
             found = flows.record(str(cast.number))
         if not background:
-            ctx.exit(follow(flows, found, json_=asked.json_))
-    if asked.json_:
+            ctx.exit(follow(flows, found, json_=options.json_))
+    if options.json_:
         show.as_json(found)
     else:
         show.say(f"Look at it with `spell workflow info {cast.number}`")
 
 
-def _read(path: Path, asked: Asked, *, fresh: bool) -> tuple[WorkflowSpec, list[Snapshot]]:
+def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpec, list[Snapshot]]:
     """What a file asks for, and the code that goes with it, which is captured once for all its steps."""
     from orchestrator.spec import workflowfile  # 15 ms: yaml; only a cast reads a file
 
@@ -89,11 +89,11 @@ def _read(path: Path, asked: Asked, *, fresh: bool) -> tuple[WorkflowSpec, list[
     steps = []
     for item in found.steps:
         with _told(f"{path}: step {item.name!r}"):
-            steps.append(Step(item.name, spec_of(Asked(), item.job), item.needs))
+            steps.append(Step(item.name, spec_of(SpecOptions(), item.job.fields), item.needs))
     with _told(str(path)):
         WorkflowSpec(found.name, tuple(steps))  # what is wrong with it is said before any code is looked at
     places = [(item.job.github_url, item.job.github_ref) for item in found.steps]
-    codes = {place: capture(asked, *place) for place in dict.fromkeys(places)}
+    codes = {place: capture(options, *place) for place in dict.fromkeys(places)}
     coded = (
         Step(step.name, with_code(step.spec, *codes[place]), step.needs)
         for step, place in zip(steps, places, strict=True)

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.spec.run import relative_parts
+from orchestrator.spec.mounts import relative_parts
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 _MODES = frozenset((FILE, EXECUTABLE, LINK))

@@ -15,7 +15,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
 from orchestrator.records.files import FileRecord
 from orchestrator.records.links import LinkRecord
-from orchestrator.spec.run import relative_parts
+from orchestrator.spec.mounts import relative_parts
 from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State, spoken
 from orchestrator.store import Store
 from orchestrator.store.gc import removed_error

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from orchestrator.environments.containers import Mount
 from orchestrator.environments.orphans import CONTAINERS
-from orchestrator.environments.request import Asked, is_package, redacted
+from orchestrator.environments.request import Asked, is_package
 from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
 from orchestrator.environments.uv import uv_executable
 from orchestrator.environments.uv_cache import CACHE
 from orchestrator.errors import BuildFailed
+from orchestrator.spec.redaction import redacted
 
 UV = "/opt/spell/uv"
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.environments.request import redacted
+from orchestrator.spec.redaction import redacted
 
 _DIGITS = 20  # of a size that any disk has
 _LIMIT_BYTES = 256 << 20  # the largest RECORDs have a few megabytes

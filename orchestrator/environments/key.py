@@ -19,8 +19,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from orchestrator.environments.base import Base
-from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference, redacted
+from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.redaction import redacted
 
 _FORMAT = 1  # raise it when environments of the same key would come out different
 _KEY_CHARS = 32

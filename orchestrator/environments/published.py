@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.environments.base import Base
 from orchestrator.environments.bytecode import MARKER
 from orchestrator.environments.installed import Distribution, python_of
-from orchestrator.environments.request import Asked, Local, Reference, redacted
+from orchestrator.environments.request import Asked, Local, Reference
+from orchestrator.spec.redaction import redacted
 
 DESCRIPTION = "spell-environment.json"
 _FORMAT = 1

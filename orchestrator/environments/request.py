@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.redaction import redacted
 from orchestrator.spec.run import RequirementFile
 
 _HOW = "Write it as NAME, NAME==VERSION, NAME @ URL, or the path of a wheel."
@@ -26,7 +27,6 @@ _NAMED = re.compile(r"(?P<name>[\w.-]+\s*(\[[^\]]*\])?)\s*@\s*(?P<target>.+)", r
 _TAIL = re.compile(r"(?P<extras>\[[\w\s,.-]*\])?(?P<rest>(\s+;.*|\s+--.*)?)$", re.DOTALL)
 _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar\.(gz|bz2|xz)|tgz)\Z", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s+)#.*$")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'`]+@")
 VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, gzip, bzip2, xz
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -48,11 +48,6 @@ _FILE_OPTIONS = {
 _FLAGS = frozenset({"no-index", "pre"})
 _REFERENCES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
 _EDITABLE = frozenset({"-e", "--editable"})
-
-
-def redacted(text: str) -> str:
-    """`text` without the credentials of the URLs in it."""
-    return _CREDENTIALS.sub("****@", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.environments.pip_conf import pip_settings
-from orchestrator.environments.request import VARIABLE, redacted
+from orchestrator.environments.request import VARIABLE
+from orchestrator.spec.redaction import redacted
 
 # A setting of pip, and where a person would have given the same to uv: variables, keys of uv.toml.
 _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -13,8 +13,8 @@ from typing import IO, ClassVar
 from uv import find_uv_bin
 
 from orchestrator.environments.base import Place
-from orchestrator.environments.request import redacted
 from orchestrator.errors import BuildFailed, DiskFull, SpellError
+from orchestrator.spec.redaction import redacted
 
 LONGEST = 16 << 10
 """Of a build's output so much is a line, whether it ends or not."""

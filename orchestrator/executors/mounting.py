@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator.errors import DiskFull, InvalidConfig, MountFailed
 from orchestrator.executors.base import Launch
+from orchestrator.spec.mounts import normal_path
 
 
 def make_mount_points(launch: Launch, make: Callable[[Path, Path], None]) -> None:
@@ -69,7 +69,7 @@ def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
     Raises:
         InvalidConfig: it is one of them, in one, or above one; or it covers what every system needs.
     """
-    place = os.path.normpath("/" + path.lstrip("/"))
+    place = normal_path(path)
     for needed in _SYSTEM:
         if needed == place or needed.startswith(f"{place}/"):
             raise InvalidConfig(

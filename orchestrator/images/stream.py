@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments.request import redacted
 from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
+from orchestrator.spec.redaction import redacted
 
 if TYPE_CHECKING:
     import docker

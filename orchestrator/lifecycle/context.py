@@ -21,6 +21,7 @@ from orchestrator.executors.base import Bind, Executor, Launch, Places
 from orchestrator.home import Home
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.records.machines import MachineType
+from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun, Store
 
@@ -120,7 +121,7 @@ class Workshop:
             subdir=subdir,
             env=self._env(run, spec, places),
             binds=tuple(
-                Bind(home.root / actual(mount.resource), mount_target(subdir, mount.path)) for mount in spec.mounts
+                Bind(home.root / actual(mount.resource), path_in_code(subdir, mount.path)) for mount in spec.mounts
             ),
             base=base,
             environment=environment.path,
@@ -166,10 +167,3 @@ class Workshop:
         """What the run asked for when it was cast; the configuration may say something else by now."""
         known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
         return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
-
-
-def mount_target(subdir: str, path: str) -> str:
-    """Where a mount appears: absolute, or relative to the root of the code."""
-    if path.startswith("/"):
-        return path
-    return "/".join(part for part in f"{subdir}/{path}".split("/") if part not in ("", "."))

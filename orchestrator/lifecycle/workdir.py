@@ -18,9 +18,10 @@ from orchestrator.content.manifest import Manifest
 from orchestrator.data import outputs
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
-from orchestrator.lifecycle.context import Workshop, mount_target
+from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.runtime import CHECKPOINTS
+from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun
 
@@ -82,7 +83,7 @@ class WorkDir:
         remove_tree(self._checkpoints)
         os.rename(self._kept, self._checkpoints)
         for mount in self._spec.mounts:
-            place = self._code / mount_target(self._subdir, mount.path)
+            place = self._code / path_in_code(self._subdir, mount.path)
             if place.is_relative_to(self._checkpoints) and place.is_symlink():
                 place.unlink()  # as the mounts of the attempt before were made
 
@@ -111,7 +112,7 @@ class WorkDir:
             code=self._code,
             manifest=self._manifest(),
             mtime_ns=self._mtime_ns,
-            mounted=frozenset(mount_target(self._subdir, mount.path) for mount in self._spec.mounts),
+            mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
             ignore=(*self._shop.config.ignore, *self._spec.ignore),
         )
 

@@ -13,7 +13,6 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from orchestrator.content.manifest import Manifest
-from orchestrator.environments.request import redacted
 from orchestrator.errors import CodeFailed, SnapshotMissing, UsageError
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.compare import (
@@ -25,14 +24,15 @@ from orchestrator.records.compare import (
 )
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.code_changes import code_changes
-from orchestrator.spec.run import mount_place, to_wire
+from orchestrator.spec.fields import BY_NAME
+from orchestrator.spec.mounts import normal_path
+from orchestrator.spec.run import to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
 from orchestrator.telemetry.metrics import ingest_metrics
 
 SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
-_HIDDEN = "***"
 _HASHES_LIMIT_S, _POLL_S = 2.0, 0.02
 _ORIGIN = ("subdir", "repository", "commit", "dirty", "url", "ref")
 _RESULT = ("state", "exit_code", "signal", "reason", "duration_s")
@@ -162,13 +162,8 @@ def _is_pinned(item: ChangeRecord) -> bool:
 
 def _hidden(changes: Iterator[ChangeRecord]) -> Iterator[ChangeRecord]:
     for item in changes:
-        if item.name == "notify" or item.name.startswith("env."):
-            hide = [value and _HIDDEN for value in (item.before, item.after)]
-            yield ChangeRecord(item.name, *hide)
-        elif item.name == "pip" or item.name.startswith("requirements."):
-            yield ChangeRecord(item.name, *(value and redacted(value) for value in (item.before, item.after)))
-        else:
-            yield item
+        field = BY_NAME[item.name.partition(".")[0]]
+        yield ChangeRecord(item.name, *(value and field.shown(value) for value in (item.before, item.after)))
 
 
 def _asked(run: RunRecord) -> dict[str, str | None]:
@@ -178,7 +173,7 @@ def _asked(run: RunRecord) -> dict[str, str | None]:
         if name == "code":
             found |= {f"code.{field}": _text(value[field]) for field in _ORIGIN} if value else {}
         elif name == "mounts":
-            found |= {f"mounts.{mount_place(item['path'])}": item["resource"] for item in value}
+            found |= {f"mounts.{normal_path(item['path'])}": item["resource"] for item in value}
         elif name == "requirements":
             found |= {f"requirements.{item['name']}": item["text"] or None for item in value}
         elif isinstance(value, dict):

@@ -20,12 +20,12 @@ from typing import Any
 
 from orchestrator.content.manifest import EXECUTABLE, LINK, Manifest, actual
 from orchestrator.data.resources import Resources
-from orchestrator.environments.request import redacted
 from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import packages_of
 from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
+from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.run import RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
@@ -188,11 +188,8 @@ class Exporter:
 
 
 def _shown(run: RunRecord) -> Any:
-    """A run as JSON, without what is hidden."""
-    hidden = {"env": dict.fromkeys(run.spec.get("env", {}), "***"), "notify": ["***"] * len(run.spec.get("notify", ()))}
-    spec = run.spec | hidden | {"pip": [redacted(line) for line in run.spec.get("pip", ())]}
-    files = [item | {"text": redacted(item["text"])} for item in run.spec.get("requirements", ())]
-    return to_wire(dataclasses.replace(run, spec=spec | {"requirements": files}))
+    """A run as JSON, without what is hidden of its spec."""
+    return to_wire(dataclasses.replace(run, spec=redacted_spec(run.spec)))
 
 
 def _text(path: str, text: str) -> _Member:

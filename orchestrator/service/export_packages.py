@@ -8,10 +8,11 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from orchestrator.environments.request import Asked, read, redacted
+from orchestrator.environments.request import Asked, read
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
+from orchestrator.spec.redaction import redacted
 from orchestrator.spec.run import RunSpec
 
 _CREDENTIALS = "****@"

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
-from orchestrator.environments.request import redacted
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import Packages
-from orchestrator.spec.run import RunSpec, mount_place
+from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
+from orchestrator.spec.mounts import path_in_code
+from orchestrator.spec.redaction import masked, redacted
+from orchestrator.spec.run import RunSpec
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
 _REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", re.MULTILINE)
@@ -28,34 +30,15 @@ def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
         names[item.name] = taken
         files[f"requirements/{taken}"] = redacted(item.text)
     inner = {found for text in files.values() for found in _REFERENCE.findall(text)}
-    code = spec.code
-    fields: dict[str, Any] = {
-        "command": spec.command,
-        "description": spec.description,
-        "name": spec.name,
-        "labels": list(spec.labels),
-        "machine_type": spec.machine_type,
-        "executor": spec.executor,
-        "framework": None if spec.frameworks is None else list(spec.frameworks),
-        "pip": [redacted(line) for line in spec.pip],
-        "pip_req": [f"requirements/{taken}" for name, taken in names.items() if name not in inner],
-        "python": spec.python,
-        "image": spec.image,
-        "apt": list(spec.apt),
-        "network": spec.network,
-        "mounts": [f"{mount.resource}:{mount.path}" for mount in spec.mounts],
-        "params": dict(spec.params),
-        "timeout_min": spec.timeout_s and spec.timeout_s / 60,
-        "no_output_timeout_min": spec.no_output_timeout_s and spec.no_output_timeout_s / 60,
-        "retries": spec.retries,
-        "stop_conditions": list(spec.stop_conditions),
-        "project": spec.project,
-        "secrets": [f"{name}={variable}" for variable, name in spec.secrets.items()],
-        "ignore": list(spec.ignore),
-        "github_url": code.url if code else "",
-        "github_ref": code.commit if code and code.url else "",
-    }
-    said = {key: value for key, value in fields.items() if value or (key == "framework" and value is not None)}
+    named = [f"requirements/{taken}" for name, taken in names.items() if name not in inner]
+    usual = RunSpec("true")
+    said: dict[str, Any] = {"command": spec.command}
+    for field in BY_KEY.values():
+        value = getattr(spec, field.name)
+        if value != getattr(usual, field.name) and field.hides is not masked:
+            said[field.key] = named if field.kind is FILES else field.shown(field.kind.write(value))
+    if spec.code and spec.code.url:
+        said |= dict(zip(CODE_KEYS, (spec.code.url, spec.code.commit), strict=True))
     words = "# Cast it again with: spell run --file spec.yaml (see README.md). Values of variables are not in it.\n"
     return words + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1 << 30), files
 
@@ -166,6 +149,6 @@ def _flags(run: RunRecord, spec: RunSpec) -> Iterator[str]:
         yield "--gpus all"
     subdir = spec.code.subdir if spec.code else ""
     for mount in spec.mounts:
-        place = mount_place(mount.path)
-        target = place if place.startswith("/") else f"/spell/{subdir}/{place}".replace("//", "/")
+        place = path_in_code(subdir, mount.path)
+        target = place if place.startswith("/") else f"/spell/{place}"
         yield f'-v "$PWD"/{shlex.quote(f"inputs/{mount.resource}")}:{shlex.quote(target)}:ro'

@@ -26,15 +26,17 @@ from packaging.utils import (
 )
 
 from orchestrator.environments import Base
-from orchestrator.environments.request import Asked, Local, read, redacted
+from orchestrator.environments.request import Asked, Local, read
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
-from orchestrator.spec.run import RequirementFile, RunSpec, mount_place, to_wire
+from orchestrator.spec.fields import FIELDS, joined
+from orchestrator.spec.redaction import redacted
+from orchestrator.spec.run import RequirementFile, RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 
-_FIXED = ("command", "code")
-_PACKAGES = frozenset({"pip", "requirements", "frameworks", "python", "image", "apt"})
+_FIXED = [field.name for field in FIELDS if field.is_fixed]
+_PACKAGES = {field.name for field in FIELDS if field.is_environment}
 _FLAGS = ("no-index", "pre")  # options of requirement files that have no value
 _HIDDEN = "****@"  # credentials that the list of installed packages does not tell
 
@@ -59,8 +61,8 @@ def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat
 
     Args:
         run: with the values of its variables.
-        changes: fields of a spec, as JSON values. A mapping or list adds to what the run has (a mount replaces the one
-            at its path, a requirement that of the same package), another value replaces it.
+        changes: fields of a spec, as JSON values. They are joined to those of the run as the table of `spec.fields` says; a
+            requirement replaces that of the same package.
 
     Raises:
         InvalidConfig: a change that cannot be; a local package that is gone.
@@ -76,7 +78,7 @@ def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat
         warnings += more
     elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
         warnings.append(f"Run {run.number} never had its packages: they are chosen now.")
-    merged = read_spec(_merged(to_wire(spec), changes))
+    merged = read_spec(joined(to_wire(spec), changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
 
 
@@ -163,22 +165,3 @@ def _name_of(local: Local) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return canonicalize_name(tomllib.loads((local.path / "pyproject.toml").read_text())["project"]["name"])
     return ""
-
-
-def _merged(spec: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Both together; what is of a wrong type stays so, and is refused by whoever reads it."""
-    merged = dict(spec)
-    for name, value in changes.items():
-        before = spec.get(name)
-        if name == "mounts" and isinstance(value, list):
-            places = {mount_place(str(item.get("path"))) for item in value if isinstance(item, dict)}
-            merged[name] = [item for item in spec[name] if mount_place(item["path"]) not in places] + value
-        elif name == "frameworks":
-            merged[name] = value
-        elif isinstance(before, list) and isinstance(value, list):
-            merged[name] = before + value
-        elif isinstance(before, dict) and isinstance(value, dict):
-            merged[name] = before | value
-        else:
-            merged[name] = value
-    return merged

@@ -16,7 +16,8 @@ from orchestrator.content.files import sha256
 from orchestrator.content.manifest import LINK, actual
 from orchestrator.errors import SpellError
 from orchestrator.lifecycle.context import Workshop
-from orchestrator.spec.run import Mount, RunSpec, mount_place
+from orchestrator.spec.mounts import Mount, normal_path
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun
 from orchestrator.store.reuse import Content, ReuseStore
 
@@ -60,7 +61,7 @@ class Reuse:
             "secrets": dict(spec.secrets),
             "ignored": [*shop.config.ignore, *spec.ignore],
             "mounts": sorted(
-                (mount_place(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
+                (normal_path(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
             ),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -72,9 +73,9 @@ class Reuse:
         """
         if new.fingerprint is None:
             return None
-        wanted = {mount_place(mount.path): mount.resource for mount in new.spec.mounts}
+        wanted = {normal_path(mount.path): mount.resource for mount in new.spec.mounts}
         for number, outputs_count in self._store.complete(new.fingerprint, _MOST_LOOKED_AT):
-            had = {mount_place(path): resource for path, resource in self._store.mounts(number)}
+            had = {normal_path(path): resource for path, resource in self._store.mounts(number)}
             if outputs_count and not self._shop.home.run_dir(number).is_dir():
                 continue
             if all(self._is_same(resource, had[path]) for path, resource in wanted.items()):

@@ -37,7 +37,9 @@ from orchestrator.service.quota import Room
 from orchestrator.service.rerun import repeat
 from orchestrator.service.reuse import Reuse
 from orchestrator.service.stats import Meter, not_running
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.fields import redacted_spec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State, Wish
 from orchestrator.store import NewRun, WithRun
 from orchestrator.telemetry.metrics import ingest_metrics
@@ -213,11 +215,9 @@ class Service:
         return state
 
     def record(self, reference: str) -> RunRecord:
-        """All about the run that a person means. The values of its environment variables are hidden."""
+        """All about a run, without what is hidden of its spec."""
         record = self.store.record(self.store.find(reference))
-        env = dict.fromkeys(record.spec.get("env", {}), "***")
-        notify = ["***"] * len(record.spec.get("notify", ()))
-        return dataclasses.replace(record, spec=record.spec | {"env": env, "notify": notify})
+        return dataclasses.replace(record, spec=redacted_spec(record.spec))
 
     def metrics(self, reference: str, name: str = "") -> Iterator[list[MetricRecord]]:
         """The metrics of a run, up to this moment, some at a time. Raises at once."""

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.errors import InvalidConfig
 from orchestrator.spec.conditions import check as check_conditions
+from orchestrator.spec.fields import redacted_spec
+from orchestrator.spec.mounts import Mount, check_distinct, relative_parts
 from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
+from orchestrator.spec.redaction import redacted
 
 # Patterns that few specs need are compiled by who needs them first: every `spell run` loads this.
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
@@ -48,81 +51,12 @@ def check_digest(digest: str) -> str:
     return digest
 
 
-def relative_parts(path: str, what: str) -> tuple[str, ...]:
-    """The parts of a clean relative path.
-
-    Raises:
-        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
-    """
-    if "\0" in path or "\n" in path:
-        _reject(f"{what} {path!r} contains a character that paths cannot have.")
-    parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if path.startswith("/"):
-        _reject(f"{what} {path!r} must be a relative path.")
-    if not parts:
-        _reject(f"{what} {path!r} names nothing below.")
-    if ".." in parts:
-        _reject(f"{what} {path!r} must not contain '..'.")
-    return parts
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A resource to be mounted read-only.
-
-    Attributes:
-        resource: `runs/2/data.txt`, `uploads/cifar`, `ALIAS/checkpoint`, …; always inside the home.
-        path: where it appears: relative to the caller's directory, or absolute (for executors that can).
-    """
-
-    resource: str
-    path: str
-
-    def __post_init__(self) -> None:
-        if self.resource.startswith("/"):
-            raise InvalidConfig(
-                f"Cannot mount {self.resource!r}: it is no resource.",
-                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
-            )
-        parts = relative_parts(self.resource, "The mounted resource")
-        if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
-            raise NotFound(
-                f"Cannot mount resource {self.resource!r}: not a valid resource.",
-                "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
-            )
-        if self.path.startswith("/"):
-            if "\0" in self.path or "\n" in self.path:
-                _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
-            if ".." in self.path.split("/") or self.path.strip("/") == "":
-                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
-        else:
-            relative_parts(self.path, "The mount path")
-
-
-def mount_place(path: str) -> str:
-    """The path of a mount, the same however it was typed: `./in/` is `in`."""
-    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
-    return f"/{parts}" if path.startswith("/") else parts
-
-
-def parse_mount(text: str) -> Mount:
-    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
-
-    Raises:
-        InvalidConfig, NotFound: for anything else.
-    """
-    resource, colon, path = text.partition(":")
-    if not resource or ":" in path or (colon and not path):
-        _reject(f"Incorrect formatting of mount {text!r}, it must be <resource_path>[:<mount_path>]")
-    return Mount(resource, path or resource.rstrip("/").rpartition("/")[2])
-
-
 @dataclass(frozen=True, slots=True)
 class RequirementFile:
     """A requirements file, by value: its base name (for messages) and its text."""
 
     name: str
-    text: str
+    text: str = field(repr=False)  # it may hold credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +90,9 @@ class Code:
             relative_parts(self.subdir, "The code's subdir")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunSpec:
-    """Everything that is asked for one run.
+    """Everything that is asked for one run. What else is to be known of each field is in the table of `fields`.
 
     Attributes:
         command: given to a shell.
@@ -171,7 +105,7 @@ class RunSpec:
         image: the base image of its container; "" for the configuration's.
         apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
         network: `bridge` or `none`; "" for the configuration's.
-        env: environment variables; hidden in `repr`.
+        env: environment variables.
         code: the snapshot; None for a run without code.
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
@@ -180,7 +114,7 @@ class RunSpec:
         project: the name of the project that the run belongs to; "" for none.
         stop_conditions: any of these stops the run, `METRIC OP VALUE[:MIN_INDEX]`, joined by `&&` where all must hold.
         no_output_timeout_s: stop the run when it has neither said nor done anything for so many seconds; None for never.
-        notify: URLs that are told of its end; hidden in `repr`, as a webhook's URL is its key.
+        notify: URLs that are told of its end. A webhook's URL is its key, and hidden as values of variables are.
         secrets: environment variables, and the names of the secrets that they hold.
     """
 
@@ -195,7 +129,7 @@ class RunSpec:
     image: str = ""
     apt: tuple[str, ...] = ()
     network: str = ""
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
     description: str = ""
     name: str = ""
@@ -207,13 +141,13 @@ class RunSpec:
     project: str = ""
     stop_conditions: tuple[str, ...] = ()
     no_output_timeout_s: float | None = None
-    notify: tuple[str, ...] = field(default=(), repr=False)
+    notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.command.strip() or "\0" in self.command:
             _reject("The command is empty or contains a NUL character.")
-        for text in (self.command, self.description, *self.ignore, *self.env.values(), *self.params.values()):
+        for text in (self.command, self.description, *self.ignore, *self.params.values()):
             _check_unicode(text)
         if self.python and not re.match(_PYTHON, self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
@@ -235,10 +169,17 @@ class RunSpec:
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip)
-        _check_mount_paths(self.mounts)
+        check_distinct(self.mounts)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
+
+    def __repr__(self) -> str:
+        return f"RunSpec({', '.join(f'{name}={value!r}' for name, value in self.redacted().items())})"
+
+    def redacted(self) -> dict[str, Any]:
+        """The spec as JSON values, without what is hidden of it: the one form that people and logs may see."""
+        return redacted_spec(to_wire(self))
 
     def _check_params(self) -> None:
         for name, value in self.params.items():
@@ -289,7 +230,8 @@ def _check_webhook(url: str) -> None:
         or re.search(r"[\x00-\x20\x7f]", url)
     ):
         _reject("A webhook to notify must be an http:// or https:// URL.")
-    _check_unicode(url)
+    if not _is_unicode(url):
+        _reject("The URL of a webhook is not text in UTF-8.")
 
 
 def _check_env(env: Mapping[str, str]) -> None:
@@ -300,6 +242,8 @@ def _check_env(env: Mapping[str, str]) -> None:
             _reject(f"Environment variable {name!r} is set by spell itself.")
         if "\0" in value:
             _reject(f"The value of environment variable {name!r} contains a NUL character.")
+        if not _is_unicode(value):
+            _reject(f"The value of environment variable {name!r} is not text in UTF-8.")
 
 
 def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
@@ -315,6 +259,14 @@ def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
             _reject(f"Environment variable {variable!r} is given twice: with --env, and with --secret.")
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_unicode(text: str) -> None:
     try:
         text.encode()
@@ -326,18 +278,7 @@ def _check_unicode(text: str) -> None:
 def _check_requirements(lines: tuple[str, ...]) -> None:
     for line in lines:
         if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
-            _reject(f"{line!r} is not a pip requirement.", "Write it as NAME or NAME==VERSION.")
-
-
-def _check_mount_paths(mounts: tuple[Mount, ...]) -> None:
-    seen: list[str] = []
-    for mount in mounts:
-        path = mount_place(mount.path)
-        for other in seen:
-            if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
-                _reject(words, "Give one of them another path: RESOURCE:PATH.")
-        seen.append(path)
+            _reject(f"{redacted(line)!r} is not a pip requirement.", "Write it as NAME or NAME==VERSION.")
 
 
 def to_wire(value: Any) -> Any:

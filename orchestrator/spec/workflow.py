@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 
 STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}\Z")
 MAX_STEPS = 1000

@@ -11,38 +11,37 @@ steps:
     mounts: ["${runs.download}/data.txt"]
     needs: finetune
 
-A step is a job file, or fields of one, or both: its fields are then added to the file's or win over them, as options beside
-`--file` do; a mount at a path of the file's takes its place. `${runs.STEP}` stands for the run of another step, in mounts.
+A step is a job file, or fields of one, or both: its fields are then joined to the file's, as options beside `--file` are.
+`${runs.STEP}` stands for the run of another step, in mounts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError
-from orchestrator.spec.jobfile import FIELDS, JobFile, compose, entries, read, reject
-from orchestrator.spec.run import parse_mount
+from orchestrator.spec import fields
+from orchestrator.spec.jobfile import KEYS, JobFile, compose, entries, read, reject
 from orchestrator.spec.workflow import check_step_name, check_workflow_name, reference
 
-_STEP_FIELDS = ("file", "needs", *FIELDS)
+_STEP_KEYS = ("file", "needs", *KEYS)
 _REFERENCE = re.compile(r"\$\{runs\.([^}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class FileStep:
-    """One step as its file says it.
+    """One step of a workflow file.
 
     Attributes:
         job: its own fields and those of its job file, joined.
-        needs: what it needs beside what it mounts.
+        needs: the steps that it names under `needs`.
     """
 
     name: str
@@ -52,7 +51,7 @@ class FileStep:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowFile:
-    """What a workflow file says. Without a name of its own it has that of its file."""
+    """The contents of a workflow file. Without a `name` the workflow is called like its file."""
 
     path: Path
     name: str
@@ -63,8 +62,8 @@ def load(path: Path) -> WorkflowFile:
     """Read a workflow file, and the job files that it names.
 
     Raises:
-        UsageError: for a field that there is not.
-        InvalidConfig, NotFound: for anything else; with file, line, field and what is wrong.
+        UsageError: it has an unknown field.
+        InvalidConfig, NotFound: anything else is wrong. The message names file, line and field.
     """
     root = compose(path, "a workflow file is a mapping with 'steps: …'")
     found = dict(entries(path, root, ("name", "steps"), "workflow files"))
@@ -94,22 +93,22 @@ class _Steps:
         with _at(self._path, key, "steps"):
             check_step_name(name)
         if self._names.count(name) > 1:
-            reject(self._path, key, name, "stands there twice")
+            reject(self._path, key, name, "is given twice")
         if not isinstance(node, yaml.MappingNode):
             reject(self._path, node, name, "must be a mapping of fields such as 'file: …' or 'command: …'")
-        found = dict(entries(self._path, node, _STEP_FIELDS, "steps"))
-        own = [(field, value) for field, value in node.value if field.value in FIELDS]
+        found = dict(entries(self._path, node, _STEP_KEYS, "steps"))
+        own = [(field, value) for field, value in node.value if field.value in KEYS]
         job = self._job(self._path, yaml.MappingNode(node.tag, own, node.start_mark, node.end_mark))
         if "file" in found:
             job = joined(self._file(found["file"]), job)
-        if not job.command:
+        if not job.fields.get("command"):
             reject(self._path, key, name, "has neither a command nor a file with one")
         return FileStep(name, job, tuple(self._needs(found.get("needs"))))
 
     def _file(self, node: yaml.Node) -> JobFile:
         path = self._path.parent / str(node.value)
         if not isinstance(node, yaml.ScalarNode) or not path.is_file():
-            reject(self._path, node, "file", f"there is no file {str(path)!r}")
+            reject(self._path, node, "file", f"no such file: {str(path)!r}")
         return self._job(path, compose(path, "a job file is a mapping of fields such as 'command: …'"))
 
     def _needs(self, node: yaml.Node | None) -> Iterator[str]:
@@ -120,7 +119,7 @@ class _Steps:
             yield item.value
 
     def _job(self, path: Path, root: yaml.MappingNode) -> JobFile:
-        """A mapping as a job file, in whose mounts other steps may be referred to."""
+        """A mapping as a job file. Its mounts may refer to other steps."""
         for key, value in root.value:
             for item in _items(value):
                 if key.value == "mounts":
@@ -131,7 +130,7 @@ class _Steps:
         return read(path, root)
 
     def _resolved(self, path: Path, node: yaml.ScalarNode) -> str:
-        """A mount, with what stands for a run in the form that specs have."""
+        """A mount, with `${runs.STEP}` in the form that specs have."""
         text = str(node.value)
         found = _REFERENCE.match(text)
         rest = text[found.end() :] if found else ""
@@ -144,35 +143,14 @@ class _Steps:
         return reference(found[1]) + (rest if rest.strip("/") else f":{found[1]}")
 
     def _reject_unknown(self, path: Path, node: yaml.Node, field: str, name: str) -> NoReturn:
-        reject(path, node, field, f"there is no step {name!r}", f"There are: {', '.join(self._names)}.")
+        reject(path, node, field, f"no such step: {name!r}", f"The steps are: {', '.join(self._names)}.")
 
 
 def joined(file: JobFile, own: JobFile) -> JobFile:
-    """A job file and the fields that stand beside it: these are added, or win."""
-    found: dict[str, Any] = {}
-    for name, kind in FIELDS.items():
-        theirs, mine = getattr(file, name), getattr(own, name)
-        if name == "mounts":
-            taken = {_target(text) for text in mine}
-            found[name] = (*(text for text in theirs if _target(text) not in taken), *mine)
-        elif name in ("pip", "pip_req"):
-            found[name] = (*theirs, *(_located(line, own.folder, always=name == "pip_req") for line in mine))
-        elif kind == "mapping":
-            found[name] = {**theirs, **mine}
-        elif kind == "list" and name != "framework":
-            found[name] = (*theirs, *mine)
-        else:
-            found[name] = theirs if mine in (None, "") else mine
-    return JobFile(folder=file.folder, **found)
-
-
-def _target(mount: str) -> str:
-    return posixpath.normpath(parse_mount(mount).path)
-
-
-def _located(line: str, folder: Path, *, always: bool) -> str:
-    """A path, made independent of the folder of the file that it stands in; a requirement that is none stays."""
-    return str((folder / line).absolute()) if always or line.startswith(("./", "../")) else line
+    """A job file and the fields that stand beside it."""
+    return JobFile(
+        fields.joined(file.fields, own.fields), own.github_url or file.github_url, own.github_ref or file.github_ref
+    )
 
 
 def _items(node: yaml.Node) -> Iterator[yaml.ScalarNode]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row
@@ -43,7 +43,7 @@ class ClaimedRun:
     wish: Wish | None
     fence: int
     attempt: int
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any] = field(repr=False)  # it has the values of variables
     executor: str
     cpus: float
     memory_bytes: int

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from orchestrator.client.client import Client
 from orchestrator.home import Home
-from orchestrator.spec.run import Mount, RunSpec
+from orchestrator.spec.mounts import Mount
+from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 

@@ -1,11 +1,11 @@
-"""The code that a run is to see, as what was typed says, and what the person is asked or told about it."""
+"""Captures the code of a run, and asks or warns the person about what is missing from it."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import click
 
@@ -21,49 +21,59 @@ _SHOWN_UNTRACKED = 10
 _NAME_WIDTH = 200
 
 
-class Asked(Protocol):
-    """What of `asking.Asked` matters here."""
+class CodeOptions(NamedTuple):
+    """The options that say which code a run gets, by their names on the command line.
 
-    @property
-    def commit_ref(self) -> str | None: ...
-    @property
-    def include_untracked(self) -> bool: ...
-    @property
-    def force(self) -> bool: ...
-    @property
-    def json_(self) -> bool: ...
+    Attributes:
+        force: ask nothing.
+        json_: standard output is JSON, so that notes go to standard error.
+    """
+
+    github_url: str | None = None
+    github_ref: str | None = None
+    commit_ref: str | None = None
+    include_untracked: bool = False
+    force: bool = False
+    json_: bool = False
 
 
-def capture(asked: Asked, url: str, ref: str) -> tuple[Snapshot | None, str]:
-    """The code, and the text of the `.spellignore` that goes with it."""
+def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapshot | None, str]:
+    """The code, and the text of its `.spellignore`.
+
+    Args:
+        url, ref: where a job file takes the code from; options win over it.
+    """
+    url, ref = options.github_url or url, options.github_ref or ref
     try:
         cwd = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("The folder that you are in is gone.") from None
+        raise UsageError("The current folder does not exist any more.") from None
     if url:
-        if asked.commit_ref:
-            raise InvalidConfig("--commit-ref is of the local repository.", "With --github-url use --github-ref.")
-        return _told(snapshot.of_url(url, ref, _cache_dir()))
+        if options.commit_ref:
+            raise InvalidConfig(
+                "Option --commit-ref names a commit of the local repository.", "With --github-url use --github-ref."
+            )
+        return _with_warnings(snapshot.of_url(url, ref, _cache_dir()))
     if ref:
-        raise InvalidConfig("--github-ref needs --github-url.")
+        raise InvalidConfig("Option --github-ref needs --github-url.")
     place = locate(cwd)
     if place is None:
-        if asked.commit_ref:
-            raise InvalidRepository(f"--commit-ref {asked.commit_ref}: there is no git repository here.")
-        _go_on_without_repository(asked.force)
+        if options.commit_ref:
+            raise InvalidRepository(f"--commit-ref {options.commit_ref}: the current folder is in no git repository.")
+        _go_on_without_repository(options.force)
         return None, _read_spellignore(cwd)
-    if asked.commit_ref:
-        return _told(snapshot.of_commit(place, asked.commit_ref))
-    include = asked.include_untracked or _configured_untracked()
+    if options.commit_ref:
+        return _with_warnings(snapshot.of_commit(place, options.commit_ref))
+    include = options.include_untracked or _configured_untracked()
     code = snapshot.of_working_tree(place, include_untracked=include)
     if code.untracked:
-        _go_on_without_untracked(code, asked.force)
+        _go_on_without_untracked(code, options.force)
     if code.code.dirty:
-        show.say("✨ Preparing uncommitted changes…", err=asked.json_)
-    return _told(code)[0], _read_spellignore(place.root)
+        show.say("✨ Preparing uncommitted changes…", err=options.json_)
+    return _with_warnings(code)[0], _read_spellignore(place.root)
 
 
-def _told(code: Snapshot) -> tuple[Snapshot, str]:
+def _with_warnings(code: Snapshot) -> tuple[Snapshot, str]:
     for warning in code.warnings:
         show.warn(warning)
     entry = next((entry for entry in code.manifest.entries if entry.path == ".spellignore"), None)
@@ -74,7 +84,7 @@ def _told(code: Snapshot) -> tuple[Snapshot, str]:
 
 
 def _read_spellignore(folder: Path) -> str:
-    """That of a folder, tracked by git or not."""
+    """The `.spellignore` of a folder, tracked by git or not."""
     try:
         return (folder / ".spellignore").read_text("utf-8", "replace")
     except FileNotFoundError:

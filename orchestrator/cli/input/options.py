@@ -1,4 +1,4 @@
-"""The options that say what a run is to be, for every verb that casts runs."""
+"""The options that say what a run is, for every verb that casts runs. The table of `spec.fields` has their names."""
 
 from __future__ import annotations
 
@@ -9,80 +9,61 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.cli.input import complete
-from orchestrator.spec.run import NETWORKS
+from orchestrator.spec.fields import BY_NAME
+from orchestrator.spec.run import MAX_RETRIES, NETWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CHANGES = (
-    click.option(
-        "-t",
-        "--machine-type",
-        metavar="NAME",
+
+def _option(name: str, metavar: str, words: str, **more: Any) -> Callable[[F], F]:
+    """The option of a field; the verb gets it by the field's name.
+
+    Args:
+        words: its help.
+        more: as of `click.option`.
+    """
+    field = BY_NAME[name]
+    is_many = field.kind.shape in ("list", "mapping")
+    return click.option(*field.options, name, metavar=metavar, help=words, multiple=is_many, **more)
+
+
+_FIELDS: tuple[Callable[[Any], Any], ...] = (
+    _option(
+        "machine_type", "NAME", "Machine type; see spell machine-types. [default: cpu]",
         shell_complete=complete.machine_types,
-        help="What to run on; see spell machine-types. [default: cpu]",
     ),
-    click.option(
-        "-m",
-        "--mount",
-        metavar="RES[:PATH]",
-        multiple=True,
-        shell_complete=complete.resources,
-        help="Mount a resource, read-only: runs/2/data.txt",
+    _option(
+        "mounts", "RES[:PATH]", "Mount a resource, read-only: runs/2/data.txt", shell_complete=complete.resources
     ),
-    click.option("--pip", metavar="PKG[==V]", multiple=True, help="A pip package."),
-    click.option("--pip-req", metavar="FILE", multiple=True, help="A file of pip requirements."),
-    click.option("--python", metavar="VERSION", help="The wanted Python, such as 3.12. [default: the server's]"),
-    click.option(
-        "--framework", metavar="NAME[==V]", multiple=True, help="A named set of packages: pytorch, transformers, …"
+    _option("pip", "PKG[==V]", "A pip package."),
+    _option("requirements", "FILE", "A file of pip requirements."),
+    _option("python", "VERSION", "Version of Python, such as 3.12. [default: the server's]"),
+    _option("frameworks", "NAME[==V]", "A named set of packages: pytorch, transformers, …"),
+    _option("image", "IMAGE", "The base image of its container."),
+    _option("apt", "PKG[=V]", "An apt package for its container."),
+    _option(
+        "network", "bridge|none", "The network of its container. [default: bridge]", type=click.Choice(NETWORKS)
     ),
-    click.option("--from", "--docker-image", "image", metavar="IMAGE", help="The base image of its container."),
-    click.option("--apt", metavar="PKG[=V]", multiple=True, help="An apt package for its container."),
-    click.option(
-        "--network",
-        type=click.Choice(NETWORKS),
-        metavar="bridge|none",
-        help="The network of its container. [default: bridge]",
+    _option("env", "K=V", "An environment variable."),
+    _option("description", "TEXT", "[default: the message of the commit]"),
+    _option("name", "NAME", "A name to call the run by, in mounts too."),
+    _option("labels", "LABEL", "A label to find it by.", shell_complete=complete.labels),
+    _option("params", "N=V", "Fill :N: in the command."),
+    _option("timeout_s", "MINUTES", "Stop the run after this running time.", type=float),
+    _option("ignore", "PATTERN", "Outputs not to keep, as in .gitignore; also .spellignore"),
+    _option("executor", "NAME", "Executor: docker or process. [default: docker where an engine answers]"),
+    _option("project", "NAME", "The project that it belongs to.", shell_complete=complete.projects),
+    _option("retries", "K", "Try a failed command again, up to K times.", type=click.IntRange(0, MAX_RETRIES)),
+    _option("stop_conditions", "COND", "Stop it when a metric meets this condition: 'loss > 10:100'."),
+    _option(
+        "no_output_timeout_s", "MINUTES", "Stop it when it writes nothing and computes nothing for this long.", type=float
     ),
-    click.option("-e", "--env", metavar="K=V", multiple=True, help="An environment variable."),
-    click.option("-d", "--description", metavar="TEXT", help="[default: the message of the commit]"),
-    click.option("--name", metavar="NAME", help="A name to call the run by, in mounts too."),
-    click.option(
-        "--label", metavar="LABEL", multiple=True, shell_complete=complete.labels, help="A label to find it by."
-    ),
-    click.option("--param", metavar="N=V", multiple=True, help="Fill :N: in the command."),
-    click.option("--timeout", type=float, metavar="MINUTES", help="Stop the run after this running time."),
-    click.option(
-        "--ignore", metavar="PATTERN", multiple=True, help="Outputs not to keep, as in .gitignore; also .spellignore"
-    ),
-    click.option(
-        "--executor",
-        metavar="NAME",
-        help="Which executor runs it: docker or process. [default: docker where an engine answers]",
-    ),
-    click.option(
-        "-p", "--project", metavar="NAME", shell_complete=complete.projects, help="The project that it belongs to."
-    ),
-    click.option(
-        "--retries", type=click.IntRange(0, 100), metavar="K", help="Try a failed command again, up to K times."
-    ),
-    click.option(
-        "--stop-condition", metavar="COND", multiple=True, help="Stop it when a metric says so: 'loss > 10:100'."
-    ),
-    click.option(
-        "--no-output-timeout",
-        type=float,
-        metavar="MINUTES",
-        help="Stop it when it says and does nothing for this long.",
-    ),
-    click.option("--notify", metavar="URL", multiple=True, help="Tell this webhook of its end."),
-    click.option(
-        "--secret",
-        metavar="NAME[=VAR]",
-        multiple=True,
+    _option("notify", "URL", "Call this webhook when it ends."),
+    _option(
+        "secrets", "NAME[=VAR]", "Give it a secret as an environment variable; see spell secret.",
         shell_complete=complete.secrets,
-        help="Give it a secret as an environment variable; see spell secret.",
     ),
-)
+)  # fmt: skip
 
 
 _CODE = (
@@ -98,13 +79,13 @@ _CODE = (
 
 
 def spec_options(command: F) -> F:
-    """Give a verb all options of a spec; it gets them as the fields of `asking.Asked`."""
-    return _with((*_CHANGES, *_CODE), command)
+    """Give a verb all options of a spec; `cli.input.spec.SpecOptions` takes them."""
+    return _with((*_FIELDS, *_CODE), command)
 
 
 def change_options(command: F) -> F:
-    """Give a verb the options of a spec but for those that say its code; see `asking.changes`."""
-    return _with(_CHANGES, command)
+    """Give a verb the options of a spec without those that say its code."""
+    return _with(_FIELDS, command)
 
 
 def _with(options: Sequence[Callable[[F], F]], command: F) -> F:

@@ -1,4 +1,4 @@
-"""Requirements as a person writes them, made independent of where they were written."""
+"""Reads requirement files, so that a spec has their text and not their place."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from orchestrator.spec.run import RequirementFile
 _REFERENCE = r"(?m)^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)"
 
 
-def located(line: str, folder: Path) -> str:
-    """A requirement that is a path (`./x.whl`), made absolute: the server has another working directory."""
-    return str((folder / line).absolute()) if line.startswith(("./", "../")) else line
-
-
 def requirement_files(paths: Sequence[Path]) -> tuple[RequirementFile, ...]:
-    """These files and those that they refer to (`-r other.txt`), each once."""
+    """These files, and the files that they refer to (`-r other.txt`), each once."""
     todo, found = list(paths), {}
     while todo:
         path = todo.pop(0)

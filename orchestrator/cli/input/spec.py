@@ -1,92 +1,63 @@
-"""From what is typed, and a job file, to a spec and the code that goes with it."""
+"""Turns what was typed, and a job file, into a spec and the code that goes with it."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.capture.snapshot import Snapshot
-from orchestrator.cli.input.capture import capture
+from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.ignored import ignored_words
-from orchestrator.cli.input.requirements import located, requirement_files
+from orchestrator.cli.input.requirements import requirement_files
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
-from orchestrator.spec.run import PLACEHOLDER, RunSpec, parse_mount, to_wire
+from orchestrator.spec.fields import BY_NAME, MAPPING, TEXT, joined
+from orchestrator.spec.mounts import normal_path
+from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
+
+_MAY_BE_EMPTY = ("command", "description")
 
 if TYPE_CHECKING:
     from orchestrator.spec.jobfile import JobFile
 
 
-class Asked(NamedTuple):
-    """What was typed; the fields are the options of `options.spec_options`."""
+@dataclass(frozen=True, slots=True)
+class SpecOptions:
+    """The options of `options.spec_options`, as they were typed.
 
-    command: tuple[str, ...] = ()
-    machine_type: str | None = None
-    mount: tuple[str, ...] = ()
-    pip: tuple[str, ...] = ()
-    pip_req: tuple[str, ...] = ()
-    python: str | None = None
-    framework: tuple[str, ...] = ()
-    image: str | None = None
-    apt: tuple[str, ...] = ()
-    network: str | None = None
-    env: tuple[str, ...] = ()
-    secret: tuple[str, ...] = ()
-    github_url: str | None = None
-    github_ref: str | None = None
-    commit_ref: str | None = None
-    description: str | None = None
-    name: str | None = None
-    label: tuple[str, ...] = ()
-    project: str | None = None
-    param: tuple[str, ...] = ()
-    timeout: float | None = None
-    no_output_timeout: float | None = None
-    stop_condition: tuple[str, ...] = ()
-    retries: int | None = None
-    notify: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    include_untracked: bool = False
-    executor: str | None = None
-    force: bool = False
-    json_: bool = False
+    Attributes:
+        fields: by the names of a spec's fields; None and () where nothing was typed. Hidden in `repr`.
+        code: those that say its code.
+        file: a job file.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    code: CodeOptions = field(default_factory=CodeOptions)
     file: Path | None = None
 
-
-_NEVER_EMPTY = (
-    *("machine_type", "python", "image", "github_url", "github_ref", "commit_ref"),
-    *("name", "project", "executor"),
-)
-
-
-class _NoJob:
-    """The job file that is not there: it says nothing."""
-
-    command = machine_type = executor = python = description = name = github_url = github_ref = image = network = ""
-    project = ""
-    mounts = pip = pip_req = apt = labels = ignore = stop_conditions = notify = secrets = ()
-    framework = timeout_min = no_output_timeout_min = retries = None
-    env: Mapping[str, str] = {}
-    params: Mapping[str, str] = {}
-    folder = Path()
+    @classmethod
+    def of(cls, *, file: Path | None = None, **typed: Any) -> SpecOptions:
+        """The options that click gives a verb."""
+        fields = {name: typed.pop(name) for name in BY_NAME if name in typed}
+        return cls(fields, CodeOptions(**typed), file)
 
 
-def build_spec(asked: Asked) -> tuple[RunSpec, Snapshot | None]:
-    """The spec of what was typed, with the job file's share, and the code that goes with it.
+def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
+    """The spec of what was typed and of its job file, and the code that goes with it.
 
     Raises:
-        SpellError: for whatever is wrong with it.
+        SpellError: something is wrong with it.
     """
-    job = _load(asked.file) if asked.file else _NoJob
-    spec = spec_of(asked, job)
-    code, ignored = capture(asked, asked.github_url or job.github_url, asked.github_ref or job.github_ref)
-    if code is not None and not code.code.url and not asked.commit_ref:
+    job = _load(options.file) if options.file else None
+    spec = spec_of(options, job.fields if job else {})
+    code, ignored = capture(options.code, *((job.github_url, job.github_ref) if job else ()))
+    if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
 
@@ -98,11 +69,11 @@ def _load(path: Path) -> JobFile:
 
 
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
-    """Say which files of the command lie here, but will not be where it runs."""
+    """Warn about files in the command that are here, but that the run will not have."""
     subdir = code.code.subdir
     below = len(subdir) + 1 if subdir else 0
     untracked = [name[below:] for name in code.untracked if not subdir or name.startswith(f"{subdir}/")]
-    known = {mount.path.strip("/") for mount in spec.mounts} | set(untracked)
+    known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked)
     captured = [entry.path for entry in code.manifest.entries]
     for name in ignored_words(spec.filled_command, Path.cwd(), subdir, captured, known):
         show.warn(
@@ -112,7 +83,7 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
 
 
 def _lost_quotes(words: Sequence[str]) -> bool:
-    """Whether words that a shell has read would be others when it reads them again; `&&` and the like may be meant."""
+    """Whether a second shell would read other words than the first did; `&&` and the like may be meant for the second."""
     if len(words) < 2:
         return False
     return any(
@@ -121,85 +92,64 @@ def _lost_quotes(words: Sequence[str]) -> bool:
     )
 
 
-def spec_of(asked: Asked, job: JobFile | type[_NoJob] = _NoJob) -> RunSpec:
-    """The spec of what was typed and of what the job file says, without code.
+def spec_of(options: SpecOptions, job: Mapping[str, Any]) -> RunSpec:
+    """The spec of what was typed and of the fields of a job file, without code.
 
     Raises:
-        SpellError: for whatever is wrong with it.
+        SpellError: something is wrong with it.
     """
-    for name in _NEVER_EMPTY:
-        if getattr(asked, name) == "":  # most likely a variable of a shell that is not set
-            option = "from" if name == "image" else name.replace("_", "-")
-            raise UsageError(f"--{option} says nothing.", "Leave it out for what is usual.")
-    command = " ".join(asked.command) or job.command
+    _check_not_empty(options)
+    words = options.fields.get("command") or ()
+    values = joined(job, {name: value for name, value in _values(options).items() if value != ""})
+    command = values.get("command", "")
     if not command.strip():
-        raise UsageError("There is no command to run.", f"Try: {click.get_current_context().command_path} -h")
-    if _lost_quotes(asked.command):
+        raise UsageError("The command is missing.", f"Try: {click.get_current_context().command_path} -h")
+    if _lost_quotes(words):
         show.warn(
-            f"The words are joined by blanks, and a shell reads them anew: {command}\n"
-            "  To keep the quotes that your own shell took away, put the whole command into quotes."
+            f"The words are joined by spaces, and the shell of the run reads: {command}\n"
+            "  To keep the quotes that your own shell removed, put the whole command into quotes."
         )
-    paths = [*(Path(name) for name in asked.pip_req), *(job.folder / name for name in job.pip_req)]
-    return RunSpec(
-        command=command,
-        machine_type=asked.machine_type or job.machine_type or "cpu",
-        executor=asked.executor or job.executor,
-        mounts=tuple(parse_mount(text) for text in (*job.mounts, *asked.mount)),
-        pip=(*(located(line, job.folder) for line in job.pip), *(located(line, Path()) for line in asked.pip)),
-        requirements=requirement_files(paths),
-        python=asked.python or job.python,
-        frameworks=asked.framework or job.framework,
-        image=asked.image or job.image,
-        apt=(*job.apt, *asked.apt),
-        network=asked.network or job.network,
-        env={**job.env, **_pairs(asked.env, "--env")},
-        description=asked.description or job.description,
-        name=asked.name or job.name,
-        labels=(*job.labels, *asked.label),
-        params={**job.params, **_pairs(asked.param, "--param")},
-        timeout_s=_seconds(asked.timeout, job.timeout_min),
-        ignore=(*job.ignore, *asked.ignore),
-        retries=int(_first(asked.retries, job.retries) or 0),
-        project=asked.project or job.project,
-        stop_conditions=(*job.stop_conditions, *asked.stop_condition),
-        no_output_timeout_s=_seconds(asked.no_output_timeout, job.no_output_timeout_min),
-        notify=(*job.notify, *asked.notify),
-        secrets=_secrets(job.secrets) | _secrets(asked.secret),
-    )
+    return RunSpec(**with_files(values))
 
 
-def changes(asked: Asked) -> dict[str, Any]:
+def changes(options: SpecOptions) -> dict[str, Any]:
     """What was typed, and nothing else, as fields of a spec in JSON values.
 
     Raises:
-        SpellError: for whatever is wrong with it.
+        SpellError: something is wrong with it.
     """
-    fields: dict[str, Any] = {
-        "machine_type": asked.machine_type,
-        "executor": asked.executor,
-        "mounts": [parse_mount(text) for text in asked.mount],
-        "pip": [located(line, Path()) for line in asked.pip],
-        "requirements": requirement_files([Path(name) for name in asked.pip_req]),
-        "python": asked.python,
-        "frameworks": asked.framework,
-        "image": asked.image,
-        "apt": asked.apt,
-        "network": asked.network,
-        "env": _pairs(asked.env, "--env"),
-        "description": asked.description,
-        "name": asked.name,
-        "labels": asked.label,
-        "params": _pairs(asked.param, "--param"),
-        "timeout_s": _seconds(asked.timeout, None),
-        "ignore": asked.ignore,
-        "retries": asked.retries,
-        "project": asked.project,
-        "stop_conditions": asked.stop_condition,
-        "no_output_timeout_s": _seconds(asked.no_output_timeout, None),
-        "notify": asked.notify,
-        "secrets": _secrets(asked.secret),
-    }
-    return {name: to_wire(value) for name, value in fields.items() if value not in (None, (), [], {})}
+    return {name: to_wire(value) for name, value in with_files(_values(options)).items()}
+
+
+def with_files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a spec's fields, with the text of the requirement files that they name."""
+    paths = values.get("requirements")
+    return {**values, "requirements": requirement_files(paths)} if paths else dict(values)
+
+
+def _values(options: SpecOptions) -> dict[str, Any]:
+    """The values of the fields that were typed."""
+    return {name: _value(name, typed) for name, typed in options.fields.items() if typed not in (None, ())}
+
+
+def _value(name: str, typed: Any) -> Any:
+    field = BY_NAME[name]
+    if name == "command":
+        typed = " ".join(typed)
+    if field.kind is MAPPING:
+        typed = _pairs(typed, field.options[-1])
+    return field.kind.read(typed, Path())
+
+
+def _check_not_empty(options: SpecOptions) -> None:
+    """See that no option is the empty text that a shell makes of an unset variable."""
+    code = options.code
+    found = {"--github-url": code.github_url, "--github-ref": code.github_ref, "--commit-ref": code.commit_ref}
+    for name, value in options.fields.items():
+        if BY_NAME[name].kind is TEXT and name not in _MAY_BE_EMPTY:
+            found[next(option for option in BY_NAME[name].options if option.startswith("--"))] = value
+    if empty := next((option for option, value in found.items() if value == ""), ""):
+        raise UsageError(f"Option {empty} is empty.", "Leave it out for the default.")
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:
@@ -211,36 +161,10 @@ def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpe
 
 
 def warn_unfilled(spec: RunSpec) -> None:
-    """Say which `:NAME:` of a command without parameters look as if they were meant to be filled."""
+    """Warn about each `:NAME:` in a command without parameters: it may be meant as one."""
     names = () if spec.params else dict.fromkeys(PLACEHOLDER.findall(spec.command))
     for name in names:
         show.warn(f"The command's ':{name}:' stays as it is; --param {name}=VALUE would fill it.")
-
-
-def _first(typed: float | None, otherwise: float | None) -> float | None:
-    return otherwise if typed is None else typed
-
-
-def _seconds(typed_min: float | None, otherwise_min: float | None) -> float | None:
-    minutes = _first(typed_min, otherwise_min)
-    return None if minutes is None else minutes * 60
-
-
-def _secrets(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        variable, name = _secret(text)
-        if found.get(variable, name) != name:
-            raise InvalidConfig(f"--secret: the variable {variable} would be both {found[variable]} and {name}.")
-        found[variable] = name
-    return found
-
-
-def _secret(text: str) -> tuple[str, str]:
-    name, equals, variable = text.partition("=")
-    if not name or (equals and not variable):
-        raise InvalidConfig(f"--secret {text!r} is not of the form NAME or NAME=VARIABLE.")
-    return variable or name, name
 
 
 def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:

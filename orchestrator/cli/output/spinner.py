@@ -73,7 +73,7 @@ class TerminalSpinner(Spinner):
 
     def _draw(self) -> None:
         sign = self._frames[self._turn % len(self._frames)]
-        room = self._columns() - show.width(sign) - 2  # a space, and none in the last column
+        room = self._columns() - show.most_cells(sign) - 2  # a space, and none in the last column
         self._stream.write(f"{_CLEAR_LINE}{sign} {show.cut(self._text, max(0, room))}")
         self._stream.flush()
 

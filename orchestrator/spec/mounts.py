@@ -1,0 +1,107 @@
+"""Mounts of a run, `RESOURCE[:PATH]`, and the one normal form of the paths that they appear at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from orchestrator.errors import InvalidConfig, NotFound
+
+
+def _reject(message: str, cure: str = "") -> NoReturn:
+    raise InvalidConfig(message, cure)
+
+
+def relative_parts(path: str, what: str) -> tuple[str, ...]:
+    """The parts of a clean relative path.
+
+    Raises:
+        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
+    """
+    if "\0" in path or "\n" in path:
+        _reject(f"{what} {path!r} contains a character that paths cannot have.")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if path.startswith("/"):
+        _reject(f"{what} {path!r} must be a relative path.")
+    if not parts:
+        _reject(f"{what} {path!r} names nothing below.")
+    if ".." in parts:
+        _reject(f"{what} {path!r} must not contain '..'.")
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A resource to be mounted read-only.
+
+    Attributes:
+        resource: `runs/2/data.txt`, `uploads/cifar`, `ALIAS/checkpoint`, …; always inside the home.
+        path: where it appears: relative to the caller's directory, or absolute (for executors that can).
+    """
+
+    resource: str
+    path: str
+
+    def __post_init__(self) -> None:
+        if self.resource.startswith("/"):
+            raise InvalidConfig(
+                f"Cannot mount {self.resource!r}: it is no resource.",
+                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
+            )
+        parts = relative_parts(self.resource, "The mounted resource")
+        if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
+            raise NotFound(
+                f"Cannot mount resource {self.resource!r}: not a valid resource.",
+                "A resource is runs/NUMBER/PATH or uploads/NAME/PATH.",
+            )
+        if self.path.startswith("/"):
+            if "\0" in self.path or "\n" in self.path:
+                _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
+            if ".." in self.path.split("/") or self.path.strip("/") == "":
+                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
+        else:
+            relative_parts(self.path, "The mount path")
+
+
+def parse_mount(text: str) -> Mount:
+    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
+
+    Raises:
+        InvalidConfig, NotFound: for anything else.
+    """
+    resource, colon, path = text.partition(":")
+    if not resource or ":" in path or (colon and not path):
+        _reject(f"Incorrect formatting of mount {text!r}, it must be <resource_path>[:<mount_path>]")
+    return Mount(resource, path or resource.rstrip("/").rpartition("/")[2])
+
+
+def normal_path(path: str) -> str:
+    """A path without `.` and superfluous slashes: `./in//x/` is `in/x`, `//mnt/` is `/mnt`."""
+    parts = "/".join(part for part in path.split("/") if part not in ("", "."))
+    return f"/{parts}" if path.startswith("/") else parts
+
+
+def path_in_code(subdir: str, path: str) -> str:
+    """The normal path of a mount: absolute, or relative to the root of the code.
+
+    Args:
+        subdir: the caller's directory, which a relative path starts from.
+    """
+    return normal_path(path if path.startswith("/") else f"{subdir}/{path}".lstrip("/"))
+
+
+def check_distinct(mounts: Iterable[Mount]) -> None:
+    """See that no mount is at the path of another, or inside it.
+
+    Raises:
+        InvalidConfig: one is.
+    """
+    seen: list[str] = []
+    for mount in mounts:
+        path = normal_path(mount.path)
+        for other in seen:
+            if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
+                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
+                _reject(words, "Give one of them another path: RESOURCE:PATH.")
+        seen.append(path)
