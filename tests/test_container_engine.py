@@ -221,7 +221,7 @@ def test_f18_no_two_runs_get_one_gpu(two_gpus: Client, proxy: EngineProxy) -> No
         assert two_gpus.run(str(numbers[2])).state == "machine_requested"
         wanted = [words["HostConfig"]["DeviceRequests"] for words in created(proxy).values()]
         assert sorted(requests[0]["DeviceIDs"] for requests in wanted) == [["0"], ["1"]]
-        assert all(words["HostConfig"]["Init"] is False for words in created(proxy).values()), "the keeper is"
+        assert all(words["HostConfig"]["Init"] is False for words in created(proxy).values()), "the reaper is"
         assert {name for (request,) in wanted for name in request["Capabilities"][0]} == {"gpu", "compute", "utility"}
         assert all(not any("NVIDIA" in item for item in words["Env"] or ()) for words in created(proxy).values())
     for number in numbers:

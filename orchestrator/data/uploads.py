@@ -231,7 +231,7 @@ class Uploads:
         return found
 
 
-def collect_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
     """Remove what came in of uploads that nobody went on with for so long, and never for less than an hour."""
     found = []
     for folder in sorted(home.incoming.iterdir()):

@@ -16,7 +16,7 @@ bytecode    byte code, taken over or compiled in the background
 published   an environment on the disk
 builder     one build
 uv_cache    that of builds in containers, and what of it goes
-leftovers   what a killed server leaves of one
+orphans     what a killed server leaves of one
 unused      environments that go
 environments  all of it together
 """
@@ -24,7 +24,7 @@ environments  all of it together
 from orchestrator.environments.base import Base, Place
 from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
-from orchestrator.environments.host import Here
+from orchestrator.environments.host import Host
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
 from orchestrator.environments.unused import Limit
@@ -37,7 +37,7 @@ __all__ = [
     "Environment",
     "EnvironmentRequest",
     "Environments",
-    "Here",
+    "Host",
     "Limit",
     "Place",
     "check_request",

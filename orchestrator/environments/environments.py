@@ -14,14 +14,14 @@ from orchestrator.environments.base import Base
 from orchestrator.environments.builder import Plan, build
 from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
 from orchestrator.environments.containers import Container, remove_abandoned
-from orchestrator.environments.host import Here
+from orchestrator.environments.host import Host
 from orchestrator.environments.key import ContentHashes, environment_key
 from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.orphans import (
     BUILDING,
     CONTAINERS,
     discard,
-    key_of_leftover,
+    key_of_orphan,
     names_container,
     remove_environment,
     workshops,
@@ -35,13 +35,13 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import Asked, EnvironmentRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
-from orchestrator.environments.unused import Limit, collect, mark_used
+from orchestrator.environments.unused import Limit, gc, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
 from orchestrator.errors import BuildFailed, SpellError
 from orchestrator.home import Home
 from orchestrator.records.gc import CollectedRecord
 
-_HERE = Base(Here())
+_HOST = Base(Host())
 _LOW_SHARES = 2  # of a container that compiles, where a run's has 1024
 
 
@@ -101,7 +101,7 @@ class Environments:
         """
         asked = read(request)
         settings = self._settings(asked)
-        base = base or _HERE
+        base = base or _HOST
         key = environment_key(asked, settings.content, self._hashes, base)
         with suppress(OSError):  # not there; or another person's, who collects it too
             mark_used(self._home.environment(key))  # before it is looked for: who collects looks the other way round
@@ -123,7 +123,7 @@ class Environments:
         self._home.environments.mkdir(parents=True, exist_ok=True)
         found = _hidden(self._home.environments)
         of_containers = [path for path in found if names_container(path)]
-        self._remove_leftovers([path for path in found if path not in of_containers])
+        self._remove_orphans([path for path in found if path not in of_containers])
         self._remove_bytecode()
         self._remove_unsafe()
         left = of_containers + _hidden(self._home.environments / CONTAINERS)
@@ -138,7 +138,7 @@ class Environments:
         """Compile all environments that have no byte code yet, here and now."""
         self._compiler.compile_pending()
 
-    def collect(
+    def gc(
         self, keep: set[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
     ) -> list[CollectedRecord]:
         """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
@@ -147,9 +147,9 @@ class Environments:
             keep: the keys of environments that runs use.
             older_than_s: seconds since the last use, until now: what is used while this works stays.
             dry_run: only tell.
-            limit: see `unused.collect`.
+            limit: see `unused.gc`.
         """
-        return collect(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
+        return gc(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
 
     @property
     def find_links(self) -> tuple[Path, ...]:
@@ -186,13 +186,13 @@ class Environments:
     def _clear(self, key: str) -> None:
         """Remove what is in the way of a build: the remains of an earlier one, and an environment that is not whole."""
         for workshop in workshops(self._home.environments):
-            for leftover in workshop.glob(f"{BUILDING}{key}-*"):
-                discard(leftover, self._engine)
+            for orphan in workshop.glob(f"{BUILDING}{key}-*"):
+                discard(orphan, self._engine)
         remove_environment(self._home.environment(key))
 
-    def _remove_leftovers(self, paths: list[Path]) -> None:
+    def _remove_orphans(self, paths: list[Path]) -> None:
         for path in paths:
-            key = key_of_leftover(path.name) or path.name.partition(".lock-")[2]
+            key = key_of_orphan(path.name) or path.name.partition(".lock-")[2]
             if key:
                 with hold_if_free(self._home.environments, key) as held:
                     if held:
@@ -203,7 +203,7 @@ class Environments:
         if self._engine is not None and not self._engine.lacks():
             with suppress(SpellError):  # it went away: the next start does it
                 remove_abandoned(self._engine)
-        self._remove_leftovers(left)
+        self._remove_orphans(left)
 
     def _remove_bytecode(self) -> None:
         for path in self._home.environments.glob(f"{BYTECODE}*"):

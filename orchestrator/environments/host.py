@@ -22,7 +22,7 @@ POLL_S = 0.05  # how late a wish to cancel may be seen
 _GRACE_S = 1.0
 
 
-class Here(Place):
+class Host(Place):
     """This machine."""
 
     def run(

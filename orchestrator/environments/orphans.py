@@ -62,7 +62,7 @@ def end_recorded(record: Path, engine: Engine | None = None) -> None:
 
 
 def names_container(folder: Path) -> bool:
-    """Whether a container is noted in a leftover, so that discarding it may have to wait for the engine."""
+    """Whether a container is noted in an orphan, so that discarding it may have to wait for the engine."""
     return "container" in _noted(folder / RECORD)
 
 
@@ -96,7 +96,7 @@ def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _:
     return not wanted
 
 
-def key_of_leftover(name: str) -> str:
+def key_of_orphan(name: str) -> str:
     """The key in the name of a folder that a build has left behind; "" for any other name."""
     for prefix in (BUILDING, COMPILING, REMOVED):
         if name.startswith(prefix):

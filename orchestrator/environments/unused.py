@@ -37,7 +37,7 @@ def mark_used(environment: Path) -> None:
     os.utime(environment)
 
 
-def collect(
+def gc(
     environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
 ) -> list[CollectedRecord]:
     """Remove the environments that have not been used for so long, and what only they had of uv's cache for containers.
@@ -65,7 +65,7 @@ def collect(
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
     # what only those had that went for lack of room gives back no room before it goes, too
     packages_before = max(before, limit.before) if limit and found else before
-    return found + uv_cache.collect(environments, packages_before, dry_run=dry_run)
+    return found + uv_cache.gc(environments, packages_before, dry_run=dry_run)
 
 
 def _in_order(environments: Path, keep: Collection[str]) -> list[Path]:

@@ -43,7 +43,7 @@ def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def collect(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
     """Remove the packages that came before a moment and that no environment has links to; none while a build goes on.
 
     Args:

@@ -45,7 +45,7 @@ class Places:
         path: the PATH behind them; "" for the server's.
         home: its HOME; "" for the server's.
         certificates: the CA bundle that it shall trust; "" for what the server's variables say.
-        is_here: whether it sees this machine's files, and so its server and variables that name files.
+        is_host: whether it sees this machine's files, and so its server and variables that name files.
     """
 
     code: str
@@ -57,7 +57,7 @@ class Places:
     path: str = ""
     home: str = ""
     certificates: str = ""
-    is_here: bool = True
+    is_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ class Executor(ABC):
             needed: whether a run, by number and attempt, is still led by somebody.
         """
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
         """Remove images that its runs have needed, and that nobody used for so long. Returns what went, or would go.
 
         Args:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from orchestrator.environments import Base, Here
+from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
 from orchestrator.records.machines import MachineType
@@ -47,10 +47,10 @@ class FakeExecutor(Executor):
         return ("The fake executor runs nothing.",)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def base_of(self, image: str) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def places(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None

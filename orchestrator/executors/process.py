@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 import orchestrator
-from orchestrator.environments import Base, Here
+from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
 from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
@@ -97,10 +97,10 @@ class ProcessExecutor(Executor):
         return tuple(found)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def base_of(self, image: str) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def places(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
@@ -198,7 +198,7 @@ class ProcessExecutor(Executor):
             return
         _wait_gone(handle, None)
         if not (handle.folder / "verdict.json").exists():
-            _kill_marked(str(handle.folder))  # supervisor and keeper were both killed: nobody swept up behind them
+            _kill_marked(str(handle.folder))  # supervisor and reaper were both killed: nobody swept up behind them
 
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
@@ -247,7 +247,7 @@ class _Forkserver:
                 with (folder / "supervisor.log").open("ab") as errors:
                     fds = [write_fd, errors.fileno()]
                     if secrets:
-                        self._send_telling(os.fsencode(folder), fds, line_of(secrets))
+                        self._send_with_secrets(os.fsencode(folder), fds, line_of(secrets))
                     else:
                         self._send(os.fsencode(folder), fds)
             finally:
@@ -256,10 +256,10 @@ class _Forkserver:
         words: dict[str, Any] = json.loads(line) if line else {}
         return words
 
-    def _send_telling(self, message: bytes, fds: list[int], line: bytes) -> None:
+    def _send_with_secrets(self, message: bytes, fds: list[int], line: bytes) -> None:
         """Send it with a pipe, and this line through that."""
         read_fd, write_fd = os.pipe()
-        with os.fdopen(write_fd, "wb", buffering=0) as telling:
+        with os.fdopen(write_fd, "wb", buffering=0) as pipe:
             try:
                 self._send(message, [*fds, read_fd])
             finally:
@@ -267,7 +267,7 @@ class _Forkserver:
             left = memoryview(line)
             with contextlib.suppress(BrokenPipeError):  # the supervisor is gone: its report says so
                 while left:
-                    left = left[telling.write(left) or 0 :]
+                    left = left[pipe.write(left) or 0 :]
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ _REASONS |= {"machine_restarted", "out_of_memory", "timed_out"}
 
 
 def is_verdict(words: object) -> bool:
-    """Whether these are words of `supervisor.judge.judge`, by their form: a run may have replaced who says them."""
+    """Whether these are words of `supervisor.verdict.verdict_of`, by their form: a run may have replaced who says them."""
     if not isinstance(words, Mapping) or not {"error", *_FLAGS, *_ENDS, *_NUMBERS, *_TIMES} <= words.keys():
         return False
     return (
@@ -44,7 +44,7 @@ def _is_error(error: object) -> bool:
 
 
 def read_verdict(words: Mapping[str, Any]) -> Verdict:
-    """The verdict in the words of `supervisor.judge.judge`."""
+    """The verdict in the words of `supervisor.verdict.verdict_of`."""
     error = words["error"] or {}
     reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
     for flag in _FLAGS:
@@ -75,7 +75,7 @@ def phase_error(words: Mapping[str, Any]) -> PhaseFailed:
 
 
 def as_words(verdict: Verdict, version: int) -> dict[str, Any]:
-    """A verdict that was found out here, in the words of `supervisor.judge.judge`."""
+    """A verdict that was found out here, in the words of `supervisor.verdict.verdict_of`."""
     flags = dict.fromkeys(_FLAGS, False)
     error = {"reason": verdict.reason, "detail": verdict.detail}
     names = ("exit_code", "signal", "started_at", "ended_at", "duration_s", "cpu_time_s", "max_rss_bytes")

@@ -181,7 +181,7 @@ class Images:
                 Transfer(watch).take,
             )
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
         """Remove images that this home has built and nobody uses, and steps of builds whose server was killed.
 
         Args:
@@ -308,7 +308,7 @@ class Images:
             with self._counting:
                 self._builds -= 1
 
-    # -- one step of `collect` each -----------------------------------------------------------------------------------
+    # -- one step of `gc` each ----------------------------------------------------------------------------------------
 
     def _is_used(self, image: dict[str, Any], before: float) -> bool:
         """Whether it was used after a moment; a run that has begun since then is in no list of those to keep."""

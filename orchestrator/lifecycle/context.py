@@ -94,7 +94,7 @@ class Workshop:
         """What a spec asks of its environment."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
-        variables = runenv.passed(self.server_env, self.config.pass_env, is_here=True) | dict(spec.env)
+        variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
@@ -157,7 +157,7 @@ class Workshop:
         return env, f"{places.code}/{subdir}".rstrip("/")
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
-        inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)
+        inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
         return runenv.compose(
             self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
         )

@@ -18,7 +18,7 @@ from orchestrator.runtime import CHECKPOINTS
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
 """Variables of the server that every run sees, wherever it is; `pass_env` of the configuration adds to them."""
 
-HERE = (
+HOST = (
     "HOME",
     "USER",
     "LOGNAME",
@@ -46,14 +46,14 @@ def certificates(server_env: Mapping[str, str]) -> Path | None:
     return None
 
 
-def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_here: bool) -> dict[str, str]:
+def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_host: bool) -> dict[str, str]:
     """The variables of the server's own environment that its runs may see.
 
     Args:
         more: patterns of the configuration.
-        is_here: whether the runs see the files of this machine.
+        is_host: whether the runs see the files of this machine.
     """
-    patterns = [*ANYWHERE, *more, *(HERE if is_here else ())]
+    patterns = [*ANYWHERE, *more, *(HOST if is_host else ())]
     return {
         name: value
         for name, value in server_env.items()
@@ -86,7 +86,7 @@ def compose(
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
         **inherited,
         **(dict.fromkeys(_CERTIFICATES, places.certificates) if places.certificates else {}),
-        **({} if places.is_here else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
+        **({} if places.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
         **asked,
     }
     env["PATH"] = ":".join([*places.tools, f"{places.environment}/bin", path])
@@ -97,8 +97,8 @@ def compose(
         env.setdefault("HOME", places.home)
     env["VIRTUAL_ENV"] = places.environment
     # in a container there are no others, and so they are counted anew
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if places.is_here else range(len(gpus))))
-    if places.is_here:
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if places.is_host else range(len(gpus))))
+    if places.is_host:
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
     env["SPELL_METRICS"] = places.metrics

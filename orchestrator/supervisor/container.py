@@ -1,4 +1,4 @@
-"""The supervisor of an attempt in a container, and its keeper at once: process 1, and so the init of the container.
+"""The supervisor of an attempt in a container, and its reaper at once: process 1, and so the init of the container.
 
 spelld shows it a folder with names that it opens and then removes, so that the command can reach none of them by name;
 spelld holds other names (hard links) of the same files:
@@ -10,7 +10,7 @@ spelld holds other names (hard links) of the same files:
     line                a named pipe, held open as long as we live: spelld reads from it that the command has started, and
                         sees its end at once
     log                 gets the command's output
-    times               when the log grew; see `timeline`
+    times               when the log grew; see `log_times`
     result              how it ended: 4 KiB set aside; all blank until then
     errors              what Python says when we fail
 
@@ -24,7 +24,7 @@ import marshal
 import os
 
 from orchestrator.supervisor import isolation, log_times, reaper
-from orchestrator.supervisor.verdict import judge
+from orchestrator.supervisor.verdict import verdict_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def main(folder: str, request_name: str) -> None:
         os.unlink(name)
     request["argv"] = ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", request["command"]]
     request["env"] = {**env, **request["env"]}
-    verdict = judge(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
+    verdict = verdict_of(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
     os.pwrite(result, as_json(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
@@ -77,8 +77,8 @@ def _secrets() -> dict[str, bytes] | None:
     except FileNotFoundError:
         return {}
     os.unlink("secrets")
-    telling = importlib.import_module("orchestrator.supervisor.secrets_pipe")  # what most runs need not wait for
-    found: dict[str, bytes] | None = telling.read_secrets(fd)
+    secrets_pipe = importlib.import_module("orchestrator.supervisor.secrets_pipe")  # what most runs need not wait for
+    found: dict[str, bytes] | None = secrets_pipe.read_secrets(fd)
     return found
 
 
@@ -103,8 +103,8 @@ def _env() -> dict[str, str]:
 def _keep(request: dict[str, Any], line: int, log: int, times: int, secrets: dict[str, bytes]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     told = b'{"started_at": %r}\n'
-    one = reaper.Keeper(request, log, secrets, lambda started_at: os.write(line, told % started_at), found.update)
-    one.timeline = log_times.Timeline(log, times)
+    one = reaper.Reaper(request, log, secrets, lambda started_at: os.write(line, told % started_at), found.update)
+    one.log_times = log_times.LogTimes(log, times)
     one.lead()
     return found
 

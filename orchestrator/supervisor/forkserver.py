@@ -1,6 +1,6 @@
 """Where supervisors come from: a process that has loaded all that one needs, and forks it in a millisecond.
 
-Starting an interpreter for each run takes 20 times as long. spelld keeps one nursery; it ends with spelld, its
+Starting an interpreter for each run takes 20 times as long. spelld keeps one forkserver; it ends with spelld, its
 supervisors do not. Each message on the socket is the folder of an attempt, with two descriptors: the supervisor's
 standard output (its report to spelld) and its standard error; a third one is a pipe that tells secrets.
 """

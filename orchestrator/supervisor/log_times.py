@@ -25,7 +25,7 @@ _MOST_BYTES = 64 << 20  # two months of a log that never rests
 _IN_MODIFY, _IN_ONESHOT, _IN_CLOEXEC = 0x2, 0x80000000, 0o2000000
 
 
-class Timeline:
+class LogTimes:
     """Writes down when a log grows.
 
     Args:

@@ -1,4 +1,4 @@
-"""The supervisor of one attempt of a run, forked by `nursery`.
+"""The supervisor of one attempt of a run, forked by `forkserver`.
 
 Files in the attempt's folder:
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from orchestrator.supervisor import identity, isolation, log_times, reaper
 from orchestrator.supervisor.secrets_pipe import read_secrets
-from orchestrator.supervisor.verdict import VERSION, MountError, judge, words_of
+from orchestrator.supervisor.verdict import VERSION, MountError, verdict_of, words_of
 
 _VERDICT_BYTES = 4096
 
@@ -69,7 +69,7 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
     except OSError as error:
         _report({"error": words_of(error)})
         return 1
-    verdict = judge(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
+    verdict = verdict_of(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
@@ -86,7 +86,7 @@ def _request(folder: Path) -> dict[str, Any] | None:
 
 
 def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]) -> dict[str, Any]:
-    """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
+    """Run the command under a reaper. Returns the fields of the verdict that the reaper knows."""
     if request["isolation"] == "namespaces":
         isolation.enter_namespaces()
         try:
@@ -94,16 +94,16 @@ def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]
         except OSError as error:
             raise MountError(error.errno, error.strerror, error.filename) from error
     else:
-        isolation.adopt_orphans()  # those of a keeper that is killed
+        isolation.adopt_orphans()  # those of a reaper that is killed
     result_read, result_write = os.pipe()
     go_read, go_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        one = reaper.Keeper(request, files.log, secrets, _report_start, lambda words: _say(result_write, words))
-        one.timeline = log_times.Timeline(files.log, files.times)
-        _be_keeper(one, go_read)
+        one = reaper.Reaper(request, files.log, secrets, _report_start, lambda words: _say(result_write, words))
+        one.log_times = log_times.LogTimes(files.log, files.times)
+        _be_reaper(one, go_read)
     os.close(result_write)
     os.close(go_read)
     os.write(go_write, b"g")
@@ -113,14 +113,14 @@ def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]
             os.kill(pid, signalled)
             os.kill(pid, signal.SIGCONT)
     words = b"".join(iter(lambda: os.read(result_read, 65536), b"")).splitlines()
-    reaper.kill_descendants()  # a keeper that was killed has left them to us
+    reaper.kill_descendants()  # a reaper that was killed has left them to us
     if words:
         return dict(json.loads(words[-1]))
-    lost = {"reason": "supervisor_lost", "detail": f"its keeper, process {pid}, was killed"}
+    lost = {"reason": "supervisor_lost", "detail": f"its reaper, process {pid}, was killed"}
     return {"signal": int(signal.SIGKILL), "error": lost}
 
 
-def _be_keeper(one: reaper.Keeper, go_fd: int) -> None:
+def _be_reaper(one: reaper.Reaper, go_fd: int) -> None:
     try:
         one.run(go_fd)
     except OSError as error:

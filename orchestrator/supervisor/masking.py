@@ -1,6 +1,6 @@
 """The log of a run that has secrets: `***` where it says one, byte for byte what it said elsewhere.
 
-The command writes into a pipe, and a thread of its keeper from there into the log. What may be the beginning of a secret is
+The command writes into a pipe, and a thread of its reaper from there into the log. What may be the beginning of a secret is
 held back until more comes, for half a second at most. Loaded only for runs that have secrets.
 """
 

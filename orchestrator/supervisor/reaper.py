@@ -1,6 +1,6 @@
 """The parent of the command: starts it, reaps every orphan, and sees to it that nothing of the run outlives it.
 
-In a process namespace or a container the keeper is its init, and the kernel ends everything with it. Elsewhere it is a
+In a process namespace or a container the reaper is its init, and the kernel ends everything with it. Elsewhere it is a
 subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kills them until none is left.
 
     SIGTERM   stop: TERM to all, the grace time, KILL
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from orchestrator.supervisor.log_times import Timeline
+    from orchestrator.supervisor.log_times import LogTimes
     from orchestrator.supervisor.masking import MaskedLog
 else:
     import _signal as signal
@@ -33,13 +33,13 @@ SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01
 
 
-class Keeper:
+class Reaper:
     """Runs one command to its end.
 
     Args:
         secrets: more variables of the command, of which its log says nothing.
         on_start: called with the time when the command has been started.
-        on_end: called with the fields of the verdict that its keeper knows: when it has ended, or could not be started.
+        on_end: called with the fields of the verdict that its reaper knows: when it has ended, or could not be started.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Keeper:
         self.command_over = False
         self.stop_deadline: float | None = None
         self.timed_out = False
-        self.timeline: Timeline | None = None
+        self.log_times: LogTimes | None = None
 
     def run(self, go_fd: int) -> None:
         """Wait for the word on `go_fd`, then `lead`. Never returns."""
@@ -84,13 +84,13 @@ class Keeper:
         if self.command_pid:
             self.started_at = time.time()
             self.on_start(self.started_at)
-            if self.timeline:
-                self.timeline.begin()
+            if self.log_times:
+                self.log_times.begin()
             self._watch(started)
         if masked:
             masked.end()
-        if self.timeline:
-            self.timeline.note()
+        if self.log_times:
+            self.log_times.note()
 
     def _mask(self) -> MaskedLog | None:
         """What stands between the command and its log, where it has secrets that can be masked."""
@@ -111,7 +111,7 @@ class Keeper:
         if pid == 0:
             try:
                 self._become_command()
-            except BaseException as error:  # nothing of it may go on as a second keeper
+            except BaseException as error:  # nothing of it may go on as a second reaper
                 words = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else repr(error)
                 os.write(write_fd, words.encode(errors="backslashreplace"))
             finally:

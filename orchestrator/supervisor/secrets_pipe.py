@@ -1,4 +1,4 @@
-"""How secrets come to a keeper: through a pipe, as one line of JSON, and so in memory only."""
+"""How secrets come to a reaper: through a pipe, as one line of JSON, and so in memory only."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ def words_of(error: OSError) -> dict[str, str]:
     return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
 
 
-def judge(
+def verdict_of(
     run: Callable[[], dict[str, Any]], disk: str, oom_kills: Callable[[], int], *, only_when_killed: bool
 ) -> dict[str, Any]:
     """Run a command, and say how it ended.
 
     Args:
-        run: runs it; returns the fields of the verdict that its keeper knows.
+        run: runs it; returns the fields of the verdict that its reaper knows.
         disk: a place on the disk that it writes to.
         oom_kills: how many processes were ended for want of memory up to now.
         only_when_killed: whether such an end of some process is its own only when it was killed itself.

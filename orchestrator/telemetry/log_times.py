@@ -1,4 +1,4 @@
-"""When a run's log grew, as its keeper has written it down; see `supervisor/log_times.py` for the format."""
+"""When a run's log grew, as its reaper has written it down; see `supervisor/log_times.py` for the format."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 """The docker executor: each attempt in a container of its own, on the Docker engine of this machine.
 
 The engine makes and removes the container. It is not in the way of anything else: process 1 of the container is our
-keeper (`supervisor/container.py`), which writes log and verdict into files beside the run, and holds a named pipe open
+reaper (`supervisor/container.py`), which writes log and verdict into files beside the run, and holds a named pipe open
 as long as it lives. So a run goes on without spelld, its end is seen at once, and the engine is asked only when the
-keeper could not tell.
+reaper could not tell.
 
 Names in the attempt's folder (`inside/` is what the container sees of it):
 
     claim.json          which container; made by link(2): exactly one start or recovery of the attempt wins
-    line, result, errors  and the run's log and its times; `inside/` holds second names of them, which the keeper removes
-    request-NONCE       our own name of the request, until the keeper has it
-    inside/request-NONCE  who takes it away takes the attempt: the keeper, or we when nothing was started
+    line, result, errors  and the run's log and its times; `inside/` holds second names of them, which the reaper removes
+    request-NONCE       our own name of the request, until the reaper has it
+    inside/request-NONCE  who takes it away takes the attempt: the reaper, or we when nothing was started
     untaken             it was we
     process.json        the container's first process, as the kernel knows it
-    verdict.json        what was found out from the engine where the keeper left no result
+    verdict.json        what was found out from the engine where the reaper left no result
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _OURS = "/opt/spell"
 _CODE, _HOME = "/spell", "/home/spell"
 _ENVIRONMENT, _RUNTIME = f"{_OURS}/environment", f"{_OURS}/runtime"
 _METRICS = f"{_OURS}/metrics.jsonl"
-_INSIDE, _KEEPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/keeper", f"{_OURS}/certificates.pem"
+_INSIDE, _REAPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/reaper", f"{_OURS}/certificates.pem"
 _KEPT = ("/proc", "/sys", "/dev", _OURS, _CODE, _HOME)
 _BOOT = (
-    f"import sys; sys.path.insert(0, {_KEEPER!r}); "
+    f"import sys; sys.path.insert(0, {_REAPER!r}); "
     "from orchestrator.supervisor import container; container.main(*sys.argv[1:])"
 )
-_LOOK_S = 0.5  # how often the engine is asked about a container whose keeper says nothing
-_START_LIMIT_S = 120.0  # until a keeper says its first word
-_END_LIMIT_S = 30.0  # until a keeper that was killed is gone
-_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # of the keeper's own start only
+_LOOK_S = 0.5  # how often the engine is asked about a container whose reaper says nothing
+_START_LIMIT_S = 120.0  # until a reaper says its first word
+_END_LIMIT_S = 30.0  # until a reaper that was killed is gone
+_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # of the reaper's own start only
 
 
 class DockerExecutor(Executor):
@@ -127,7 +127,7 @@ class DockerExecutor(Executor):
             path=base.path,
             home=_HOME,
             certificates=_CERTIFICATES if self._certificates else "",
-            is_here=False,
+            is_host=False,
         )
 
     def prepare(self, launch: Launch) -> None:
@@ -142,17 +142,17 @@ class DockerExecutor(Executor):
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"{error.filename}: {error.strerror}") from error
-        with files.opened(folder / "line") as line, files.telling(folder, launch.secrets):
+        with files.opened(folder / "line") as line, files.secrets_pipe(folder, launch.secrets):
             try:
                 with self._engine.told():
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
-                note_process(self._engine, container, folder)  # while its keeper is still loading
-                self._await_keeper(line, container, launch, cancelled)
+                note_process(self._engine, container, folder)  # while its reaper is still loading
+                self._await_reaper(line, container, launch, cancelled)
             except (ExecutorFailed, BuildCancelled) as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
                     raise _with_cure(error) from error
-                # its keeper has the request: whatever became of the engine's answer, it was started
+                # its reaper has the request: whatever became of the engine's answer, it was started
             files.forget_request(folder, nonce)
             self._read_word(line, container, launch)
         return handle
@@ -195,7 +195,7 @@ class DockerExecutor(Executor):
         except EngineError as error:
             if error.status not in (404, 409):  # it is over, or not there
                 raise
-        if kill:  # who is told may be no keeper of ours: a run can replace the Python that it runs on
+        if kill:  # who is told may be no reaper of ours: a run can replace the Python that it runs on
             args = self._engine, str(handle.data["container"]), handle.folder / "line"
             threading.Thread(target=insist, args=args, name="insist", daemon=True).start()
 
@@ -234,8 +234,8 @@ class DockerExecutor(Executor):
             if ours and not needed(int(ours[1]), int(ours[2])):
                 self._engine.remove(container["Id"])
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
-        return self._images.collect(keep, older_than_s, dry_run=dry_run)
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+        return self._images.gc(keep, older_than_s, dry_run=dry_run)
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         return checks.checks(self._engine, self._config, gpus)
@@ -287,7 +287,7 @@ class DockerExecutor(Executor):
             "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
             "log_config": _LOG_CONFIG,
-            "init": False,  # our keeper is: below another one, a command could kill it
+            "init": False,  # our reaper is: below another one, a command could kill it
         }
         if memory:
             host |= {"mem_limit": memory, "memswap_limit": memory}
@@ -323,15 +323,15 @@ class DockerExecutor(Executor):
         yield _bind(launch.folder / "inside", _INSIDE)
         yield _bind(launch.environment, _ENVIRONMENT, read_only=True)
         yield _bind(launch.runtime, _RUNTIME, read_only=True)
-        yield _bind(_PACKAGE, f"{_KEEPER}/orchestrator", read_only=True)
+        yield _bind(_PACKAGE, f"{_REAPER}/orchestrator", read_only=True)
         if self._certificates:
             yield _bind(self._certificates, _CERTIFICATES, read_only=True)
         for bind in launch.binds:
             target = bind.target if bind.target.startswith("/") else f"{_CODE}/{bind.target}"
             yield _bind(bind.source.resolve(), target, read_only=True)
 
-    def _await_keeper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
-        """Wait until the keeper says something or is gone.
+    def _await_reaper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
+        """Wait until the reaper says something or is gone.
 
         Raises:
             ExecutorFailed: it never came, or not in time.
@@ -340,31 +340,31 @@ class DockerExecutor(Executor):
         deadline = time.monotonic() + _START_LIMIT_S
         while not files.has_word(line, _LOOK_S):
             if cancelled():
-                raise BuildCancelled("stopped before its keeper had started")
+                raise BuildCancelled("stopped before its reaper had started")
             with self._engine.told():
                 state = self._engine.api.inspect_container(container)["State"]
             if not state["Running"] and not files.has_word(line, 0):
-                raise ExecutorFailed(f"its keeper did not start: {self._last_words(container, launch.folder)}")
+                raise ExecutorFailed(f"its reaper did not start: {self._last_words(container, launch.folder)}")
             if time.monotonic() > deadline:
-                raise ExecutorFailed(f"its keeper did not start within {_START_LIMIT_S:g} s")
+                raise ExecutorFailed(f"its reaper did not start within {_START_LIMIT_S:g} s")
 
     def _read_word(self, line: int, container: str, launch: Launch) -> None:
-        """Read what the keeper says first.
+        """Read what the reaper says first.
 
         Raises:
             PhaseFailed: it could not start the command, or is gone without a word.
             Conflict: somebody else took the attempt.
         """
         if not files.has_word(line, _START_LIMIT_S):
-            raise ExecutorFailed(f"its keeper said nothing within {_START_LIMIT_S:g} s")
+            raise ExecutorFailed(f"its reaper said nothing within {_START_LIMIT_S:g} s")
         said = os.read(line, 65536).splitlines()
         if not said:
-            raise ExecutorFailed(f"its keeper was killed: {self._last_words(container, launch.folder)}")
+            raise ExecutorFailed(f"its reaper was killed: {self._last_words(container, launch.folder)}")
         try:
             words = dict(json.loads(said[0]))
             error = dict(words.get("error") or {})
         except (ValueError, TypeError, RecursionError):
-            raise ExecutorFailed(f"its keeper does not speak as ours does: {said[0][:80]!r}") from None
+            raise ExecutorFailed(f"its reaper does not speak as ours does: {said[0][:80]!r}") from None
         if error:
             raise phase_error(error)
         if "taken" in words:

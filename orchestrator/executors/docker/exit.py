@@ -1,6 +1,6 @@
-"""Whether a container's first process is really dead, and of what, when its keeper could not tell.
+"""Whether a container's first process is really dead, and of what, when its reaper could not tell.
 
-A keeper holds a named pipe open as long as it lives. But it runs on a Python that a run may have replaced (its image, or
+A reaper holds a named pipe open as long as it lives. But it runs on a Python that a run may have replaced (its image, or
 a mount over `/usr/bin`), so it may close the pipe and go on. Nothing is saved before the kernel or the engine has said
 that it is dead: its processes could lead us anywhere by links in the work dir.
 """
@@ -21,7 +21,7 @@ from orchestrator.executors.docker import files
 from orchestrator.supervisor import identity
 
 _log = logging.getLogger(__name__)
-_DIES_S = 2.0  # from the end of the pipe, of a keeper that keeps to the rules
+_DIES_S = 2.0  # from the end of the pipe, of a reaper that keeps to the rules
 _LIMIT_S = 30.0
 _KILL_LIMIT_S = 5.0
 _LOOK_S, _ASK_S = 0.02, 0.5
@@ -44,14 +44,14 @@ def await_death(engine: Engine, container: str, folder: Path) -> bool:
     """
     if _await_process(folder, _DIES_S) or (not _is_noted(folder) and _await_engine(engine, container, _DIES_S)):
         return True
-    _log.warning("%s goes on though its keeper has said its last: killed", container)
+    _log.warning("%s goes on though its reaper has said its last: killed", container)
     with contextlib.suppress(EngineError):
         kill(engine, container)
     return _await_process(folder, _LIMIT_S) or _await_engine(engine, container, _LIMIT_S)
 
 
 def find_out(engine: Engine, handle: Handle) -> Verdict:
-    """How an attempt ended whose keeper has left no result: what the engine knows of it."""
+    """How an attempt ended whose reaper has left no result: what the engine knows of it."""
     if handle.data["boot_id"] != identity.boot_id():
         return Verdict(reason="machine_restarted")
     deadline = time.monotonic() + _LIMIT_S
@@ -67,7 +67,7 @@ def find_out(engine: Engine, handle: Handle) -> Verdict:
                 return Verdict(reason="container_lost", detail=str(handle.data["container"]))
             problem = error.message
         if time.monotonic() > deadline:
-            return Verdict(reason="supervisor_lost", detail=f"its keeper is gone; {problem}")
+            return Verdict(reason="supervisor_lost", detail=f"its reaper is gone; {problem}")
         time.sleep(_ASK_S)
     if state.get("OOMKilled"):
         return Verdict(signal=9, reason="out_of_memory")
@@ -76,7 +76,7 @@ def find_out(engine: Engine, handle: Handle) -> Verdict:
 
 
 def insist(engine: Engine, container: str, line: Path) -> None:
-    """Kill a container whose keeper was told to end everything, and after some seconds has not."""
+    """Kill a container whose reaper was told to end everything, and after some seconds has not."""
     with files.opened(line) as fd:
         if not files.await_end(fd, _KILL_LIMIT_S):
             with contextlib.suppress(EngineError):

@@ -1,4 +1,4 @@
-"""The files that a keeper in a container and spelld share; see `docker` for what each is."""
+"""The files that a reaper in a container and spelld share; see `docker` for what each is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERDICT_BYTES, _LAST_BYTES = 4 * RESULT_BYTES, 4096
 
 
 def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
-    """Make the files that keeper and spelld share, and the second names by which the keeper finds them."""
+    """Make the files that reaper and spelld share, and the second names by which the reaper finds them."""
     os.mkfifo(folder / "line", 0o600)
     with (folder / "result").open("wb") as result:
         os.posix_fallocate(result.fileno(), 0, RESULT_BYTES)  # there must be room when the run has filled the disk
@@ -44,7 +44,7 @@ def request_name(nonce: str) -> str:
 
 
 def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
-    """Write down what a keeper is to do, for its eyes only. Returns where it finds that; `folder` has our own name of it."""
+    """Write down what a reaper is to do, for its eyes only. Returns where it finds that; `folder` has our own name of it."""
     words, path = marshal.dumps(dict(request), REQUEST_FORMAT), folder / "inside" / request_name(nonce)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(words)
@@ -53,7 +53,7 @@ def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
 
 
 def take_back(folder: Path, nonce: str) -> bool:
-    """Take the attempt from its keeper, so that nothing of it is ever started. False when the keeper was there first.
+    """Take the attempt from its reaper, so that nothing of it is ever started. False when the reaper was there first.
 
     The command may have put anything in the place of the request: it is ours when our own name leads to the same file.
     """
@@ -72,13 +72,13 @@ def take_back(folder: Path, nonce: str) -> bool:
 
 
 def forget_request(folder: Path, nonce: str) -> None:
-    """The keeper has it, or nobody shall: take away our own name of the request."""
+    """The reaper has it, or nobody shall: take away our own name of the request."""
     (folder / request_name(nonce)).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def opened(line: Path) -> Iterator[int]:
-    """The reading end of a keeper's pipe. Opening it waits for nobody."""
+    """The reading end of a reaper's pipe. Opening it waits for nobody."""
     fd = os.open(line, os.O_RDONLY | os.O_NONBLOCK)
     try:
         yield fd
@@ -87,12 +87,12 @@ def opened(line: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def telling(folder: Path, secrets: Mapping[str, str]) -> Iterator[None]:
-    """Tell a keeper its secrets while it starts; through a pipe, so that no disk ever has them."""
+def secrets_pipe(folder: Path, secrets: Mapping[str, str]) -> Iterator[None]:
+    """Tell a reaper its secrets while it starts; through a pipe, so that no disk ever has them."""
     if not secrets:
         yield
         return
-    # opened for both, it waits for nobody, and the keeper sees its end only when we are gone
+    # opened for both, it waits for nobody, and the reaper sees its end only when we are gone
     fd, over = os.open(folder / "inside" / "secrets", os.O_RDWR | os.O_NONBLOCK), threading.Event()
     thread = threading.Thread(target=_tell, args=(fd, line_of(secrets), over), name="tell", daemon=True)
     thread.start()
@@ -114,7 +114,7 @@ def _tell(fd: int, words: bytes, over: threading.Event) -> None:
 
 
 def has_word(line: int, timeout_s: float) -> bool:
-    """Whether the keeper says something, or is gone, within so long."""
+    """Whether the reaper says something, or is gone, within so long."""
     poll = select.poll()
     poll.register(line, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))

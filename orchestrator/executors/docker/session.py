@@ -215,7 +215,7 @@ def _inner_pid(pid: int | None) -> str:
     except OSError:
         return ""
     inner = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
-    return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own keeper
+    return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own reaper
 
 
 def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:
