@@ -95,7 +95,7 @@ class Commit(NamedTuple):
     subject: str
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a directory lies in a git repository.
 
     Attributes:
@@ -359,7 +359,7 @@ def _system_attributes() -> Iterator[str]:
             return
 
 
-def locate(cwd: Path) -> Place | None:
+def locate(cwd: Path) -> Location | None:
     """The git working tree that holds `cwd`; None where there is none.
 
     Raises:
@@ -377,4 +377,4 @@ def locate(cwd: Path) -> Place | None:
     lines = result.out.split(b"\n")
     if len(lines) != 4:
         raise InvalidRepository(f"No code can be taken from {str(cwd)!r}: its path contains a line break.")
-    return Place(Path(os.fsdecode(lines[1])), lines[0].rstrip(b"/"), Path(os.fsdecode(lines[2])))
+    return Location(Path(os.fsdecode(lines[1])), lines[0].rstrip(b"/"), Path(os.fsdecode(lines[2])))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from orchestrator.capture import blobs
-from orchestrator.capture.git import Git, Objects, Place, Result, checked, commit_command, locate, parse_commit
+from orchestrator.capture.git import Git, Location, Objects, Result, checked, commit_command, locate, parse_commit
 from orchestrator.capture.worktree import capture
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
 from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
@@ -109,14 +109,14 @@ def _object_chunks(objects: Objects, oid: str, size: int) -> Iterator[bytes]:
         yield objects.read(oid)
 
 
-def _place(cwd: Path | Place) -> Place:
+def _place(cwd: Path | Location) -> Location:
     place = locate(cwd) if isinstance(cwd, Path) else cwd
     if place is None:
         raise InvalidRepository(f"{str(cwd)!r} is not in a git repository.", "Make one: git init.")
     return place
 
 
-def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Snapshot:
+def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False) -> Snapshot:
     """The tracked files around `cwd` as they lie on disk, with all uncommitted changes.
 
     Args:
@@ -144,7 +144,7 @@ def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Sn
     return Snapshot(manifest, code, found.commit.subject, left_out, warnings, sizes, bytes_of)
 
 
-def of_commit(cwd: Path | Place, ref: str) -> Snapshot:
+def of_commit(cwd: Path | Location, ref: str) -> Snapshot:
     """The files of a commit of the repository around `cwd`; the working tree does not matter.
 
     Args:

@@ -29,7 +29,7 @@ from orchestrator.capture.git import (
     CONVERSIONS_COMMAND,
     Commit,
     Git,
-    Place,
+    Location,
     checked,
     commit_command,
     converts,
@@ -76,7 +76,7 @@ class _Repository:
             whose line endings `git add` has converted by the person's settings.
     """
 
-    def __init__(self, place: Place, prefix: bytes, base: str, *, converts: bool) -> None:
+    def __init__(self, place: Location, prefix: bytes, base: str, *, converts: bool) -> None:
         self.place, self.prefix, self.base, self.converts = place, prefix, base, converts
         self.tracked: dict[bytes, bytes] = {}
         self.staged: dict[bytes, str] = {}
@@ -128,7 +128,7 @@ class _Scratch:
         self._path.rmdir()
 
 
-def capture(place: Place, *, include_untracked: bool) -> Capture:
+def capture(place: Location, *, include_untracked: bool) -> Capture:
     """Hash the files of a working tree and take its patch.
 
     Raises:
@@ -159,7 +159,7 @@ def capture(place: Place, *, include_untracked: bool) -> Capture:
     return Capture(commit, tuple(entries), patch, names, warnings)
 
 
-def _survey(place: Place) -> tuple[Commit, list[_Repository]]:
+def _survey(place: Location) -> tuple[Commit, list[_Repository]]:
     commit, outer = _read(place, b"", "HEAD")
     if commit is None:
         raise InvalidRepository(f"Repository {place.root.name} has no commits yet.", "Make one: git add, git commit.")
@@ -176,12 +176,12 @@ def _survey(place: Place) -> tuple[Commit, list[_Repository]]:
     return commit, found
 
 
-def _module(folder: Path) -> Place | None:
+def _module(folder: Path) -> Location | None:
     place = locate(folder) if folder.is_dir() and not folder.is_symlink() else None
     return place if place is not None and not place.subdir and folder.samefile(place.root) else None
 
 
-def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
+def _read(place: Location, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
     """List a repository; the commit is None where `base` names none, and the base is the empty tree then."""
     git = Git(place.root)
     head, index, others, conversions = git.gather(

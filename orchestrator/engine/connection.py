@@ -86,7 +86,7 @@ class Engine:
     def api(self) -> docker.APIClient:
         """The SDK's low-level client. It takes a while to load, hence not before it is used."""
         sdk: Any = importlib.import_module("docker")
-        with self.told():
+        with self.translated_errors():
             client: docker.APIClient = sdk.APIClient(base_url=self.host, version="auto", timeout=CALL_LIMIT_S)
             client.trust_env = False  # it would look for proxies and passwords of the web at each request
             return client
@@ -94,7 +94,7 @@ class Engine:
     @functools.cached_property
     def info(self) -> dict[str, Any]:
         """What the engine says about itself: `docker info`."""
-        with self.told():
+        with self.translated_errors():
             return dict(self.api.info())
 
     @property
@@ -124,7 +124,7 @@ class Engine:
         return {"spell.home": str(self.home.root)} | {f"spell.{name}": str(value) for name, value in more.items()}
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Errors of the SDK and of its connection, as `EngineError`."""
         errors: Any = importlib.import_module("docker.errors")
         requests: Any = importlib.import_module("requests")
@@ -144,7 +144,7 @@ class Engine:
             EngineError: when it is still there.
         """
         try:
-            with self.told():
+            with self.translated_errors():
                 self.api.remove_container(container, v=True, force=True)
         except EngineError as error:
             if error.status == 409:  # somebody is at it: wait until it is gone
@@ -156,7 +156,7 @@ class Engine:
 
     def _await_removal(self, container: str) -> None:
         try:
-            with self.told():
+            with self.translated_errors():
                 self.api.wait(container, condition="removed", timeout=CALL_LIMIT_S)
         except EngineError as error:
             if error.status != 404:

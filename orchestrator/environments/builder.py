@@ -36,7 +36,7 @@ from orchestrator.environments.installed import Distribution, distributions, pyt
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
 from orchestrator.environments.orphans import BUILDING, CONTAINERS, RECORD, discard, remove
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
-from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
+from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.environments.settings import UvSettings, link_mode
 from orchestrator.environments.uv import BuildLog, IndexAway, Uv, uv_executable
 from orchestrator.errors import BuildFailed
@@ -59,7 +59,7 @@ class Plan:
 
     environments: Path
     key: str
-    asked: Asked
+    asked: ParsedRequest
     base: Base
     settings: UvSettings
     cancelled: Callable[[], bool] = field(repr=False)
@@ -236,7 +236,7 @@ class _Build:
         asked = self._plan.asked
         arguments: list[str] = []
         names = _file_names(asked)
-        files = [AskedFile(_LINES_FILE, asked.lines), *asked.files]
+        files = [ParsedFile(_LINES_FILE, asked.lines), *asked.files]
         options = []
         for name, file in zip([_LINES_FILE, *names], files, strict=True):
             path = self._asked / name
@@ -291,7 +291,7 @@ def _names(packages: list[Distribution]) -> list[str]:
     return [package.folder.partition("-")[0] for package in packages]
 
 
-def _file_names(asked: Asked) -> list[str]:
+def _file_names(asked: ParsedRequest) -> list[str]:
     """A name for each requirements file: its own, in a folder of its own where two have the same."""
     names: list[str] = []
     for index, file in enumerate(asked.files):
@@ -299,7 +299,7 @@ def _file_names(asked: Asked) -> list[str]:
     return names
 
 
-def _titles(asked: Asked) -> list[str]:
+def _titles(asked: ParsedRequest) -> list[str]:
     lines = [line.path.name if isinstance(line, Local) else line for line in asked.lines]
     return [*lines, *(file.name for file in asked.files)]
 

@@ -119,7 +119,7 @@ class Container(Place):
         name = new_name()
         record.write_text(json.dumps({"container": name}))
         try:
-            with _told(), self.engine.told():
+            with _told(), self.engine.translated_errors():
                 opened = _Opened(self._start(name))
             try:
                 yield opened
@@ -245,7 +245,7 @@ def remove_abandoned(engine: Engine) -> None:
         EngineError: when that cannot be.
     """
     wanted = [f"{name}={value}" for name, value in engine.labels(role=_ROLE).items()]
-    with engine.told():
+    with engine.translated_errors():
         found = engine.api.containers(all=True, filters={"label": wanted})
     for container in found:
         if not is_ours(container):

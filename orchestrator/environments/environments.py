@@ -33,7 +33,7 @@ from orchestrator.environments.published import (
     published_folders,
     read_description,
 )
-from orchestrator.environments.request import Asked, EnvironmentRequest, read
+from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
 from orchestrator.environments.unused import Limit, gc, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
@@ -156,7 +156,7 @@ class Environments:
         """The local folders in which the person's settings look for wheels."""
         return uv_settings(self._variables, self._folder, {}).find_links
 
-    def _settings(self, asked: Asked) -> UvSettings:
+    def _settings(self, asked: ParsedRequest) -> UvSettings:
         return uv_settings(self._variables, self._folder, asked.options, asked.variables, asked.named_variables)
 
     def _build(self, plan: Plan, log_path: Path) -> Environment:

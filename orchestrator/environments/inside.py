@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestrator.environments.containers import Mount
 from orchestrator.environments.orphans import CONTAINERS
-from orchestrator.environments.request import Asked, is_package, redacted
+from orchestrator.environments.request import ParsedRequest, is_package, redacted
 from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
 from orchestrator.environments.uv import uv_executable
 from orchestrator.environments.uv_cache import CACHE
@@ -52,7 +52,7 @@ class Inside:
     notes: tuple[str, ...]
 
 
-def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, path: str) -> Inside:
+def inside(settings: UvSettings, asked: ParsedRequest, environments: Path, home: Path, path: str) -> Inside:
     """The settings of one build in a container.
 
     Raises:
@@ -108,7 +108,7 @@ def _places(env: Mapping[str, str]) -> dict[str, str]:
     return told
 
 
-def _hosts(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> set[str]:
+def _hosts(env: Mapping[str, str], settings: UvSettings, asked: ParsedRequest) -> set[str]:
     """The hosts that settings and requirements name."""
     lines = [*asked.lines, *(line for file in asked.files for line in file.lines)]
     texts = [*(env.get(name, "") for name in (*_INDEXES, *FILE_LISTS)), *settings.args]
@@ -145,7 +145,7 @@ def _quoted(word: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"' if re.search(r'[\s"\\#]', word) else word
 
 
-def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterator[Path]:
+def _named(env: Mapping[str, str], settings: UvSettings, asked: ParsedRequest) -> Iterator[Path]:
     """The files and folders of this machine that a build needs, there or not."""
     yield from (local.path for local in asked.locals() if not local.path.is_dir())  # of a folder, a copy is built
     for folder in settings.find_links:

@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from orchestrator.environments.base import Base
-from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference, redacted
+from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference, redacted
 from orchestrator.errors import InvalidConfig
 
 _FORMAT = 1  # raise it when environments of the same key would come out different
@@ -97,7 +97,9 @@ def is_own_python(python: str) -> bool:
     return sys.implementation.name == "cpython" and wanted == list(platform.python_version_tuple())[: len(wanted)]
 
 
-def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes, base: Base | None = None) -> str:
+def environment_key(
+    asked: ParsedRequest, settings: Sequence[str], hashes: ContentHashes, base: Base | None = None
+) -> str:
     """The key: 32 hex digits.
 
     Args:
@@ -119,7 +121,7 @@ def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 
 
-def _canonical_file(file: AskedFile, hashes: ContentHashes) -> list[str]:
+def _canonical_file(file: ParsedFile, hashes: ContentHashes) -> list[str]:
     return ["constraints" if file.constraints_only else "", *(_canonical(line, hashes) for line in file.lines)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.environments.base import Base
 from orchestrator.environments.bytecode import MARKER
 from orchestrator.environments.installed import Distribution, python_of
-from orchestrator.environments.request import Asked, Local, Reference, redacted
+from orchestrator.environments.request import Local, ParsedRequest, Reference, redacted
 
 DESCRIPTION = "spell-environment.json"
 _FORMAT = 1
@@ -43,7 +43,7 @@ class Environment:
 
 
 def describe(
-    environment: Path, key: str, asked: Asked, base: Base, packages: list[Distribution], *, compiled: bool
+    environment: Path, key: str, asked: ParsedRequest, base: Base, packages: list[Distribution], *, compiled: bool
 ) -> None:
     """Write the description of a new environment into it, and make it durable."""
     version, kind = python_of(environment)
@@ -120,7 +120,7 @@ def boot_id() -> str:
         return ""
 
 
-def _request(asked: Asked) -> Mapping[str, object]:
+def _request(asked: ParsedRequest) -> Mapping[str, object]:
     return {
         "python": asked.python,
         "requirements": [_text(line) for line in asked.lines],

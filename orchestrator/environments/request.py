@@ -1,6 +1,6 @@
 """What an environment is asked to hold, read and checked before anything is built.
 
-`EnvironmentRequest` is what a run's spec says; `read` turns it into `Asked`: lines with comments and references
+`EnvironmentRequest` is what a run's spec says; `read` turns it into `ParsedRequest`: lines with comments and references
 resolved, so that two ways of writing the same thing have the same key and uv never looks for a file that is not here.
 The grammar of requirement files is pip's: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 """
@@ -102,7 +102,7 @@ Line = str | Local | Reference
 
 
 @dataclass(frozen=True, slots=True)
-class AskedFile:
+class ParsedFile:
     """One requirements file: its lines, and whether it is nothing but the constraints of another."""
 
     name: str
@@ -111,7 +111,7 @@ class AskedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """A request, read.
 
     Attributes:
@@ -124,7 +124,7 @@ class Asked:
 
     python: str
     lines: tuple[str | Local, ...]
-    files: tuple[AskedFile, ...]
+    files: tuple[ParsedFile, ...]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -175,7 +175,7 @@ def check_request(request: EnvironmentRequest) -> None:
     _read(request)
 
 
-def read(request: EnvironmentRequest) -> Asked:
+def read(request: EnvironmentRequest) -> ParsedRequest:
     """The request with comments gone and paths and references resolved.
 
     Raises:
@@ -207,7 +207,7 @@ def is_package(path: Path) -> bool:
         raise InvalidConfig(f"The requirement {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
-def _read(request: EnvironmentRequest) -> Asked:
+def _read(request: EnvironmentRequest) -> ParsedRequest:
     lines: list[str | Local] = []
     for line in request.requirements:
         check_requirement(line)
@@ -217,11 +217,11 @@ def _read(request: EnvironmentRequest) -> Asked:
     reader = _FileReader(request)
     files = tuple(reader.read(file) for file in request.requirement_files)
     files = tuple(
-        AskedFile(file.name, file.lines, index in reader.constraints - reader.included)
+        ParsedFile(file.name, file.lines, index in reader.constraints - reader.included)
         for index, file in enumerate(files)
     )
     options = {name: tuple(values) for name, values in reader.options.items()}
-    return Asked(request.python, tuple(lines), files, options, request.variables)
+    return ParsedRequest(request.python, tuple(lines), files, options, request.variables)
 
 
 def _local(text: str) -> Local | None:
@@ -262,7 +262,7 @@ class _FileReader:
         self.constraints: set[int] = set()
         self.included: set[int] = set()
 
-    def read(self, file: RequirementFile) -> AskedFile:
+    def read(self, file: RequirementFile) -> ParsedFile:
         name = file.name.rpartition("/")[2]
         if _NOT_REQUIREMENTS.match(name):
             raise InvalidConfig(f"{file.name!r} is not a requirements file.", "Send a list of requirements, as pip's.")
@@ -271,7 +271,7 @@ class _FileReader:
             line = self._line(text, file.name)
             if line is not None:
                 lines.append(line)
-        return AskedFile(name if _FILE_NAME.match(name) else "requirements.txt", tuple(lines))
+        return ParsedFile(name if _FILE_NAME.match(name) else "requirements.txt", tuple(lines))
 
     def _line(self, text: str, file: str) -> Line | None:
         if not text.startswith("-"):

@@ -4,7 +4,7 @@ An executor runs one attempt of one run and says how it ended. It holds nothing 
 `recover` gets a handle back from the attempt's folder after spelld died. There is no verb for logs: the launch names the
 log file. No caller asks which executor it has.
 
-Life of an attempt: lacks/refuse/warnings (at casting) → base → places → prepare → start → wait → destroy; stop, usage
+Life of an attempt: lacks/refuse/warnings (at casting) → base → run_paths → prepare → start → wait → destroy; stop, usage
 and open_session at any time between start and destroy; recover instead of base … start after a restart of spelld.
 
 To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
@@ -35,7 +35,7 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class RunPaths:
     """Where a run sees what it is given; paths as the run writes them.
 
     Attributes:
@@ -69,7 +69,7 @@ class Launch:
         command: for a shell.
         code: the root of the code, writable; the run's work dir.
         subdir: the caller's directory below `code`; "" for the root itself.
-        env: the run's whole environment, made for the executor's `places`; hidden in `repr`.
+        env: the run's whole environment, made for the executor's `run_paths`; hidden in `repr`.
         binds: its mounts.
         base: what its environment stands on.
         environment: the root of its Python environment.
@@ -243,9 +243,9 @@ class Executor(ABC):
         """What a run was started on whose record names this image; nothing is built for it."""
 
     @abstractmethod
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
+    ) -> RunPaths:
         """Where a run will see these."""
 
     @abstractmethod

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.run import RunSpec
 
@@ -52,10 +52,10 @@ class FakeExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Host())
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
+    ) -> RunPaths:
+        return RunPaths(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
 
     def prepare(self, launch: Launch) -> None:
         pass

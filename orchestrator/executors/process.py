@@ -27,7 +27,7 @@ import psutil
 import orchestrator
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
 from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records.machines import CheckRecord, MachineType
@@ -102,10 +102,10 @@ class ProcessExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Host())
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(
+    ) -> RunPaths:
+        return RunPaths(
             code=str(code),
             environment=str(environment),
             runtime=str(runtime),

@@ -114,7 +114,7 @@ def buildkit(engine: Engine, env: Mapping[str, str]) -> list[str] | None:
 
 
 def _is_podman(engine: Engine) -> bool:
-    with engine.told():
+    with engine.translated_errors():
         parts = engine.api.version(api_version=False).get("Components") or ()
     return any("podman" in str(part.get("Name")).lower() for part in parts)
 
@@ -250,7 +250,7 @@ def _remove_layers(engine: Engine, layers: list[str], base: str) -> None:
     for layer in reversed(layers):
         while not base.removeprefix("sha256:").startswith(layer):
             try:
-                with engine.told():
+                with engine.translated_errors():
                     engine.api.remove_image(layer, noprune=True)
             except EngineError as error:
                 # The engine is still ending the container of the last step; or another build needs the image, too.
@@ -262,7 +262,7 @@ def _remove_layers(engine: Engine, layers: list[str], base: str) -> None:
 
 def _require(engine: Engine, recipe: Recipe, watch: Watch) -> None:
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.inspect_image(recipe.tag)
     except EngineError as error:
         raise watch.failure("the engine stopped in the middle of it") from error
@@ -342,7 +342,7 @@ def _read(descriptor: int, process: subprocess.Popen[bytes], said: Transcript, w
 @contextlib.contextmanager
 def _named(engine: Engine, image: str) -> Iterator[str]:
     """A name for an image: BuildKit takes what looks like an ID for a name on the Docker Hub."""
-    with engine.told():
+    with engine.translated_errors():
         found = engine.api.inspect_image(image)
         has_others = bool(found.get("RepoTags") or found.get("RepoDigests"))
         # An image loses its last name only together with its life. Then it keeps ours, always the same.
@@ -353,7 +353,7 @@ def _named(engine: Engine, image: str) -> Iterator[str]:
         yield f"{REPOSITORY}:{tag}"
     finally:
         if has_others:
-            with contextlib.suppress(EngineError), engine.told():
+            with contextlib.suppress(EngineError), engine.translated_errors():
                 engine.api.remove_image(f"{REPOSITORY}:{tag}", noprune=True)
 
 
@@ -364,14 +364,14 @@ def remove_abandoned_names(engine: Engine) -> None:
         EngineError: when that cannot be.
     """
     ours = re.compile(rf"{REPOSITORY}:{_names(engine)}(\d+-[\d.]+)-[0-9a-f]{{16}}\Z")
-    with engine.told():
+    with engine.translated_errors():
         images: list[dict[str, Any]] = engine.api.images()
     for image in images:
         tags = image["RepoTags"] or ()
         left = [tag for tag in tags if (found := ours.match(tag)) and not is_alive(found[1].replace("-", ":"))]
         if image["RepoDigests"] or len(left) < len(tags):  # with its last name the image would go
             for tag in left:
-                with engine.told():
+                with engine.translated_errors():
                     engine.api.remove_image(tag, noprune=True)
 
 

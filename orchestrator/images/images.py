@@ -194,7 +194,7 @@ class Images:
         """
         before = time.time() - older_than_s
         labels = [f"{name}={value}" for name, value in self._engine.labels(role="image").items()]
-        with self._engine.told():
+        with self._engine.translated_errors():
             images: list[dict[str, Any]] = self._engine.api.images(filters={"label": labels})
             needed = keep | {str(item["ImageID"]) for item in self._engine.api.containers(all=True)}
         removed = []
@@ -214,7 +214,7 @@ class Images:
 
     def _find(self, reference: str) -> str | None:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 return str(self._engine.api.inspect_image(reference)["Id"])
         except EngineError as error:
             if error.status == 404:
@@ -318,7 +318,7 @@ class Images:
     def _removed(self, image: dict[str, Any]) -> CollectedRecord:
         """What goes with an image: all but the image it stands on."""
         below = 0
-        with contextlib.suppress(EngineError), self._engine.told():
+        with contextlib.suppress(EngineError), self._engine.translated_errors():
             below = int(self._engine.api.inspect_image(image["Labels"].get("spell.base", ""))["Size"])
         name = next(iter(image["RepoTags"] or ()), image["Id"])
         return CollectedRecord(f"image {name}", max(0, int(image["Size"]) - below), "image")
@@ -327,7 +327,7 @@ class Images:
         """Remove an image, with what the builder left of its steps; False when somebody uses it after all."""
         steps = self._steps(image)
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 for name in image["RepoTags"] or [image["Id"]]:
                     # Pruned, its base would go with it where that has no name, only an ID that a person knows.
                     self._engine.api.remove_image(name, noprune=True)
@@ -336,7 +336,7 @@ class Images:
                 raise
             return False
         for step in steps:
-            with contextlib.suppress(EngineError), self._engine.told():  # another image may need it
+            with contextlib.suppress(EngineError), self._engine.translated_errors():  # another image may need it
                 self._engine.api.remove_image(step, noprune=True)
         self._probes.forget(image["Id"])
         return True
@@ -345,7 +345,7 @@ class Images:
         """The images between this one and the one it stands on, the uppermost first; BuildKit makes none."""
         found: list[str] = []
         above, base = image["Id"], image["Labels"].get("spell.base", "")
-        with contextlib.suppress(EngineError), self._engine.told():
+        with contextlib.suppress(EngineError), self._engine.translated_errors():
             while base and (above := self._engine.api.inspect_image(above).get("Parent")) and above != base:
                 found.append(above)
         # A chain that does not end at the base is not of our making.

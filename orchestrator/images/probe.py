@@ -190,7 +190,7 @@ def _pythons(lines: list[str]) -> Iterator[Python]:
 def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
     """A container that will run the script; it is gone afterwards, also when this server is killed meanwhile."""
     try:
-        with engine.told():
+        with engine.translated_errors():
             container: str = engine.api.create_container(
                 image,
                 entrypoint=["/bin/sh", "-c", _SCRIPT],

@@ -32,7 +32,7 @@ def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[Collect
     Raises:
         EngineError: when the engine does not answer.
     """
-    with engine.told():
+    with engine.translated_errors():
         images = {image["Id"]: image for image in engine.api.images(all=True)}
     above = Counter(image["ParentId"] for image in images.values())
     steps = {key for key, image in images.items() if (image["Labels"] or {}).get(LABEL) == _key(engine)}
@@ -53,7 +53,7 @@ def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[Collect
 
 def _is_removed(engine: Engine, image: str) -> bool:
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.remove_image(image, noprune=True)
     except EngineError as error:
         if error.status not in _GONE_OR_NEEDED:

@@ -153,7 +153,7 @@ class _Stream:
 
     def _read(self) -> None:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 sdk: Any = importlib.import_module("docker")
                 version = self._engine.api.api_version
                 client = sdk.APIClient(base_url=self._engine.host, version=version, timeout=self._limit_s)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import orchestrator
-from orchestrator.executors.base import Places
+from orchestrator.executors.base import RunPaths
 from orchestrator.home import Home
 from orchestrator.runtime import CHECKPOINTS
 
@@ -64,7 +64,7 @@ def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_host: bool)
 def compose(
     home: Home,
     number: int,
-    places: Places,
+    paths: RunPaths,
     *,
     attempt: int,
     gpus: tuple[int, ...],
@@ -74,36 +74,36 @@ def compose(
     """All variables of one run; what the spec asked for wins, except over what spell itself needs.
 
     Args:
-        places: where it sees what it is given.
+        paths: where it sees what it is given.
         attempt: which attempt of it this is.
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
     """
-    path = asked.get("PATH") or places.path or os.environ.get("PATH") or _SAFE_PATH
+    path = asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
     env = {
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
         **inherited,
-        **(dict.fromkeys(_CERTIFICATES, places.certificates) if places.certificates else {}),
-        **({} if places.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
+        **(dict.fromkeys(_CERTIFICATES, paths.certificates) if paths.certificates else {}),
+        **({} if paths.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
         **asked,
     }
-    env["PATH"] = ":".join([*places.tools, f"{places.environment}/bin", path])
-    env["PYTHONPATH"] = ":".join(filter(None, [places.code, asked.get("PYTHONPATH", ""), places.runtime]))
-    if places.bytecode:
-        env["PYTHONPYCACHEPREFIX"] = places.bytecode
-    if places.home:
-        env.setdefault("HOME", places.home)
-    env["VIRTUAL_ENV"] = places.environment
+    env["PATH"] = ":".join([*paths.tools, f"{paths.environment}/bin", path])
+    env["PYTHONPATH"] = ":".join(filter(None, [paths.code, asked.get("PYTHONPATH", ""), paths.runtime]))
+    if paths.bytecode:
+        env["PYTHONPYCACHEPREFIX"] = paths.bytecode
+    if paths.home:
+        env.setdefault("HOME", paths.home)
+    env["VIRTUAL_ENV"] = paths.environment
     # in a container there are no others, and so they are counted anew
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if places.is_host else range(len(gpus))))
-    if places.is_host:
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
+    if paths.is_host:
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
-    env["SPELL_METRICS"] = places.metrics
+    env["SPELL_METRICS"] = paths.metrics
     env["SPELL_ATTEMPT"] = str(attempt)
-    env["SPELL_CHECKPOINT_DIR"] = f"{places.code}/{CHECKPOINTS}"
+    env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
     return env
 
 

@@ -36,7 +36,7 @@ def checks(
     if lack:
         yield CheckRecord("docker", "warn", lack, _start_it(engine))
         return
-    with engine.told():
+    with engine.translated_errors():
         info, version = engine.api.info(), engine.api.version()  # as it is now; `engine.info` may be of hours ago
     yield CheckRecord("docker", "ok", _what_it_is(engine, info, version))
     yield _limits(info)
@@ -107,7 +107,7 @@ def _buildkit(engine: Engine, env: Mapping[str, str]) -> CheckRecord:
 def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
     name = _base_name(config)
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.inspect_image(name)
     except EngineError as error:
         if error.status == 404:
@@ -139,7 +139,7 @@ def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
     if config.options:
         cure = f"Look at [docker.options] in config.toml. {cure}"
     try:
-        with engine.told():
+        with engine.translated_errors():
             host = {
                 "userns_mode": engine.user_namespace,
                 **config.options,

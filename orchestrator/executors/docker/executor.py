@@ -36,7 +36,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, Container
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Session, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Session, Usage, Verdict
 from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.session import DockerSession
@@ -115,10 +115,10 @@ class DockerExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Container(self._engine, image), image, path=self._images.path(image))
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(
+    ) -> RunPaths:
+        return RunPaths(
             code=_CODE,
             environment=_ENVIRONMENT,
             runtime=_RUNTIME,
@@ -144,7 +144,7 @@ class DockerExecutor(Executor):
             raise kind(f"{error.filename}: {error.strerror}") from error
         with files.opened(folder / "line") as line, files.secrets_pipe(folder, launch.secrets):
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
                 note_process(self._engine, container, folder)  # while its reaper is still loading
@@ -190,7 +190,7 @@ class DockerExecutor(Executor):
         if files.is_over(handle.folder):
             return
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 self._engine.api.kill(handle.data["container"], "SIGUSR1" if kill else "SIGTERM")
         except EngineError as error:
             if error.status not in (404, 409):  # it is over, or not there
@@ -203,7 +203,7 @@ class DockerExecutor(Executor):
         if files.is_over(handle.folder) or self._engine.info.get("CgroupDriver") == "none":
             return None  # without control groups the engine would tell of the whole machine
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 found = self._engine.api.stats(handle.data["container"], stream=False, one_shot=True)
         except EngineError:
             if files.is_over(handle.folder):
@@ -225,7 +225,7 @@ class DockerExecutor(Executor):
         return DockerSession(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
-        with self._engine.told():
+        with self._engine.translated_errors():
             wanted = [f"{name}={value}" for name, value in self._engine.labels(role="run").items()]
             found = self._engine.api.containers(all=True, filters={"label": wanted})
         for container in found:
@@ -341,7 +341,7 @@ class DockerExecutor(Executor):
         while not files.has_word(line, _LOOK_S):
             if cancelled():
                 raise BuildCancelled("stopped before its reaper had started")
-            with self._engine.told():
+            with self._engine.translated_errors():
                 state = self._engine.api.inspect_container(container)["State"]
             if not state["Running"] and not files.has_word(line, 0):
                 raise ExecutorFailed(f"its reaper did not start: {self._last_words(container, launch.folder)}")
@@ -374,7 +374,7 @@ class DockerExecutor(Executor):
     def _last_words(self, container: str, folder: Path) -> str:
         said = files.read_end(folder / "errors")
         if not said:
-            with contextlib.suppress(EngineError), self._engine.told():
+            with contextlib.suppress(EngineError), self._engine.translated_errors():
                 said = self._engine.api.logs(container, tail=5).decode(errors="replace")
         return said.strip().rpartition("\n")[2] or "it said nothing"
 

@@ -30,7 +30,7 @@ _OVER = ("created", "exited")
 
 def note_process(engine: Engine, container: str, folder: Path) -> None:
     """Note which process a container has been started with, so that the kernel can tell of its end."""
-    with contextlib.suppress(EngineError), engine.told():
+    with contextlib.suppress(EngineError), engine.translated_errors():
         pid = int(engine.api.inspect_container(container)["State"]["Pid"])
         note = {"pid": pid, "start_time": identity.start_time(pid)}
         (folder / "process.json").write_text(json.dumps(note))
@@ -57,7 +57,7 @@ def find_out(engine: Engine, handle: Handle) -> Verdict:
     deadline = time.monotonic() + _LIMIT_S
     while True:
         try:
-            with engine.told():
+            with engine.translated_errors():
                 state = engine.api.inspect_container(handle.data["container"])["State"]
             if not state["Running"] and state["Status"] not in ("removing", "dead"):
                 break
@@ -90,7 +90,7 @@ def kill(engine: Engine, container: str) -> None:
         EngineError: when the engine cannot.
     """
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.kill(container, "SIGKILL")
     except EngineError as error:
         if error.status not in (404, 409):
@@ -134,7 +134,7 @@ def _await_engine(engine: Engine, container: str, limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         try:
-            with engine.told():
+            with engine.translated_errors():
                 if engine.api.inspect_container(container)["State"]["Status"] in _OVER:
                     return True
         except EngineError as error:

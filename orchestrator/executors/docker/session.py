@@ -97,7 +97,7 @@ class DockerSession(Session):
 
     def _create(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 created: dict[str, str] = self._engine.api.exec_create(
                     self._container,
                     list(argv),
@@ -144,7 +144,7 @@ class DockerSession(Session):
     def resize(self, columns: int, rows: int) -> None:
         for _ in range(_RESIZE_TRIES):  # what was started a moment ago may not have its terminal yet
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     self._engine.api.exec_resize(self._id, height=rows, width=columns)
             except EngineError:
                 if self._closed.wait(_LOOK_S) or not self._state().get("Running"):
@@ -170,7 +170,7 @@ class DockerSession(Session):
         deadline = time.monotonic() + _END_LIMIT_S
         while time.monotonic() < deadline:
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     if not self._engine.api.inspect_container(self._container)["State"]["Running"]:
                         return True
             except EngineError as error:
@@ -190,7 +190,7 @@ class DockerSession(Session):
     def _state(self) -> dict[str, Any]:
         """What the engine knows of the exec; nothing when container or engine are gone."""
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 return dict(self._engine.api.exec_inspect(self._id))
         except EngineError:
             return {}
@@ -198,7 +198,7 @@ class DockerSession(Session):
     def _end(self) -> None:
         """End the command and all that it has started. Does not wait for it."""
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 api = self._engine.api
                 argv = ["sh", "-c", _END, "sh", self._token, _inner_pid(self._state().get("Pid"))]
                 ended = api.exec_create(self._container, argv, stdout=False, stderr=False, user=self._engine.user)
