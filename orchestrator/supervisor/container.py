@@ -77,9 +77,7 @@ def _secrets() -> dict[str, bytes] | None:
     except FileNotFoundError:
         return {}
     os.unlink("secrets")
-    secrets_pipe = importlib.import_module(
-        "orchestrator.supervisor.secrets_pipe"
-    )  # most runs have no secrets and need not wait for it
+    secrets_pipe = importlib.import_module("orchestrator.supervisor.secrets_pipe")  # most runs have no secrets
     found: dict[str, bytes] | None = secrets_pipe.read_secrets(fd)
     return found
 

@@ -96,9 +96,7 @@ class Reaper:
         """Put a masking pipe in front of the log if the run has secrets that can be masked."""
         if not self.secrets:
             return None
-        masking = importlib.import_module(
-            "orchestrator.supervisor.masking"
-        )  # most runs have no secrets and need not wait for it
+        masking = importlib.import_module("orchestrator.supervisor.masking")  # most runs have no secrets
         patterns = masking.patterns_of(self.secrets.values())
         if not patterns:
             return None
