@@ -1,13 +1,13 @@
-"""The scripted executor: for tests of everything above executors. It runs nothing; the command says what happens.
+"""The scripted executor, for tests of all that lies above executors. It runs nothing; the command says what happens.
 
     exit N        ends at once with exit code N
     signal N      ends at once, by signal N
     hang          goes on until it is stopped (exit code 143) or killed (signal 9)
-    ignore        goes on until it is killed; a stop does that when the grace time is over
+    ignore        goes on until it is killed; a stop kills it after the grace time
     refuse        cannot be started (`executor_failed`)
     lose          its supervisor is lost
 
-Keeps its truth in the attempt's folder, as every executor must, so that it can be recovered by another server.
+It keeps its state in the attempt's folder, as every executor must, so that another server can recover it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOOK_S = 0.005
 
 
 class FakeExecutor(Executor):
-    """Plays what the command says."""
+    """Does what the command says."""
 
     name = "fake"
 
@@ -63,7 +63,7 @@ class FakeExecutor(Executor):
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         verb, _, number = launch.command.partition(" ")
         if verb == "refuse":
-            raise ExecutorFailed("it was told to refuse")
+            raise ExecutorFailed("the command asks for a refusal")
         claim: dict[str, str | int] = {"verb": verb, "grace_ms": int(launch.grace_s * 1000)}
         if not _claim(launch.folder, claim):
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
@@ -73,7 +73,7 @@ class FakeExecutor(Executor):
             code, signal = (int(number), None) if verb == "exit" else (None, int(number))
             self._publish(launch.folder, Verdict(code, signal, started_at=now, ended_at=now))
         elif verb == "lose":
-            self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="it was told to be lost"))
+            self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="the command asks for it"))
         return Handle(self.name, _VERSION, launch.folder, claim)
 
     def recover(self, folder: Path) -> Handle | None:
@@ -96,7 +96,7 @@ class FakeExecutor(Executor):
         if self._verdict(handle):
             return
         if handle.data["verb"] == "ignore" and not kill:
-            with contextlib.suppress(FileExistsError):  # asked before: that counts
+            with contextlib.suppress(FileExistsError):  # the first request counts
                 (handle.folder / "stopping").touch(exist_ok=False)
             return
         now = time.time()
