@@ -35,8 +35,8 @@ from orchestrator.environments import (
     Host,
     uv_cache,
 )
+from orchestrator.environments.container_settings import ContainerSettings, container_settings
 from orchestrator.environments.containers import Mount, new_name
-from orchestrator.environments.inside import Inside, inside
 from orchestrator.environments.request import read
 from orchestrator.environments.settings import uv_settings
 from orchestrator.errors import BuildFailed, DiskFull
@@ -559,12 +559,12 @@ def conf(path: Path, text: str) -> Path:
     return path
 
 
-def given(home: Home, folder: Path, *lines: str, **variables: str) -> Inside:
+def given(home: Home, folder: Path, *lines: str, **variables: str) -> ContainerSettings:
     variables = {"HOME": str(folder / "person"), "PATH": "/host/bin", "XDG_CONFIG_DIRS": "/no/where"} | variables
     settings = uv_settings(variables | {"PIP_CONFIG_FILE": os.devnull}, folder, {})
     mine = home.environments / ".containers/b/home"
     mine.mkdir(parents=True, exist_ok=True)
-    return inside(settings, read(pip(*lines)), home.environments, mine, "")
+    return container_settings(settings, read(pip(*lines)), home.environments, mine, "")
 
 
 def test_variables(home: Home, tmp_path: Path) -> None:
@@ -579,7 +579,7 @@ def test_variables(home: Home, tmp_path: Path) -> None:
     assert (found.env["UV_PRERELEASE"], found.env["PATH"].split(":")[0]) == ("allow", "/usr/local/sbin")
     assert SECRET not in repr(given(home, tmp_path, UV_INDEX_URL=f"https://me:{SECRET}@i/"))
     (note,) = given(home, tmp_path, HTTPS_PROXY=f"http://me:{SECRET}@localhost:3128").notes
-    assert "HTTPS_PROXY names this machine itself" in note and SECRET not in note
+    assert "HTTPS_PROXY names this machine (" in note and SECRET not in note
 
 
 def test_mounts(home: Home, tmp_path: Path) -> None:
@@ -613,7 +613,7 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
     assert {mount.source for mount in others} == wanted
     assert not any(mount.writable or mount.target for mount in others)
     assert found.env["XDG_CONFIG_HOME"] == str(settings.parents[1])
-    assert found.notes == ("/no/where/ca.pem is not there, and so not in the container either",)
+    assert found.notes == ("/no/where/ca.pem does not exist, so the container cannot see it",)
 
 
 def test_variables_that_a_requirements_file_names_show_nothing_of_this_machine(home: Home, tmp_path: Path) -> None:
@@ -623,7 +623,7 @@ def test_variables_that_a_requirements_file_names_show_nothing_of_this_machine(h
     asked = read(EnvironmentRequest("", (), (file,), variables=mine))
     person = {"HOME": str(tmp_path / "person"), "PIP_CONFIG_FILE": os.devnull, "TOKEN": "of the server"}
     settings = uv_settings(person, tmp_path, asked.options, asked.variables, asked.named_variables)
-    found = inside(settings, asked, home.environments, tmp_path, "")
+    found = container_settings(settings, asked, home.environments, tmp_path, "")
     assert [mount.source for mount in found.mounts if mount.source.is_relative_to(tmp_path / "hidden")] == []
     assert len(found.mounts) == 2, "the shared folder and uv"
     assert (found.env["TOKEN"], settings.find_links) == ("t", ())
@@ -643,7 +643,7 @@ def test_a_build_sees_of_a_netrc_what_it_needs(home: Home, tmp_path: Path) -> No
     (tmp_path / "person/.config/uv/uv.toml").unlink()
     assert "NETRC" not in given(home, tmp_path, "tiny").env
     conf(tmp_path / "person/.netrc", "machine\n")
-    assert "cannot be read, and so is not known in the container" in given(home, tmp_path, "tiny").notes[0]
+    assert "cannot be read, so the container gets nothing of it" in given(home, tmp_path, "tiny").notes[0]
 
 
 def test_settings_of_a_person_count_in_the_container(
