@@ -171,7 +171,7 @@ def test_an_image_that_does_not_stop_talking_is_given_up(spell: Spell, make_imag
         "mv /usr/bin/sh2 /bin/sh"
     )
     run = spell.run("true", image=image)
-    assert (run.state, "does not stop talking" in run.message) == ("build_failed", True), run.message
+    assert (run.state, "the output of its shell does not end" in run.message) == ("build_failed", True), run.message
 
 
 def test_what_looks_into_images_and_what_builds_has_no_rights(
@@ -332,7 +332,7 @@ def test_only_a_folder_of_the_builds_own_is_published(
     image = make_image(build=f"VICTIM = {str(place)!r}\n" + LYING_DRIVER.replace("HOW", how))
     run = spell.run("ls /opt/spell/environment", image=image)
     assert contents(place) == before
-    assert (run.state, "not an environment" in run.message) == ("build_failed", True), run.message
+    assert (run.state, "did not produce a Python environment" in run.message) == ("build_failed", True), run.message
     assert not spell.log(run.number)
 
 

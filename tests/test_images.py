@@ -38,7 +38,7 @@ from orchestrator.environments.orphans import key_of_orphan
 from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
-from orchestrator.images import build, probe, steps
+from orchestrator.images import build, intermediate, probe
 from orchestrator.images.images import Image, ImageRequest, Images
 from orchestrator.images.stream import Watch
 from orchestrator.records.gc import CollectedRecord
@@ -250,7 +250,7 @@ def test_the_wanted_python_is_among_all_on_the_path(bench: Bench, tiny: Callable
 
 def test_an_image_without_a_shell_says_so(bench: Bench, make_base: Callable[[str], str]) -> None:
     base = make_base("FROM scratch\nLABEL a=b\n")
-    with pytest.raises(BuildFailed, match="could not be looked into") as caught:
+    with pytest.raises(BuildFailed, match="could not be examined") as caught:
         bench.ensure(base)
     assert "/bin/sh" in caught.value.message
 
@@ -435,7 +435,7 @@ def test_f34_a_silent_build_is_given_up(bench: Bench, tiny: Callable[..., str], 
     apt, token = hanging()
     bench.images = Images(bench.engine, DockerConfig(idle_limit_s=1.5))
     base = tiny(apt)
-    with pytest.raises(BuildFailed, match=r"nothing was heard of it for 1\.5 s") as caught:
+    with pytest.raises(BuildFailed, match=r"the engine sent nothing for 1\.5 s") as caught:
         bench.ensure(base, "x")
     assert "idle_limit_s" in caught.value.cure
     assert "waiting" in bench.said
@@ -512,7 +512,7 @@ def test_proxies_and_certificates_are_not_in_the_image(
         assert "THE-CERTIFICATE" in bench.said
         assert "CaInfo=/run/spell-ca.crt" in bench.said
     else:
-        assert "does not know the certificates" in bench.said
+        assert "does not have the certificates" in bench.said
     found = whole(image.reference)
     for secret in (b"THE-CERTIFICATE", b"PASSWORD", b"proxy.invalid", b"inside.invalid"):
         assert secret not in found
@@ -613,7 +613,7 @@ def test_a_cancelled_bake_leaves_no_image(bench: Bench, environment: Path, tag: 
 
 def test_what_a_server_that_was_killed_has_baked_goes(bench: Bench, environment: Path, tag: str) -> None:
     base = bench.ensure()
-    text = steps.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
+    text = intermediate.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
     said = list(engine_api().build(fileobj=io.BytesIO(text.encode()), forcerm=True, decode=True))
     assert "error" in said[-1]
     bench.images.bake(base, environment, tag, bench.log, never)
