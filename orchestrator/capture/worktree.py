@@ -380,7 +380,7 @@ def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_resu
                 yield f"Submodule {name!r} is not initialised and is left out. To include it: git submodule update --init"
         for path in repository.nested:
             name = (repository.prefix + path).decode(errors="replace")
-            yield f"{name!r} is left out, because it is a separate git repository."
+            yield f"{name!r} is a git repository inside this one and is left out."
         sparse = [p for p, tag in repository.tracked.items() if tag == b"S" and repository.prefix + p not in tracked]
         if sparse:
             yield f"{len(sparse)} tracked files lie outside the sparse checkout and are left out."
