@@ -1,4 +1,4 @@
-"""Samples of what runs use, taken every few seconds."""
+"""Records what runs use, every few seconds."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def sample(store: Store, number: int, gpus: tuple[int, ...], usage: Usage) -> No
 
 
 def last_sample(number: int, verdict: Verdict) -> SampleRecord:
-    """What a run has used in all, so that even the shortest has a sample."""
+    """Return a sample of the total usage of a run, so that even the shortest run has one."""
     return SampleRecord(number, verdict.ended_at or time.time(), verdict.cpu_time_s, verdict.max_rss_bytes, 0, [])
 
 
 class Sampler:
-    """Every few seconds: one sample of each running run, and its new metrics.
+    """Takes one sample, and the new metrics, of each running run every few seconds.
 
     Args:
-        running: answers `(number, gpus, usage)` of the runs that run now; usage is asked of their executor.
+        running: returns `(number, gpus, usage)` of the running runs; `usage` asks their executor.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Sampler:
                 with self._complaints.of(number):
                     ingest_metrics(self._store, self._home, number)
             for number, gpus, ask in running:
-                if number not in self._asking:  # else an earlier question hangs
+                if number not in self._asking:  # else an earlier question still hangs
                     self._asking.add(number)
                     name, args = f"sample-{number}", (number, gpus, ask)
-                    # in a thread of its own: an executor that hangs must not hold up the others' samples
+                    # in a separate thread: an executor that hangs must not block the samples of other runs
                     threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
 
     def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
