@@ -1,7 +1,7 @@
 """States of a run, the legal moves between them, and which end reason leads to which final state.
 
-Only tables. `store.Store.move` is the only function that writes a state, and it follows these tables.
-The names are those that a user sees (`Machine_Requested`, `Building`, …), in lower case.
+Pure tables; `store.Store.move` is the one function that writes a state, and it obeys these.
+The names are those that a person sees (`Machine_Requested`, `Building`, …), in lower case.
 A wish to stop or kill is not a state but a column of the run (`Wish`).
 """
 
@@ -30,7 +30,7 @@ class State(StrEnum):
 
 
 class Wish(StrEnum):
-    """What a user asked of an active run. `KILL` may replace `STOP`, but not the other way."""
+    """What a person asked of a run that is still alive. `KILL` may replace `STOP`, never the other way."""
 
     STOP = "stop"
     KILL = "kill"

@@ -79,7 +79,7 @@ class Hasher:
                 break
             if digest and item.mode != LINK:
                 key = digest, item.mode, item.size
-                # before its hash is recorded, so that a killed server repeats both
+                # before its hash is recorded: who is killed in between does it again
                 self._sharing.share(item, digest, [latest[key]] if key in latest else [])
                 latest[key] = item
             found.append((item.run, item.path, digest))

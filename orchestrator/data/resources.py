@@ -31,7 +31,7 @@ class Resources:
         self._home, self._store = home, store
 
     def canonical(self, resource: str) -> str:
-        """Return the resource with the number of its run: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
+        """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
 
         Raises:
             InvalidConfig: when it is not a clean relative path.
@@ -67,7 +67,7 @@ class Resources:
             raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
     def mountable(self, resource: str) -> str:
-        """Return the canonical form of a resource that can be mounted now.
+        """The canonical form of a resource that can be mounted now.
 
         A run's outputs can be mounted when it has ended in a state that keeps them: complete, failed, stopped or
         interrupted.
@@ -135,7 +135,7 @@ class Resources:
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
     def list(self, resource: str) -> list[FileRecord]:
-        """Return a folder's entries by name, or the file itself; for "" the runs, uploads and aliases, without archived runs.
+        """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
 
         Raises:
             NotFound: when it does not exist.

@@ -78,7 +78,7 @@ class Life:
 
     @functools.cached_property
     def work(self) -> workdir.WorkDir:
-        """The work dir."""
+        """Where it works."""
         return workdir.WorkDir(self.shop, self.run, self.spec)
 
     # -- called by other threads --------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Life:
         return self.executor.usage(handle) if handle else None
 
     def open_session(self, command: Sequence[str], term: str, *, terminal: bool) -> Session:
-        """Start a second command beside that of the run; `term` is its TERM. Raises as the executor does."""
+        """Start a command beside the run's own; `term` names the kind of terminal. Raises as the executor does."""
         env, cwd = self.shop.surroundings(self.run, self.spec)
         handle = self.handle
         if handle is None:
@@ -181,7 +181,7 @@ class Life:
                 self._end(reason, detail)
 
     def _try_again(self, reason: str, detail: str, facts: Mapping[str, Any]) -> bool:
-        """Send the run back to the queue, if its retries allow it and a retry may help. Returns whether it was sent."""
+        """Send the run back to the queue, where it asks for that and it may help. Returns whether it went there."""
         run, store = self.run, self.shop.store
         failed = self.shop.firmly(lambda: retry.failed(store, self.shop.home, run, reason, detail, facts))
         if failed is None:
@@ -221,7 +221,7 @@ class Life:
 
     def _attempt_folder(self) -> Path:
         folder = self.shop.home.attempt_dir(self.run.number, self.run.attempt)
-        folder.mkdir(parents=True, exist_ok=True)  # a dead server may have done no more than claim it
+        folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that a dead server did
         return folder
 
     def _columns_if_free(self) -> Mapping[str, Any]:
@@ -262,8 +262,8 @@ class Life:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
             self._stop_if_wished()
-            self._release_firmly()  # it may start again only when nothing of it is left
-            self._move(State.MACHINE_REQUESTED, **RELEASED)  # it was not started, so it waits for its turn again
+            self._release_firmly()  # it starts again only when nothing of it is left
+            self._move(State.MACHINE_REQUESTED, **RELEASED)  # nothing of it was started: it waits for its turn again
             self._freed = True
             self._on_free()
         elif self.run.state in (State.SAVING, State.PUSHING) and self.run.reason:  # see `_cancel`
@@ -383,7 +383,7 @@ class Life:
 
     def _stop_if_wished(self) -> None:
         if self._wish():
-            raise BuildCancelled("the run was stopped before its command was started")
+            raise BuildCancelled("stopped before its command was started")
 
     def _move(self, to: State, **columns: Any) -> None:
         self.shop.firmly(lambda: self.shop.store.move(self.run.number, self.run.fence, to, **columns))

@@ -33,7 +33,7 @@ class Scheduler:
 
     Args:
         workshop: the tools that every run's life needs.
-        capacity: the capacity of this machine.
+        capacity: what this machine has.
     """
 
     def __init__(self, workshop: Workshop, capacity: Capacity) -> None:
@@ -84,7 +84,7 @@ class Scheduler:
             return [(number, life.run.gpus, life.usage) for number, life in self._lives.items()]
 
     def close(self) -> None:
-        """Stop admitting runs. Active runs go on under their supervisors."""
+        """Admit no more. Runs go on without us: their supervisors lead them."""
         self._shop.closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -108,7 +108,7 @@ class Scheduler:
             try:
                 self._admit()
             except Exception:  # a full disk, say: the queue must go on afterwards
-                _log.exception("the queue could not be processed")
+                _log.exception("the queue could not be looked at")
                 self._shop.closing.wait(_ERROR_PAUSE_S)
                 self._wake.set()
 
@@ -132,7 +132,7 @@ class Scheduler:
         free = self.free()
         blocked_gpus = False
         for run in self._shop.store.queued():
-            if run.wish:  # a user ended it between two attempts
+            if run.wish:  # it was asked to end between two attempts
                 self._cancel(run.number)
                 continue
             wants_gpus = run.gpus_wanted > 0

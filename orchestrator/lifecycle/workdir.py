@@ -87,11 +87,11 @@ class WorkDir:
                 place.unlink()  # as the mounts of the attempt before were made
 
     def save(self) -> list[ArtifactRecord]:
-        """Move the outputs of the run to `runs/N`. Raises as `outputs.save`."""
+        """Move what the run has left to `runs/N`. Raises as `outputs.save`."""
         target = self._shop.home.run_dir(self._number)
         if not target.exists():
             self._code.mkdir(parents=True, exist_ok=True)
-            self._bring_checkpoints()  # of an attempt after which the run was stopped
+            self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
         is_one_disk = self._shop.home.runs.stat().st_dev == self.root.stat().st_dev
         staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
         return outputs.save(self._number, self._workspace(), staging, target)
@@ -124,7 +124,7 @@ class WorkDir:
             return _NO_CODE
         try:
             return manifests.from_json(self._own_manifest.read_bytes())
-        except (OSError, InvalidConfig):  # the run was stopped before its code was unpacked
+        except (OSError, InvalidConfig):  # a run that was stopped before it had any code
             return self._shop.blobs.tree(self._spec.code.tree)
 
 

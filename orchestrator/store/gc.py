@@ -29,7 +29,7 @@ class Needed:
 
 
 class GarbageStore:
-    """Queries and records before a part of a run is removed."""
+    """What is asked, and noted, before something of a run goes."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

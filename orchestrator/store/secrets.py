@@ -1,4 +1,4 @@
-"""Encrypted secrets. `data.secrets` decrypts them."""
+"""Secrets as the store has them: sealed. Who can open them is `vault`."""
 
 from __future__ import annotations
 
