@@ -57,7 +57,7 @@ class Hasher:
                     is_clear = True
                 while self._hash_some() and not self._closing.is_set():
                     pass
-            except Exception:  # for example a full disk: it tries again later
+            except Exception:  # a full disk, say: later is early enough
                 _log.exception("artifacts could not be hashed")
                 self._closing.wait(_ERROR_PAUSE_S)
                 self._wake.set()

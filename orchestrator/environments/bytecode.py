@@ -144,18 +144,18 @@ class Compiler:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, with what is pending."""
+        """Begin with what is pending."""
         self._closed.clear()
         self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="compile-environments", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Check again what is pending."""
+        """Look again at what is pending."""
         self._wake.set()
 
     def close(self) -> None:
-        """Stop. The next start compiles what is left."""
+        """Stop; what is half done is done at the next start."""
         self._closed.set()
         self._wake.set()
         with self._lock:
@@ -201,7 +201,7 @@ class Compiler:
         finally:
             with self._lock:
                 self._processes.clear()
-        # 1: some files are not valid Python for this version, which is common in packages.
+        # 1: some files are no valid Python for this version, as happens in many packages.
         if self._closed.is_set() or any(code not in (0, 1) for code in codes):
             return False
         return _finish(environment)

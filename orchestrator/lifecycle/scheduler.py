@@ -25,7 +25,7 @@ from orchestrator.store import ClaimedRun
 
 _log = logging.getLogger(__name__)
 _ERROR_PAUSE_S = 1.0
-_CLOCK_S = 0.01  # the clock for pauses may be coarser than the clock for waiting
+_CLOCK_S = 0.01  # the clock that pauses are told by may be coarser than that of waiting
 
 
 class Scheduler:
@@ -50,7 +50,7 @@ class Scheduler:
         self.wake()
 
     def wake(self) -> None:
-        """Look at the queue again: a run was cast, or a machine became free."""
+        """A run was cast, or a machine became free."""
         self._wake.set()
 
     def wished(self, number: int) -> None:
@@ -113,7 +113,7 @@ class Scheduler:
                 self._wake.set()
 
     def _pause_s(self) -> float | None:
-        """Return how long, in seconds, nothing needs to be done unless `wake` is called; None for ever."""
+        """How long nothing is to be done unless somebody wakes us; None for ever."""
         try:
             at = self._shop.store.next_attempt_at()
         except Exception:  # what is wrong with the store is told when the queue is looked at

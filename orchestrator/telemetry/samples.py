@@ -63,10 +63,10 @@ class Sampler:
                 with self._complaints.of(number):
                     ingest_metrics(self._store, self._home, number)
             for number, gpus, ask in running:
-                if number not in self._asking:  # else an earlier question still hangs
+                if number not in self._asking:  # else an earlier question hangs
                     self._asking.add(number)
                     name, args = f"sample-{number}", (number, gpus, ask)
-                    # in a separate thread: an executor that hangs must not block the samples of other runs
+                    # in a thread of its own: an executor that hangs must not hold up the others' samples
                     threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
 
     def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
