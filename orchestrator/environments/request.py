@@ -51,7 +51,7 @@ _EDITABLE = frozenset({"-e", "--editable"})
 
 
 def redacted(text: str) -> str:
-    """Return `text` without the credentials of the URLs in it."""
+    """`text` without the credentials of the URLs in it."""
     return _CREDENTIALS.sub("****@", text)
 
 

@@ -77,8 +77,8 @@ def _secrets() -> dict[str, bytes] | None:
     except FileNotFoundError:
         return {}
     os.unlink("secrets")
-    secrets_pipe = importlib.import_module("orchestrator.supervisor.secrets_pipe")  # most runs have no secrets
-    found: dict[str, bytes] | None = secrets_pipe.read_secrets(fd)
+    telling = importlib.import_module("orchestrator.supervisor.secrets_pipe")  # what most runs need not wait for
+    found: dict[str, bytes] | None = telling.read_secrets(fd)
     return found
 
 

@@ -48,7 +48,7 @@ class LogLimit:
 
 def _punch(fd: int, start: int, length: int) -> bool:
     try:
-        ctypes = importlib.import_module("ctypes")  # loads slowly, is rarely needed, and may be missing
+        ctypes = importlib.import_module("ctypes")  # loads slowly, seldom needed, and may not be there
         fallocate = ctypes.CDLL(None).fallocate
         arguments = (ctypes.c_int(fd), ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE))
         return bool(fallocate(*arguments, ctypes.c_int64(start), ctypes.c_int64(length)) == 0)

@@ -96,7 +96,7 @@ class Reaper:
         """Put a masking pipe in front of the log if the run has secrets that can be masked."""
         if not self.secrets:
             return None
-        masking = importlib.import_module("orchestrator.supervisor.masking")  # most runs have no secrets
+        masking = importlib.import_module("orchestrator.supervisor.masking")  # what most runs need not wait for
         patterns = masking.patterns_of(self.secrets.values())
         if not patterns:
             return None

@@ -171,7 +171,7 @@ def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """Return the exceptions that the SDK raises for options that it refuses."""
+    """What the SDK raises for options that it refuses."""
     errors: Any = importlib.import_module("docker.errors")
     return TypeError, ValueError, AttributeError, errors.DockerException
 
