@@ -63,7 +63,7 @@ def check_room(folder: Path) -> None:
             file.write(bytes(_ROOM_BYTES))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk of {folder} is full.", "Free some space. Runs go on by themselves.") from error
+            raise DiskFull(f"The disk of {folder} is full.", "Free some space; runs go on by themselves.") from error
 
 
 def _nameless(folder: Path) -> int:

@@ -237,8 +237,8 @@ def _look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, os.stat_result]:
             found[path] = status
         elif not stat.S_ISDIR(status.st_mode):
             raise InvalidRepository(
-                f"{path.decode(errors='replace')!r} is tracked by git, but it is now a pipe, socket or device.",
-                "Remove it, or restore the file with git checkout.",
+                f"{path.decode(errors='replace')!r} is tracked by git, but a pipe, socket or device lies there.",
+                "Remove it, or bring the file back with git checkout.",
             )
     return found
 

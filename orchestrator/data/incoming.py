@@ -369,7 +369,7 @@ def _umask() -> int:
 
 
 def _check_link(entry: Entry, text: bytes) -> None:
-    """Raise Conflict when the text of a link leads out. The resolved target is checked when the upload is complete."""
+    """Raise Conflict when a link leads out by what it says; what the kernel finds is looked at when all is there."""
     leads_to = os.path.normpath(os.path.join(os.path.dirname(actual(entry.path)), os.fsdecode(text)))
     if not text or text.startswith(b"/") or b"\0" in text or leads_to == ".." or leads_to.startswith("../"):
         raise Conflict(f"The link {entry.path!r} leads out of the upload.")

@@ -171,14 +171,14 @@ def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:
 
 
 def _leads_to(root: Path, path: str) -> str | None:
-    """Return the target of a link below `root`, relative to `root`; None when it is outside."""
+    """Where a link below `root` leads, relative to `root`; None when that is outside."""
     target = os.readlink(root / path)
     if target.startswith("/"):
         return None
     place = os.path.normpath(os.path.join(os.path.dirname(path), target))
     if place == ".." or place.startswith("../"):
         return None
-    # `a/../b` is another path if `a` is a link, so the resolved target must be inside too
+    # `a/../b` is another place where `a` is a link: what the kernel finds must be inside, too
     leads_to = os.path.realpath(root / path)
     return place if leads_to.startswith(f"{os.path.realpath(root)}/") else None
 

@@ -36,7 +36,7 @@ from orchestrator.store.uploads import UploadStore
 
 _log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_TRASH = ".trash-"  # no upload can have such a name
+_TRASH = ".trash-"  # no upload has such a name
 _MARKER = "publishing.json"
 _GONE_ON_WITH_S = 3600.0
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # source: renameat2(2)
@@ -275,7 +275,7 @@ def _translated_errors(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            words = "Free some space, then upload again: only missing files are sent."
+            words = "Free some space, then upload again: only what is missing is sent."
             raise DiskFull(f"The disk is full: upload {name!r} could not be stored.", words) from error
         raise SpellError(f"Upload {name!r} could not be stored: {error.filename}: {error.strerror}.") from error
 

@@ -127,8 +127,8 @@ class Compiler:
     """One background thread that compiles what `pending` names, until nothing is left; then it waits to be woken.
 
     Args:
-        pending: returns the published environments without byte code, the next one to compile first.
-        container: returns where an environment is compiled; None for this machine. Raises `BuildFailed` if its image is gone.
+        pending: the published environments without byte code, the one to do first in front.
+        container: where an environment is compiled; None for this machine. Raises `BuildFailed` when that is gone.
     """
 
     def __init__(

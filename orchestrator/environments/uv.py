@@ -23,7 +23,7 @@ _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
 )
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b")
-# The index could not be reached; otherwise it answered that it lacks the package.
+# The index could not be asked, as against: it answered that there is no such package.
 _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
     r"|Network is unreachable|server error \(5\d\d"

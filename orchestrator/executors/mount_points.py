@@ -82,5 +82,5 @@ def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether the disk or the user's quota was full."""
+    """Whether there was no room."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

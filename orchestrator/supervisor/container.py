@@ -110,7 +110,7 @@ def _keep(request: dict[str, Any], line: int, log: int, times: int, secrets: dic
 
 
 def as_json(value: object) -> str:
-    """Return what `json.dumps` returns for a number, text, None, or a dict of these."""
+    """What `json.dumps` says of a number, text, None, or a dict of these."""
     if isinstance(value, dict):
         return "{" + ", ".join(as_json(name) + ": " + as_json(item) for name, item in value.items()) + "}"
     if isinstance(value, str):
