@@ -1,10 +1,10 @@
-"""`$SPELL_HOME/config.toml`: read once when spelld starts, checked by pydantic.
+"""`$SPELL_HOME/config.toml`, read once when spelld starts, and checked by pydantic.
 
-executor = "process"               # which one runs what does not say otherwise; "" takes docker where it can
-include_untracked = true           # send untracked files that git does not ignore without asking
+executor = "process"               # for runs that name none; "" takes docker if an engine answers
+include_untracked = true           # send untracked files that git does not ignore, without asking
 default_frameworks = ["pytorch"]   # for runs that name no framework
 ignore = ["*.tmp"]                 # outputs that are never kept
-pass_env = ["WANDB_*"]             # variables of the server that runs may see, beside the usual ones
+pass_env = ["WANDB_*"]             # further variables of the server that runs get
 grace_s = 10                       # between TERM and KILL when a run is stopped
 sample_interval_s = 5              # how often CPU, memory and GPU use of a run is recorded
 
@@ -15,23 +15,23 @@ pytorch = ["torch"]
 cpus = 8
 memory_gb = 32
 gpus = 1
-pids = 4096                        # of a container
-shm_gb = 8                         # of a container: /dev/shm
+pids = 4096                        # processes of a container
+shm_gb = 8                         # /dev/shm of a container
 
 [limits]
-log_mb = 1024                      # of each run; of a longer log the middle is not kept
+log_mb = 1024                      # of each run; the middle of a longer log is dropped
 free_gb = 0                        # no run is cast while the home's disk has less
-environments_gb = 0                # beyond that the least recently used environments go; 0 for no bound
-home_gb = 0                        # no run is cast, and nothing uploaded, while the home takes more; 0 for no bound
+environments_gb = 0                # above it, the least recently used environments are removed; 0 for no limit
+home_gb = 0                        # no run is cast and nothing is uploaded while the home takes more; 0 for no limit
 
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
 base_image = "python:{version}-slim"
 gpu_base_image = "python:{version}-slim"
 network = "bridge"                 # or "none"
-idle_limit_s = 600                 # a build or pull that says nothing for this long is given up
+idle_limit_s = 600                 # a build or pull without output for this long is given up
 
-[docker.options]                   # more of the engine's HostConfig, in the names of docker's SDK
+[docker.options]                   # further fields of the engine's HostConfig, by the names of docker's SDK
 dns = ["10.0.0.53"]
 """
 
@@ -54,7 +54,7 @@ from orchestrator.records.machines import MachineType
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
-_LEAST_CPUS = 0.01  # the kernel gives no fewer, and no engine less memory
+_LEAST_CPUS = 0.01  # the smallest share of the kernel, and the least memory of an engine
 _LEAST_MEMORY_GB = 6 / 1024
 _STRICT = ConfigDict(extra="forbid")
 DEFAULT_FRAMEWORKS = {
@@ -96,14 +96,14 @@ class DockerConfig:
 
     @property
     def reach(self) -> dict[str, Any]:
-        """Those of the options that say how a container finds others, and so count in containers that build, too."""
+        """The options for the network, which also apply to containers that build."""
         return {name: value for name, value in self.options.items() if name in _REACH}
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
-    """`[limits]`: how much room things may take. See the module's docstring."""
+    """`[limits]`: how much disk space things may take. See the module's docstring."""
 
     log_mb: Annotated[float, Ge(0.0625), Lt(1 << 40)] = 1024.0
     free_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
@@ -112,29 +112,29 @@ class LimitsConfig:
 
     @property
     def log_bytes(self) -> int:
-        """How much room the log of one run may take."""
+        """The most disk space that the log of one run may take."""
         return int(self.log_mb * _MIB)
 
     @property
     def free_bytes(self) -> int:
-        """How much room the disk of the home must have for a run to be cast."""
+        """The free disk space of the home that is required to cast a run."""
         return int(self.free_gb * _GIB)
 
     @property
     def environments_bytes(self) -> int:
-        """How much room environments may take; 0 for no bound."""
+        """The most disk space that environments may take; 0 for no limit."""
         return int(self.environments_gb * _GIB)
 
     @property
     def home_bytes(self) -> int:
-        """How much room all of the home may take for a run to be cast; 0 for no bound."""
+        """The most disk space that the home may take when a run is cast; 0 for no limit."""
         return int(self.home_gb * _GIB)
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of the configuration; see the module's docstring."""
+    """The whole configuration; see the module's docstring."""
 
     executor: str = ""
     include_untracked: bool = False
@@ -149,7 +149,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def types(self) -> dict[str, MachineType]:
-        """All machine types by name: `cpu` and `gpu` by default, and those of the file."""
+        """All machine types by name: the built-in `cpu` and `gpu`, and those of the file."""
         half = max(1, (os.cpu_count() or 1) // 2)
         found = {"cpu": MachineType("cpu", half), "gpu": MachineType("gpu", 1, gpus=1)}
         for name, item in self.machine_types.items():
@@ -159,17 +159,17 @@ class Config:
         return found
 
     def machine_type(self, name: str) -> MachineType:
-        """The machine type of a name, in any case. Raises UsageError when there is none."""
+        """Return the machine type of this name, upper or lower case. Raises UsageError when it does not exist."""
         types = self.types()
         if found := types.get(name.lower()):
             return found
         raise UsageError(f"There is no machine type {name!r}.", f"There are: {', '.join(types)}.")
 
     def framework(self, text: str) -> tuple[str, ...]:
-        """The requirement lines of `NAME` or `NAME==VERSION`; the version is that of the set's first package.
+        """Return the requirement lines of `NAME` or `NAME==VERSION`; the version is that of the set's first package.
 
         Raises:
-            InvalidConfig: when there is no set of that name.
+            InvalidConfig: when no set has this name.
         """
         name, _, version = text.partition("==")
         sets = DEFAULT_FRAMEWORKS | self.frameworks
@@ -180,10 +180,10 @@ class Config:
 
 
 def load(path: Path) -> Config:
-    """The configuration in this file; the defaults when there is none.
+    """Return the configuration in this file; the defaults when the file does not exist.
 
     Raises:
-        InvalidConfig: naming file, field and what is wrong.
+        InvalidConfig: names file, field and problem.
         HomeUnusable: when it cannot be read.
     """
     try:
@@ -214,7 +214,7 @@ def _words(problem: ErrorDetails) -> str:
 
 
 def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | LimitsConfig | MachineTypeConfig]:
-    """Which table a field is in."""
+    """Return the class of the table that a field is in."""
     if len(place) == 1:
         return Config
     tables = {"docker": DockerConfig, "limits": LimitsConfig}

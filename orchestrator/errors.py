@@ -1,26 +1,26 @@
-"""Every error that spell raises on purpose, with its words, cure, exit code and HTTP status.
+"""Every error that spell raises on purpose, with message, cure, exit code and HTTP status.
 
     SpellError
     ├── UsageError              wrong use of a command
-    ├── InvalidConfig           a spec, job file, mount, parameter or configuration that says something impossible
+    ├── InvalidConfig           a spec, job file, mount, parameter or configuration that is invalid
     │   └── ImpossibleRequest   more of a resource than this machine will ever have
     ├── InvalidCommit           a commit or ref that cannot be resolved
-    ├── InvalidRepository       a repository from which no code can be taken
+    ├── InvalidRepository       a repository whose code cannot be captured
     ├── NotFound                no such run, file or machine type
-    ├── Conflict                the thing exists, but not in the state that this needs
+    ├── Conflict                the thing exists, but its state does not allow this
     │   ├── SnapshotMissing     the server lacks blobs of the code
-    │   ├── UploadLost          the server has started anew since this upload began
+    │   ├── UploadLost          the server was restarted since this upload began
     │   └── StaleFence          a late message of a worker that has lost its run
     ├── StoreBusy               another program holds the store
     ├── ServerUnavailable       no server answers and none could be started
-    │   └── ConnectionLost      the server was asked, and its answer did not come
+    │   └── ConnectionLost      the request was sent, but the answer did not come
     ├── VersionMismatch         client and server do not speak the same version
     ├── HomeUnusable            the home cannot be read or written
     └── PhaseFailed             a phase of a run's life failed; carries the end reason
         ├── BuildFailed, MountFailed, CodeFailed, SecretLost, ExecutorFailed, SaveFailed
         └── DiskFull
 
-One table (`BY_CODE`) turns what travels over the wire back into these.
+One table (`BY_CODE`) turns error answers of the server back into these.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SpellError(Exception):
     """Base of all errors of spell.
 
     Args:
-        message: what is wrong, in one sentence for the person at the terminal.
+        message: what is wrong, in one sentence for the user.
         cure: what to do about it; may be empty.
     """
 
@@ -47,23 +47,23 @@ class SpellError(Exception):
 
     @property
     def whole(self) -> str:
-        """Message and cure as sentences of one line."""
+        """Message and cure in one line."""
         end = "" if not self.cure or self.message.endswith((".", "!", "?")) else "."
         return f"{self.message}{end} {self.cure}".strip()
 
     def to_wire(self) -> dict[str, dict[str, str]]:
-        """The body of an HTTP answer that carries this error."""
+        """Return the body of an HTTP answer for this error."""
         return {"error": {"code": self.code, "message": self.message, "cure": self.cure}}
 
 
 class UsageError(SpellError):
-    """The command was called in a way it does not allow."""
+    """The command was called in a wrong way."""
 
     code, exit_code, http_status = "usage", 2, 422
 
 
 class InvalidConfig(SpellError):
-    """A spec, job file, mount, parameter or configuration says something impossible."""
+    """A spec, job file, mount, parameter or configuration is invalid."""
 
     code, exit_code, http_status = "invalid_config", 3, 422
 
@@ -99,25 +99,25 @@ class Conflict(SpellError):
 
 
 class SnapshotMissing(Conflict):
-    """The server does not have (all of) the snapshot that a spec names; send it, then ask again."""
+    """The server lacks the snapshot that a spec names, or a part of it. Send it, then try again."""
 
     code = "snapshot_missing"
 
 
 class UploadLost(Conflict):
-    """The server knows of nobody who uploads under this name: it was started anew. Begin again; what came is kept."""
+    """The server knows no running upload of this name, because it was restarted. Begin again; it keeps what arrived."""
 
     code = "upload_lost"
 
 
 class StaleFence(Conflict):
-    """A message of a worker whose run was taken from it; it must stop working on that run."""
+    """The message came from a worker that has lost its run; the worker must stop working on it."""
 
     code = "stale_fence"
 
 
 class StoreBusy(SpellError):
-    """Another program holds the store's file for longer than we wait; end it, or try again."""
+    """Another program holds the store's file for longer than we wait. End that program, or try again."""
 
     code, exit_code, http_status = "store_busy", 1, 503
 
@@ -129,7 +129,7 @@ class ServerUnavailable(SpellError):
 
 
 class ConnectionLost(ServerUnavailable):
-    """The server was asked, and its answer did not come (whole): whether it did what it was asked is not known."""
+    """The request was sent, but the answer did not come completely: the server may have done it or not."""
 
     code = "connection_lost"
 
@@ -154,7 +154,7 @@ class PhaseFailed(SpellError):
 
 
 class BuildFailed(PhaseFailed):
-    """The environment could not be built; the build log tells which step failed."""
+    """The environment could not be built; the build log shows the failed step."""
 
     code, reason = "build_failed", "build_failed"
 
@@ -166,19 +166,19 @@ class MountFailed(PhaseFailed):
 
 
 class CodeFailed(PhaseFailed):
-    """The code could not be unpacked, or does not hash to what was sent."""
+    """The code could not be unpacked, or its hash differs from that of the code that was sent."""
 
     code, reason = "code_failed", "code_failed"
 
 
 class SecretLost(PhaseFailed):
-    """A secret of a run was removed meanwhile, or cannot be opened. Set it again."""
+    """A secret of a run was removed meanwhile, or cannot be decrypted. Set it again."""
 
     code, reason = "secret_lost", "secret_lost"
 
 
 class ExecutorFailed(PhaseFailed):
-    """The executor could not start or hold the run."""
+    """The executor could not start or supervise the run."""
 
     code, reason = "executor_failed", "executor_failed"
 
@@ -206,7 +206,7 @@ BY_CODE: dict[str, type[SpellError]] = _tree(SpellError)
 
 
 def from_wire(body: object, status: int) -> SpellError:
-    """The error that an HTTP answer carries; an unknown code becomes a plain `SpellError` with the same words."""
+    """Return the error in an HTTP answer; an unknown code becomes a plain `SpellError` with the same message."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         return SpellError(f"The server answered with HTTP status {status}.")

@@ -1,25 +1,25 @@
-"""The only code that knows where files live.
+"""The paths of all files. No other code knows them.
 
 $SPELL_HOME                     default ~/.spell
-  config.toml                   the person's configuration
+  config.toml                   the user's configuration
   runs/2/data.txt               outputs, and only outputs: the resource path is the file path
   uploads/NAME/…
   store/                        everything else
     spell.db                    runs, events, mounts, artifacts, metrics, samples
-    spell.ballast               let go when the disk is full, so that this can be recorded
+    spell.ballast               removed when the disk is full, so that this can be recorded
     spelld.sock, .lock, .log    the server
-    webhook.key                 what messages to webhooks are signed with
-    secrets.key                 what secrets are sealed with
+    webhook.key                 signs messages to webhooks
+    secrets.key                 encrypts secrets
     records/2/                  log, build log, metrics, and one folder for each attempt
     blobs/ab/cdef…              content of snapshots
     trees/TREE.json             manifests of snapshots
     environments/KEY/           Python environments
-    incoming/NAME/              what has come of an upload that is not whole yet
+    incoming/NAME/              files of an upload that is not complete yet
     uploads/NAME.json           manifests of uploads
-    work/2/                     the work dir of a run that is not sealed yet
-    runtime/                    what is importable in every run; bin/spell
-    removed/                    what is being removed
-    sharing/                    what is about to replace an identical output
+    work/2/                     the work dir of a run whose outputs are not sealed yet
+    runtime/                    modules that every run can import; bin/spell
+    removed/                    files that are being removed
+    sharing/                    files that will replace identical outputs
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from pathlib import Path
 
 from orchestrator.errors import DiskFull, HomeUnusable
 
-_PATIENCE_S = 1.0  # then it is looked whether the server still lives
-_SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one person
-_ROOM_BYTES = 128 << 10  # what a server writes while it starts
+_PATIENCE_S = 1.0  # then we check whether the server still lives
+_SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one user
+_ROOM_BYTES = 128 << 10  # a server writes so much while it starts
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
@@ -44,19 +44,19 @@ def default_home() -> Path:
     """`$SPELL_HOME`, else `~/.spell`.
 
     Raises:
-        HomeUnusable: when neither says a place.
+        HomeUnusable: when both are missing.
     """
     try:
         return Path(os.environ.get("SPELL_HOME") or Path.home() / ".spell").expanduser().absolute()
     except (OSError, RuntimeError) as error:  # a relative one in a folder that is gone; a user without a home
-        raise HomeUnusable(f"There is no home: {error}.", "Say where it is to be: SPELL_HOME=/…") from error
+        raise HomeUnusable(f"There is no home: {error}.", "Set SPELL_HOME to a folder: SPELL_HOME=/…") from error
 
 
 def check_room(folder: Path) -> None:
-    """See that something can be written there.
+    """Check that the disk of a folder has space for a starting server.
 
     Raises:
-        DiskFull: when there is no room for it.
+        DiskFull: when it has not.
     """
     try:
         with os.fdopen(_nameless(folder), "wb") as file:
@@ -67,8 +67,8 @@ def check_room(folder: Path) -> None:
 
 
 def _nameless(folder: Path) -> int:
-    """A file that is gone when it is closed. (Importing `tempfile` would cost every command 5 ms.)"""
-    with contextlib.suppress(AttributeError, OSError):  # not everywhere
+    """Open a file that disappears when it is closed. (Importing `tempfile` would cost every command 5 ms.)"""
+    with contextlib.suppress(AttributeError, OSError):  # O_TMPFILE is not supported everywhere
         return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600)
     path = folder / f".room-{os.urandom(8).hex()}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -77,7 +77,7 @@ def _nameless(folder: Path) -> int:
 
 
 class Home:
-    """The paths of one home. Makes nothing by itself, except in `create` and the `…_dir` functions that say so."""
+    """The paths of one home. Only `create` makes folders."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -104,7 +104,7 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """Where the server listens. A home whose path is too long for a socket has it in a private temporary folder."""
+        """The socket of the server. If the home's path is too long for a socket, it lies in a private temporary folder."""
         path = self.store / "spelld.sock"
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             return path
@@ -112,10 +112,10 @@ class Home:
         return Path(_SHORT_FOLDER) / f"spell-{os.getuid()}-{key}" / "spelld.sock"
 
     def check_socket(self) -> None:
-        """See that nobody else can have put the socket there.
+        """Check that no other user can have made the socket.
 
         Raises:
-            HomeUnusable: when its folder belongs to somebody else.
+            HomeUnusable: when its folder belongs to another user.
         """
         folder = self.socket.parent
         if folder == self.store:
@@ -125,10 +125,10 @@ class Home:
                 raise HomeUnusable(f"{folder} belongs to somebody else.", "Choose a SPELL_HOME with a shorter path.")
 
     def create(self) -> None:
-        """Make the folders of the home, readable by its owner only.
+        """Make the folders of the home, readable only by its owner.
 
         Raises:
-            HomeUnusable: when that is not possible.
+            HomeUnusable: when they cannot be made.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class Home:
         except OSError as error:
             raise HomeUnusable(
                 f"The home {self.root} cannot be used: {error.strerror or error}.",
-                "Choose another one with SPELL_HOME=…, or mend its permissions.",
+                "Choose another one with SPELL_HOME=…, or correct its permissions.",
             ) from error
         self.check_socket()
 
@@ -161,23 +161,23 @@ class Home:
         return self.runs / str(number)
 
     def record_dir(self, number: int) -> Path:
-        """What is kept about a run beside its outputs."""
+        """`store/records/N`: the files about a run, beside its outputs."""
         return self.records / str(number)
 
     def log(self, number: int) -> Path:
-        """The run's own output, byte for byte."""
+        """The output of the run's command, byte for byte."""
         return self.record_dir(number) / "log"
 
     def log_times(self, number: int) -> Path:
-        """When the log grew; see `supervisor/log_times.py`."""
+        """The times when the log grew; see `supervisor/log_times.py`."""
         return self.record_dir(number) / "log.times"
 
     def build_log(self, number: int) -> Path:
-        """What was said while its environment was built."""
+        """The log of building its environment and image."""
         return self.record_dir(number) / "build.log"
 
     def metrics(self, number: int) -> Path:
-        """What `orchestrator.runtime.send_metric` appends, one JSON object a line."""
+        """The metrics that `orchestrator.runtime.send_metric` appends, one JSON object a line."""
         return self.record_dir(number) / "metrics.jsonl"
 
     def attempt_dir(self, number: int, attempt: int) -> Path:
@@ -185,15 +185,15 @@ class Home:
         return self.record_dir(number) / f"attempt-{attempt}"
 
     def checkpoints(self, number: int) -> Path:
-        """Those of a failed attempt, while the work dir of the next one is made."""
+        """The checkpoints of a failed attempt, while the work dir of the next attempt is made."""
         return self.record_dir(number) / "checkpoints"
 
     def work_dir(self, number: int) -> Path:
-        """Where a run works until its outputs are sealed; `code` below it is the run's root."""
+        """The work dir of a run until its outputs are sealed; `code` below it is the run's root."""
         return self.work / str(number)
 
     def blob(self, digest: str) -> Path:
-        """A file's content, by its SHA-256."""
+        """The content of a file, by its SHA-256."""
         return self.blobs / digest[:2] / digest[2:]
 
     def tree(self, tree: str) -> Path:
@@ -214,7 +214,7 @@ class Home:
 
 
 def answers(path: Path) -> bool:
-    """Whether a server that listens on this socket answers: one that has only begun to start may still fail."""
+    """Whether the server that listens on this socket answers: one that is still starting may yet fail."""
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
         probe.settimeout(_PATIENCE_S)
         try:
@@ -226,7 +226,7 @@ def answers(path: Path) -> bool:
 
 
 def is_served(home: Home) -> bool:
-    """Whether a server holds this home's lock: it does until its process has ended."""
+    """Whether a server holds this home's lock. It holds the lock until its process has ended."""
     try:
         with home.lock.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

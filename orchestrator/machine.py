@@ -1,4 +1,4 @@
-"""What this machine has, and what of it is free: cores, memory and GPUs. Never handed out twice."""
+"""The capacity of this machine: cores, memory and GPUs, and how much of it is free."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Capacity:
         return cpus <= self.cpus + 1e-9 and memory_bytes <= self.memory_bytes and gpus <= len(self.gpus)
 
     def without(self, cpus: float, memory_bytes: int, gpus: Iterable[int]) -> Capacity:
-        """What is left when this much is taken."""
+        """Return the capacity that is left when this much is taken."""
         taken = set(gpus)
         left = tuple(index for index in self.gpus if index not in taken)
         return Capacity(self.cpus - cpus, self.memory_bytes - memory_bytes, left)
 
 
 def lacks(total: Capacity, wanted: MachineType) -> str:
-    """Why a machine type can never fit into a machine, in words; "" when it can."""
+    """Return why a machine type can never fit into a machine; "" when it can."""
     if wanted.cpus > total.cpus + 1e-9:
         return f"it asks for {wanted.cpus:g} cores; this machine has {total.cpus:g}"
     if (wanted.memory_bytes or 0) > total.memory_bytes:
@@ -46,7 +46,7 @@ def lacks(total: Capacity, wanted: MachineType) -> str:
 
 
 def detect() -> Capacity:
-    """What this machine has, as far as this process may use it."""
+    """Return the capacity of this machine that this process may use."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Capacity(float(cpus), psutil.virtual_memory().total, tuple(range(_gpu_count())))
 
@@ -60,8 +60,8 @@ def _gpu_count() -> int:
 
 
 def gpu_samples(indices: Sequence[int]) -> list[dict[str, float]]:
-    """Use of these GPUs now: index, utilisation in percent, memory used and total in bytes, power in watts,
-    temperature in °C; what a GPU does not tell is left out."""
+    """Return the current usage of these GPUs: index, utilisation in percent, memory used and total in bytes, power in watts,
+    temperature in °C. Values that a GPU does not report are left out."""
     found = []
     for index in indices:
         sample: dict[str, float] = {"index": index}

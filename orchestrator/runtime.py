@@ -1,7 +1,7 @@
-"""For code inside a run: send metrics, find the checkpoint folder, hear of a stop.
+"""For code inside a run: send metrics, find the checkpoint folder, react to a stop.
 
-Standard library only, and readable by old Pythons: it is importable in every run without installing anything
-(`from orchestrator.runtime import send_metric`). Outside a run everything still works, and nothing is sent.
+Only the standard library, and syntax of old Pythons: every run can import it without installing anything
+(`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
 
 Format of the metrics file (named by `SPELL_METRICS`): one JSON object a line, with `name`, `value`, `at` (seconds since
 the epoch) and `step` (a whole number, or null for one more than the last).
@@ -15,18 +15,18 @@ import signal
 import time
 import warnings
 from pathlib import Path
-from typing import Callable, Optional, SupportsFloat  # noqa: UP035 - the names that old Pythons know
+from typing import Callable, Optional, SupportsFloat  # noqa: UP035 - names that old Pythons have
 
 CHECKPOINTS = "checkpoints"
 
 
 def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> None:  # noqa: UP045 - see above
-    """Record a value of this run, for `spell metrics` and the store. Never ends the run: a problem is a warning.
+    """Record a value of this run, for `spell metrics` and the store. It never ends the run: a failure is only a warning.
 
     Args:
-        name: what is measured, for example "loss".
-        value: a number, or anything that `float` takes (a 0-dimensional tensor, say).
-        step: where in training it was measured; None for one more than the last step of that name.
+        name: the name of the metric, for example "loss".
+        value: a number, or anything that `float` accepts (for example a 0-dimensional tensor).
+        step: the training step; None for one more than the last step of that name.
     """
     path = os.environ.get("SPELL_METRICS")
     if not path:
@@ -44,19 +44,19 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
 
 
 def checkpoint_dir() -> Path:
-    """The folder for this run's checkpoints: `checkpoints` in the root of the work dir (outside a run: in the current
-    folder). It is made, and what lies there becomes part of the outputs, so that a later run can mount it."""
+    """Make and return the folder for this run's checkpoints: `checkpoints` in the root of the work dir (outside a run: in
+    the current folder). Its files become outputs, so a later run can mount them."""
     path = Path(os.environ.get("SPELL_CHECKPOINT_DIR", CHECKPOINTS))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def on_stop(callback: Callable[[], None]) -> None:
-    """Call `callback` when the run is asked to stop (SIGTERM): the moment to save a checkpoint and end.
+    """Call `callback` when the run is asked to stop (SIGTERM), to save a checkpoint and end.
 
-    It is called once, in the main thread, and must see to it that the program ends: raise SystemExit, or set what the
-    training loop looks at. The run is killed when it has not ended within the grace time (10 s unless
-    configured). Must itself be called from the main thread.
+    The callback is called once, in the main thread, and must make the program end: by raising SystemExit, or by setting
+    a flag that the training loop checks. A run that has not ended within the grace time (10 s unless configured) is
+    killed. `on_stop` itself must be called from the main thread.
     """
 
     def handler(_number: int, _frame: object) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a run is in its life."""
+    """The state of a run."""
 
     MACHINE_REQUESTED = "machine_requested"
     BUILDING = "building"
@@ -37,7 +37,7 @@ class Wish(StrEnum):
 
 
 class StepState(StrEnum):
-    """Where a step of a workflow is. `CAST`: it has a run, whose state says more; `FAILED`: that did not complete."""
+    """The state of a step of a workflow. `CAST`: it has a run, whose state says more; `FAILED`: the run did not complete."""
 
     WAITING = "waiting"
     CAST = "cast"
@@ -47,7 +47,7 @@ class StepState(StrEnum):
 
 
 class WorkflowState(StrEnum):
-    """Where a workflow is. All but the first are final."""
+    """The state of a workflow. All but the first are final."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -57,8 +57,8 @@ class WorkflowState(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial of a search is. `WAITING`: to be cast again; `RUNNING`: it has a run, whose state says more;
-    `STOPPED`: that was stopped, for itself, so what it sent counts."""
+    """The state of a trial of a search. `WAITING`: it will be cast again; `RUNNING`: it has a run, whose state says more;
+    `STOPPED`: its run was stopped, but not the search, so its metrics count."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -68,7 +68,7 @@ class TrialState(StrEnum):
 
 
 class SearchState(StrEnum):
-    """Where a search is. All but the first are final; `FAILED`: none of its trials is complete."""
+    """The state of a search. All but the first are final; `FAILED`: none of its trials is complete."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -92,9 +92,9 @@ ACTIVE = frozenset(State) - FINAL
 
 _ENDS_EARLY = frozenset({State.FAILED, State.KILLED, State.STOPPED, State.INTERRUPTED})
 MOVES: dict[State, frozenset[State]] = {
-    # to saving, before anything of this attempt was started: what the attempt before has left
+    # to saving, before this attempt has started anything: the outputs of the attempt before
     State.MACHINE_REQUESTED: frozenset({State.BUILDING, State.SAVING}) | _ENDS_EARLY,
-    # back to the queue: the attempt has failed; or the server died before anything of it was started
+    # back to the queue: the attempt has failed, or the server died before it had started anything
     State.BUILDING: frozenset(
         {State.MACHINE_REQUESTED, State.MOUNTING, State.RUNNING, State.SAVING, State.BUILD_FAILED, State.MOUNT_FAILED}
     )
@@ -108,13 +108,13 @@ MOVES: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What an end reason means.
+    """The meaning of an end reason.
 
     Attributes:
         state: the final state it leads to.
-        retryable: whether the same run may succeed when tried again unchanged.
-        text: the words for a person; `{code}`, `{signal}` and `{detail}` are filled in.
-        usual: the detail where none is given.
+        retryable: whether the same run may succeed if it is tried again unchanged.
+        text: the message for a user; `{code}`, `{signal}` and `{detail}` are filled in.
+        usual: the detail if none is given.
     """
 
     state: State
@@ -123,7 +123,7 @@ class End:
     usual: str = ""
 
     def words(self, code: int | None, signal: int | None, detail: str) -> str:
-        """The words for a person, of this very end."""
+        """Return the message for a user about this end."""
         return self.text.format(code=code, signal=signal, detail=detail or self.usual)
 
 
@@ -139,15 +139,15 @@ ENDS: dict[str, End] = {
     "kill_requested": End(State.KILLED, False, "killed on request; its outputs are lost"),
     "build_failed": End(State.BUILD_FAILED, False, "the environment could not be built: {detail}"),
     "code_failed": End(State.FAILED, False, "the code could not be unpacked: {detail}"),
-    "secret_lost": End(State.FAILED, False, "a secret could not be given to it: {detail}"),
+    "secret_lost": End(State.FAILED, False, "a secret could not be passed to the run: {detail}"),
     "mount_failed": End(State.MOUNT_FAILED, False, "a mount failed: {detail}"),
-    "executor_failed": End(State.FAILED, True, "the executor could not run it: {detail}"),
+    "executor_failed": End(State.FAILED, True, "the executor could not run the command: {detail}"),
     "disk_full": End(State.FAILED, False, "the disk is full: {detail}"),
     "save_failed": End(State.FAILED, False, "its outputs could not be saved: {detail}"),
-    "supervisor_lost": End(State.FAILED, True, "its supervisor died without a verdict: {detail}"),
-    "container_lost": End(State.FAILED, True, "its container was removed by somebody else: {detail}"),
+    "supervisor_lost": End(State.FAILED, True, "the run's supervisor died without a verdict: {detail}"),
+    "container_lost": End(State.FAILED, True, "somebody else removed the run's container: {detail}"),
     "machine_restarted": End(State.INTERRUPTED, True, "the machine restarted while it ran"),
-    "internal_error": End(State.FAILED, True, "spelld met an error of its own: {detail}"),
+    "internal_error": End(State.FAILED, True, "spelld failed by an internal error: {detail}"),
 }
 
 KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.INTERRUPTED})
@@ -155,7 +155,7 @@ KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.IN
 
 
 def spoken(state: str) -> str:
-    """A state in a sentence about its run: "queued", "build failed"."""
+    """Return a state as a word in a sentence about its run: "queued", "build failed"."""
     return "queued" if state == State.MACHINE_REQUESTED else state.replace("_", " ")
 
 

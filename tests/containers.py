@@ -73,7 +73,7 @@ def container_of(spell: Spell, number: int) -> str:
     return str(found["Id"])
 
 
-def keeper_of(container: str) -> psutil.Process:
+def reaper_of(container: str) -> psutil.Process:
     """Process 1 of a container."""
     return psutil.Process(engine_api().inspect_container(container)["State"]["Pid"])
 

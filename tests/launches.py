@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.environments import Base, Here
+from orchestrator.environments import Base, Host
 from orchestrator.executors.base import Launch
 from orchestrator.records.machines import MachineType
 
@@ -30,7 +30,7 @@ def make_launch(place: Path, command: str, /, *, number: int = 1, **changed: Any
         "subdir": "",
         "env": {},
         "binds": (),
-        "base": Base(Here()),
+        "base": Base(Host()),
         "bytecode": None,
         "protected": (),
         "machine": MachineType("cpu", 1.0),

@@ -95,7 +95,7 @@ def test_machine_types(spell: Spell) -> None:
 
 def test_a_machine_type_that_this_executor_cannot_hold_to(spell: Spell) -> None:
     done = spell("run", "-t", "BIG", "true")
-    assert (done.code, "cannot hold a run to it" in done.err) == (0, True)
+    assert (done.code, "cannot limit a run to it" in done.err) == (0, True)
 
 
 # -- help -------------------------------------------------------------------------------------------------------------

@@ -171,10 +171,10 @@ def test_f10_a_server_starts_and_ends_beside_a_hung_engine(spell: Spell, proxy: 
 
 
 def test_the_doctor_starts_a_container(spell: Spell, proxy: EngineProxy) -> None:
-    assert "\n✓ container   one was started and has ended: " in spell("doctor").out
+    assert "\n✓ container   a container started and ended in " in spell("doctor").out
     with proxy.rule("refuse", r"POST .*/containers/create\?name=spell-build-"):
         done = spell("doctor")
-    assert (done.code, "\n✗ container   none can be started: it does not work\n" in done.out) == (1, True), done
+    assert (done.code, "\n✗ container   no container can be started: it does not work\n" in done.out) == (1, True), done
 
 
 def test_f09_a_container_that_ends_while_it_is_killed_is_removed_at_once(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_f18_no_two_runs_get_one_gpu(two_gpus: Client, proxy: EngineProxy) -> No
         assert two_gpus.run(str(numbers[2])).state == "machine_requested"
         wanted = [words["HostConfig"]["DeviceRequests"] for words in created(proxy).values()]
         assert sorted(requests[0]["DeviceIDs"] for requests in wanted) == [["0"], ["1"]]
-        assert all(words["HostConfig"]["Init"] is False for words in created(proxy).values()), "the keeper is"
+        assert all(words["HostConfig"]["Init"] is False for words in created(proxy).values()), "the reaper is"
         assert {name for (request,) in wanted for name in request["Capabilities"][0]} == {"gpu", "compute", "utility"}
         assert all(not any("NVIDIA" in item for item in words["Env"] or ()) for words in created(proxy).values())
     for number in numbers:

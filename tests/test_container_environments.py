@@ -32,11 +32,11 @@ from orchestrator.environments import (
     Environment,
     EnvironmentRequest,
     Environments,
-    Here,
+    Host,
     uv_cache,
 )
+from orchestrator.environments.container_settings import ContainerSettings, container_settings
 from orchestrator.environments.containers import Mount, new_name
-from orchestrator.environments.inside import Inside, inside
 from orchestrator.environments.request import read
 from orchestrator.environments.settings import uv_settings
 from orchestrator.errors import BuildFailed, DiskFull
@@ -249,7 +249,7 @@ def test_f31_key(
     assert environments.ensure(EnvironmentRequest("3.11", (wheel.as_uri(),), ()), log, never, away) == built
     assert time.monotonic() - began < 3
     assert log.read_bytes() == before
-    assert environments.key(pip(str(wheel)), Base(Here())) == here
+    assert environments.key(pip(str(wheel)), Base(Host())) == here
     others = [Base(base.place, "sha256:other", PYTHON, PATH), Base(base.place, image, "/usr/bin/python3", PATH)]
     assert len({built.key, here, *(environments.key(pip(str(wheel)), other) for other in others)}) == 4
     make_wheel(tmp_path, "tiny", code="VALUE = 2\n")
@@ -355,9 +355,9 @@ class HungEngine(Engine):
 
 
 def test_a_start_does_not_wait_for_the_engine(home: Home, variables: dict[str, str]) -> None:
-    leftover = home.environments / f".building-{'0' * 32}-abc"
-    leftover.mkdir()
-    (leftover / "uv.json").write_text('{"container": "spell-build-0"}')
+    orphan = home.environments / f".building-{'0' * 32}-abc"
+    orphan.mkdir()
+    (orphan / "uv.json").write_text('{"container": "spell-build-0"}')
     (home.environments / ".building-bake-abc").mkdir()
     engine = HungEngine(home)
     environments = Environments(home, variables, engine)
@@ -367,10 +367,10 @@ def test_a_start_does_not_wait_for_the_engine(home: Home, variables: dict[str, s
         starting.join(DEADLINE_S)
         assert not starting.is_alive()
         assert engine.asked.wait(DEADLINE_S)
-        assert leftover.exists()
+        assert orphan.exists()
         assert not (home.environments / ".building-bake-abc").exists()
         engine.go.set()
-        wait_for(lambda: not left(home), "the leftover goes, too")
+        wait_for(lambda: not left(home), "the orphan goes, too")
     finally:
         engine.go.set()
         environments.close()
@@ -561,12 +561,12 @@ def conf(path: Path, text: str) -> Path:
     return path
 
 
-def given(home: Home, folder: Path, *lines: str, **variables: str) -> Inside:
+def given(home: Home, folder: Path, *lines: str, **variables: str) -> ContainerSettings:
     variables = {"HOME": str(folder / "person"), "PATH": "/host/bin", "XDG_CONFIG_DIRS": "/no/where"} | variables
     settings = uv_settings(variables | {"PIP_CONFIG_FILE": os.devnull}, folder, {})
     mine = home.environments / ".containers/b/home"
     mine.mkdir(parents=True, exist_ok=True)
-    return inside(settings, read(pip(*lines)), home.environments, mine, "")
+    return container_settings(settings, read(pip(*lines)), home.environments, mine, "")
 
 
 def test_variables(home: Home, tmp_path: Path) -> None:
@@ -581,7 +581,7 @@ def test_variables(home: Home, tmp_path: Path) -> None:
     assert (found.env["UV_PRERELEASE"], found.env["PATH"].split(":")[0]) == ("allow", "/usr/local/sbin")
     assert SECRET not in repr(given(home, tmp_path, UV_INDEX_URL=f"https://me:{SECRET}@i/"))
     (note,) = given(home, tmp_path, HTTPS_PROXY=f"http://me:{SECRET}@localhost:3128").notes
-    assert "HTTPS_PROXY names this machine itself" in note and SECRET not in note
+    assert "HTTPS_PROXY names this machine (" in note and SECRET not in note
 
 
 def test_mounts(home: Home, tmp_path: Path) -> None:
@@ -615,7 +615,7 @@ def test_mounts(home: Home, tmp_path: Path) -> None:
     assert {mount.source for mount in others} == wanted
     assert not any(mount.writable or mount.target for mount in others)
     assert found.env["XDG_CONFIG_HOME"] == str(settings.parents[1])
-    assert found.notes == ("/no/where/ca.pem is not there, and so not in the container either",)
+    assert found.notes == ("/no/where/ca.pem does not exist, so the container cannot see it",)
 
 
 def test_variables_that_a_requirements_file_names_show_nothing_of_this_machine(home: Home, tmp_path: Path) -> None:
@@ -625,7 +625,7 @@ def test_variables_that_a_requirements_file_names_show_nothing_of_this_machine(h
     asked = read(EnvironmentRequest("", (), (file,), variables=mine))
     person = {"HOME": str(tmp_path / "person"), "PIP_CONFIG_FILE": os.devnull, "TOKEN": "of the server"}
     settings = uv_settings(person, tmp_path, asked.options, asked.variables, asked.named_variables)
-    found = inside(settings, asked, home.environments, tmp_path, "")
+    found = container_settings(settings, asked, home.environments, tmp_path, "")
     assert [mount.source for mount in found.mounts if mount.source.is_relative_to(tmp_path / "hidden")] == []
     assert len(found.mounts) == 2, "the shared folder and uv"
     assert (found.env["TOKEN"], settings.find_links) == ("t", ())
@@ -645,7 +645,7 @@ def test_a_build_sees_of_a_netrc_what_it_needs(home: Home, tmp_path: Path) -> No
     (tmp_path / "person/.config/uv/uv.toml").unlink()
     assert "NETRC" not in given(home, tmp_path, "tiny").env
     conf(tmp_path / "person/.netrc", "machine\n")
-    assert "cannot be read, and so is not known in the container" in given(home, tmp_path, "tiny").notes[0]
+    assert "cannot be read, so the container gets nothing of it" in given(home, tmp_path, "tiny").notes[0]
 
 
 def test_settings_of_a_person_count_in_the_container(
@@ -717,13 +717,13 @@ def test_unused_environments_are_collected(home: Home, variables: dict[str, str]
     for found in (old, kept, used):
         os.utime(found.path, (1, 1))
     environments.ensure(pip(str(tmp_path / "used-1.0-py3-none-any.whl")), log, never)
-    (told,) = environments.collect({kept.key}, 3600, dry_run=True)
+    (told,) = environments.gc({kept.key}, 3600, dry_run=True)
     assert old.key in told.what
     assert 4096 <= told.size_bytes < 1_000_000
-    assert environments.collect({kept.key}, 3600, dry_run=False) == [told]
+    assert environments.gc({kept.key}, 3600, dry_run=False) == [told]
     assert [environments.get(found.key) for found in (old, kept, used)] == [None, kept, used]
     assert left(home) == []
-    assert environments.collect({kept.key}, 3600, dry_run=False) == []
+    assert environments.gc({kept.key}, 3600, dry_run=False) == []
     assert environments.ensure(pip(str(tmp_path / "old-1.0-py3-none-any.whl")), log, never) == old
 
 
@@ -742,8 +742,8 @@ def test_packages_of_no_environment_leave_the_cache(
     with serving(tmp_path / "index") as url:
         environments = Environments(home, {"PIP_INDEX_URL": url} | variables, engine)
         gone, kept = (environments.ensure(pip(name), log, never, base) for name in (asked, "small"))
-        assert environments.collect({gone.key, kept.key}, 0, dry_run=False) == []
-        environment, packages = environments.collect({kept.key}, 0, dry_run=False)
+        assert environments.gc({gone.key, kept.key}, 0, dry_run=False) == []
+        environment, packages = environments.gc({kept.key}, 0, dry_run=False)
         assert (environment.what, packages.what) == (f"environment {gone.key}", "packages in uv's cache")
         assert packages.size_bytes > 0
         archives = home.environments / ".containers" / "uv-cache" / "archive-v0"
@@ -757,13 +757,13 @@ def test_nothing_leaves_the_cache_while_a_build_uses_it(
     environments: Environments, home: Home, base: Base, tmp_path: Path, log: Path
 ) -> None:
     environments.ensure(pip(str(make_wheel(tmp_path, "tiny"))), log, never, base)
-    (environment,) = environments.collect(set(), 0, dry_run=True)
+    (environment,) = environments.gc(set(), 0, dry_run=True)
     with uv_cache.used(home.environments, never):
-        assert environments.collect(set(), 0, dry_run=False) == [environment]
-    (told,) = environments.collect(set(), 0, dry_run=True)
-    assert environments.collect(set(), 3600, dry_run=False) == []
-    assert environments.collect(set(), 0, dry_run=False) == [told]
-    assert environments.collect(set(), 0, dry_run=False) == []
+        assert environments.gc(set(), 0, dry_run=False) == [environment]
+    (told,) = environments.gc(set(), 0, dry_run=True)
+    assert environments.gc(set(), 3600, dry_run=False) == []
+    assert environments.gc(set(), 0, dry_run=False) == [told]
+    assert environments.gc(set(), 0, dry_run=False) == []
 
 
 def test_links_of_hostile_builds_are_not_followed(environments: Environments, home: Home, tmp_path: Path) -> None:
@@ -773,12 +773,12 @@ def test_links_of_hostile_builds_are_not_followed(environments: Environments, ho
     cache = home.environments / ".containers" / "uv-cache"
     (cache / "archive-v0").mkdir(parents=True)
     (cache / "archive-v0" / "x").symlink_to(mine)
-    environments.collect(set(), 0, dry_run=False)
+    environments.gc(set(), 0, dry_run=False)
     (cache / "archive-v0").rename(cache / "other")
     (cache / "archive-v0").symlink_to(mine)
-    environments.collect(set(), 0, dry_run=False)
+    environments.gc(set(), 0, dry_run=False)
     (cache / "archive-v0").unlink()
     cache.rename(mine / "archive-v0")
     cache.symlink_to(mine)
-    assert environments.collect(set(), 0, dry_run=False) == []
+    assert environments.gc(set(), 0, dry_run=False) == []
     assert (mine / "photos" / "one").exists()

@@ -1,4 +1,4 @@
-"""What a run in a container can do to its keeper, and to the server by sheer mass: nothing."""
+"""What a run in a container can do to its reaper, and to the server by sheer mass: nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def said(spell: Spell, run: RunRecord | int) -> str:
     return spell.log(run if isinstance(run, int) else run.number).decode()
 
 
-# -- the keeper ------------------------------------------------------------------------------------------------------
+# -- the reaper ------------------------------------------------------------------------------------------------------
 
 FORGER = """import os
 open(f"/spell/as-{os.getpid()}", "w").close()
@@ -52,7 +52,7 @@ open(f"/spell/as-{os.getpid()}", "w").close()
 
 @pytest.fixture
 def forging(repo: Path) -> Path:
-    """A workspace whose Python and shell files would run in a keeper that took its variables or paths from a run."""
+    """A workspace whose Python and shell files would run in a reaper that took its variables or paths from a run."""
     for name in ("sitecustomize.py", "usercustomize.py", "json.py", "orchestrator/supervisor/container.py"):
         (repo / name).parent.mkdir(parents=True, exist_ok=True)
         (repo / name).write_text(FORGER)
@@ -64,7 +64,7 @@ def forging(repo: Path) -> Path:
     return repo
 
 
-def test_variables_and_files_of_a_run_do_not_reach_its_keeper(spell: Spell, forging: Path) -> None:
+def test_variables_and_files_of_a_run_do_not_reach_its_reaper(spell: Spell, forging: Path) -> None:
     names = ("PYTHONSTARTUP=/spell/rc", "PYTHONHOME=/spell", "PYTHONPATH=/spell", "BASH_ENV=/spell/rc", "ENV=/spell/rc")
     more = ("LD_PRELOAD=/spell/evil.so", "LD_LIBRARY_PATH=/spell", "PYTHONBREAKPOINT=os.system", "LINES=a\nB=c\nPATH=/")
     words = [word for value in (*names, *more) for word in ("--env", value)]
@@ -75,7 +75,7 @@ def test_variables_and_files_of_a_run_do_not_reach_its_keeper(spell: Spell, forg
     assert not (spell.home.run_dir(run.number) / "as-1").exists()
 
 
-def test_a_run_cannot_end_its_keeper(spell: Spell) -> None:
+def test_a_run_cannot_end_its_reaper(spell: Spell) -> None:
     command = "for sign in INT KILL STOP HUP QUIT SEGV ALRM PIPE CHLD WINCH 35; do kill -$sign 1; kill -$sign 1; done"
     run = spell.run(f"{command}; sleep 0.1; echo alive; exit 5")
     assert (run.state, run.exit_code, said(spell, run).splitlines()[-1]) == ("failed", 5, "alive")
@@ -87,7 +87,7 @@ def test_a_run_that_stops_itself_was_stopped_by_nobody(spell: Spell, sign: str) 
     assert (run.state, run.reason) == ("failed", "signalled")
 
 
-def test_a_run_that_takes_its_keepers_limits_away_is_told_so(spell: Spell) -> None:
+def test_a_run_that_takes_its_reapers_limits_away_is_told_so(spell: Spell) -> None:
     code = "import resource as r; [r.prlimit(1, n, (0, 0)) for n in (r.RLIMIT_FSIZE, r.RLIMIT_NOFILE)]"
     run = spell.run(f"python -c '{code}'; exit 0")
     assert run.state in ("complete", "failed") and run.message

@@ -1,6 +1,6 @@
 """What a hostile image, build or requirements file can do to the host, to the server and to other runs: nothing.
 
-What a run has replaced the Python by that its keeper runs on is such an image, too: so a keeper may lie.
+What a run has replaced the Python by that its reaper runs on is such an image, too: so a reaper may lie.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.engine
 
 REPOSITORY = "spell-test-security"
 
-# In front of the image's Python. As a keeper it does what the command says; as what starts the programs of a build, what
+# In front of the image's Python. As a reaper it does what the command says; as what starts the programs of a build, what
 # /build.py says; else it is the Python that it stands before.
 LIAR = r"""#!/usr/bin/python3 -IS
 import marshal, os, signal, sys
@@ -173,7 +173,7 @@ def test_an_image_that_does_not_stop_talking_is_given_up(spell: Spell, make_imag
         "mv /usr/bin/sh2 /bin/sh"
     )
     run = spell.run("true", image=image)
-    assert (run.state, "does not stop talking" in run.message) == ("build_failed", True), run.message
+    assert (run.state, "the output of its shell does not end" in run.message) == ("build_failed", True), run.message
 
 
 def test_what_looks_into_images_and_what_builds_has_no_rights(
@@ -190,7 +190,7 @@ def test_what_looks_into_images_and_what_builds_has_no_rights(
     assert "NoNewPrivs:\t1" in words and words.splitlines()[-1].isdigit()
 
 
-# -- a keeper that lies ----------------------------------------------------------------------------------------------
+# -- a reaper that lies ----------------------------------------------------------------------------------------------
 
 NO_ERROR = '"error": null'
 REASON = '"error": {"reason": "kill_requested", "detail": ""}'
@@ -216,14 +216,14 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("lie", GARBAGE)
-def test_nonsense_of_a_keeper_is_a_failure_and_no_more(spell: Spell, liar: str, lie: str) -> None:
+def test_nonsense_of_a_reaper_is_a_failure_and_no_more(spell: Spell, liar: str, lie: str) -> None:
     run = spell.run(f"lie:{GARBAGE[lie]}", image=liar)
     assert run.state == "failed" and run.message, run
     wait_for(lambda: not containers_of(spell.home), "its container is gone")
     answers(spell)
 
 
-def test_a_keeper_that_does_not_listen_is_killed(spell: Spell, liar: str) -> None:
+def test_a_reaper_that_does_not_listen_is_killed(spell: Spell, liar: str) -> None:
     number = spell.cast(f"lie:{STARTED}import time; time.sleep(1000)", image=liar)
     spell.reaches(number, "running")
     spell.client.kill(str(number))
@@ -231,7 +231,7 @@ def test_a_keeper_that_does_not_listen_is_killed(spell: Spell, liar: str) -> Non
     wait_for(lambda: not containers_of(spell.home), "its container is gone")
 
 
-def test_a_keeper_that_talks_on_and_on_holds_up_nobody(spell: Spell, liar: str) -> None:
+def test_a_reaper_that_talks_on_and_on_holds_up_nobody(spell: Spell, liar: str) -> None:
     number = spell.cast(f"lie:{STARTED}\nwhile True: say('x' * 4096)", image=liar)
     spell.reaches(number, "running")
     answers(spell)
@@ -242,7 +242,7 @@ def test_a_keeper_that_talks_on_and_on_holds_up_nobody(spell: Spell, liar: str) 
     assert psutil.Process(spell.server_pid).cpu_times().user - began.user < SOON_S
 
 
-def test_nothing_is_saved_while_a_keeper_lives_that_says_it_is_dead(spell: Spell, liar: str, tmp_path: Path) -> None:
+def test_nothing_is_saved_while_a_reaper_lives_that_says_it_is_dead(spell: Spell, liar: str, tmp_path: Path) -> None:
     """Its processes could lead the server out of the work dir, by links in place of folders."""
     place = victim(tmp_path)
     os.chmod(place, 0o700)
@@ -334,7 +334,7 @@ def test_only_a_folder_of_the_builds_own_is_published(
     image = make_image(build=f"VICTIM = {str(place)!r}\n" + LYING_DRIVER.replace("HOW", how))
     run = spell.run("ls /opt/spell/environment", image=image)
     assert contents(place) == before
-    assert (run.state, "not an environment" in run.message) == ("build_failed", True), run.message
+    assert (run.state, "did not produce a Python environment" in run.message) == ("build_failed", True), run.message
     assert not spell.log(run.number)
 
 

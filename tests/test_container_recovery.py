@@ -21,8 +21,8 @@ from containers import (
     config,
     container_of,
     image_with_apt,
-    keeper_of,
     none_left,
+    reaper_of,
     remove_images,
 )
 from engines import TEST_IMAGE, containers_of, engine_api
@@ -89,7 +89,7 @@ def gate(tmp_path: Path) -> Gate:
 
 @pytest.fixture(scope="module")
 def hanging() -> Iterator[str]:
-    """An image whose Python does not come to load a keeper."""
+    """An image whose Python does not come to load a reaper."""
     real, python = "/usr/bin/python3.real", "/usr/bin/python3"
     script = f'#!/bin/sh\ncase "$*" in *supervisor*) exec sleep 1000;; esac\nexec {real} "$@"\n'
     encoded = base64.b64encode(script.encode()).decode()
@@ -164,7 +164,7 @@ def test_f01_killed_before_the_engine_has_started_it(
 
 
 def test_f01_killed_after_the_engine_has_started_it(spell: Spell, proxy: EngineProxy, tally: Tally, gate: Gate) -> None:
-    """The engine's answer was lost with the server; the keeper has the request, so it is this attempt that runs."""
+    """The engine's answer was lost with the server; the reaper has the request, so it is this attempt that runs."""
     with proxy.rule("lose", START, times=1):
         number = spell.cast(f"{tally.command()}; {gate.command}")
         wait_for(lambda: tally.counts["x"], "the command")
@@ -234,21 +234,21 @@ def test_f02_command_ends_while_the_server_is_down(spell: Spell, gate: Gate, rem
     assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
 
 
-# -- F3, F4: the keeper is killed, the container removed ------------------------------------------------------------
+# -- F3, F4: the reaper is killed, the container removed ------------------------------------------------------------
 
 
-def _kill_keeper(container: str) -> None:
-    keeper_of(container).kill()
+def _kill_reaper(container: str) -> None:
+    reaper_of(container).kill()
 
 
 def _kill_shim(container: str) -> None:
-    shim = keeper_of(container).parent()
+    shim = reaper_of(container).parent()
     assert shim is not None and "shim" in shim.name()
     shim.kill()
 
 
 VIOLENCE: dict[str, tuple[Callable[[str], object], str]] = {
-    "keeper": (_kill_keeper, "supervisor_lost"),
+    "reaper": (_kill_reaper, "supervisor_lost"),
     "shim": (_kill_shim, "supervisor_lost"),
     "docker kill": (lambda container: engine_api().kill(container), "supervisor_lost"),
     "docker rm": (lambda container: engine_api().remove_container(container, force=True), "container_lost"),
@@ -256,9 +256,9 @@ VIOLENCE: dict[str, tuple[Callable[[str], object], str]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "server"), [("keeper", "up"), ("keeper", "down"), ("shim", "up"), ("shim", "down"), ("docker kill", "up")]
+    ("name", "server"), [("reaper", "up"), ("reaper", "down"), ("shim", "up"), ("shim", "down"), ("docker kill", "up")]
 )
-def test_f03_keeper_is_killed(spell: Spell, token: str, name: str, server: str) -> None:
+def test_f03_reaper_is_killed(spell: Spell, token: str, name: str, server: str) -> None:
     _suffers(spell, token, name, server)
 
 
@@ -342,7 +342,7 @@ def test_f06_while_starting(spell: Spell, proxy: EngineProxy, word: str) -> None
 
 
 @pytest.mark.parametrize("word", ["stop", "kill"])
-def test_f06_while_a_keeper_does_not_start(spell: Spell, hanging: str, word: str) -> None:
+def test_f06_while_a_reaper_does_not_start(spell: Spell, hanging: str, word: str) -> None:
     number = spell.cast("true", image=hanging, machine_type="whole")
     wait_for(lambda: containers_of(spell.home, status=["running"], name=[f"-{number}-a1-"]), "its container")
     wish(spell, number, word)

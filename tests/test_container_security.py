@@ -1,6 +1,6 @@
 """What a spec and a workspace can do to the host, to the server and to other runs, when runs are containers: nothing.
 
-What a run can do to its keeper and by sheer mass is in `test_container_floods.py`, hostile images and builds are in
+What a run can do to its reaper and by sheer mass is in `test_container_floods.py`, hostile images and builds are in
 `test_container_images_security.py`.
 """
 
@@ -73,7 +73,7 @@ TAKEN += [
     "/./spell",
     "//proc",
     "/home/spell/.cache",
-    "/opt/./spell/keeper",
+    "/opt/./spell/reaper",
     "/opt/spell/environment",
 ]
 CLIMBING = ["/", "//", "/..", "/data/../proc", "../data", "data/../../x", "/data\nx", "/data\0", ""]
@@ -179,11 +179,11 @@ PYTHON_ATTACKS = {
     "packet socket": "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 768)",
     "ptrace": "import ctypes, sys; sys.exit(ctypes.CDLL(None).ptrace(16, 1, 0, 0) != 0)",
     "device": "import os, stat; os.mknod('dev', 0o600 | stat.S_IFBLK, os.makedev(254, 0)); open('dev')",
-    "memory of the keeper": "open('/proc/1/mem', 'rb')",
+    "memory of the reaper": "open('/proc/1/mem', 'rb')",
     "chroot": "import os; os.mkdir('r'); os.chroot('r')",
     "another user": "import os; os.setuid(1234)",
     "another group": "import os; os.setgroups([4321])",
-    "files of the keeper": "import os; any(open(f'/proc/1/fd/{n}', 'ab') for n in os.listdir('/proc/1/fd'))",
+    "files of the reaper": "import os; any(open(f'/proc/1/fd/{n}', 'ab') for n in os.listdir('/proc/1/fd'))",
     "names of its files": "import os; [os.readlink(f'/proc/1/fd/{n}') for n in os.listdir('/proc/1/fd')]",
     "hard link out": "import os; os.link('/opt/spell/metrics.jsonl', '/spell/metrics')",
     "link of a mount": "import os; os.link('in/file', 'linked')",
@@ -216,7 +216,7 @@ ATTACKS = [
     "rm /opt/spell/environment/bin/python",
     "chmod -R u+w /opt/spell/environment/bin",
     "touch /opt/spell/runtime/mine",
-    "touch /opt/spell/keeper/orchestrator/mine",
+    "touch /opt/spell/reaper/orchestrator/mine",
     "echo x >> /opt/spell/runtime/orchestrator/runtime.py",
     "mv /opt/spell/metrics.jsonl /opt/spell/other",
     "rm /opt/spell/metrics.jsonl",

@@ -156,7 +156,7 @@ END
 def test_f16_no_zombies_after_a_thousand_orphans(spell: Spell) -> None:
     run = spell.run(ORPHANS)
     assert run.state == "complete"
-    assert spell.log(run.number) == b"zombies: 0 processes: 3\n"  # keeper, shell, Python
+    assert spell.log(run.number) == b"zombies: 0 processes: 3\n"  # reaper, shell, Python
 
 
 # -- F19: out of memory --------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_pip_conf_names_a_folder_and_an_index(home: Home, variables: dict[str, s
     finally:
         os.chdir(cwd)
     assert environments.ensure(request("tiny", "small"), log, never).packages == ("small==2.0", "tiny==1.0")
-    assert "nowhere/simple is left out" in log.read_text()
+    assert "nowhere/simple is ignored" in log.read_text()
 
 
 def test_a_requirements_file_learns_no_variable_but_those_it_is_given(
@@ -107,7 +107,7 @@ def test_a_requirements_file_learns_no_variable_but_those_it_is_given(
     assert asked.options["extra-index-url"] == ("https://evil/${AWS_SECRET}/${TOKEN}/simple",), "as it is written"
     assert (found.named, "FOLDER" in found.env) == ({"FOLDER": str(tmp_path)}, False), "uv puts them into lines"
     assert "hidden" not in found.env.values()
-    assert any(note.startswith("${AWS_SECRET} in a requirements file stays as it is: ") for note in found.notes)
+    assert any(note.startswith("${AWS_SECRET} in a requirements file was not replaced: ") for note in found.notes)
     assert "mine" not in repr(EnvironmentRequest(variables={"TOKEN": "mine"}))
 
 
@@ -239,8 +239,8 @@ def test_requirement_files(home: Home, variables: dict[str, str], tmp_path: Path
         ("--requirement=other.txt", "which was not sent"),
         ("-cother.txt", "which was not sent"),
         ("-e .", "editable"),
-        ("./x.whl", "relative to nothing"),
-        ("-f wheels", "relative to nothing"),
+        ("./x.whl", "is a relative path, and the server does not know relative to what"),
+        ("-f wheels", "is a relative path, and the server does not know relative to what"),
     ],
 )
 def test_files_that_were_not_sent(text: str, words: str) -> None:

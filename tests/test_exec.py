@@ -399,7 +399,9 @@ def test_a_run_of_the_process_executor(make_spell: Callable[..., Spell]) -> None
     spell.says(number, b"up")
     done = spell("exec", str(number), "true")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("ERROR: A run of the process executor has no container to look into.")
+    assert done.err.startswith(
+        "ERROR: A run of the process executor has no container, so no command can be started in it."
+    )
 
 
 def test_help_and_completion(home: Spell) -> None:

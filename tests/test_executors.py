@@ -64,14 +64,14 @@ def _kill_supervisor(handle: Handle) -> None:
     os.kill(int(handle.data["pid"]), signal.SIGKILL)
 
 
-def _kill_keeper(handle: Handle) -> None:
+def _kill_reaper(handle: Handle) -> None:
     os.kill(engine_api().inspect_container(handle.data["container"])["State"]["Pid"], signal.SIGKILL)
 
 
 KINDS = {
     "namespaces": Kind(lambda home: ProcessExecutor(), _SHELL, b"ready", _kill_supervisor),
     "processes": Kind(lambda home: ProcessExecutor(namespaces=False), _SHELL, b"ready", _kill_supervisor),
-    "docker": Kind(docker_executor, _SHELL, b"ready", _kill_keeper),
+    "docker": Kind(docker_executor, _SHELL, b"ready", _kill_reaper),
     "fake": Kind(lambda home: FakeExecutor(), {word: word for word in _SHELL}, b"", lambda handle: None),
 }
 

@@ -91,7 +91,7 @@ def test_wrong_use(spell: Spell) -> None:
 class Mourning(FakeExecutor):
     """One whose engine has gone."""
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
         raise EngineError("the Docker engine does not answer")
 
 

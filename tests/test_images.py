@@ -34,11 +34,11 @@ from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Environments
 from orchestrator.environments.containers import remove_abandoned, this_server
 from orchestrator.environments.lock import lock_path
-from orchestrator.environments.orphans import key_of_leftover
+from orchestrator.environments.orphans import key_of_orphan
 from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
-from orchestrator.images import build, probe, steps
+from orchestrator.images import build, intermediate, probe
 from orchestrator.images.images import Image, ImageRequest, Images
 from orchestrator.images.stream import Watch
 from orchestrator.records.gc import CollectedRecord
@@ -77,7 +77,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     try:
         assert containers(engine) == []
     finally:
-        Images(engine, DockerConfig()).collect(set(), -60, dry_run=False)
+        Images(engine, DockerConfig()).gc(set(), -60, dry_run=False)
 
 
 @dataclass
@@ -250,7 +250,7 @@ def test_the_wanted_python_is_among_all_on_the_path(bench: Bench, tiny: Callable
 
 def test_an_image_without_a_shell_says_so(bench: Bench, make_base: Callable[[str], str]) -> None:
     base = make_base("FROM scratch\nLABEL a=b\n")
-    with pytest.raises(BuildFailed, match="could not be looked into") as caught:
+    with pytest.raises(BuildFailed, match="could not be examined") as caught:
         bench.ensure(base)
     assert "/bin/sh" in caught.value.message
 
@@ -332,7 +332,7 @@ def test_the_folder_of_a_build_can_be_found_again(
 
     with pytest.raises(BuildCancelled):
         bench.ensure(tiny("sleep 1000"), "x", cancelled=cancelled)
-    assert lock_path(Path(), key_of_leftover(found[0])).name.startswith(".lock-image-")
+    assert lock_path(Path(), key_of_orphan(found[0])).name.startswith(".lock-image-")
     assert not list(bench.engine.home.environments.glob(".building-*"))
 
 
@@ -373,10 +373,10 @@ def test_a_base_known_only_by_its_id(bench: Bench, builder: str) -> None:
         assert bench.ensure(base, "x").version == "3.9.2"
         with pytest.raises(BuildFailed):
             bench.ensure(base, "x", python="3.10")
-        assert len(bench.images.collect(set(), -60, dry_run=False)) == 1
+        assert len(bench.images.gc(set(), -60, dry_run=False)) == 1
         assert engine_api().inspect_image(base)  # as the person left it, who may have its ID only
     finally:
-        bench.images.collect(set(), -60, dry_run=False)
+        bench.images.gc(set(), -60, dry_run=False)
         for name in engine_api().inspect_image(base)["RepoTags"] or [base]:
             with suppress(docker.errors.APIError):  # another of these tests may have found it in the builder's cache
                 engine_api().remove_image(name)
@@ -435,7 +435,7 @@ def test_f34_a_silent_build_is_given_up(bench: Bench, tiny: Callable[..., str], 
     apt, token = hanging()
     bench.images = Images(bench.engine, DockerConfig(idle_limit_s=1.5))
     base = tiny(apt)
-    with pytest.raises(BuildFailed, match=r"nothing was heard of it for 1\.5 s") as caught:
+    with pytest.raises(BuildFailed, match=r"the engine sent nothing for 1\.5 s") as caught:
         bench.ensure(base, "x")
     assert "idle_limit_s" in caught.value.cure
     assert "waiting" in bench.said
@@ -482,7 +482,7 @@ def test_an_engine_that_is_not_there_is_no_failed_build(tmp_path: Path) -> None:
         bench.ensure()
 
 
-def test_leftovers_of_a_killed_server_are_no_trouble(bench: Bench) -> None:
+def test_orphans_of_a_killed_server_are_no_trouble(bench: Bench) -> None:
     bench.ensure()
     lock = lock_path(bench.engine.home.environments, "image-0123")
     lock.touch()
@@ -512,7 +512,7 @@ def test_proxies_and_certificates_are_not_in_the_image(
         assert "THE-CERTIFICATE" in bench.said
         assert "CaInfo=/run/spell-ca.crt" in bench.said
     else:
-        assert "does not know the certificates" in bench.said
+        assert "does not have the certificates" in bench.said
     found = whole(image.reference)
     for secret in (b"THE-CERTIFICATE", b"PASSWORD", b"proxy.invalid", b"inside.invalid"):
         assert secret not in found
@@ -530,10 +530,10 @@ def test_only_images_that_nobody_needs_are_collected(bench: Bench, tiny: Callabl
     for image in (kept, busy, named, old):
         os.utime(bench.engine.home.environments / ".images" / f"{image.id[7:]}.json", (0, 0))
     try:
-        told = bench.images.collect({kept.id}, 3600, dry_run=True)
+        told = bench.images.gc({kept.id}, 3600, dry_run=True)
         assert [item.what for item in told] == [f"image {old.reference}"]
-        assert bench.images.collect({kept.id}, 3600, dry_run=False) == told
-        assert bench.images.collect({kept.id}, 3600, dry_run=False) == []
+        assert bench.images.gc({kept.id}, 3600, dry_run=False) == told
+        assert bench.images.gc({kept.id}, 3600, dry_run=False) == []
     finally:
         engine_api().remove_container(container, force=True)
         engine_api().remove_image(f"{REPOSITORY}:mine")
@@ -555,7 +555,7 @@ def test_an_image_used_while_they_are_collected_stays(
 
     with monkeypatch.context() as patched:
         patched.setattr(bench.images, "_removed", removed)
-        assert bench.images.collect(set(), 0, dry_run=False) == []
+        assert bench.images.gc(set(), 0, dry_run=False) == []
     assert image.id in all_images()
 
 
@@ -599,7 +599,7 @@ def test_a_baked_image_holds_the_environment(bench: Bench, environment: Path, ta
     config = engine_api().inspect_image(tag)["Config"]
     assert "VIRTUAL_ENV=/opt/spell/environment" in config["Env"]
     assert str(bench.engine.home.root) not in json.dumps(engine_api().history(tag)) + json.dumps(config)
-    assert bench.images.collect(set(), -60, dry_run=False) == []
+    assert bench.images.gc(set(), -60, dry_run=False) == []
 
 
 def test_a_cancelled_bake_leaves_no_image(bench: Bench, environment: Path, tag: str) -> None:
@@ -613,15 +613,15 @@ def test_a_cancelled_bake_leaves_no_image(bench: Bench, environment: Path, tag: 
 
 def test_what_a_server_that_was_killed_has_baked_goes(bench: Bench, environment: Path, tag: str) -> None:
     base = bench.ensure()
-    text = steps.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
+    text = intermediate.marked(f"FROM {TEST_IMAGE}\nENV X=1\nENV Y=2\nRUN exit 1", bench.engine)
     said = list(engine_api().build(fileobj=io.BytesIO(text.encode()), forcerm=True, decode=True))
     assert "error" in said[-1]
     bench.images.bake(base, environment, tag, bench.log, never)
-    left = bench.images.collect(set(), -60, dry_run=True)
+    left = bench.images.gc(set(), -60, dry_run=True)
     assert len(left) == 2, "two variables; not the label, which is a step of the baked one, too"
-    assert bench.images.collect(set(), 3600, dry_run=True) == []
-    assert bench.images.collect(set(), -60, dry_run=False) == left
-    assert bench.images.collect(set(), -60, dry_run=False) == []
+    assert bench.images.gc(set(), 3600, dry_run=True) == []
+    assert bench.images.gc(set(), -60, dry_run=False) == left
+    assert bench.images.gc(set(), -60, dry_run=False) == []
     assert in_container(tag, "tool", user="1234:1234") == "41"
     assert engine_api().inspect_image(tag)["Config"]["Labels"]["spell.step"] == ""
 

@@ -452,11 +452,12 @@ def test_a_link_whose_upload_is_gone_is_told(spell: Spell, tmp_path: Path) -> No
     assert spell("link", "mine", "uploads/gone").code == 0
     done = spell("run", "-m", "mine/b", "true")
     assert (
-        "it leads to 'uploads/gone/b', which is not there.\n       See what is there: spell ls uploads/gone" in done.err
+        "it leads to 'uploads/gone/b', which does not exist.\n       See what is there: spell ls uploads/gone"
+        in done.err
     )
     assert "'mine' leads to nothing now. Forget it: spell unlink mine" in spell("rm", "-f", "uploads/gone").err
     done = spell("run", "-m", "mine", "true")
-    assert "it leads to 'uploads/gone', which is not there.\n       Forget it: spell unlink mine" in done.err
+    assert "it leads to 'uploads/gone', which does not exist.\n       Remove it: spell unlink mine" in done.err
     assert spell("unlink", "mine").code == 0
 
 

@@ -179,7 +179,7 @@ def test_links(spell: Spell, repo: Path) -> None:
     assert kept(spell, number) == inside
     told = notes(spell, number)
     assert set(told) == {"code", "broken", "loop", "absolute", "own", "climbing", "up", "here"}
-    assert told["absolute"] == "a link to what is not among the outputs: /etc/passwd"
+    assert told["absolute"] == "a link to a file that is not an output: /etc/passwd"
     for path in inside:
         place = (spell.home.run_dir(number) / path).resolve()
         assert place.exists() and place.is_relative_to(spell.home.run_dir(number))
@@ -272,7 +272,7 @@ def test_link_with_a_name_that_is_not_utf8(spell: Spell, repo: Path) -> None:
         spell, repo, "ln -s $(printf '/gone\\377') out; echo x > $(printf 'in\\377'); ln -s $(printf 'in\\377') in"
     ).number
     assert spell.client.run(str(number)).state == "complete"
-    assert notes(spell, number) == {"out": "a link to what is not among the outputs: /gone\\xff"}
+    assert notes(spell, number) == {"out": "a link to a file that is not an output: /gone\\xff"}
     assert kept(spell, number) == {"in\\xff": b"x\n", "in": b"in\xff"}
     assert {item.path: item.link for item in spell.client.ls(f"runs/{number}")}["in"] == "in\\xff"
 
@@ -394,7 +394,7 @@ def test_outputs_of_a_store_that_was_lost_are_not_taken_for_ones_own(
     spell = make_spell(config=CONFIG)
     first = spell.run("echo new > new")
     assert (first.state, first.reason, first.outputs_count) == ("failed", "save_failed", 0)
-    assert f"{old} was there before it" in first.message
+    assert f"{old} existed before the run" in first.message
     assert [path.name for path in old.iterdir()] == ["precious"]
     second = spell.run("echo new > new")
     assert (second.state, kept(spell, second.number)) == ("complete", {"new": b"new\n"})

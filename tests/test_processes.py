@@ -194,17 +194,17 @@ def test_f14_a_server_that_came_back_ends_the_whole_tree(own: Spell, token: str,
     assert not bearing(token)
 
 
-@pytest.mark.parametrize("killed", ["supervisor", "keeper", "both"])
+@pytest.mark.parametrize("killed", ["supervisor", "reaper", "both"])
 def test_f14_nothing_outlives_its_supervisor(spell: Spell, token: str, go: Path, killed: str) -> None:
     escapes = [ESCAPES["setsid"], ESCAPES["daemon"]]
     number = _let_out(spell, escapes, token, go)
     _are_out(spell, number, escapes, token)
     command = next(pid for pid in bearing(token) if "workers.py" in " ".join(psutil.Process(pid).cmdline()))
-    keeper = psutil.Process(command).parent()
-    assert keeper is not None
-    supervisor = keeper.parent()
+    reaper = psutil.Process(command).parent()
+    assert reaper is not None
+    supervisor = reaper.parent()
     assert supervisor is not None
-    doomed = {"supervisor": [supervisor], "keeper": [keeper], "both": [supervisor, keeper]}[killed]
+    doomed = {"supervisor": [supervisor], "reaper": [reaper], "both": [supervisor, reaper]}[killed]
     for process in doomed:
         process.suspend()
     for process in doomed:

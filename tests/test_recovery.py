@@ -159,9 +159,9 @@ def supervisor_of(spell: Spell, number: int) -> psutil.Process:
     return psutil.Process(claim["pid"])
 
 
-def keeper_of(supervisor: psutil.Process) -> psutil.Process:
-    (keeper,) = supervisor.children()
-    return keeper
+def reaper_of(supervisor: psutil.Process) -> psutil.Process:
+    (reaper,) = supervisor.children()
+    return reaper
 
 
 def wait_gone(process: psutil.Process) -> None:
@@ -387,7 +387,7 @@ def start_server(spell: Spell) -> None:
 
 @pytest.mark.parametrize(
     ("victim", "server"),
-    [("supervisor", "up"), ("keeper", "up"), ("both", "up"), ("supervisor", "down"), ("both", "down")],
+    [("supervisor", "up"), ("reaper", "up"), ("both", "up"), ("supervisor", "down"), ("both", "down")],
 )
 def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> None:
     spell = isolated
@@ -401,14 +401,14 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
     spell.says(number, b"said")
     wait_for(lambda: len([one for one in bearing(mark) if "sleep" in name_of(one)]) == len(brood), "all processes")
     supervisor = supervisor_of(spell, number)
-    keeper = keeper_of(supervisor)
+    reaper = reaper_of(supervisor)
     if "none" in spell.home.root.name:
-        assert os.readlink(f"/proc/{keeper.pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+        assert os.readlink(f"/proc/{reaper.pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
     if server == "down":
         spell.kill_server()
     if victim == "both":
-        keeper.suspend()  # else it would clean up before its own end
-    for process in {"supervisor": [supervisor], "keeper": [keeper], "both": [supervisor, keeper]}[victim]:
+        reaper.suspend()  # else it would clean up before its own end
+    for process in {"supervisor": [supervisor], "reaper": [reaper], "both": [supervisor, reaper]}[victim]:
         process.kill()
     killed_at = time.monotonic()
     if server == "down":
@@ -416,7 +416,7 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
     run = spell.ended(number, PROMPT_S)
     assert time.monotonic() - killed_at < PROMPT_S
     assert (run.state, run.reason) == ("failed", "supervisor_lost")
-    assert (run.duration_s is None) == (victim != "keeper")  # null: nobody knows
+    assert (run.duration_s is None) == (victim != "reaper")  # null: nobody knows
     assert run.ended_at is not None
     assert "died without a verdict: " in run.message
     assert not run.message.endswith(": ")
@@ -802,12 +802,12 @@ def test_f08_every_end_has_a_reason(
 # -- F10: something hangs -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "keeper"])
+@pytest.mark.parametrize("victim", ["supervisor", "reaper"])
 def test_f10_a_hung_supervisor_blocks_nobody(spell: Spell, victim: str) -> None:
     number = spell.cast("echo up; sleep 1000")
     spell.says(number, b"up")
     supervisor = supervisor_of(spell, number)
-    hung = supervisor if victim == "supervisor" else keeper_of(supervisor)
+    hung = supervisor if victim == "supervisor" else reaper_of(supervisor)
     hung.suspend()
     began = time.monotonic()
     assert spell("ps").code == 0

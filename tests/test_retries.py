@@ -150,7 +150,7 @@ def test_f48_what_cannot_help_is_not_tried(spell: Spell, command: str, fields: d
 def test_f48_what_its_log_says_cannot_help_is_not_tried(spell: Spell, command: str, why: str) -> None:
     run = spell.run(command, retries=3)
     assert (run.state, run.reason, run.attempts) == ("failed", "exited_nonzero", [])
-    assert notices(spell, run.number) == [f"Not tried again: {why}, says its log"]
+    assert notices(spell, run.number) == [f"Not tried again, because by its log {why}"]
 
 
 @pytest.mark.engine

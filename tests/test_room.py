@@ -148,13 +148,13 @@ def test_f35_the_least_recently_used_goes_first(home: Home, tmp_path: Path) -> N
     in_use = {built[3].key}
     room = Limit(2_900_000, time.time())  # for two of them, whether their big file is linked or not
 
-    removed = made.collect(in_use, 1e10, dry_run=True, limit=room)
+    removed = made.gc(in_use, 1e10, dry_run=True, limit=room)
     assert [item.what for item in removed] == [f"environment {built[index].key}" for index in (1, 2)]
     assert len(environments(home)) == 4
-    assert len(made.collect(in_use, 1e10, dry_run=False, limit=room)) == 2
+    assert len(made.gc(in_use, 1e10, dry_run=False, limit=room)) == 2
     assert environments(home) == {built[0].key, built[3].key}
     young = Limit(0, time.time() - 1.5 * DAY_S)
-    assert made.collect(in_use, 1e10, dry_run=False, limit=young) == []
+    assert made.gc(in_use, 1e10, dry_run=False, limit=young) == []
     assert made.get(built[0].key) == built[0]
-    assert made.collect(in_use, 1e10, dry_run=False, limit=Limit(0, time.time()))[0].what.endswith(built[0].key)
+    assert made.gc(in_use, 1e10, dry_run=False, limit=Limit(0, time.time()))[0].what.endswith(built[0].key)
     assert environments(home) == in_use

@@ -342,10 +342,10 @@ def add_run(store: Store, number: int, trial: int) -> int:
 def test_a_run_and_its_trial_are_recorded_together_or_not_at_all(store: Store) -> None:
     number = store.searches.add(grid("true :x:", *"123"))
     first = add_run(store, number, 1)
-    with pytest.raises(Conflict, match="is not to be cast any more"):
+    with pytest.raises(Conflict, match="can no longer be cast"):
         add_run(store, number, 1)
     store.searches.wish(number, Wish.STOP)
-    with pytest.raises(Conflict, match="is not to be cast any more"):
+    with pytest.raises(Conflict, match="can no longer be cast"):
         add_run(store, number, 2)
     store.searches.settle_uncast(number, 2, {"x": "2"}, server_searches.TrialState.FAILED, message="no")
     assert [run.number for run in store.summaries()] == [first]

@@ -255,7 +255,7 @@ def test_an_upload_is_only_replaced_with_force(spell: Spell, data: Path) -> None
     done = spell("upload", str(data))
     assert done.code == 1
     assert done.err == (
-        "ERROR: There is an upload 'cifar' already, with other content.\n"
+        "ERROR: An upload 'cifar' already exists, with other content.\n"
         "       Replace it with -f, or choose another name with -n.\n"
     )
     assert (spell.home.uploads / "cifar" / "a.txt").read_text() == "alpha"
@@ -408,7 +408,7 @@ def test_damaged_and_foreign_files_of_a_cut_off_upload_are_not_taken(spell: Spel
     (came / "foreign" / "file").write_text("x")
     _, again = announced(spell, "x", found)
     assert again.missing == [big], "of two that are alike one is whole"
-    with pytest.raises(Conflict, match="Somebody else uploads"):
+    with pytest.raises(Conflict, match="Another client uploads"):
         uploads.publish("x", session, found.tree)
     uploading.upload(uploads, "x", read(data))
     assert contents(spell.home.uploads / "x") == contents(data)
@@ -445,7 +445,7 @@ def test_of_two_senders_the_later_wins(spell: Spell, data: Path) -> None:
         lambda: uploads.add_pack("x", first, packed(b"alpha")),
         lambda: uploads.publish("x", first, found.tree),
     ):
-        with pytest.raises(Conflict, match="Somebody else uploads"):
+        with pytest.raises(Conflict, match="Another client uploads"):
             refused()
     texts = content_of(data)
     for digest in needs.missing or texts:
@@ -527,7 +527,7 @@ def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -
     assert "left" not in spell("gc", "--older-than", "0").out, "somebody may be going on with it"
     two_hours_ago = time.time() - 7200
     os.utime(spell.home.incoming / "left", (two_hours_ago, two_hours_ago))
-    assert "what came of upload left" in spell("gc", "--older-than", "0").out
+    assert "incomplete upload left" in spell("gc", "--older-than", "0").out
     assert leftovers(spell) == []
     announced(spell, "left", read(data).manifest)
     assert spell("rm", "-f", "uploads/left").code == 0
@@ -574,11 +574,11 @@ def test_what_is_whole_takes_nothing_more(tmp_path: Path) -> None:
     incoming.announce(found := make([entry("a", b"a")]))
     incoming.add(unpack(packed(b"a")))
     incoming.seal(found.tree)
-    with pytest.raises(Conflict, match="takes nothing more"):
+    with pytest.raises(Conflict, match="takes no more files"):
         incoming.announce(make([entry("b", b"b")]))
-    with pytest.raises(Conflict, match="takes nothing more"):
+    with pytest.raises(Conflict, match="takes no more files"):
         incoming.add(unpack(packed(b"a")))
-    with pytest.raises(Conflict, match="takes nothing more"):
+    with pytest.raises(Conflict, match="takes no more files"):
         incoming.append(entry("", b"a").digest, 0, b"a")
 
 
@@ -696,7 +696,7 @@ def test_wrong_bytes_are_refused(spell: Spell) -> None:
     uploads.add_chunk("bad", session, sha256, 0, big[:MIB])
     uploads.add_chunk("bad", session, sha256, MIB, big[MIB:])
     uploads.add_pack("bad", session, pack([(digest, b"right")]))
-    with pytest.raises(Conflict, match="not what was to be uploaded"):
+    with pytest.raises(Conflict, match="The files that arrived differ from those of the upload"):
         uploads.publish("bad", session, make(wanted[:1]).tree)
     assert uploads.publish("bad", session, found.tree).count == 2
 

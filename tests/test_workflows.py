@@ -331,12 +331,12 @@ def test_a_run_and_its_step_are_recorded_together_or_not_at_all(tmp_path: Path) 
 
     assert waiting() == ["a", "b"]
     first = cast("a")
-    with pytest.raises(Conflict, match="does not wait any more"):
+    with pytest.raises(Conflict, match="no longer waits"):
         cast("a")
     assert waiting() == ["b"]
     store.workflows.wish(number, Wish.STOP)
     assert waiting() == []
-    with pytest.raises(Conflict, match="does not wait any more"):
+    with pytest.raises(Conflict, match="no longer waits"):
         cast("b")
     store.workflows.reuse(number, "b", first)
     assert [run.number for run in store.summaries()] == [first]

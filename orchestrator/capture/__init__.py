@@ -1,1 +1,8 @@
-"""Client: the code and data of this machine, as manifests and blobs. Nothing here changes what it reads."""
+"""The client's view of code and data on this machine, as manifests and blobs. Nothing here changes what it reads.
+
+snapshot  a snapshot of code, from a working tree, a commit or a URL
+worktree  captures a git working tree with its uncommitted changes
+git       runs git, independently of the user's settings
+blobs     the bytes behind a snapshot
+datatree  a folder or file to upload
+"""

@@ -1,4 +1,4 @@
-"""The bytes behind a snapshot: measured once when it is taken, and checked again when they are read to be sent."""
+"""The bytes behind a snapshot. They are hashed when it is taken, and checked again when they are sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 def digest_of(chunks: Iterable[bytes]) -> tuple[str, int]:
-    """The SHA-256 (hex) and the size in bytes of a stream."""
+    """Return the SHA-256 (hex) and the size in bytes of a stream."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
         digest.update(chunk)
@@ -32,15 +32,15 @@ def digest_of(chunks: Iterable[bytes]) -> tuple[str, int]:
 
 
 def is_lfs_pointer(start: bytes, size: int) -> bool:
-    """Whether a blob of this size that starts so stands for a file that Git LFS has not fetched."""
+    """Whether a blob of this size and beginning is the pointer of a file that Git LFS has not fetched."""
     return size <= _LFS_POINTER_MAX_BYTES and start.startswith(LFS_POINTER)
 
 
 def path_text(path: bytes) -> str:
-    """A path of git's as text.
+    """Return a path that git printed as text.
 
     Raises:
-        InvalidRepository: when it is not UTF-8 or contains a line break; a snapshot cannot name it then.
+        InvalidRepository: when it is not UTF-8 or contains a line break, because a snapshot cannot name it.
     """
     try:
         text = path.decode()
@@ -52,10 +52,10 @@ def path_text(path: bytes) -> str:
 
 
 def check_size(files: Iterable[tuple[int, bytes]]) -> None:
-    """Refuse a snapshot that is too big; `files` are sizes in bytes with paths.
+    """Refuse a snapshot that is too big. `files` are sizes in bytes with paths.
 
     Raises:
-        InvalidRepository: naming the biggest files.
+        InvalidRepository: names the biggest files.
     """
     ordered = sorted(files, reverse=True)
     total = sum(size for size, _ in ordered)
@@ -64,7 +64,7 @@ def check_size(files: Iterable[tuple[int, bytes]]) -> None:
         raise InvalidRepository(
             f"The files of the repository hold {_readable(total)}, more than the {_readable(MAX_SNAPSHOT_BYTES)} "
             f"that a snapshot may hold. The biggest: {biggest}.",
-            "Take them out of git (git rm --cached), upload them once, and mount them.",
+            "Remove them from git (git rm --cached), upload them once, and mount them.",
         )
 
 
@@ -76,16 +76,16 @@ def _readable(size: int) -> str:
 
 
 def file_chunks(path: bytes, size: int) -> Iterator[bytes]:
-    """The bytes of a regular file of about `size` bytes.
+    """Yield the bytes of a regular file of about `size` bytes.
 
-    A link is not followed, and a FIFO in the file's place reads as empty and does not block.
+    Does not follow a link. If a FIFO lies in the file's place, it reads as empty and does not block.
 
     Raises:
         OSError: when it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        # One byte more than there should be: a small file is one read, as one that comes short at its end is the last.
+        # One byte more than expected: so a small file takes one read, because a short read is the last one.
         asked, missing = min(size + 1, CHUNK_BYTES), size
         while chunk := os.read(descriptor, asked):
             yield chunk
@@ -97,7 +97,7 @@ def file_chunks(path: bytes, size: int) -> Iterator[bytes]:
 
 
 def link_chunks(path: bytes) -> Iterator[bytes]:
-    """The text of a symbolic link.
+    """Yield the text of a symbolic link.
 
     Raises:
         OSError: when it cannot be read.
@@ -106,7 +106,7 @@ def link_chunks(path: bytes) -> Iterator[bytes]:
 
 
 class _Checked(io.RawIOBase):
-    """Gives out a blob; its last chunk only when the whole is what was measured."""
+    """Reads a blob. It returns the last chunk only if the whole blob has the expected digest."""
 
     def __init__(self, chunks: Iterator[bytes], digest: str, size: int, name: str) -> None:
         super().__init__()
@@ -146,23 +146,23 @@ class _Checked(io.RawIOBase):
 
 
 def changed(name: str) -> Conflict:
-    """The error for a file that did not hold still."""
+    """Return the error for a file that changed while it was read."""
     return Conflict(f"{name!r} changed while it was being captured.", "Cast again.")
 
 
 def checked_reader(chunks: Iterator[bytes], digest: str, size: int, name: str) -> BinaryIO:
-    """A reader of a blob that must have this digest and size.
+    """Return a reader of a blob that must have this digest and size.
 
-    Reading raises `Conflict` in place of the last chunk when the blob is another one by now; `name` is for its message.
+    Reading raises `Conflict` instead of returning the last chunk when the blob has changed; its message says `name`.
     """
     return io.BufferedReader(_Checked(chunks, digest, size, name), CHUNK_BYTES)
 
 
 class Patch:
-    """A patch in a file without a name, which goes when this does.
+    """A patch in a file without a name, which disappears with this object.
 
     Args:
-        path: where to make it; there must be nothing.
+        path: where to make the file; nothing may exist there.
     """
 
     descriptor = -1
@@ -172,7 +172,7 @@ class Patch:
         os.unlink(path)
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes; any number of readers may read at once."""
+        """Yield its bytes. Any number of readers may read at once."""
         offset = 0
         while chunk := os.pread(self.descriptor, CHUNK_BYTES, offset):
             offset += len(chunk)
@@ -184,7 +184,7 @@ class Patch:
 
 
 def lfs_warning(pointers: list[str]) -> Iterator[str]:
-    """The warning about files whose content Git LFS has not fetched, if there are any."""
+    """Yield a warning about files whose content Git LFS has not fetched, if there are any."""
     if pointers:
         names = ", ".join(pointers[:_NAMED]) + (", …" if len(pointers) > _NAMED else "")
-        yield f"{len(pointers)} files are Git LFS pointers without their content: {names} (git lfs pull)."
+        yield f"{len(pointers)} files are Git LFS pointers without their content: {names}. Fetch it: git lfs pull"

@@ -1,4 +1,4 @@
-"""A folder, or one file, as it is to be uploaded: what is in it, and the digest of each file."""
+"""A folder or a file to upload: its files, and the digest of each."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
 
 _KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NAMED = 3
-_FIRST_TOGETHER = 250  # the sooner the server has something to do
+_FIRST_TOGETHER = 250  # a small first portion, so that the server starts to work soon
 
-_Looked = tuple[bytes, bytes, os.stat_result]  # path relative to the root, place, what lies there
+_Looked = tuple[bytes, bytes, os.stat_result]  # path relative to the root, absolute path, status
 
 
 @dataclass(slots=True)
 class Found:
-    """What lies in a folder.
+    """The contents of a folder.
 
     Attributes:
         files: regular files and links.
-        warnings: what is left out, and why.
+        warnings: names of files that are left out, and why.
     """
 
     files: list[_Looked] = field(default_factory=list)
@@ -37,19 +37,19 @@ class Found:
 
     @property
     def total_bytes(self) -> int:
-        """How big the files are together."""
+        """The total size of the files in bytes."""
         return sum(status.st_size for _, _, status in self.files)
 
 
 @dataclass(slots=True)
 class Portion:
-    """Files that are hashed and sent together: many small ones, or a big one.
+    """Files that are hashed and sent together: many small ones, or one big one.
 
     Attributes:
-        looked: what lay there when it was looked for.
-        entries: of these files, in the same order; none before they were hashed.
-        kept: the content of small files, by digest: they are read once.
-        told_bytes: how big is what somebody was told to be there.
+        looked: the files as they were found.
+        entries: their entries, in the same order; empty before they are hashed.
+        kept: the content of small files by digest, so that they are read only once.
+        told_bytes: the size that was reported to the caller for these files.
     """
 
     looked: list[_Looked]
@@ -63,13 +63,13 @@ class Portion:
         return self.looked[0][2].st_size > SMALL_BYTES
 
     def place(self, digest: str) -> bytes:
-        """Where the content of a digest lies."""
+        """Return the path of the file with this digest."""
         return next(
             place for entry, (_, place, _) in zip(self.entries, self.looked, strict=True) if entry.digest == digest
         )
 
     def content(self, digest: str, size: int) -> bytes:
-        """The bytes of a small file, or the text of a link."""
+        """Return the bytes of a small file, or the text of a link."""
         if (data := self.kept.get(digest)) is not None:
             return data
         place = self.place(digest)
@@ -77,15 +77,15 @@ class Portion:
 
 
 class DataTree:
-    """What is to be uploaded, hashed when it is asked for.
+    """The files to upload. They are hashed on demand.
 
     Args:
-        found: what is in it.
-        said: called with the number of bytes that were read meanwhile, from any thread.
+        found: the files.
+        said: called with the number of bytes read since the last call, from any thread.
 
     Attributes:
-        total_bytes: how big its files are together.
-        portions: its files, as they lie on the disk.
+        total_bytes: the total size of the files in bytes.
+        portions: the files, in their order on the disk.
     """
 
     def __init__(self, found: Found, said: Callable[[int], object] = lambda _bytes: None) -> None:
@@ -99,18 +99,18 @@ class DataTree:
 
     @functools.cached_property
     def manifest(self) -> Manifest:
-        """Its files, all of which were read; paths in the form of `manifest.printable`."""
+        """Return the manifest, when all files were read; paths have the form of `manifest.printable`."""
         return manifests.joined(entry for portion in self.portions for entry in portion.entries)
 
     def read(self, portion: Portion, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Hash the files of a portion, unless they were.
+        """Hash the files of a portion, if this was not done yet.
 
         Args:
-            is_over: asked now and then; when it says so, a big file is given up, and has no entry.
+            is_over: called from time to time; True gives up a big file, which gets no entry.
 
         Raises:
-            SpellError: a file cannot be read.
-            Conflict: a file has changed since it was looked for: what is read is what lay there at that moment.
+            SpellError: when a file cannot be read.
+            Conflict: when a file has changed since it was found: one moment of the folder is uploaded.
         """
         if portion.entries:
             return
@@ -118,31 +118,31 @@ class DataTree:
             entry = _big_entry(*portion.looked[0], self._said, is_over)
             portion.entries = [entry] if entry else []
             return
-        with self._turn:  # two at once would wait for each other longer than they work
+        with self._turn:  # two threads at once would mostly wait for each other
             portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
         self._said(sum(entry.size for entry in portion.entries))
 
     def check_still(self) -> None:
-        """See that nothing has changed since it was looked for.
+        """Check that no file has changed since it was found.
 
         Raises:
-            Conflict: naming what has.
+            Conflict: names the files that have changed.
         """
         changed = [path for path, place, before in self._looked if not _is_there(place, before)]
         if changed:
             raise Conflict(
                 f"{_names(changed)} changed while it was being uploaded.",
-                "Upload again when nobody writes there: only what has changed is sent.",
+                "Upload again when nobody writes there. Only the changes are sent.",
             )
 
 
 def look(path: str) -> Found:
-    """Find what is to be uploaded. Sockets, pipes, devices, and links that lead out or to nothing are left out.
+    """Find the files to upload. Leaves out sockets, pipes, devices, and links that lead out or to nothing.
 
     Raises:
-        NotFound: there is nothing at `path`.
-        InvalidConfig: it is neither folder nor file, or a name in it has a line break.
-        SpellError: something cannot be read.
+        NotFound: when nothing exists at `path`.
+        InvalidConfig: when it is neither folder nor file, or a name in it has a line break.
+        SpellError: when a file cannot be read.
     """
     root = os.fsencode(os.path.realpath(path))
     try:
@@ -169,7 +169,7 @@ def look(path: str) -> Found:
 
 def _walk(root: bytes) -> Iterator[_Looked]:
     todo = [b""]
-    while todo:  # no recursion: folders may be nested as deep as paths go
+    while todo:  # no recursion: folders may be nested very deep
         below = todo.pop()
         prefix = below + b"/" if below else b""
         try:
@@ -188,7 +188,7 @@ def _walk(root: bytes) -> Iterator[_Looked]:
 
 
 def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
-    """Take the links that lead to what is taken, by way of other links too; say which do not."""
+    """Add the links that lead to uploaded files, also through other links; warn about the others."""
     if not links:
         return
     inside, left_out = root.rstrip(b"/") + b"/", []
@@ -205,7 +205,7 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
         else:
             left_out.append(path)
     if left_out:
-        found.warnings.append(f"Left out, as links that lead to nothing that is uploaded: {_names(left_out)}.")
+        found.warnings.append(f"Links that lead to nothing in the upload are left out: {_names(left_out)}.")
 
 
 def _big_entry(
@@ -248,11 +248,10 @@ def _name(path: bytes) -> str:
 
 
 def _read(place: bytes, size: int, *, is_link: bool) -> tuple[bytes, os.stat_result]:
-    """The text of a link, or the bytes of a small file (one more than `size`, when there are more); and what lies there
-    afterwards."""
+    """Return the text of a link, or the bytes of a small file (at most one more than `size`), and the status afterwards."""
     if is_link:
         return os.readlink(place), os.lstat(place)
-    # Neither follows a link, nor waits for a pipe, in the file's place.
+    # If a link or a pipe lies in the file's place, this neither follows the one nor waits for the other.
     descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(descriptor, size + 1), os.fstat(descriptor)

@@ -1,12 +1,12 @@
-"""Running git: the same answers whatever the caller's settings, and never a write into the caller's repository.
+"""Runs git so that its answers do not depend on the user's settings, and it never writes into the user's repository.
 
-Three things stand between a git command and a reproducible answer, and each is dealt with here once:
+Three things make the answers of git depend on its surroundings, and each is handled here:
 
-- variables such as GIT_DIR or GIT_INDEX_FILE, which git sets for its hooks and which name *another* repository when the
-  caller has moved on; they are dropped, and the directory alone says which repository is meant;
-- settings that change what counts as a difference or how it is printed (`_NEUTRAL`); they are overridden, while those
-  that say how to reach a remote (url.*.insteadOf, credential.*, core.sshCommand, http.*) stay as the person set them;
-- commands that refresh the index or run hooks on the way; GIT_OPTIONAL_LOCKS=0 and core.hooksPath switch that off.
+- variables such as GIT_DIR or GIT_INDEX_FILE, which git sets for its hooks and which may name *another* repository; they
+  are dropped, and the directory alone decides which repository is used;
+- settings that change what counts as a difference or how it is printed (`_NEUTRAL`); they are overridden. Settings that
+  say how to reach a remote (url.*.insteadOf, credential.*, core.sshCommand, http.*) stay as the user made them;
+- commands that refresh the index or run hooks; GIT_OPTIONAL_LOCKS=0 and core.hooksPath switch that off.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import IO, NamedTuple
 
 from orchestrator.errors import InvalidRepository
 
-# What `git rev-parse --local-env-vars` prints (less GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS, in which continuous
-# integration keeps credentials and insteadOf; our own -c comes after and wins), and what changes diffs and pathspecs.
+# The variables that `git rev-parse --local-env-vars` prints, and those that change diffs and pathspecs. Without
+# GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS, which hold credentials and insteadOf in CI; our own -c overrides them.
 _DROPPED = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE",
@@ -37,9 +37,9 @@ _DROPPED = frozenset(
 )  # fmt: skip
 
 _SET = {
-    "GIT_DEFAULT_HASH": "sha1",  # of our caches, where init.defaultObjectFormat would not match the remote's
+    "GIT_DEFAULT_HASH": "sha1",  # for our caches, as init.defaultObjectFormat may differ from the remote's format
     "GIT_OPTIONAL_LOCKS": "0",
-    "LANGUAGE": "C",  # messages are matched; LC_ALL stays, for the person's own filters
+    "LANGUAGE": "C",  # we match messages; LC_ALL stays for the user's filters
 }
 
 _NEUTRAL = (
@@ -60,16 +60,16 @@ _NEUTRAL = (
     "protocol.ext.allow=never",
     "submodule.recurse=false",
 )
-# Not among them, as they say which bytes on disk stand for which in git; see `Git.as_checked_out`.
+# Separate, because they define which bytes on disk match which bytes in git; see `Git.as_checked_out`.
 _NO_CONVERSION = ("core.attributesFile=/dev/null", "core.autocrlf=false")
 
 _CHUNK_BYTES = 1 << 20
 _TAIL_BYTES = 1 << 14
-_ASKED_AT_ONCE = 64  # objects: their names fit into any system's pipe, or git and we would wait for each other
+_ASKED_AT_ONCE = 64  # objects: so many names fit into the pipe of any system, else git and we would wait for each other
 
 
 class Result(NamedTuple):
-    """How a git command ended: its exit code and what it wrote."""
+    """Exit code and output of a git command."""
 
     code: int
     out: bytes
@@ -77,31 +77,31 @@ class Result(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Git's own last error line, without its `fatal: `."""
+        """Git's last error line, without its `fatal: `."""
         lines = [line.strip() for line in self.err.decode(errors="replace").splitlines() if line.strip()]
         at = max((at for at, line in enumerate(lines) if line.startswith(("fatal: ", "error: "))), default=-1)
         if not lines:
             return f"git ended with exit code {self.code}"
         line = lines[at].removeprefix("fatal: ").removeprefix("error: ")
-        if at > 0 and "Could not read from remote" in line:  # the transport has said why, one line earlier
+        if at > 0 and "Could not read from remote" in line:  # the transport names the cause one line earlier
             return f"{lines[at - 1].rstrip('.')}: {line}"
         return line
 
 
 class Commit(NamedTuple):
-    """A commit's full name and the first line of its message."""
+    """A commit's full hash and the first line of its message."""
 
     oid: str
     subject: str
 
 
-class Place(NamedTuple):
-    """Where a directory lies in a git repository.
+class Location(NamedTuple):
+    """The location of a directory in a git repository.
 
     Attributes:
         root: the top of the working tree, without symbolic links.
         subdir: the directory, relative to the root, as bytes; empty for the root itself.
-        git_dir: where this working tree's index lies (of a linked worktree or submodule: its own).
+        git_dir: the folder with the index of this working tree (a linked worktree or submodule has its own).
     """
 
     root: Path
@@ -120,11 +120,11 @@ class Git(NamedTuple):
     """Git in one directory.
 
     Attributes:
-        cwd: where it runs.
-        git_dir: names the repository, for a bare one (safe.bareRepository forbids finding it by the directory).
-        index_file: the index to use in place of the repository's own.
-        settings: further `name=value` settings, which win over the person's.
-        as_checked_out: let the person's own conversion of line endings hold, by which the files were checked out.
+        cwd: the directory in which it runs.
+        git_dir: names a bare repository (safe.bareRepository forbids finding it by the directory).
+        index_file: the index to use instead of the repository's own.
+        settings: further `name=value` settings, which override the user's.
+        as_checked_out: apply the user's conversion of line endings, with which the files were checked out.
     """
 
     cwd: Path
@@ -139,7 +139,7 @@ class Git(NamedTuple):
         """Start a git command; its standard error is a pipe.
 
         Raises:
-            InvalidRepository: when there is no git to run, or the directory is gone.
+            InvalidRepository: when git is not installed, or the directory is gone.
         """
         settings = (*_NEUTRAL, *(() if self.as_checked_out else _NO_CONVERSION), *self.settings)
         options = [word for setting in settings for word in ("-c", setting)]
@@ -163,18 +163,18 @@ class Git(NamedTuple):
         return _finish(process, stdin)
 
     def output(self, *args: str, stdin: bytes = b"") -> bytes:
-        """What a git command prints.
+        """Return the output of a git command.
 
         Raises:
-            InvalidRepository: with git's words, when it fails.
+            InvalidRepository: with git's message, when it fails.
         """
         return checked(self.run(*args, stdin=stdin), args[0]).out
 
     def gather(self, *commands: Sequence[str], as_checked_out: Sequence[Sequence[str]] = ()) -> list[Result]:
-        """Run several commands at once; each takes about as long to start as to run.
+        """Run several commands at once, because starting each takes about as long as running it.
 
         Args:
-            as_checked_out: further ones, for which the person's own conversion of line endings holds.
+            as_checked_out: further commands, for which the user's conversion of line endings applies.
         """
         processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -186,7 +186,7 @@ class Git(NamedTuple):
                 end(process)
 
     def run_shown(self, *args: str, hide: str = "") -> Result:
-        """Run a command that takes long; a person at a terminal sees git's progress, without its errors and `hide`."""
+        """Run a command that takes long. A terminal shows git's progress, without its errors and without `hide`."""
         if not (sys.stderr and sys.stderr.isatty()):
             return self.run(*args)
         process = self.start(args[0], "--progress", *args[1:], stdout=subprocess.DEVNULL)
@@ -207,30 +207,30 @@ def _finish(process: subprocess.Popen[bytes], stdin: bytes = b"") -> Result:
 
 
 def finish(process: subprocess.Popen[bytes], what: str) -> bytes:
-    """Wait for a started command and return what it printed.
+    """Wait for a started command and return its output.
 
     Raises:
-        InvalidRepository: with git's words, when it failed; `what` names the command.
+        InvalidRepository: with git's message, when it failed; `what` names the command.
     """
     return checked(_finish(process), what).out
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the command where it still runs, and let go of its pipes."""
+    """Kill the command if it still runs, and close its pipes."""
     if process.poll() is None:
         process.kill()
         process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            with suppress(BrokenPipeError):  # what was buffered for a command that has ended
+            with suppress(BrokenPipeError):  # bytes were buffered for a command that has ended
                 pipe.close()
 
 
 def checked(result: Result, what: str) -> Result:
-    """`result`, when the command succeeded.
+    """Return `result` if the command succeeded.
 
     Raises:
-        InvalidRepository: with git's words otherwise; `what` names the command.
+        InvalidRepository: with git's message, when it failed; `what` names the command.
     """
     if result.code:
         raise InvalidRepository(f"git {what} failed: {result.reason}")
@@ -243,14 +243,14 @@ def _forward(pipe: IO[bytes], hide: bytes) -> bytes:
         tail = (tail + chunk)[-_TAIL_BYTES:]
         *whole, line = re.split(rb"(?<=[\r\n])", line + chunk)
         for text in whole:
-            if not text.startswith((b"fatal: ", b"error: ", b"From ")):  # errors become ours, with a cure
+            if not text.startswith((b"fatal: ", b"error: ", b"From ")):  # we report errors ourselves, with a cure
                 sys.stderr.buffer.write(text.replace(hide, b"") if hide else text)
         sys.stderr.buffer.flush()
     return tail
 
 
 class Objects:
-    """Blobs of a repository, read through one `git cat-file --batch` that starts when first asked."""
+    """Blobs of a repository, read through one `git cat-file --batch` that is started on first use."""
 
     def __init__(self, git: Git) -> None:
         self._git = git
@@ -258,7 +258,7 @@ class Objects:
         self._lock = threading.Lock()
 
     def read(self, oid: str) -> bytes:
-        """The bytes of one object, all in memory.
+        """Return the bytes of one object.
 
         Raises:
             InvalidRepository: when the repository does not have it.
@@ -266,7 +266,7 @@ class Objects:
         return next(self.read_many([oid]))
 
     def read_many(self, oids: Sequence[str]) -> Iterator[bytes]:
-        """The bytes of one object after the other.
+        """Yield the bytes of one object after the other.
 
         Raises:
             InvalidRepository: when the repository does not have one.
@@ -283,13 +283,13 @@ class Objects:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         assert pipe_in is not None
         assert pipe_out is not None
-        with suppress(BrokenPipeError):  # then there is no answer either
+        with suppress(BrokenPipeError):  # git has ended, so the answer is missing too
             pipe_in.write("".join(f"{oid}\n" for oid in oids).encode())
             pipe_in.flush()
         return [_answer(pipe_out, oid) for oid in oids]
 
     def stream(self, oid: str) -> Iterator[bytes]:
-        """The bytes of one big object, chunk by chunk, from a process of its own.
+        """Yield the bytes of one big object, chunk by chunk, from a separate process.
 
         Raises:
             InvalidRepository: when the repository does not have it.
@@ -319,17 +319,17 @@ def _answer(pipe: IO[bytes], oid: str) -> bytes:
     head = pipe.readline().split()  # OID TYPE SIZE, or: OID missing
     content = pipe.read(int(head[2]) + 1) if len(head) == 3 else b""
     if len(head) != 3 or len(content) != int(head[2]) + 1:
-        raise InvalidRepository(f"The repository lacks the object {oid}.", "Look at it with: git fsck")
+        raise InvalidRepository(f"The repository lacks the object {oid}.", "Check the repository: git fsck")
     return content[:-1]
 
 
 def commit_command(rev: str) -> tuple[str, ...]:
-    """The git command whose output `parse_commit` reads."""
+    """Return the git command whose output `parse_commit` reads."""
     return ("rev-list", "--max-count=1", "--encoding=UTF-8", "--format=format:%H%x00%s", rev, "--")
 
 
 def parse_commit(out: bytes) -> Commit:
-    """What `commit_command` printed."""
+    """Read the output of `commit_command`."""
     oid, _, subject = out.partition(b"\n")[2].rstrip(b"\n").partition(b"\0")
     return Commit(oid.decode(), subject.decode(errors="replace"))
 
@@ -338,7 +338,7 @@ CONVERSIONS_COMMAND = ("config", "-z", "--get-regexp", r"^core\.(autocrlf|attrib
 
 
 def converts(settings: Result) -> bool:
-    """Whether the person's settings convert line endings, by what `CONVERSIONS_COMMAND` printed `as_checked_out`."""
+    """Whether the user's settings convert line endings, by the output of `CONVERSIONS_COMMAND` run `as_checked_out`."""
     entries = [entry.partition("\n") for entry in settings.out.decode(errors="replace").split("\0")]
     values = {name: value if newline else "true" for name, newline, value in entries}
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -351,7 +351,7 @@ def converts(settings: Result) -> bool:
 
 
 def _system_attributes() -> Iterator[str]:
-    """Where the attributes of all persons of this machine may lie; git can tell since 2.41 only (GIT_ATTR_SYSTEM)."""
+    """Yield the paths where the machine's attributes may lie; git prints them only since 2.41 (GIT_ATTR_SYSTEM)."""
     yield "/etc/gitattributes"
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         if os.path.exists(f"{folder}/git"):
@@ -359,16 +359,16 @@ def _system_attributes() -> Iterator[str]:
             return
 
 
-def locate(cwd: Path) -> Place | None:
-    """The git working tree that holds `cwd`; None where there is none.
+def locate(cwd: Path) -> Location | None:
+    """Return the git working tree that holds `cwd`; None if it is in none.
 
     Raises:
-        InvalidRepository: when git is missing, or refuses the repository (its words say why).
+        InvalidRepository: when git is missing, or refuses the repository (the message says why).
     """
     result = Git(cwd).run("rev-parse", "--show-prefix", "--show-toplevel", "--absolute-git-dir")
     if result.code and b"not a git repository (or any" in result.err:
         broken = next((folder for folder in (cwd, *cwd.parents) if (folder / ".git").exists()), None)
-        if broken:  # git would say no more of one whose HEAD is damaged
+        if broken:  # for a damaged HEAD git says no more than this
             raise InvalidRepository(f"No code can be taken from {str(broken)!r}: its .git is damaged.", "Try: git fsck")
         return None
     if result.code:
@@ -377,4 +377,4 @@ def locate(cwd: Path) -> Place | None:
     lines = result.out.split(b"\n")
     if len(lines) != 4:
         raise InvalidRepository(f"No code can be taken from {str(cwd)!r}: its path contains a line break.")
-    return Place(Path(os.fsdecode(lines[1])), lines[0].rstrip(b"/"), Path(os.fsdecode(lines[2])))
+    return Location(Path(os.fsdecode(lines[1])), lines[0].rstrip(b"/"), Path(os.fsdecode(lines[2])))

@@ -1,7 +1,7 @@
-"""A snapshot of the code a run sees: its manifest, where it came from, and its blobs, ready to be sent.
+"""A snapshot of the code that a run sees: its manifest, its origin, and its blobs, ready to be sent.
 
-Taken from a working tree with its uncommitted changes, from another commit of the same repository, or from a git URL.
-The repository it is taken from is read and never written.
+It is taken from a working tree with its uncommitted changes, from another commit of the same repository, or from a git
+URL. The repository is only read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from orchestrator.capture import blobs
-from orchestrator.capture.git import Git, Objects, Place, Result, checked, commit_command, locate, parse_commit
+from orchestrator.capture.git import Git, Location, Objects, Result, checked, commit_command, locate, parse_commit
 from orchestrator.capture.worktree import capture
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
 from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
@@ -35,15 +35,15 @@ class _Blobs(Protocol):
 
 
 class Snapshot:
-    """Code as a run will see it.
+    """The code that a run will see.
 
     Attributes:
         manifest: its files.
-        code: its hashes and where it came from.
+        code: its hashes and its origin.
         subject: the first line of the commit's message.
         untracked: files that are neither tracked nor ignored and were left out, relative to the root.
-        warnings: what a person should know, one sentence each.
-        sizes: of all its blobs, in bytes, by their digests: those of the manifest and that of the diff.
+        warnings: sentences for the user.
+        sizes: the sizes in bytes of all its blobs (those of the manifest, and the diff), by their digests.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Snapshot:
         self.sizes, self._blobs = sizes, sources
 
     def open_blob(self, digest: str) -> BinaryIO:
-        """A reader of one blob: of a file, of a link's text, or of the diff.
+        """Return a reader of one blob: a file, the text of a link, or the diff.
 
-        Reading raises `Conflict` before the last bytes when the file changed since the snapshot was taken.
+        Reading raises `Conflict` before the last bytes when the file has changed since the snapshot was taken.
 
         Args:
             digest: SHA-256, 64 hex digits; one of `sizes`.
@@ -77,7 +77,7 @@ class Snapshot:
 
 
 class _OnDisk(NamedTuple):
-    """Blobs that lie in a working tree, and the patch."""
+    """Blobs in a working tree, and the patch."""
 
     root: bytes
     entries: Mapping[str, Entry]
@@ -93,7 +93,7 @@ class _OnDisk(NamedTuple):
 
 
 class _InObjects(NamedTuple):
-    """Blobs that lie in git's object database."""
+    """Blobs in git's object database."""
 
     objects: Objects
     oids: Mapping[str, str]
@@ -109,22 +109,22 @@ def _object_chunks(objects: Objects, oid: str, size: int) -> Iterator[bytes]:
         yield objects.read(oid)
 
 
-def _place(cwd: Path | Place) -> Place:
+def _place(cwd: Path | Location) -> Location:
     place = locate(cwd) if isinstance(cwd, Path) else cwd
     if place is None:
         raise InvalidRepository(f"{str(cwd)!r} is not in a git repository.", "Make one: git init.")
     return place
 
 
-def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Snapshot:
-    """The tracked files around `cwd` as they lie on disk, with all uncommitted changes.
+def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False) -> Snapshot:
+    """Take the tracked files around `cwd` as they are on the disk, with all uncommitted changes.
 
     Args:
-        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
-        include_untracked: take untracked files that are not ignored, too.
+        cwd: any directory of the working tree (or its location); a run starts in the same one.
+        include_untracked: also take untracked files that are not ignored.
 
     Raises:
-        InvalidRepository: when there is no repository or no commit, or a file cannot be taken.
+        InvalidRepository: when the repository or a commit is missing, or a file cannot be taken.
         Conflict: when a file changed meanwhile.
     """
     place = _place(cwd)
@@ -144,16 +144,16 @@ def of_working_tree(cwd: Path | Place, *, include_untracked: bool = False) -> Sn
     return Snapshot(manifest, code, found.commit.subject, left_out, warnings, sizes, bytes_of)
 
 
-def of_commit(cwd: Path | Place, ref: str) -> Snapshot:
-    """The files of a commit of the repository around `cwd`; the working tree does not matter.
+def of_commit(cwd: Path | Location, ref: str) -> Snapshot:
+    """Take the files of a commit of the repository around `cwd`. The working tree does not matter.
 
     Args:
-        cwd: any directory of the working tree (or what `locate` knows of it); a run starts in the same one.
+        cwd: any directory of the working tree (or its location); a run starts in the same one.
         ref: anything that git resolves to a commit.
 
     Raises:
-        InvalidCommit: when it does not.
-        InvalidRepository: when there is no repository, or a file of the commit cannot be taken.
+        InvalidCommit: when git cannot resolve it.
+        InvalidRepository: when the repository is missing, or a file of the commit cannot be taken.
     """
     place = _place(cwd)
     git = Git(place.root)
@@ -164,15 +164,15 @@ def of_commit(cwd: Path | Place, ref: str) -> Snapshot:
 
 
 def of_url(url: str, ref: str, cache: Path) -> Snapshot:
-    """The files of a commit of any git URL, fetched anew and without history.
+    """Take the files of a commit from any git URL, fetched now and without history.
 
     Args:
-        url: whatever `git fetch` takes; the person's settings (url.*.insteadOf, credentials, ssh) hold.
+        url: anything that `git fetch` takes; the user's settings (url.*.insteadOf, credentials, ssh) apply.
         ref: branch, tag, `refs/pull/1/head` or SHA; "" for the default branch.
         cache: holds one bare repository for each URL, so that an unchanged commit is not fetched again.
 
     Raises:
-        InvalidRepository: when nothing can be fetched, with git's own words.
+        InvalidRepository: when nothing can be fetched, with git's message.
         InvalidCommit: when the repository has no such ref.
         HomeUnusable: when the cache cannot be written.
     """
@@ -181,7 +181,7 @@ def of_url(url: str, ref: str, cache: Path) -> Snapshot:
         raise InvalidRepository(f"{_without_secrets(url)[0]!r} is not a git URL.")
     if url.lower().startswith("ext::"):
         raise InvalidRepository("A URL of the form ext:: runs a command; it is not allowed.")
-    if os.path.exists(url):  # git runs in the cache, where a relative path means another thing
+    if os.path.exists(url):  # git runs in the cache, where a relative path means another one
         url = os.path.abspath(url)
     public, secret = _without_secrets(url)
     name = _name_of(public)
@@ -229,7 +229,7 @@ def _of_objects(
 
 
 def _parse_tree(listing: bytes) -> tuple[list[tuple[str, str, str, int]], list[str]]:
-    """Rows of path, mode, object and size; and warnings."""
+    """Return rows of path, mode, object and size; and warnings."""
     rows: list[tuple[str, str, str, int]] = []
     warnings: list[str] = []
     for record in listing.split(b"\0")[:-1]:
@@ -237,9 +237,9 @@ def _parse_tree(listing: bytes) -> tuple[list[tuple[str, str, str, int]], list[s
         mode, kind, oid, size = facts.split()
         path = blobs.path_text(raw_path)
         if kind != b"blob":
-            warnings.append(f"Submodule {path!r} is not part of the commit's own files and is left out.")
+            warnings.append(f"Submodule {path!r} is left out, because its files are not part of the commit.")
             continue
-        # Old repositories have further modes (100664), of which git itself reads only the owner's x.
+        # Old repositories have further modes (100664); git itself reads only the owner's x of them.
         plain = EXECUTABLE if int(mode, 8) & 0o100 else FILE
         rows.append((path, LINK if mode == LINK.encode() else plain, oid.decode(), int(size)))
     return rows, warnings
@@ -251,13 +251,13 @@ def _subdir_warning(manifest: Manifest, subdir: str) -> Iterator[str]:
 
 
 def _name_of(url: str) -> str:
-    """The name that a clone of this URL would get."""
+    """Return the name that a clone of this URL would get."""
     parts = [part.removesuffix(".git") for part in re.split(r"[/:]", url)]
     return next((part for part in reversed(parts) if part), url)
 
 
 def _without_secrets(url: str) -> tuple[str, str]:
-    """The URL as it may be stored, and what was taken out: of http(s) the user as well, which may be a token."""
+    """Return the URL without secrets, and the part removed. For http(s) that includes the user, which may be a token."""
     found = re.match(_USER_INFO, url)
     if not found:
         return url, ""
@@ -268,7 +268,7 @@ def _without_secrets(url: str) -> tuple[str, str]:
 
 @contextmanager
 def _locked_cache(cache: Path, public: str) -> Iterator[Git]:
-    """A bare repository for this URL that nobody else fetches into meanwhile."""
+    """Yield the bare repository for this URL, locked against other fetches."""
     key = hashlib.sha256(os.fsencode(public)).hexdigest()[:32]
     folder = cache / key
     try:
@@ -279,8 +279,8 @@ def _locked_cache(cache: Path, public: str) -> Iterator[Git]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in (*folder.glob("*.lock"), *folder.glob("refs/spell/*.lock")):
-            stale.unlink()  # left by a git that was killed: nobody else is here now
-        git = Git(cache, git_dir=folder, settings=("fetch.unpackLimit=1",))  # a pack arrives whole or not at all
+            stale.unlink()  # left by a killed git: we hold the lock
+        git = Git(cache, git_dir=folder, settings=("fetch.unpackLimit=1",))  # a pack arrives completely or not at all
         if not (folder / "HEAD").exists():
             git.output("init", "--quiet", "--bare", "--template=")
         yield git
@@ -296,10 +296,10 @@ def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     target = f"refs/spell/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
     wanted = ("--", url, f"+{ref}:{target}")
     result = git.run_shown("fetch", *_FETCH, "--depth=1", *wanted, hide=secret)
-    if result.code and b"does not support shallow" in result.err:  # a plain web server, without git behind it
+    if result.code and b"does not support shallow" in result.err:  # a plain web server without git
         result = git.run_shown("fetch", *_FETCH, *wanted, hide=secret)
     if result.code and re.match(_SHA, ref) and _is_missing(result):
-        # An old server gives out only what its refs name, and nobody gives out a shortened SHA.
+        # An old server sends only commits that its refs name, and no server accepts a shortened SHA.
         cut_off = git.git_dir is not None and (git.git_dir / "shallow").exists()
         whole = ("--prune", *(("--unshallow",) if cut_off else ()), "--", url, "+refs/*:refs/spell/all/*")
         result = git.run_shown("fetch", *_FETCH, *whole, hide=secret)

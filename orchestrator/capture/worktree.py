@@ -1,16 +1,16 @@
-"""A git working tree as it lies on disk: its files, their hashes, and its difference to the commit as one patch.
+"""Captures a git working tree as it is on the disk: its files, their hashes, and its difference to the commit as a patch.
 
-The files are those that the index names, plus untracked ones when asked; their bytes are taken raw, so that line endings
-and Git LFS content are what the person's own command would read. What counts as a difference is git's to say, by the
-repository's own attributes and without the person's settings (see `git`).
+The files are those in the index, plus untracked ones on request. Their bytes are taken raw, so that line endings and Git
+LFS content are what the user's own command would read. Git decides what counts as a difference, by the repository's
+attributes and without the user's settings (see `git`).
 
-The patch starts from a recursive checkout of the commit: a change inside a submodule is in it by its path, counted from
+The patch starts from a recursive checkout of the commit: it names a change inside a submodule by its path, relative to
 the commit of the submodule that the outer commit records.
 
-Git compares through a copy of the index: `git diff` may write the index it is given; entries that hide what lies on
-disk must be made anew first (see `_Repository.redone`). Where the person's settings convert line endings, the copy is
-refreshed with them first. So a file that `git status` calls unchanged stays unchanged, though it has other bytes than the commit,
-and one that did change is in the patch with the bytes it has on disk.
+Git compares through a copy of the index, because `git diff` may write the index that it uses, and because entries that
+hide files on the disk must be replaced first (see `_Repository.redone`). If the user's settings convert line endings,
+the copy is refreshed with them first. So a file that `git status` calls unchanged stays unchanged, even if its bytes
+differ from the commit's, and a changed file is in the patch with its bytes on the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from orchestrator.capture.git import (
     CONVERSIONS_COMMAND,
     Commit,
     Git,
-    Place,
+    Location,
     checked,
     commit_command,
     converts,
@@ -47,7 +47,7 @@ _LAST_DAY_S = 2**31 - 1
 _STAGED = ("--cached", "--raw", "--no-renames", "--no-abbrev", "-z", "--ignore-submodules=none")
 _REFRESH = (
     "-q", "--unmerged", "--ignore-submodules", "--refresh",
-    "--force-write-index",  # which marks what is racily changed; git before 2.36 would not write for that alone
+    "--force-write-index",  # it marks racily changed entries; git before 2.36 would not write the index for these alone
     "-z", "--index-info",
 )  # fmt: skip
 _DIFF = (
@@ -58,25 +58,25 @@ _DIFF = (
 
 
 class _Repository:
-    """One repository of the working tree: the outermost one or a submodule. Its paths are relative to its own root.
+    """One repository of the working tree: the outermost one or a submodule. Paths are relative to its root.
 
     Attributes:
-        place: where it is.
-        prefix: where that is in the outermost one: b"" or b"libs/x/".
-        base: the commit (or the empty tree) that its patch starts from.
+        place: its location.
+        prefix: its path in the outermost one: b"" or b"libs/x/".
+        base: the commit (or the empty tree) from which its patch starts.
         tracked: the paths in its index, with the tag that `git ls-files -v` gives them.
-        converts: whether the person's settings convert line endings between disk and git.
-        staged: paths that differ between base and index, with what the base has there; where that matters.
-        links: its submodules, with the commits that its index wants.
-        modules: those of them that are initialised.
+        converts: whether the user's settings convert line endings between disk and git.
+        staged: paths that differ between base and index, with the base's blob; filled only if needed.
+        links: its submodules, with the commits in its index.
+        modules: its initialised submodules.
         untracked: files that are neither tracked nor ignored.
-        nested: folders among them that are repositories of their own.
-        redone: paths whose index entries must be made anew, with their modes, for git to see what lies on disk:
+        nested: untracked folders that are git repositories.
+        redone: paths whose index entries must be replaced, with their modes, so that git sees the files on the disk:
             untracked files that are included; entries marked assume-unchanged or skip-worktree; and staged ones
-            whose line endings `git add` has converted by the person's settings.
+            whose line endings `git add` has converted by the user's settings.
     """
 
-    def __init__(self, place: Place, prefix: bytes, base: str, *, converts: bool) -> None:
+    def __init__(self, place: Location, prefix: bytes, base: str, *, converts: bool) -> None:
         self.place, self.prefix, self.base, self.converts = place, prefix, base, converts
         self.tracked: dict[bytes, bytes] = {}
         self.staged: dict[bytes, str] = {}
@@ -88,14 +88,14 @@ class _Repository:
 
 
 class Capture(NamedTuple):
-    """What was found in a working tree.
+    """The contents of a working tree.
 
     Attributes:
-        commit: what HEAD names.
+        commit: the commit of HEAD.
         entries: one for each file.
         patch: the difference to the commit.
         untracked: files that are neither tracked nor ignored, whether included or not.
-        warnings: what a person should know.
+        warnings: sentences for the user.
     """
 
     commit: Commit
@@ -109,12 +109,12 @@ class _Scratch:
     """A private folder, removed at the end. (Importing `tempfile` would cost every command 5 ms.)"""
 
     def __enter__(self) -> Path:
-        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - what is made there is private
+        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - the folder made there is private
         self._path = parent / f"spell-{os.getpid()}-{os.urandom(8).hex()}"
         try:
             self._path.mkdir(mode=0o700)
         except OSError as error:
-            raise SpellError(f"No temporary folder can be made in {str(parent)!r}: {error.strerror}.") from error
+            raise SpellError(f"A temporary folder cannot be made in {str(parent)!r}: {error.strerror}.") from error
         return self._path
 
     def __exit__(
@@ -128,7 +128,7 @@ class _Scratch:
         self._path.rmdir()
 
 
-def capture(place: Place, *, include_untracked: bool) -> Capture:
+def capture(place: Location, *, include_untracked: bool) -> Capture:
     """Hash the files of a working tree and take its patch.
 
     Raises:
@@ -159,7 +159,7 @@ def capture(place: Place, *, include_untracked: bool) -> Capture:
     return Capture(commit, tuple(entries), patch, names, warnings)
 
 
-def _survey(place: Place) -> tuple[Commit, list[_Repository]]:
+def _survey(place: Location) -> tuple[Commit, list[_Repository]]:
     commit, outer = _read(place, b"", "HEAD")
     if commit is None:
         raise InvalidRepository(f"Repository {place.root.name} has no commits yet.", "Make one: git add, git commit.")
@@ -176,13 +176,13 @@ def _survey(place: Place) -> tuple[Commit, list[_Repository]]:
     return commit, found
 
 
-def _module(folder: Path) -> Place | None:
+def _module(folder: Path) -> Location | None:
     place = locate(folder) if folder.is_dir() and not folder.is_symlink() else None
     return place if place is not None and not place.subdir and folder.samefile(place.root) else None
 
 
-def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
-    """List a repository; the commit is None where `base` names none, and the base is the empty tree then."""
+def _read(place: Location, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
+    """List a repository. The commit is None if `base` names none; its base is the empty tree then."""
     git = Git(place.root)
     head, index, others, conversions = git.gather(
         commit_command(base),
@@ -215,13 +215,13 @@ def _read(place: Place, prefix: bytes, base: str) -> tuple[Commit | None, _Repos
 
 
 def _empty(kind: bytes, oid_length: int) -> str:
-    """The name of the empty blob or tree, which git knows without having it."""
+    """Return the hash of the empty blob or tree, which git knows without storing it."""
     digest = hashlib.sha256 if oid_length == 64 else hashlib.sha1
     return digest(kind + b" 0\0").hexdigest()
 
 
 def _look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, os.stat_result]:
-    """What lies at these paths; what is not there, or is a folder now, git calls deleted."""
+    """Return the status of the files at these paths. Git counts missing files, and folders, as deleted."""
     found: dict[bytes, os.stat_result] = {}
     folders = {b"": True}
     for path in paths:
@@ -244,7 +244,7 @@ def _look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, os.stat_result]:
 
 
 def _is_in_real_folder(root: bytes, path: bytes, known: dict[bytes, bool]) -> bool:
-    """Whether no folder above `path` is a link: git does not look through them, and neither may we."""
+    """Whether no folder above `path` is a link: git does not follow them, so we must not."""
     folder = path.rpartition(b"/")[0]
     if folder not in known:
         parts = folder.split(b"/")
@@ -262,7 +262,7 @@ def _unreadable(path: bytes, error: OSError) -> InvalidRepository:
 
 
 def _redo(root: bytes, repository: _Repository, files: dict[bytes, os.stat_result]) -> None:
-    """Fill `repository.redone`; `files` are all those that the snapshot takes."""
+    """Fill `repository.redone`; `files` are all files of the snapshot."""
     prefix = repository.prefix
     paths = [path for path, tag in repository.tracked.items() if tag.islower()]
     paths += [path for path, tag in repository.tracked.items() if tag == b"S" and prefix + path in files]
@@ -290,17 +290,17 @@ def _mode(status: os.stat_result) -> str:
 
 
 def _start_diff(repository: _Repository, scratch: Path, patch: blobs.Patch) -> subprocess.Popen[bytes]:
-    """Start writing a repository's difference to its base to the end of the patch."""
+    """Start to append a repository's difference to its base to the patch."""
     scratch.mkdir()
     git = Git(
         repository.place.root,
         index_file=_copy_index(repository.place.git_dir / "index", scratch / "index"),
-        settings=(f"lfs.storage={scratch / 'lfs'}",),  # else Git LFS stores in .git what it hashes
+        settings=(f"lfs.storage={scratch / 'lfs'}",),  # else Git LFS stores the files that it hashes in .git
     )
     if repository.redone or repository.converts:
         _refresh(git, repository, scratch / "index")
     prefix = os.fsdecode(repository.prefix)
-    # Git names a renamed file without the prefix, and so a patch with both would not apply.
+    # Git names a renamed file without the prefix, so a patch with prefix and renames would not apply.
     renames = "--no-renames" if prefix else "--find-renames=50%"
     return git.start(
         "diff", *_DIFF, renames, f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}", repository.base, "--", ".",
@@ -313,12 +313,12 @@ def _refresh(git: Git, repository: _Repository, index: Path) -> None:
     blob = _empty(b"blob", len(repository.base))
     entries = [f"{mode} {blob} 0\t".encode() + path + b"\0" for path, mode in repository.redone.items()]
     git._replace(as_checked_out=True).output("update-index", *_REFRESH, stdin=b"".join(entries))
-    # Git doubts an entry that is as young as the index, and would compare it again, now by other settings.
+    # Git distrusts an entry that is as new as the index, and would compare it again, now by other settings.
     os.utime(index, (_LAST_DAY_S, _LAST_DAY_S))
 
 
 def _copy_index(source: Path, target: Path) -> Path:
-    """Copy an index with its time, by which git knows the files that changed in the moment after it was written."""
+    """Copy an index with its time, by which git finds the files that changed in the moment after it was written."""
     try:
         with open(source, "rb") as index:
             target.write_bytes(index.read())
@@ -330,7 +330,7 @@ def _copy_index(source: Path, target: Path) -> Path:
 
 
 def _hash(root: bytes, files: dict[bytes, os.stat_result]) -> tuple[list[Entry], list[str]]:
-    """Entries, and which of them are Git LFS pointers."""
+    """Return the entries, and the paths of those that are Git LFS pointers."""
     entries: list[Entry] = []
     pointers: list[str] = []
     for path, status in files.items():
@@ -360,7 +360,7 @@ def _hash_file(place: bytes, size: int) -> tuple[str, int, bool]:
 
 
 def _check_still(root: bytes, files: dict[bytes, os.stat_result]) -> None:
-    """Refuse a capture in which the hashes may tell of another moment than the patch."""
+    """Refuse a capture whose hashes may be of another moment than the patch."""
     for path, before in files.items():
         try:
             now = os.lstat(root + b"/" + path)
@@ -377,10 +377,10 @@ def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_resu
         for path in repository.links:
             if path not in repository.modules:
                 name = (repository.prefix + path).decode(errors="replace")
-                yield f"Submodule {name!r} is not initialised and is left out (git submodule update --init)."
+                yield f"Submodule {name!r} is not initialised and is left out. To include it: git submodule update --init"
         for path in repository.nested:
             name = (repository.prefix + path).decode(errors="replace")
-            yield f"{name!r} is a git repository of its own and is left out."
+            yield f"{name!r} is a git repository inside this one and is left out."
         sparse = [p for p, tag in repository.tracked.items() if tag == b"S" and repository.prefix + p not in tracked]
         if sparse:
             yield f"{len(sparse)} tracked files lie outside the sparse checkout and are left out."

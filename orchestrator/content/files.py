@@ -1,4 +1,4 @@
-"""Files on the disk, whatever a run made of them: walk a folder, hash a file, remove a tree."""
+"""Walks a folder, hashes a file, removes a tree, whatever modes, depth and names a run gave to its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything below a folder, by relative path; without recursion, as a run may nest folders as deep as it likes."""
+    """Yield everything below a folder, by relative path. No recursion, because a run may nest folders very deep."""
     todo = [""]
     while todo:
         below = todo.pop()
@@ -28,7 +28,7 @@ def below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def sizes_below(root: Path) -> Iterator[os.stat_result]:
-    """What is known of every file below a folder, for whoever adds up sizes: what vanishes meanwhile is left out."""
+    """Yield the status of every file below a folder, to add up sizes. Leaves out files that vanish meanwhile."""
     todo = [str(root)]
     while todo:
         with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
@@ -41,10 +41,10 @@ def sizes_below(root: Path) -> Iterator[os.stat_result]:
 
 
 def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False, *, durably: bool = False) -> str | None:
-    """The SHA-256 of a file's bytes; of a link, of the text it holds. None when `cancelled` said yes on the way.
+    """Return the SHA-256 (hex) of a file's bytes, or of a link's text. None when `cancelled` returned True meanwhile.
 
     Args:
-        durably: also see to it that the file is on the disk, and not only in the kernel's memory.
+        durably: also sync the file to the disk.
     """
     if path.is_symlink():
         return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
@@ -60,10 +60,10 @@ def sha256(path: Path, cancelled: Callable[[], bool] = lambda: False, *, durably
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder that a run left, whatever modes and depth it has. No error when it is not there.
+    """Remove a folder that a run left, whatever modes and depth it has. No error when it does not exist.
 
     Raises:
-        SaveFailed: when something of it cannot be removed.
+        SaveFailed: when a part of it cannot be removed.
     """
     try:
         shutil.rmtree(path)
@@ -72,16 +72,16 @@ def remove_tree(path: Path) -> None:
     except (OSError, RecursionError):
         with contextlib.suppress(OSError):
             _open_folders(path)
-        # find and rm walk with descriptors: neither modes nor depth nor long paths stop them
+        # find and rm use directory descriptors, so modes, depth and long paths do not stop them
         if _rm(path):
-            words = ["find", str(path), "-type", "d", "-execdir", "chmod", "u+rwx", "{}", ";"]  # before it looks inside
+            words = ["find", str(path), "-type", "d", "-execdir", "chmod", "u+rwx", "{}", ";"]  # before it goes inside
             subprocess.run(words, check=False, capture_output=True, env={"PATH": "/usr/bin:/bin"})
             if complaint := _rm(path):
                 raise SaveFailed(f"{path} cannot be removed: {complaint}") from None
 
 
 def _open_folders(root: Path) -> None:
-    """Let us remove what lies in each folder. The modes of files stay: they may be those of another run's, too."""
+    """Make every folder writable for us. Modes of files stay: hard links may share them with another run."""
     todo = [] if root.is_symlink() else [str(root)]
     while todo:
         folder = todo.pop()
@@ -91,6 +91,6 @@ def _open_folders(root: Path) -> None:
 
 
 def _rm(path: Path) -> str:
-    """Remove all of it. Returns why that failed, or ""."""
+    """Remove a tree. Returns why that failed, or ""."""
     done = subprocess.run(["rm", "-rf", "--", str(path)], check=False, capture_output=True, text=True)
-    return (done.stderr.strip() or "no reason was given") if done.returncode else ""
+    return (done.stderr.strip() or "rm gave no reason") if done.returncode else ""

@@ -1,8 +1,8 @@
-"""The list of files of a snapshot: what both sides agree on, and what a tree's hash is made of.
+"""The list of files of a snapshot, which client and server share, and from which the hash of a tree is computed.
 
 Format: one entry per file, sorted by path (code points). The tree is the SHA-256 over, for each entry,
 `MODE SP DIGEST SP SIZE SP PATH NUL` in UTF-8. Modes are git's: 100644, 100755 (executable), 120000 (symbolic link).
-A digest is the SHA-256 of the file's bytes as they lie in the working tree; of a link, of the text it holds.
+A digest is the SHA-256 of the file's bytes as they are in the working tree; for a link, of its text.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class Manifest(NamedTuple):
         return frozenset(entry.digest for entry in self.entries)
 
     def to_json(self) -> str:
-        """As JSON: a list of `[path, mode, digest, size]`."""
+        """Return it as JSON: a list of `[path, mode, digest, size]`."""
         return json.dumps(self.entries, separators=(",", ":"))
 
 
 def make(entries: Iterable[Entry]) -> Manifest:
-    """A manifest of these entries, sorted and checked.
+    """Make a manifest of these entries, sorted and checked.
 
     Raises:
-        InvalidConfig: when a path climbs out, is named twice or lies below a file or link, or a field is malformed.
+        InvalidConfig: when a path leads out, occurs twice or lies below a file or link, or a field is malformed.
     """
     manifest = joined(entries)
     files = {entry.path for entry in manifest.entries}
@@ -72,7 +72,7 @@ def make(entries: Iterable[Entry]) -> Manifest:
     for path, mode, digest, size in manifest.entries:
         folder, slash, name = path.rpartition("/")
         if folder + slash not in folders or name in _NO_NAMES or "\0" in name or "\n" in name:
-            _check_path(path, files)  # takes a while: of many files in one folder, one
+            _check_path(path, files)  # slow, so it checks one of many files in a folder
             folders.add(folder + slash)
         if mode not in _MODES or size < 0:
             raise InvalidConfig(f"An entry of the snapshot is malformed: {path!r}.")
@@ -82,20 +82,20 @@ def make(entries: Iterable[Entry]) -> Manifest:
 
 
 def joined(entries: Iterable[Entry]) -> Manifest:
-    """A manifest of entries that were checked, and whose paths go together."""
+    """Make a manifest of entries that were checked, and whose paths fit together."""
     return Manifest(tuple(sorted(entries, key=attrgetter("path"))))
 
 
 def _check_path(path: str, files: Collection[str]) -> None:
     parts = relative_parts(path, "A path of the snapshot")
     if "/".join(parts) != path:
-        raise InvalidConfig(f"A path of the snapshot is not in its plain form: {path!r}.")
+        raise InvalidConfig(f"A path of the snapshot is not in its normal form: {path!r}.")
     if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
         raise InvalidConfig(f"A path of the snapshot lies below a file: {path!r}.")
 
 
 def from_json(text: str | bytes) -> Manifest:
-    """Read what `Manifest.to_json` wrote; nothing in it is trusted.
+    """Read the output of `Manifest.to_json`, and trust nothing in it.
 
     Raises:
         InvalidConfig: when it is not a well-formed manifest.
@@ -109,14 +109,14 @@ def from_json(text: str | bytes) -> Manifest:
 
 
 def printable(path: str) -> str:
-    """A path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
+    """Return a path as text that every program can show; bytes that are not UTF-8 become `\\xNN`."""
     if path.isascii() and "\\" not in path:
         return path
     return re.sub(_LIKE_AN_ESCAPE, rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")
 
 
 def actual(path: str) -> str:
-    """The path that `printable` shows so."""
+    """Return the path for which `printable` returns this text."""
     if "\\" not in path:
         return path
     return os.fsdecode(re.sub(_ESCAPE, lambda found: bytes.fromhex(found[1].decode()), os.fsencode(path)))

@@ -1,4 +1,4 @@
-"""Many small blobs in one request, as one for each would take longer than their bytes.
+"""Packs many small blobs into one request, because a request for each would take longer than their bytes.
 
 Format: for each blob its SHA-256 (32 bytes), its size (8 bytes, big endian), and its bytes; nothing between them.
 """
@@ -12,19 +12,19 @@ from typing import TypeVar
 
 from orchestrator.errors import Conflict, InvalidConfig
 
-SMALL_BYTES = 1 << 20  # bigger blobs have requests of their own
-PACK_BYTES = 4 << 20  # a pack is sent once it holds so much
-MOST_BYTES = 32 << 20  # and is refused when it holds more than this
+SMALL_BYTES = 1 << 20  # bigger blobs are sent in separate requests
+PACK_BYTES = 4 << 20  # a pack is sent when it holds so much
+MOST_BYTES = 32 << 20  # the server refuses a bigger pack
 _MOST_TOGETHER = 2000
 T = TypeVar("T")
 _HEAD = struct.Struct(">32sQ")
 
 
 def grouped(blobs: Iterable[tuple[T, int]], *, first: int = _MOST_TOGETHER) -> Iterator[list[T]]:
-    """Small blobs, whatever stands for them and sizes, as each pack is to have them.
+    """Group small blobs (given as any object, with their sizes in bytes) into packs.
 
     Args:
-        first: how many the first pack may have; each one may have twice as many as the one before, up to the most.
+        first: the most blobs of the first pack; each pack may have twice as many as the one before, up to the limit.
     """
     group: list[T] = []
     total, most = 0, first
@@ -39,16 +39,16 @@ def grouped(blobs: Iterable[tuple[T, int]], *, first: int = _MOST_TOGETHER) -> I
 
 
 def pack(blobs: Iterable[tuple[str, bytes]]) -> bytes:
-    """One pack of these blobs: digests (SHA-256, hex) and bytes."""
+    """Return one pack of these blobs: digests (SHA-256, hex) and bytes."""
     return b"".join(part for digest, data in blobs for part in (_HEAD.pack(bytes.fromhex(digest), len(data)), data))
 
 
 def unpack(body: bytes) -> Iterator[tuple[str, memoryview]]:
-    """The blobs of a pack, each checked against its digest.
+    """Yield the blobs of a pack, each checked against its digest.
 
     Raises:
-        InvalidConfig: when it is cut off.
-        Conflict: when a blob has another digest than it says.
+        InvalidConfig: when the pack is cut off.
+        Conflict: when the bytes of a blob do not match its digest.
     """
     view, place = memoryview(body), 0
     while place < len(view):

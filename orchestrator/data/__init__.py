@@ -1,1 +1,11 @@
-"""Bytes of the home: outputs, resources, uploads, blobs, secrets, and their hashes."""
+"""The bytes of the home.
+
+outputs    moves the outputs of a run to runs/N
+resources  finds, lists and reads what lies under runs/ and uploads/
+uploads    folders and files that a user uploads
+incoming   one upload while it arrives
+blobs      the files of code snapshots, by content
+hashing    hashes artifacts in the background
+dedup      lets identical outputs share their bytes
+secrets    encrypts and decrypts secrets
+"""

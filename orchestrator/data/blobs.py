@@ -1,4 +1,4 @@
-"""Content-addressed files: the snapshots of the code, each blob once, and their manifests."""
+"""Content-addressed files: each blob of the code snapshots once, and the manifests."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from orchestrator.home import Home
 _CHUNK_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 _USED_S = 600.0
-_FEW = 4  # files; of more, all are written to the disk at once
+_FEW = 4  # files; for more, the whole file system is synced at once
 
 
 class BlobStore:
-    """Blobs and trees of one home. Files appear whole: written beside, then renamed."""
+    """Blobs and trees of one home. Files appear completely: they are written under another name, then renamed."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.RLock()
 
     def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of the digests that are not here. The others are used now: nobody collects them for a while."""
+        """Return the digests whose blobs are missing. The others count as used now, so `gc` keeps them for a while."""
         with self._lock:
             return sorted(digest for digest in digests if not _is_there(self._home.blob(digest)))
 
     def has(self, tree: str, diff: str) -> bool:
-        """Whether a snapshot is here, with the difference to its commit where it has one; then it is used now."""
+        """Whether a snapshot exists, with its difference to the commit if it has one; then it counts as used now."""
         with self._lock:
             return _is_there(self._home.tree(tree)) and (not diff or _is_there(self._home.blob(diff)))
 
     def remove(self, path: Path, before: float) -> int | None:
-        """Remove a blob or manifest that nobody has used since; the room that gave back, in bytes; None when it stays.
+        """Remove a blob or manifest that was not used since. Returns the bytes that this freed; None when it stays.
 
         Args:
-            path: of the blob or manifest.
+            path: the path of the blob or manifest.
             before: seconds since the epoch.
         """
         with self._lock:
@@ -57,11 +57,11 @@ class BlobStore:
             return size_bytes
 
     def put(self, digest: str, chunks: Iterable[bytes]) -> None:
-        """Keep a blob.
+        """Store a blob.
 
         Raises:
             InvalidConfig: when the content does not hash to `digest`.
-            DiskFull: when there is no space.
+            DiskFull: when the disk is full.
         """
         hashing = hashlib.sha256()
         target = self._home.blob(digest)
@@ -84,11 +84,11 @@ class BlobStore:
             beside.unlink(missing_ok=True)
 
     def put_pack(self, pack: bytes) -> None:
-        """Keep the blobs of a pack (see `orchestrator.content.packs`); the disk is waited for once.
+        """Store the blobs of a pack (see `orchestrator.content.packs`), and sync the disk once.
 
         Raises:
             InvalidConfig, Conflict: when it is too big, cannot be read, or a blob does not hash to its digest.
-            DiskFull: when there is no space.
+            DiskFull: when the disk is full.
         """
         if len(pack) > MOST_BYTES:
             raise InvalidConfig("A pack is too big.")
@@ -100,7 +100,7 @@ class BlobStore:
                 path.write_bytes(data)
             if len(written) > _FEW:
                 sync_all(self._home.blobs)
-            else:  # what others have just written to this disk need not be waited for
+            else:  # does not wait for what other programs have just written
                 for path in written.values():
                     _sync(path)
             with self._lock:
@@ -115,10 +115,10 @@ class BlobStore:
                 path.unlink(missing_ok=True)
 
     def put_tree(self, manifest: Manifest, pack: bytes = b"") -> list[str]:
-        """Keep a manifest when all its blobs are here; else the digests of those that are missing.
+        """Store a manifest if all its blobs exist. Returns the digests of the missing blobs.
 
         Args:
-            pack: blobs that are kept first.
+            pack: blobs that are stored first.
 
         Raises:
             InvalidConfig, Conflict, DiskFull: as `put_pack`.
@@ -147,10 +147,10 @@ class BlobStore:
         return missing
 
     def tree(self, tree: str) -> Manifest:
-        """The manifest of a snapshot.
+        """Return the manifest of a snapshot.
 
         Raises:
-            SnapshotMissing: when it is not here.
+            SnapshotMissing: when it does not exist.
         """
         try:
             found = manifests.from_json(self._home.tree(tree).read_bytes())
@@ -164,11 +164,11 @@ class BlobStore:
         return found
 
     def unpack(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
-        """Write the snapshot below `root`, which must be empty; every file gets this modification time.
+        """Write the snapshot below `root`, which must be empty. Every file gets this modification time.
 
         Raises:
             CodeFailed: when a blob is missing or does not hash to its digest.
-            DiskFull: when there is no space.
+            DiskFull: when the disk is full.
         """
         made: set[str] = set()
         for entry in manifest.entries:
@@ -189,7 +189,7 @@ class BlobStore:
                 raise
 
     def _forget(self, manifest: Manifest) -> None:
-        """The next cast sends what is missing."""
+        """Remove the manifest, so that the next cast sends the missing blobs."""
         self._home.tree(manifest.tree).unlink(missing_ok=True)
 
     def _unpack(self, entry: Entry, path: Path) -> None:
@@ -211,18 +211,18 @@ class BlobStore:
             raise CodeFailed(f"the content of {entry.path!r} is damaged in the store; cast again")
 
     def read(self, digest: str) -> bytes:
-        """A whole blob; for small ones, such as a diff."""
+        """Return a whole blob; only for small ones, such as a diff."""
         return self._home.blob(digest).read_bytes()
 
     def sweep(self) -> None:
-        """Remove what a killed server left half written."""
+        """Remove files that a killed server left incomplete."""
         for folder in (self._home.blobs, self._home.trees):
             for path in folder.glob("incoming-*"):
                 path.unlink(missing_ok=True)
 
 
 def unused_bytes(path: Path, before: float) -> int | None:
-    """The room that a file takes which nobody has used since `before`; None for any other."""
+    """Return the disk space of a file that was not used since `before`; None for any other."""
     try:
         info = path.stat()
     except OSError:
@@ -231,24 +231,24 @@ def unused_bytes(path: Path, before: float) -> int | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file is there; then its time says that it is used now, give or take `_USED_S`."""
+    """Whether a file exists; then its time is set, to within `_USED_S`, as it is used now."""
     try:
         is_fresh = abs(time.time() - path.stat().st_mtime) < _USED_S
     except OSError:
         return False
     if not is_fresh:
-        with contextlib.suppress(OSError):  # another person's
+        with contextlib.suppress(OSError):  # it belongs to another user
             os.utime(path)
     return True
 
 
 def free_bytes(path: Path) -> int:
-    """Free space on the disk that holds `path`."""
+    """Return the free space on the disk that holds `path`."""
     return shutil.disk_usage(path).free
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Sync a file, or the names in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -263,7 +263,7 @@ def _disk_error(error: OSError, what: str) -> Exception:
 
 
 def sync_all(folder: Path) -> None:
-    """Wait until the file system that holds a folder is on the disk: faster than each of many files by itself."""
+    """Sync the file system that holds a folder, which is faster than syncing many files one by one."""
     syncfs = getattr(_libc, "syncfs", None)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,9 +1,9 @@
-"""Identical outputs share their bytes on the disk: by extents where the file system can, else as names of one file.
+"""Lets identical outputs share their bytes on the disk: by extents if the file system can, else by hard links.
 
-Extents: the kernel compares two files and lets them share what is equal (`FIDEDUPERANGE`, Btrfs and XFS); name, mode and
-times stay. Else the new file's name is replaced by another name of the earlier file, in one rename: whoever reads, mounts or
-removes either file meanwhile has it whole. Folders of outputs are sealed, and open for that moment only; a killed server has
-noted which one it was.
+Extents: the kernel compares two files and lets them share equal bytes (`FIDEDUPERANGE`, Btrfs and XFS); name, mode and
+times stay. Otherwise the new file is replaced by a hard link to the earlier file, in one rename, so readers, mounts and
+removals of either file always find it complete. Folders of outputs are sealed, and opened only for that moment; a record
+names the open folder, in case the server is killed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 # struct file_dedupe_range with one file_dedupe_range_info; ioctl_fideduperange(2)
 _FIDEDUPERANGE = 0xC0189436
 _RANGE = struct.Struct("=QQHHI qQQiI")
-_RANGE_BYTES = 16 << 20  # more at once Btrfs refuses
+_RANGE_BYTES = 16 << 20  # Btrfs refuses more at once
 _CANNOT = frozenset(
     {errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EACCES}
 )
@@ -43,7 +43,7 @@ class Sharing:
     """Lets new outputs share the bytes of earlier ones. For one thread.
 
     Args:
-        cancelled: asked on the way; nothing is replaced when it says yes.
+        cancelled: called meanwhile; nothing is replaced if it returns True.
     """
 
     def __init__(self, store: Store, home: Home, cancelled: Callable[[], bool]) -> None:
@@ -51,7 +51,7 @@ class Sharing:
         self._new, self._opened = home.sharing / "new", home.sharing / "opened"
 
     def finish(self) -> None:
-        """Clear up after a server that was killed in the middle: either file is whole, a folder may be open still."""
+        """Clean up after a server that was killed meanwhile: both files are complete, but a folder may still be open."""
         self._new.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             place = os.readlink(self._opened)
@@ -62,21 +62,21 @@ class Sharing:
             self._opened.unlink()
 
     def share(self, new: ArtifactRecord, sha256: str, others: Sequence[ArtifactRecord] = ()) -> bool:
-        """Let an output share the bytes of one that is the same. What cannot be shared stays as it is.
+        """Let an output share the bytes of an identical one. It stays unchanged if that is not possible.
 
         Args:
-            sha256: what its bytes have; they are compared all the same, as a file may have changed since.
-            others: known ones with this hash, that the store does not know of yet.
+            sha256: its hash. Bytes are compared nevertheless, as a file may have changed since.
+            others: outputs with this hash that the store does not have yet.
 
         Returns:
             Whether they are shared now.
         """
         try:
             for other in (*others, *self._store.same_artifacts(new, sha256)):
-                with contextlib.suppress(OSError):  # removed meanwhile, has all names that it can have, another disk, …
+                with contextlib.suppress(OSError):  # removed meanwhile, too many hard links, another disk, …
                     if self._share(new, other):
                         return True
-        except SpellError as error:  # no reason to do without hashes
+        except SpellError as error:  # its hash is recorded nevertheless
             _log.warning("run %d: %s is not shared: %s", new.run, new.path, error.message)
         return False
 
@@ -113,7 +113,7 @@ class Sharing:
                     return False
                 raise
             shared, status = _RANGE.unpack(asked)[7:9]
-            if status or not shared:  # not this file system, or not equal
+            if status or not shared:  # not supported by this file system, or not equal
                 return False
             done += shared
         return done == size
@@ -130,7 +130,7 @@ class Sharing:
         return False
 
     def _replace(self, new: ArtifactRecord, before: os.stat_result) -> bool:
-        """Let the name of an output be that of the file which lies in our folder; quickly, as the store is held."""
+        """Rename the file in our folder over an output. Must be quick, as the store is locked."""
         place = self._place(new)
         with _open(place.parent) as folder:
             if not _is_unchanged(os.stat(place.name, dir_fd=folder, follow_symlinks=False), before):
@@ -159,7 +159,7 @@ def _open(path: Path) -> Iterator[int]:
 
 
 def _may_share(one: os.stat_result, two: os.stat_result, size: int) -> bool:
-    """Whether these are sealed files that differ in their bytes at most."""
+    """Whether these are sealed files that differ at most in their bytes."""
 
     def kind(status: os.stat_result) -> tuple[int, ...]:
         return status.st_dev, status.st_mode, status.st_uid, status.st_gid, status.st_size

@@ -1,4 +1,4 @@
-"""Hashes of artifacts, computed in the background: no run waits for them."""
+"""Hashes artifacts in the background, so that no run waits for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from orchestrator.store import Store
 _log = logging.getLogger(__name__)
 _HASHES_AT_ONCE = 200
 _ERROR_PAUSE_S = 5.0
-_FEW = 10  # files; of more, all are written to the disk at once
-_TRIES = 5  # to read a file, with this pause between them
+_FEW = 10  # files; for more, the whole file system is synced at once
+_TRIES = 5  # attempts to read a file
 
 
 class Hasher:
-    """Computes the hashes of artifacts in the background: no run waits for them. What has a hash is on the disk."""
+    """Hashes artifacts in the background. An artifact with a hash was synced to the disk."""
 
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
@@ -71,7 +71,7 @@ class Hasher:
                 digest = self._digest(item, durably=is_one_by_one)
             except OSError:
                 failed = self._failed[item.run, item.path] = self._failed.get((item.run, item.path), 0) + 1
-                if failed < _TRIES:  # too many open files, say
+                if failed < _TRIES:  # for example too many open files
                     self._record(found, is_durable=is_one_by_one)
                     raise
                 digest = ""
@@ -92,11 +92,11 @@ class Hasher:
         self._store.set_hashes(found)
 
     def _digest(self, item: ArtifactRecord, *, durably: bool) -> str | None:
-        """Its hash; "" when it is not what was recorded, or was removed by hand. None when we are to end."""
+        """Return its hash; "" when it differs from the record or was removed by hand; None when the server ends."""
         path = self._home.run_dir(item.run) / actual(item.path)
         try:
             if os.lstat(path).st_size != item.size:
-                _log.error("run %d: %s is not as big as when it was saved", item.run, item.path)
+                _log.error("run %d: the size of %s has changed since it was saved", item.run, item.path)
                 return ""
             return sha256(path, self._closing.is_set, durably=durably)
         except (FileNotFoundError, NotADirectoryError):

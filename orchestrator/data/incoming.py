@@ -1,12 +1,12 @@
-"""An upload while it comes in: which of its files are there, under which paths, and how much of those that are begun.
+"""An upload while it arrives: which of its files have arrived, and how many bytes of incomplete ones.
 
     incoming/NAME/
-      trees/SESSION/…   files that are whole, sealed, where they will be; of earlier attempts too
-      parts/DIGEST      what has come of a big one
+      trees/SESSION/…   complete, sealed files at their paths; of earlier attempts too
+      parts/DIGEST      the first bytes of a big file
 
-What is to come is announced, some files at a time. Each is first looked for in what earlier attempts and an earlier
-upload of this name left, and taken when its content has its digest. So nothing that has come is sent twice, whatever
-happened in between; and in the tree of a session there is nothing but what belongs there.
+The client announces files, some at a time. Each is first looked up in the files of earlier attempts and of an earlier
+upload of this name, and taken if its content has the digest. So no file is sent twice, whatever happened in between, and
+the tree of a session holds only files of this upload.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _MODE = 0o444
 
 
 class Incoming:
-    """One upload that is not whole yet.
+    """One upload that is not complete yet.
 
     Args:
-        folder: where it comes in; made when it is not there.
-        earlier: the sealed files of an upload of this name.
-        manifest: its manifest; None when there is none.
+        folder: the folder in which it arrives; made if it does not exist.
+        earlier: the sealed files of the published upload of this name.
+        manifest: the manifest of that upload; None if it does not exist.
 
     Attributes:
-        session: names this moment's sender.
-        tree: where its files are gathered.
-        there_bytes: how big is what earlier attempts and the earlier upload have.
-        turn: held by whoever takes note of many files or adds small ones. Of two that are busy in Python and make a system
-            call for each file, each would wait for the other at every call: one after the other takes half the time.
+        session: names the current sender.
+        tree: the folder in which its files are gathered.
+        there_bytes: the total size of the files of earlier attempts and of the earlier upload.
+        turn: held while many files are announced or small files are added. Two threads that make a system call for each
+            file would wait for each other at every call; one after the other takes half the time.
     """
 
     def __init__(self, folder: Path, earlier: Path, manifest: Manifest | None) -> None:
@@ -59,13 +59,13 @@ class Incoming:
         self._known = {(entry.digest, entry.mode): entry.path for entry in kept if entry.mode != LINK}
         self._begun = {part.name: part.stat().st_size for part in self._parts.iterdir()}
         self.there_bytes = sum(entry.size for entry in kept) + sum(self._begun.values())
-        self._staged: dict[str, str] = {}  # what lies in which earlier attempt; only of these paths no link leads away
+        self._staged: dict[str, str] = {}  # path → earlier attempt; only these paths contain no links that lead away
         for attempt in self.tree.parent.iterdir():
             if attempt != self.tree:
                 self._look(attempt)
         self._lock, self._appending = threading.Lock(), threading.Lock()
         self.turn = threading.Lock()
-        self._entries: dict[str, list[Entry]] = {}  # all that were announced, by digest
+        self._entries: dict[str, list[Entry]] = {}  # all announced entries, by digest
         self._paths: set[str] = set()
         self._folders = {""}
         self._missing: set[str] = set()
@@ -73,11 +73,11 @@ class Incoming:
         self._is_mode_kept = not _umask() & 0o555
 
     def _look(self, attempt: Path) -> None:
-        """See what there is of an earlier attempt, and make it ours to move."""
+        """List the files of an earlier attempt, and make them movable."""
         found = False
         for path, status in list(below(attempt)):
             if stat.S_ISDIR(status.st_mode):
-                (attempt / path).chmod(0o755)  # sealed, if somebody was about to publish it
+                (attempt / path).chmod(0o755)  # it is sealed if it was about to be published
             else:
                 found = True
                 self.there_bytes += status.st_size
@@ -85,14 +85,13 @@ class Incoming:
         if not found:
             remove_tree(attempt)
 
-    # -- what is to come ----------------------------------------------------------------------------------------
+    # -- announcing ---------------------------------------------------------------------------------------------
 
     def announce(self, manifest: Manifest) -> UploadNeeds:
-        """Take note of files that belong to the upload; the answer says which of them to send.
+        """Add files to the upload. Returns which of them to send.
 
         Raises:
-            InvalidConfig: when a path is not in the form of `manifest.printable`, or does not go with those announced
-                before.
+            InvalidConfig: when a path is not in the form of `manifest.printable`, or conflicts with one announced before.
             Conflict: when the upload is sealed.
         """
         with self.turn, self._lock:
@@ -114,11 +113,11 @@ class Incoming:
         return UploadNeeds(None if asked == manifest.digests else sorted(asked), begun)
 
     def _note(self, manifest: Manifest) -> None:
-        """Make the folders. No path may lie below a file or link that was announced: it would be written through it."""
+        """Make the folders. No path may lie below an announced file or link, or it would be written through the link."""
         for entry in manifest.entries:
             path = entry.path
             if ("\\" in path or not path.isascii()) and printable(actual(path)) != path:
-                raise InvalidConfig(f"A path of the upload is not in its plain form: {path!r}.")
+                raise InvalidConfig(f"A path of the upload is not in its normal form: {path!r}.")
             if path in self._paths or path in self._folders:
                 raise InvalidConfig(f"A path of the upload is announced twice: {path!r}.")
             self._paths.add(path)
@@ -133,10 +132,10 @@ class Incoming:
                 self._folders.add(folder)
 
     def _asks_for(self, entry: Entry) -> bool:
-        """Whether an entry is to be sent: its content is neither there, nor asked of whoever sends another file."""
+        """Whether an entry must be sent: its content neither exists, nor is requested for another file."""
         others = self._entries.setdefault(entry.digest, [])
         if others and others[0].size != entry.size:
-            raise InvalidConfig(f"The size of {entry.path!r} is not that of another file with its digest.")
+            raise InvalidConfig(f"The size of {entry.path!r} differs from that of another file with the same digest.")
         others.append(entry)
         if entry.digest in self._missing:
             return False
@@ -147,13 +146,13 @@ class Incoming:
         return True
 
     def _take(self, wanted: Iterable[Entry]) -> set[str]:
-        """Take what an earlier attempt or upload has; the paths of what was taken."""
+        """Take the files that an earlier attempt or upload has. Returns their paths."""
         found = []
         for entry in wanted:
             path = actual(entry.path)
             attempt, place = self._staged.pop(path, None), self._place(entry)
             earlier = self._known.get((entry.digest, entry.mode))
-            with contextlib.suppress(OSError):  # removed by hand, or of another disk
+            with contextlib.suppress(OSError):  # removed by hand, or on another disk
                 if attempt and _looks_like(os.lstat(f"{attempt}/{path}"), entry):
                     os.rename(f"{attempt}/{path}", place)
                     found.append((place, entry))
@@ -167,25 +166,25 @@ class Incoming:
         return {entry.path for entry in _whole(found)}
 
     def _begun_of(self, digest: str) -> int:
-        """How many bytes are there of a file that is missing."""
+        """Return how many bytes of an incomplete file have arrived."""
         begun, size, part = self._begun.pop(digest), self._entries[digest][0].size, self._parts / digest
         if begun < size:
             return begun
         if begun == size and sha256(part) == digest:
-            self._settle(part, digest)  # a crash came between its last byte and this
+            self._settle(part, digest)  # the server was killed after the last byte
         else:
             part.unlink()
         return 0
 
-    # -- what comes ---------------------------------------------------------------------------------------------
+    # -- receiving ----------------------------------------------------------------------------------------------
 
     def add(self, blobs: Iterable[tuple[str, memoryview]]) -> None:
-        """Keep whole files, whose digests were checked; or the texts of links.
+        """Store complete files, whose digests were checked, or the texts of links.
 
         Raises:
-            NotFound: when no such file was announced.
+            NotFound: when no file with this digest was announced.
             Conflict: when the upload is sealed.
-            OSError: when one cannot be written.
+            OSError: when a file cannot be written.
         """
         added = []
         with self.turn:
@@ -203,12 +202,12 @@ class Incoming:
             with contextlib.suppress(FileExistsError):
                 os.symlink(text, os.fsencode(self._place(entry)))
         elif len(data) != entry.size:
-            raise InvalidConfig(f"The size of {entry.path!r} is not what was announced.")
+            raise InvalidConfig(f"The size of {entry.path!r} differs from the announced size.")
         else:
             _write(self._place(entry), data, _MODES.get(entry.mode, _MODE), is_mode_kept=self._is_mode_kept)
 
     def _after(self, digest: str, done: int) -> list[Entry]:
-        """The entries of a digest after so many; when there are none, it is there, and who comes later takes it."""
+        """Return the entries of a digest after the first `done`. If none is left, the digest counts as arrived."""
         with self._lock:
             self._refuse_sealed()
             found = self._entries.get(digest) or self._refuse_unknown(digest)
@@ -218,24 +217,24 @@ class Incoming:
 
     def _refuse_sealed(self) -> None:
         if self._is_sealed:
-            raise Conflict("The upload is whole, and takes nothing more.")
+            raise Conflict("The upload is complete and takes no more files.")
 
     def _refuse_unknown(self, digest: str) -> NoReturn:
         raise NotFound(f"The upload has no file with digest {digest[:12]}.")
 
     def append(self, digest: str, offset: int, data: bytes) -> None:
-        """Keep the next bytes of a file; when it is whole, it is put where it belongs.
+        """Store the next bytes of a file, and move it to its path when it is complete.
 
         Raises:
-            NotFound: when no such file was announced.
-            Conflict: when these are not its next bytes, or the whole has another digest.
+            NotFound: when no file with this digest was announced.
+            Conflict: when these are not its next bytes, or the complete file has another digest.
             OSError: when they cannot be written.
         """
         entry, part = self._after(digest, 0)[0], self._parts / digest
         with self._appending:
             there = part.stat().st_size if part.exists() else 0
             if offset != there or offset + len(data) > entry.size:
-                raise Conflict(f"{there} bytes of {entry.path!r} are there, not {offset}.")
+                raise Conflict(f"{there} bytes of {entry.path!r} have arrived, not {offset}.")
             try:
                 with part.open("ab", buffering=0) as file:
                     while data:
@@ -265,30 +264,30 @@ class Incoming:
             done += len(entries)
 
     def _repeat(self, first: Entry, entry: Entry) -> None:
-        """Make one more file of the content of one that is there."""
+        """Make another file with the content of an existing one."""
         source, place = self._place(first), self._place(entry)
         if first.mode == entry.mode:
-            with contextlib.suppress(OSError):  # a file has only so many names
+            with contextlib.suppress(OSError):  # the number of hard links is limited
                 os.link(source, place)
                 return
         shutil.copyfile(source, place)
         os.chmod(place, _MODES.get(entry.mode, _MODE))
 
     def _place(self, entry: Entry) -> str:
-        return f"{self._root}/{actual(entry.path)}"  # a Path takes longer than the file, where there are many
+        return f"{self._root}/{actual(entry.path)}"  # text, because making a Path takes longer than making a small file
 
     # -- the end ------------------------------------------------------------------------------------------------
 
     def seal(self, tree: str) -> Manifest:
-        """Check that all is there, and nothing else; take the write bits off its folders (not the uppermost's). Nothing is
-        taken any more afterwards.
+        """Check that exactly the announced files exist, and take the write bits off its folders (except the uppermost).
+        The upload takes no more files then.
 
         Args:
-            tree: what it must be, as `Manifest.tree`.
+            tree: the expected `Manifest.tree`.
 
         Raises:
             InvalidConfig: when nothing was announced.
-            Conflict: when something is missing, or a link leads out.
+            Conflict: when a file is missing, or a link leads out.
         """
         with self.turn, self._lock:
             if self._missing or self._announcing:
@@ -297,7 +296,7 @@ class Incoming:
                 raise InvalidConfig("There is nothing to upload: no file was found.")
             manifest = joined(entry for entries in self._entries.values() for entry in entries)
             if manifest.tree != tree or not self._holds(manifest):
-                raise Conflict("What has come is not what was to be uploaded.", "Upload again.")
+                raise Conflict("The files that arrived differ from those of the upload.", "Upload again.")
             self._check_links(manifest)
             for folder in self._folders - {""}:
                 os.chmod(f"{self._root}/{actual(folder)}", 0o555)
@@ -311,7 +310,7 @@ class Incoming:
                 raise Conflict(f"The link {entry.path!r} leads out of the upload.")
 
     def _holds(self, manifest: Manifest) -> bool:
-        """Whether the files of a manifest lie there, and nothing else."""
+        """Whether exactly the files of a manifest exist."""
         wanted: dict[str, set[str]] = {folder: set() for folder in self._folders}
         for path in (*(self._folders - {""}), *(entry.path for entry in manifest.entries)):
             folder, _, name = path.rpartition("/")
@@ -328,7 +327,7 @@ def _looks_like(status: os.stat_result, entry: Entry) -> bool:
 
 
 def _whole(candidates: list[tuple[str, Entry]]) -> list[Entry]:
-    """The entries whose files have their content; the files of the others are removed."""
+    """Return the entries whose files have the right content, and remove the files of the others."""
 
     def is_whole(candidate: tuple[str, Entry]) -> bool:
         place, entry = candidate
@@ -336,7 +335,7 @@ def _whole(candidates: list[tuple[str, Entry]]) -> list[Entry]:
             if sha256(Path(place)) == entry.digest:
                 return True
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(place)  # what cannot be read, too: what is sent is only written where nothing lies
+            os.unlink(place)  # an unreadable file too, because a sent file is written only where none exists
         return False
 
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
@@ -361,7 +360,7 @@ def _write(place: str, data: memoryview, mode: int, *, is_mode_kept: bool) -> No
 
 
 def _umask() -> int:
-    """What the system takes off the modes of new files, where it says so without being changed; else all."""
+    """Return the umask, if the system reports it without a change; else all bits."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("Umask:"):

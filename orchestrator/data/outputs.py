@@ -1,7 +1,7 @@
-"""What a run leaves behind: its new or modified files become `runs/N/…` by rename, and are sealed.
+"""Saves the outputs of a run: its new or modified files are moved to `runs/N/…` by rename, and sealed.
 
-Unchanged code, mounted inputs and ignored files are not outputs. Every file of the code was unpacked with one known
-modification time; a file that still has it and its size is unchanged, any other one is compared by content.
+Unchanged code, mounted inputs and ignored files are not outputs. Every file of the code was unpacked with the same
+modification time; a file that still has that time and its size is unchanged. Others are compared by content.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NOT_KEPT = {
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A run's work dir, and what was in it before the run.
+    """A run's work dir, and its contents before the run.
 
     Attributes:
-        code: the root.
-        manifest: the code that was unpacked there.
-        mtime_ns: the modification time that every file of the code got.
+        code: the root of the code.
+        manifest: the manifest of the code that was unpacked there.
+        mtime_ns: the modification time that every file of the code got, in nanoseconds.
         mounted: relative paths of mount points.
-        ignore: gitignore patterns of what is not kept.
+        ignore: gitignore patterns of files that are not kept.
     """
 
     code: Path
@@ -59,12 +59,12 @@ class _Found:
 
 
 def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[ArtifactRecord]:
-    """Move the outputs of a run to `target`, whole: it appears with all of them, or not yet at all. May be done again.
+    """Move the outputs of a run to `target`, which appears with all of them or not at all. May be repeated.
 
     Args:
         run: the run's number.
-        workspace: where it worked.
-        staging: a folder on the disk of `target`, where the outputs are gathered first. Where that is another disk
+        workspace: its work dir.
+        staging: a folder on the disk of `target`, where the outputs are gathered first. If that is another disk
             than the work dir's, each file is copied to `STAGING.copying`, and then renamed.
         target: `runs/N`.
 
@@ -73,7 +73,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
     """
     try:
         found = _scan(workspace)
-        if target.exists():  # of a save that was interrupted: the links that are still here were not kept
+        if target.exists():  # by a save that was interrupted: the remaining links were not kept
             found.notes += [(path, _leads_out(workspace, path)) for path in found.links]
         else:
             _gather(workspace, found, staging)
@@ -100,7 +100,7 @@ def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
 
 
 def _leads_out(workspace: Workspace, path: str) -> str:
-    return f"a link to what is not among the outputs: {printable(os.readlink(workspace.code / path))}"
+    return f"a link to a file that is not an output: {printable(os.readlink(workspace.code / path))}"
 
 
 def _scan(workspace: Workspace) -> _Found:
@@ -125,11 +125,11 @@ def _walk(
     root: Path, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
 ) -> Iterator[tuple[str, os.stat_result]]:
     todo = [""]
-    while todo:  # no recursion: a run may nest folders as deep as it likes
+    while todo:  # no recursion, because a run may nest folders very deep
         below = todo.pop()
         try:
             with contextlib.suppress(OSError):
-                os.chmod(root / below, 0o755)  # the command may have taken our own right to look inside
+                os.chmod(root / below, 0o755)  # the command may have removed our permission
             entries = list(os.scandir(root / below))
         except OSError as error:
             notes.append((below, f"cannot be read: {error.strerror}"))
@@ -140,7 +140,7 @@ def _walk(
             if ignored.match_file(path + "/" if is_dir else path):
                 continue
             if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
-                continue  # the mount point; anything else in its place was put there by the run
+                continue  # the mount point itself; a run may have replaced it by another file
             if is_dir:
                 todo.append(path)
             else:
@@ -159,7 +159,7 @@ def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry
 
 
 def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:
-    """Add to `kept` the links that lead to what is kept, by way of other links too. Returns the others."""
+    """Add to `kept` the links that lead to kept files, also through other links. Returns the other links."""
     folders = _folders(kept)
     targets = {path: _leads_to(root, path) for path in links}
     while inside := [path for path, target in targets.items() if target in kept or target in folders]:
@@ -189,7 +189,7 @@ def _folders(paths: Iterable[str]) -> set[str]:
 
 def _move(source: Path, target: Path, beside: Path) -> None:
     status = source.lstat()
-    # Another name of a file may lie anywhere; the artifact must not change through it.
+    # Another hard link to the file may exist anywhere; the artifact must not change through it.
     if not (stat.S_ISREG(status.st_mode) and status.st_nlink > 1):
         try:
             os.rename(source, target)

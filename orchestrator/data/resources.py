@@ -1,4 +1,4 @@
-"""Resources: what lies under `runs/` and `uploads/`, named by path. Nothing outside the home can be reached by one."""
+"""Resources: files under `runs/` and `uploads/`, named by path. A resource cannot name a file outside the home."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Resources:
         """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
 
         Raises:
-            InvalidConfig: when it is no clean relative path.
-            NotFound: when there is no such run.
-            Conflict: an alias of an archived run.
+            InvalidConfig: when it is not a clean relative path.
+            NotFound: when the run does not exist.
+            Conflict: when an alias leads to an archived run.
         """
         parts = relative_parts(resource, "The resource")
         if parts[0] not in ("runs", "uploads"):
@@ -46,7 +46,7 @@ class Resources:
         return "/".join(parts)
 
     def _linked(self, alias: str, resource: str) -> str:
-        """What an alias leads to."""
+        """Return the target of an alias."""
         try:
             target = self._store.links.get(alias).resource
         except NotFound:
@@ -56,10 +56,10 @@ class Resources:
         return target
 
     def refuse_archived(self, canonical: str, where: str = "") -> None:
-        """See that a resource is not of an archived run.
+        """Refuse a resource of an archived run.
 
         Raises:
-            Conflict: otherwise; `where` begins its words.
+            Conflict: when its run is archived; the message begins with `where`.
         """
         kind, _, rest = canonical.partition("/")
         number = rest.partition("/")[0]
@@ -73,7 +73,7 @@ class Resources:
         interrupted.
 
         Raises:
-            NotFound, Conflict: when it cannot.
+            NotFound, Conflict: when it cannot be mounted.
         """
         try:
             canonical = self.canonical(resource)
@@ -100,17 +100,17 @@ class Resources:
             hint = f"See what is there: spell ls {parts[0] if is_whole else '/'.join(parts[:2])}"
             what, alias = "not a valid resource", resource.partition("/")[0]
             if alias not in ("runs", "uploads"):
-                what = f"it leads to {canonical!r}, which is not there"
-                hint = f"Forget it: spell unlink {alias}" if is_whole else hint
+                what = f"it leads to {canonical!r}, which does not exist"
+                hint = f"Remove it: spell unlink {alias}" if is_whole else hint
             raise NotFound(f"Cannot mount resource {resource!r}: {what}.", hint) from error
         return canonical
 
     def path(self, canonical: str) -> Path:
-        """The file or folder of a canonical resource.
+        """Return the path of a canonical resource.
 
         Raises:
-            NotFound: when it is not there, or a link leads out of its run or upload.
-            Conflict: when it is not there yet.
+            NotFound: when it does not exist, or a link leads out of its run or upload.
+            Conflict: when its run has not ended yet.
         """
         parts = relative_parts(canonical, "The resource")
         root = self._home.root.joinpath(*parts[:2]).resolve()
@@ -138,7 +138,7 @@ class Resources:
         """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
 
         Raises:
-            NotFound: when it is not there.
+            NotFound: when it does not exist.
         """
         if resource.strip("/") in ("", "."):
             top = [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
@@ -156,14 +156,14 @@ class Resources:
     def _alias(self, link: LinkRecord) -> FileRecord:
         try:
             found = _file_record(self.path(link.resource), link.alias)
-        except (NotFound, Conflict):  # it was removed
+        except (NotFound, Conflict):  # its target was removed
             return FileRecord(link.alias, 0, link.created_at, is_dir=False, link=link.resource)
         return replace(found, link=link.resource)
 
     def archive(self, path: Path) -> tuple[int, Iterator[bytes]]:
-        """How big the files of a folder are together, and the folder as a tar stream (pax format).
+        """Return the total size of the files of a folder, and the folder as a tar stream (pax format).
 
-        Its files may be written to where they are unpacked.
+        The unpacked files are writable.
         """
         found = sorted(below(path))
         size = sum(status.st_size for _, status in found if stat.S_ISREG(status.st_mode))
@@ -190,13 +190,13 @@ def _tar(root: str, found: Iterable[tuple[str, os.stat_result]]) -> Iterator[byt
 
 def _header(info: tarfile.TarInfo) -> bytes:
     is_plain = info.name.isascii() and len(info.name) < tarfile.LENGTH_NAME and info.size < _MOST_USTAR_BYTES
-    if is_plain and not info.linkname:  # the older form says the same, byte for byte, and is made in half the time
+    if is_plain and not info.linkname:  # the older form has the same bytes, and takes half the time
         return info.tobuf(tarfile.USTAR_FORMAT, "ascii")
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer, bigger chunks: to hand over each takes longer than its bytes."""
+    """Yield the same bytes in fewer, bigger chunks, because passing on a chunk takes longer than its bytes."""
     held: list[bytes] = []
     size = 0
     for part in parts:
@@ -210,7 +210,7 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_chunks(path: Path | str) -> Iterator[bytes]:
-    """A file's bytes, a mebibyte at a time."""
+    """Yield a file's bytes, a mebibyte at a time."""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

@@ -1,7 +1,7 @@
-"""Secrets: sealed in the store, opened only for the run that was given them.
+"""Encrypts secrets in the store, and decrypts them only for runs that use them.
 
-A value is sealed with AES-256-GCM (NIST SP 800-38D), its name as associated data: version byte, nonce, ciphertext with tag.
-The key is made once for a home, in `store/secrets.key`, and never leaves that file but for the memory of the server.
+A value is encrypted with AES-256-GCM (NIST SP 800-38D), its name as associated data: version byte, nonce, ciphertext with
+tag. The key of a home is made once, in `store/secrets.key`, and is otherwise only in the memory of the server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orchestrator.records.secrets import SecretRecord
 from orchestrator.spec.names import check_secret_name
 from orchestrator.store import Store
 
-MAX_BYTES = 64 << 10  # the kernel takes 128 KiB in one variable
+MAX_BYTES = 64 << 10  # the kernel allows 128 KiB in one variable
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 _VERSION = b"\x01"
 _AGAIN = "Set it again: spell secret set {name}"
@@ -32,58 +32,58 @@ class Vault:
     """The secrets of one home.
 
     Args:
-        home: has the key.
-        store: has what it seals.
+        home: holds the key.
+        store: holds the encrypted values.
     """
 
     def __init__(self, home: Home, store: Store) -> None:
         self._path, self._store = home.secrets_key, store.secrets
 
     def put(self, name: str, value: bytes) -> SecretRecord:
-        """Seal a value, in the place of what there was of this name.
+        """Encrypt and store a value, in place of an earlier one of this name.
 
         Args:
-            value: text in UTF-8, at most 64 KiB.
+            value: UTF-8 text of at most 64 KiB.
 
         Raises:
-            InvalidConfig: a name or value that cannot be.
+            InvalidConfig: when name or value is invalid.
             HomeUnusable: when the key cannot be used.
         """
         check_secret_name(name)
         _check_value(name, value)
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = _VERSION + nonce + AESGCM(self._key()).encrypt(nonce, value, name.encode())
-        return self._store.put(name, sealed)
+        encrypted = _VERSION + nonce + AESGCM(self._key()).encrypt(nonce, value, name.encode())
+        return self._store.put(name, encrypted)
 
     def records(self) -> list[SecretRecord]:
-        """All that there are, by name, without their values."""
+        """Return the records of all secrets, by name, without values."""
         return self._store.records()
 
     def remove(self, name: str) -> None:
-        """Forget a secret. Raises NotFound when there is none."""
+        """Remove a secret. Raises NotFound when it does not exist."""
         self._store.remove(name)
 
     def require(self, wanted: Mapping[str, str]) -> None:
-        """See that these secrets, by variable, are there.
+        """Check that these secrets (variable → name) exist.
 
         Raises:
-            NotFound: naming one that is not.
+            NotFound: names one that does not.
         """
         if wanted:
-            there = self._store.sealed(set(wanted.values()))
+            there = self._store.encrypted(set(wanted.values()))
             for name in wanted.values():
                 if name not in there:
                     raise NotFound(f"There is no secret {name!r}.", f"Set it with: spell secret set {name}")
 
     def open(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """The values of these secrets, by variable.
+        """Return the values of these secrets, by variable.
 
         Raises:
-            SecretLost: naming one that was removed, or that the key does not open.
+            SecretLost: names one that was removed, or that the key does not decrypt.
         """
         if not wanted:
             return {}
-        there = self._store.sealed(set(wanted.values()))
+        there = self._store.encrypted(set(wanted.values()))
         for name in wanted.values():
             if name not in there:
                 raise SecretLost(f"secret {name} was removed before the run was started.", _AGAIN.format(name=name))
@@ -91,13 +91,13 @@ class Vault:
             key = self._read_key()
         except FileNotFoundError:
             words = f"the key of all secrets, {self._path}, is gone."
-            raise SecretLost(words, "Put it back, or set the secrets again: spell secret set NAME") from None
+            raise SecretLost(words, "Restore it, or set the secrets again: spell secret set NAME") from None
         except HomeUnusable as error:
             raise SecretLost(error.message, error.cure) from None
-        return {variable: _unseal(key, name, there[name]) for variable, name in wanted.items()}
+        return {variable: _decrypt(key, name, there[name]) for variable, name in wanted.items()}
 
     def open_what_is_there(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """As `open`, without those that cannot be had any more."""
+        """Return the same as `open`, without secrets that are lost."""
         found: dict[str, str] = {}
         for variable, name in wanted.items():
             with contextlib.suppress(SecretLost):
@@ -105,18 +105,18 @@ class Vault:
         return found
 
     def _key(self) -> bytes:
-        """The key, made when it is first needed."""
+        """Return the key; makes it on first use."""
         with contextlib.suppress(FileNotFoundError):
             return self._read_key()
         try:
             _make_key(self._path)
         except OSError as error:
             words = f"{self._path} cannot be written: {error.strerror}."
-            raise HomeUnusable(words, "Mend the permissions of its folder, or free some space.") from error
+            raise HomeUnusable(words, "Correct the permissions of its folder, or free some space.") from error
         return self._read_key()
 
     def _read_key(self) -> bytes:
-        """The key. Raises FileNotFoundError; HomeUnusable when it is not fit for use."""
+        """Read the key. Raises FileNotFoundError; HomeUnusable when the file must not be used."""
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -127,15 +127,13 @@ class Vault:
         with os.fdopen(fd, "rb") as file:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise HomeUnusable(
-                    f"{self._path} is not a file of the server's user.", "Put back the one that was there."
-                )
+                raise HomeUnusable(f"{self._path} is not a file of the server's user.", "Restore the earlier file.")
             if status.st_mode & 0o077:
-                words = f"{self._path}, the key of all secrets, can be used by others than its owner."
-                raise HomeUnusable(words, f"Take that away: chmod 600 {self._path}")
+                words = f"{self._path}, the key of all secrets, is accessible to other users."
+                raise HomeUnusable(words, f"Remove their access: chmod 600 {self._path}")
             key = file.read(_KEY_BYTES + 1)
         if len(key) != _KEY_BYTES:
-            cure = "Put back the one that was there; or remove it, and set the secrets again: spell secret set NAME"
+            cure = "Restore the earlier file; or remove this one, and set the secrets again: spell secret set NAME"
             raise HomeUnusable(f"{self._path} is damaged.", cure)
         return key
 
@@ -150,21 +148,21 @@ def _check_value(name: str, value: bytes) -> None:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        cure = "Set it in base64, say, and let the command decode it."
+        cure = "Set it in base64, for example, and let the command decode it."
         raise InvalidConfig(f"Secret {name!r} is not text in UTF-8, or has a NUL character.", cure) from None
 
 
-def _unseal(key: bytes, name: str, sealed: bytes) -> str:
-    nonce, rest = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+def _decrypt(key: bytes, name: str, encrypted: bytes) -> str:
+    nonce, rest = encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
     try:
         return AESGCM(key).decrypt(nonce, rest, name.encode()).decode()
-    except (InvalidTag, ValueError):  # ValueError: too short to be one
-        words = f"secret {name} was sealed with another key than the one that is there now."
+    except (InvalidTag, ValueError):  # ValueError: too short
+        words = f"secret {name} was encrypted with another key than the present one."
         raise SecretLost(words, _AGAIN.format(name=name)) from None
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key, whole and durable, unless another one came first."""
+    """Write a new key, complete and durable, unless another process has made one first."""
     beside = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,7 +1,7 @@
-"""Uploads: folders and files that a person keeps under `uploads/NAME`, whole or not at all, and never changed there.
+"""Uploads: folders and files of a user under `uploads/NAME`. They appear completely or not at all, and never change.
 
-What comes in is gathered in `store/incoming/NAME`; when all of it is there it changes places with the upload that it
-replaces, in one step (renameat2 with RENAME_EXCHANGE, where there is that).
+Arriving files are gathered in `store/incoming/NAME`. When all have arrived, the folder is exchanged with the upload that
+it replaces, in one step (renameat2 with RENAME_EXCHANGE, if the system has it).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Uploads:
 
     Args:
         home: the home.
-        store: its records of them.
-        check_room: raises DiskFull where so many more bytes are too much for the home.
+        store: the records of the uploads.
+        check_room: raises DiskFull when the home must not take this many more bytes.
     """
 
     def __init__(self, home: Home, store: UploadStore, check_room: Callable[[int], None] = lambda _: None) -> None:
@@ -58,17 +58,17 @@ class Uploads:
         self._open: dict[str, Incoming] = {}
 
     def open(self, name: str, size_bytes: int, tree: str, *, replace: bool) -> UploadSession:
-        """Begin an upload, or go on with one. Whoever else sends under this name is refused from now on.
+        """Begin or continue an upload. Another sender under this name is refused from now on.
 
         Args:
-            size_bytes: how big its files are together.
-            tree: of its manifest; may be left out ("") where there is no upload of this name.
-            replace: whether it may take the place of another one of this name.
+            size_bytes: the total size of its files.
+            tree: the tree of its manifest; may be "" if no upload of this name exists.
+            replace: whether it may replace another upload of this name.
 
         Raises:
-            InvalidConfig: a bad name.
-            Conflict: there is an upload of this name, with other content.
-            DiskFull: there is no room for what is missing, or the home would take more than it may.
+            InvalidConfig: when the name is invalid.
+            Conflict: when an upload of this name exists, with other content.
+            DiskFull: when the missing bytes do not fit on the disk, or the home would exceed its limit.
         """
         check_name(name)
         present = self._present(name)
@@ -77,11 +77,11 @@ class Uploads:
         _refuse_present(present, replace=replace)
         folder = self._home.incoming / name
         there = (present.bytes if present else 0) + (_size_of(folder) if folder.exists() else 0)
-        self._check_room(max(0, size_bytes - there))  # what is there is counted already, and goes or is taken
-        with self._lock, _told(name):
+        self._check_room(max(0, size_bytes - there))  # existing files are counted already
+        with self._lock, _translated_errors(name):
             self._open.pop(name, None)
             if folder.exists():
-                os.utime(folder)  # from now on somebody goes on with it
+                os.utime(folder)  # `gc` sees that it is in use
             incoming = Incoming(folder, self._home.upload_dir(name), self._manifest(name) if present else None)
             os.utime(folder)
             _check_free(name, folder, size_bytes - incoming.there_bytes)
@@ -89,11 +89,11 @@ class Uploads:
         return UploadSession(incoming.session)
 
     def announce(self, name: str, session: str, text: bytes) -> UploadNeeds:
-        """Hear of some files of an upload, by their manifest as JSON.
+        """Announce some files of an upload, by their manifest as JSON.
 
         Raises as `manifest.from_json`, `add_pack`, `Incoming.announce`, and DiskFull as `open`."""
         incoming = self._incoming(name, session)
-        with _told(name):
+        with _translated_errors(name):
             with incoming.turn:
                 manifest = manifests.from_json(text)
             needs = incoming.announce(manifest)
@@ -104,34 +104,34 @@ class Uploads:
         return needs
 
     def add_pack(self, name: str, session: str, body: bytes) -> None:
-        """Keep small files. Raises as `unpack`, and Conflict when somebody else uploads under this name by now."""
+        """Store small files. Raises as `unpack`, and Conflict when another client uploads under this name now."""
         incoming = self._incoming(name, session)
-        with _told(name):
+        with _translated_errors(name):
             incoming.add(unpack(body))
             os.utime(incoming.folder)
 
     def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
-        """Keep a part of a big file. Raises as `add_pack`, and as `Incoming.append`."""
+        """Store a part of a big file. Raises as `add_pack` and `Incoming.append`."""
         incoming = self._incoming(name, session)
-        with _told(name):
+        with _translated_errors(name):
             incoming.append(digest, offset, data)
             os.utime(incoming.folder)
 
     def publish(self, name: str, session: str, tree: str, *, replace: bool) -> UploadRecord:
-        """Let an upload appear, all of which is there.
+        """Publish an upload whose files have all arrived.
 
         Args:
-            tree: of the manifest of all that was announced.
+            tree: the tree of the manifest of all announced files.
 
         Raises:
-            InvalidConfig: nothing was announced, or what was cannot be together.
-            Conflict: something is missing; there is one of this name meanwhile; an active run mounts that one.
+            InvalidConfig: when nothing was announced, or the paths conflict.
+            Conflict: when a file is missing, an upload of this name exists by now, or an active run mounts that one.
         """
         incoming = self._incoming(name, session)
-        with self._lock, _told(name):
+        with self._lock, _translated_errors(name):
             _refuse_present(self._present(name), replace=replace)
             with ThreadPoolExecutor(1) as disk:
-                brought = disk.submit(sync_all, incoming.folder)  # most of it, while it is looked through
+                brought = disk.submit(sync_all, incoming.folder)  # syncs most of it while it is checked
                 manifest = incoming.seal(tree)
                 size = sum(entry.size for entry in manifest.entries)
                 upload = UploadRecord(name, tree, len(manifest.entries), size, time.time())
@@ -145,7 +145,7 @@ class Uploads:
             place = self._home.upload_dir(name)
             try:
                 self.store.publish(upload, lambda: _exchange(incoming.tree, place))
-            except BaseException:  # the disk is full, say: what was recorded is what lies there
+            except BaseException:  # for example a full disk: the record must match the files
                 if os.path.lexists(place) and place.lstat().st_ino == marker["inode"]:
                     _exchange(place, incoming.tree)
                 raise
@@ -154,23 +154,23 @@ class Uploads:
         return upload
 
     def _finish(self, name: str) -> None:
-        """What is left to do once an upload is where it belongs."""
+        """Clean up after an upload was moved to its path."""
         folder = self._home.incoming / name
         self._home.upload_dir(name).chmod(0o555)
-        with contextlib.suppress(FileNotFoundError):  # a server was killed right after this
+        with contextlib.suppress(FileNotFoundError):  # an earlier server was killed after this step
             (folder / "manifest.json").replace(self._home.upload_manifest(name))
-        (folder / _MARKER).unlink()  # from now on it is only what was replaced
+        (folder / _MARKER).unlink()  # from now on the folder holds only the replaced upload
         remove_tree(folder)
 
     def remove(self, name: str) -> None:
-        """Remove an upload, and what came in of another one under its name.
+        """Remove an upload, and the incomplete files under its name.
 
         Raises:
-            NotFound: there is none of this name.
-            Conflict: an active run mounts it.
+            NotFound: when it does not exist.
+            Conflict: when an active run mounts it.
         """
         check_name(name)
-        with self._lock, _told(name):
+        with self._lock, _translated_errors(name):
             place, came = self._home.upload_dir(name), self._home.incoming / name
             if not os.path.lexists(place) and not came.exists() and not self.store.find(name):
                 raise NotFound(f"There is no upload {name!r}.", "See them with: spell ls uploads")
@@ -182,21 +182,21 @@ class Uploads:
             remove_tree(came)
 
     def list(self) -> list[UploadRecord]:
-        """All uploads, by name."""
+        """Return all uploads, by name."""
         return [upload for upload in self.store.list() if self._home.upload_dir(upload.name).is_dir()]
 
-    # -- what is left -------------------------------------------------------------------------------------------
+    # -- recovery -----------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """After a server that was killed: finish what was published but not written down, remove what was to go."""
+        """After a server that was killed: record uploads that were published, and finish removals."""
         for folder in list(self._home.incoming.iterdir()):
             try:
                 if folder.name.startswith(_TRASH):
                     remove_tree(folder)
                 elif (folder / _MARKER).exists():
                     self._recover(folder)
-            except (OSError, SpellError, ValueError, KeyError):  # whatever is wrong with it, the server starts
-                _log.exception("%s stays", folder)
+            except (OSError, SpellError, ValueError, KeyError):  # any error: the server must start
+                _log.exception("%s could not be recovered, and stays", folder)
 
     def _recover(self, folder: Path) -> None:
         marker = json.loads((folder / _MARKER).read_text())
@@ -210,7 +210,7 @@ class Uploads:
     # -- parts --------------------------------------------------------------------------------------------------
 
     def _present(self, name: str) -> UploadRecord | None:
-        """The upload of this name; one that nothing is known of, put there by hand, too."""
+        """Return the upload of this name, even if it was put there by hand and has no record."""
         place = self._home.upload_dir(name)
         if not os.path.lexists(place):
             return None
@@ -225,23 +225,23 @@ class Uploads:
     def _incoming(self, name: str, session: str) -> Incoming:
         found = self._open.get(name)
         if found is None:
-            raise UploadLost(f"Nobody uploads {name!r} now.", "Upload again: only what is missing is sent.")
+            raise UploadLost(f"No upload of {name!r} is running.", "Upload again: only missing files are sent.")
         if found.session != session:
-            raise Conflict(f"Somebody else uploads {name!r} now.", "Choose another name with -n.")
+            raise Conflict(f"Another client uploads {name!r} now.", "Choose another name with -n.")
         return found
 
 
-def collect_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove what came in of uploads that nobody went on with for so long, and never for less than an hour."""
+def gc_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    """Remove incomplete uploads that were not continued for this time, and at least for an hour."""
     found = []
     for folder in sorted(home.incoming.iterdir()):
         unused_s = time.time() - folder.stat().st_mtime
         if unused_s >= max(older_than_s, _GONE_ON_WITH_S) and not folder.name.startswith(_TRASH):
-            found.append(CollectedRecord(f"what came of upload {folder.name}", _size_of(folder), "upload"))
+            found.append(CollectedRecord(f"incomplete upload {folder.name}", _size_of(folder), "upload"))
             if not dry_run:
                 trash = (
                     home.incoming / f"{_TRASH}{uuid.uuid4().hex}"
-                )  # at once: who begins now does not meet half of it
+                )  # in one step, so that a new upload does not find half of it
                 folder.rename(trash)
                 remove_tree(trash)
     return found
@@ -254,7 +254,7 @@ def _size_of(folder: Path) -> int:
 def _refuse_present(present: UploadRecord | None, *, replace: bool) -> None:
     if present and not replace:
         raise Conflict(
-            f"There is an upload {present.name!r} already, with other content.",
+            f"An upload {present.name!r} already exists, with other content.",
             "Replace it with -f, or choose another name with -n.",
         )
 
@@ -263,14 +263,14 @@ def _check_free(name: str, folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise DiskFull(
-            f"There is no room for {name!r}: {wanted >> 20} MiB are to come, {free >> 20} MiB are free.",
-            "Make some: spell gc, spell rm uploads/…",
+            f"There is no room for {name!r}: {wanted >> 20} MiB more are needed, and {free >> 20} MiB are free.",
+            "Free some space: spell gc, spell rm uploads/…",
         )
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """What the system refuses, as errors of ours."""
+def _translated_errors(name: str) -> Iterator[None]:
+    """Raise errors of the system as errors of ours."""
     try:
         yield
     except OSError as error:
@@ -281,17 +281,17 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _exchange(new: Path, place: Path) -> None:
-    """Put a folder in the place of another one, which is then where the first was; or of nothing."""
+    """Exchange two folders; or rename the new one, if the other does not exist."""
     if not os.path.lexists(place):
         os.rename(new, place)
         return
     if place.is_dir() and not place.is_symlink():
-        place.chmod(0o755)  # else only root may move it
+        place.chmod(0o755)  # else only root could move it
     renameat2 = getattr(_libc, "renameat2", None)
     paths = os.fsencode(new), os.fsencode(place)
     if renameat2 and renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
         return
-    aside = new.with_name("replaced")  # macOS, or a file system that cannot
+    aside = new.with_name("replaced")  # macOS, or a file system without the exchange
     os.rename(place, aside)
     os.rename(new, place)
 

@@ -1,7 +1,7 @@
-"""A Docker engine on this machine: how it is found, asked and understood. Nothing here knows of runs.
+"""The Docker engine of this machine: finds it, calls it, and translates its errors. Nothing here knows of runs.
 
 find        where its socket is
-connection  the engine itself, its errors as ours
+connection  the engine itself, and its errors as ours
 hijack      the two-way stream of an exec
 """
 

@@ -1,4 +1,4 @@
-"""The engine, over the docker SDK: https://docker-py.readthedocs.io"""
+"""The Docker engine, through the docker SDK: https://docker-py.readthedocs.io"""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from orchestrator.home import Home
 if TYPE_CHECKING:
     from docker import APIClient
 
-_TRUST_S = 5.0  # how long an answer to a ping is good
-_DOUBT_S = 0.05  # how long none is: for one cast; who has just started the engine does not want to hear of it
+_TRUST_S = 5.0  # how long an answered ping is trusted
+_DOUBT_S = 0.05  # how long an unanswered ping is trusted: about one cast, as a user may just have started the engine
 CALL_LIMIT_S = 60.0
 
 
@@ -35,10 +35,10 @@ class Engine:
     """The engine that a home's server uses.
 
     Args:
-        home: whose containers and images are ours, by label.
-        host: the configured address; "" looks for one.
+        home: its path labels our containers and images.
+        host: the configured address; "" to look for one.
         env: the server's environment variables.
-        reach: how every container of ours finds others: `dns` and the like, in the SDK's names.
+        reach: network options of all our containers: `dns` and the like, by the SDK's names.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Engine:
         self._asking = threading.Lock()
 
     def lacks(self) -> str:
-        """Why no container can be run now, in words; "" when one can. Costs nothing most of the time."""
+        """Return why no container can be run now; "" when one can. Usually costs nothing."""
         if sys.platform != "linux":
-            return "Containers are supported on Linux only."
-        # The first answer is waited for. Later one caller asks again, and the others take what was said last.
+            return "Containers are supported only on Linux."
+        # All callers wait for the first answer. Later one caller asks again, and the others take the last answer.
         if self._is_old() and self._asking.acquire(blocking=self._asked_at < 0):
             try:
                 if self._is_old():
@@ -71,12 +71,12 @@ class Engine:
         return time.monotonic() - self._asked_at > (_TRUST_S if self._answered else _DOUBT_S)
 
     def _ask(self) -> None:
-        if not self.host:  # it may have been started after us
+        if not self.host:  # the engine may have been started after us
             self.host, self.is_named = self._find()
         is_first = self._asked_at < 0
         limit_s = find.PING_LIMIT_S if is_first or self._answered else find.AGAIN_LIMIT_S
         self._answered = self.host.startswith("unix://") and find.answers(self.host, limit_s)
-        if not self._answered:  # whoever answers next may be another engine
+        if not self._answered:  # the next one to answer may be another engine
             self.__dict__.pop("api", None)
             self.__dict__.pop("info", None)
         self._asked_at = time.monotonic()
@@ -86,46 +86,46 @@ class Engine:
         """The SDK's low-level client."""
         from docker import APIClient  # 117 ms: requests; a server without an engine never needs it
 
-        with self.told():
+        with self.translated_errors():
             client = APIClient(base_url=self.host, version="auto", timeout=CALL_LIMIT_S)
-            client.trust_env = False  # it would look for proxies and passwords of the web at each request
+            client.trust_env = False  # else it looks for web proxies and passwords at each request
             return client
 
     @functools.cached_property
     def info(self) -> dict[str, Any]:
-        """What the engine says about itself: `docker info`."""
-        with self.told():
+        """The engine's description of itself: `docker info`."""
+        with self.translated_errors():
             return dict(self.api.info())
 
     @property
     def is_rootless(self) -> bool:
-        """Whether root in a container is the person who runs the engine."""
+        """Whether root in a container is the user who runs the engine."""
         return any("rootless" in option for option in self.info.get("SecurityOptions") or ())
 
     @property
     def user(self) -> str:
-        """UID:GID in a container of the person who runs this server, so that files made there are theirs."""
+        """UID:GID, in a container, of the user who runs this server, so that the user owns the files made there."""
         return "0:0" if self.is_rootless else f"{os.getuid()}:{os.getgid()}"
 
     @property
     def user_namespace(self) -> str | None:
-        """What every container of ours is started with: "host" where users would else be others inside (userns-remap),
-        and could not read what is theirs."""
+        """The user namespace of all our containers: "host" if the engine remaps users (userns-remap), because a remapped
+        user could not read the user's files."""
         return "host" if "name=userns" in (self.info.get("SecurityOptions") or ()) else None
 
     @property
     def security_options(self) -> tuple[str, ...]:
-        """What every container of ours is started with. SELinux would keep it from files that are not labelled for it."""
+        """Security options of all our containers. SELinux would deny them files that are not labelled for containers."""
         has_selinux = any("selinux" in option for option in self.info.get("SecurityOptions") or ())
         return ("no-new-privileges", *(["label=disable"] if has_selinux else []))
 
     def labels(self, **more: str | int) -> dict[str, str]:
-        """The labels of what belongs to this home: `spell.home`, and `spell.NAME` for each of `more`."""
+        """Return the labels of things of this home: `spell.home`, and `spell.NAME` for each of `more`."""
         return {"spell.home": str(self.home.root)} | {f"spell.{name}": str(value) for name, value in more.items()}
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Errors of the SDK and of its connection, as `EngineError`."""
+    def translated_errors(self) -> Iterator[None]:
+        """Raise errors of the SDK and of its connection as `EngineError`."""
         # 117 ms: as in `api`; urllib3 raises for answers in pieces, which the SDK reads itself
         from docker.errors import APIError, DockerException
         from requests import RequestException
@@ -140,25 +140,25 @@ class Engine:
             raise EngineError(f"the Docker engine at {self.host} does not answer: {error}") from error
 
     def remove(self, container: str, *, again: bool = False) -> None:
-        """Remove a container with its anonymous volumes, running or not. No error when it is not there.
+        """Remove a container with its anonymous volumes, running or not. No error when it does not exist.
 
         Raises:
-            EngineError: when it is still there.
+            EngineError: when it still exists.
         """
         try:
-            with self.told():
+            with self.translated_errors():
                 self.api.remove_container(container, v=True, force=True)
         except EngineError as error:
-            if error.status == 409:  # somebody is at it: wait until it is gone
+            if error.status == 409:  # another client is removing it: wait until it is gone
                 self._await_removal(container)
-            elif "is not running" in error.message and not again:  # it ended just when it was to be killed
+            elif "is not running" in error.message and not again:  # it ended just before it was killed
                 self.remove(container, again=True)
             elif error.status != 404:
                 raise
 
     def _await_removal(self, container: str) -> None:
         try:
-            with self.told():
+            with self.translated_errors():
                 self.api.wait(container, condition="removed", timeout=CALL_LIMIT_S)
         except EngineError as error:
             if error.status != 404:

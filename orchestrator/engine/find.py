@@ -1,4 +1,4 @@
-"""Where the engine's socket is, and whether anybody answers there. Standard library only: asked at every start.
+"""Finds the engine's socket, and checks whether an engine answers there. Standard library only, as it runs at every start.
 
 Docker's own order (https://docs.docker.com/engine/manage-resources/contexts/): DOCKER_HOST, DOCKER_CONTEXT or the
 context chosen with `docker context use`, the usual socket; then those of rootless Docker and of podman.
@@ -15,17 +15,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PING_LIMIT_S = 2.0
-AGAIN_LIMIT_S = 1.0  # of one that did not answer the last time: many may ask
+AGAIN_LIMIT_S = 1.0  # for an engine that did not answer the last time: many callers may wait
 
 
 def find_host(configured: str, env: Mapping[str, str]) -> tuple[str, bool]:
-    """The address of the engine, and whether somebody named it.
+    """Return the address of the engine, and whether it was named by the configuration or a variable.
 
     Returns:
-        `unix:///…` or another one that we refuse later; "" when there is none.
+        `unix:///…`, or another address that we refuse later; "" when none was found.
 
     Args:
-        configured: what the configuration says; wins when it says anything.
+        configured: the address in the configuration; wins if it is set.
         env: the server's environment variables.
     """
     named = configured or env.get("DOCKER_HOST", "") or _of_context(env)
@@ -64,7 +64,7 @@ def _of_context(env: Mapping[str, str]) -> str:
         meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
         return str(json.loads(meta.read_bytes())["Endpoints"]["docker"]["Host"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return missing  # of a context that was named, and is not there: refused, not replaced by another
+        return missing  # a context that was named but does not exist is refused, not replaced by another
 
 
 class _UnixConnection(http.client.HTTPConnection):

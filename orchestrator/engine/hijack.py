@@ -1,4 +1,4 @@
-"""A started exec as a socket of bytes both ways. The engine hands the connection of the request over for it:
+"""Starts an exec and returns its two-way socket. The engine turns the connection of the request into that socket:
 https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Exec/operation/ExecStart
 
 The SDK does this too, but what came in one packet with the answer's headers stays in a buffer that it gives to nobody.
@@ -19,7 +19,7 @@ _HANDED_OVER = (http.HTTPStatus.SWITCHING_PROTOCOLS, http.HTTPStatus.OK)
 
 
 def start_exec(engine: Engine, exec_id: str, *, terminal: bool) -> socket.socket:
-    """Start an exec that was created. Returns the socket of its input and output, which blocks without a limit.
+    """Start an exec that was created. Returns the socket of its input and output, which blocks without a time limit.
 
     Raises:
         EngineError: when it cannot be started, or the engine does not answer.
@@ -57,18 +57,18 @@ def _request(version: str, exec_id: str, *, terminal: bool) -> bytes:
 
 
 def _head(connection: socket.socket) -> bytes:
-    """Status line and headers of the answer, and not one byte more."""
+    """Read status line and headers of the answer, and not one byte more."""
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)
         if not byte or len(head) > _MAX_ANSWER_BYTES:
-            raise ConnectionError("it closed the connection")
+            raise ConnectionError("the engine closed the connection")
         head += byte
     return bytes(head)
 
 
 def _words(connection: socket.socket, head: bytes) -> str:
-    """What an answer that is an error says."""
+    """Return the message of an error answer."""
     length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
     left, body = min(int(length.partition(b":")[2]), _MAX_ANSWER_BYTES), b""
     while len(body) < left and (chunk := connection.recv(left - len(body))):

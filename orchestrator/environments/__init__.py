@@ -1,33 +1,33 @@
-"""Python environments of runs: identified by the content of what was asked, built once by uv, shared, never changed.
+"""Python environments of runs: identified by the content of the request, built once by uv, shared, never changed.
 
-request     what is asked, checked
-pip_conf    the user's pip settings
-settings    those and uv's, as uv is started with
-key         content to key
-find_links  wheels that were replaced
-lock        one builder for each key
-base        what an environment stands on: this machine or an image, and where programs of its build run
-here        on this machine
-containers  in containers of an image
-inside      what uv is given there of the user's settings and files
-uv          runs uv
-installed   what uv has installed
-bytecode    byte code, taken over or compiled in the background
-published   an environment on the disk
-builder     one build
-uv_cache    that of builds in containers, and what of it goes
-leftovers   what a killed server leaves of one
-unused      environments that go
-environments  all of it together
+environments        all environments of a home: the entry to this room
+request             the request of a run, read and checked
+pip_conf            the user's pip settings
+settings            the user's settings of pip and uv, as options and variables for uv
+container_settings  the part of the user's settings and files that uv gets in a container
+key                 computes the key of a request from its content
+base                what an environment is built on (this machine or an image), and where its build runs
+host                runs programs of a build on this machine
+containers          runs programs of a build in containers
+builder             one build
+uv                  runs uv, and explains its errors
+find_links          finds wheels that were replaced under the same name
+lock                one builder for each key
+installed           lists the installed packages
+published           an environment on the disk
+bytecode            byte code, linked from other environments or compiled in the background
+uv_cache            uv's cache for builds in containers, and its garbage collection
+gc                  removes unused environments
+orphans             removes what a killed server left of a build
 """
 
 from orchestrator.environments.base import Base, Place
 from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
-from orchestrator.environments.host import Here
+from orchestrator.environments.gc import Limit
+from orchestrator.environments.host import Host
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
-from orchestrator.environments.unused import Limit
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "Environment",
     "EnvironmentRequest",
     "Environments",
-    "Here",
+    "Host",
     "Limit",
     "Place",
     "check_request",

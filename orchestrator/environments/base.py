@@ -1,4 +1,4 @@
-"""What an environment stands on, and where the programs of its build run."""
+"""What an environment is built on, and where the programs of its build run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Place(ABC):
-    """Where programs run that build an environment: this machine, or a container."""
+    """Where the programs of a build run: this machine, or a container."""
 
     @abstractmethod
     def run(
@@ -22,28 +22,28 @@ class Place(ABC):
         output: Callable[[bytes], None],
         cancelled: Callable[[], bool],
     ) -> int:
-        """Run a command to its end. Returns its exit code; nothing of it is left then, however this ends.
+        """Run a command to its end. Returns its exit code. Leaves no process behind, however this ends.
 
         Args:
             command: program and arguments; paths are those of this machine.
-            cwd: where it starts.
-            env: its whole environment.
+            cwd: its working directory.
+            env: all its environment variables.
             record: a file that names the process or container while it lives, so that a later server can end it.
             output: called with its output as it comes.
-            cancelled: asked many times a second.
+            cancelled: called many times a second.
 
         Raises:
-            BuildCancelled: as asked.
-            BuildFailed: it could not be started.
+            BuildCancelled: when cancelled.
+            BuildFailed: when it could not be started.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What an environment stands on.
+    """What an environment is built on.
 
     Attributes:
-        place: where its programs run.
+        place: where the programs of its build run.
         image: the engine's ID of the image (`sha256:…`); "" for this machine.
         python: the path of the image's Python; "" for this machine, where uv looks for the wanted one.
         path: the image's own PATH; "" for this machine.

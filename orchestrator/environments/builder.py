@@ -1,16 +1,16 @@
-"""One build of one environment: beside its place, then renamed into it.
+"""One build of one environment, in a folder beside its final one, which is then renamed.
 
 .building-KEY-XXXX/
-  cwd/        where uv runs; the empty project in it hides those around the home
+  cwd/        where uv runs; an empty project in it hides projects around the home
     asked/    the requirement lines and files
   local/N/    copies of local projects, which are built in them
   home/       HOME of a build in a container
-  uv.json     the uv process or the container of this moment
+  uv.json     the uv process or the container that is running now
   venv/       becomes the environment
 
 A container makes `venv` in a second folder of that name, in `CONTAINERS`. All containers that build can write to it, and
-what they run may be hostile: so we write nothing there, nothing at all while the container is open, and look at `venv`
-only when it has been moved away from them.
+their programs may be hostile: so we write nothing there while the container is open, and read `venv` only after it has
+been moved out of their reach.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from pathlib import Path
 from orchestrator.environments import uv_cache
 from orchestrator.environments.base import Base, Place
 from orchestrator.environments.bytecode import adopt
+from orchestrator.environments.container_settings import UV, container_settings
 from orchestrator.environments.containers import Container, Mount
 from orchestrator.environments.find_links import FindLinks
-from orchestrator.environments.inside import UV, inside
 from orchestrator.environments.installed import Distribution, distributions, python_of, read_inside
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
 from orchestrator.environments.orphans import BUILDING, CONTAINERS, RECORD, discard, remove
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
-from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
+from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.environments.settings import UvSettings, link_mode
 from orchestrator.environments.uv import BuildLog, IndexAway, Uv, uv_executable
 from orchestrator.errors import BuildFailed
@@ -46,33 +46,33 @@ _LINES_FILE = "pip.txt"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one build needs to know.
+    """The inputs of one build.
 
     Attributes:
         environments: the folder of all environments.
-        key: of the new one.
-        asked: what it shall hold.
-        base: what it stands on.
-        settings: the user's, for uv.
-        cancelled: asked all the time.
+        key: the key of the new one.
+        asked: the request.
+        base: what it is built on.
+        settings: the user's settings for uv.
+        cancelled: called many times a second.
     """
 
     environments: Path
     key: str
-    asked: Asked
+    asked: ParsedRequest
     base: Base
     settings: UvSettings
     cancelled: Callable[[], bool] = field(repr=False)
 
     @property
-    def workshop(self) -> Path:
-        """The folder that the build takes place in."""
+    def build_folder(self) -> Path:
+        """The folder in which the folder of the build is made."""
         return self.environments / CONTAINERS if self.base.image else self.environments
 
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """Where uv runs, which one, and its variables."""
+    """Where uv runs, its path there, and its variables."""
 
     place: Place
     uv: str
@@ -83,7 +83,7 @@ def build(plan: Plan, log: BuildLog) -> None:
     """Build an environment and publish it; the caller holds the lock of its key.
 
     Raises:
-        BuildFailed, DiskFull, BuildCancelled: and nothing of it is left.
+        BuildFailed, DiskFull, BuildCancelled: nothing of the build is left then.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.environments))
     try:
@@ -99,12 +99,12 @@ def build(plan: Plan, log: BuildLog) -> None:
 
 @contextmanager
 def _output(plan: Plan, folder: Path) -> Iterator[Path]:
-    """The folder in which `venv` is made."""
+    """Make the folder for `venv`, and remove it afterwards."""
     if not plan.base.image:
         yield folder
         return
-    plan.workshop.mkdir(exist_ok=True)
-    output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.workshop))
+    plan.build_folder.mkdir(exist_ok=True)
+    output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.build_folder))
     try:
         with uv_cache.used(plan.environments, plan.cancelled):
             yield output
@@ -113,10 +113,10 @@ def _output(plan: Plan, folder: Path) -> Iterator[Path]:
 
 
 def _take(output: Path, folder: Path) -> None:
-    """Move `venv` to where no container sees it.
+    """Move `venv` to a folder that no container sees.
 
     Raises:
-        BuildFailed: it is not what uv makes.
+        BuildFailed: when it is not what uv makes.
     """
     try:
         descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -129,7 +129,7 @@ def _take(output: Path, folder: Path) -> None:
             return
     except (FileNotFoundError, NotADirectoryError):
         pass
-    raise BuildFailed("What was built is not an environment.", "Is something wrong with the Python of the image?")
+    raise BuildFailed("The build did not produce a Python environment.", "Check the Python of the image.")
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _surroundings(plan: Plan, folder: Path, log: BuildLog) -> Iterator[_Surround
     if isinstance(base.place, Container):
         home = folder / "home"
         home.mkdir()
-        given = inside(plan.settings, plan.asked, plan.environments, home, base.path)
+        given = container_settings(plan.settings, plan.asked, plan.environments, home, base.path)
         own = [Mount(path, writable=True) for path in (home, folder / "cwd", folder / "local") if path.exists()]
         for note in given.notes:
             log.say(note)
@@ -164,7 +164,7 @@ class _Build:
         self._cwd = folder / "cwd"
         self._asked = self._cwd / "asked"
         self._asked.mkdir(parents=True, mode=0o700)
-        (self._cwd / "pyproject.toml").write_text("[tool.uv]\n")  # uv looks no further up for a project's settings
+        (self._cwd / "pyproject.toml").write_text("[tool.uv]\n")  # keeps uv from the settings of a project further up
         self._shown: dict[str, str] = {}
         self._options, self._arguments = self._write_asked()
         cache = CONTAINERS if plan.base.image else ""
@@ -180,7 +180,7 @@ class _Build:
             self._install()
 
     def publish(self) -> None:
-        """What uv has made becomes the environment."""
+        """Publish what uv has made as the environment."""
         self._tidy()
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())
@@ -200,14 +200,14 @@ class _Build:
         except IndexAway as error:
             raise BuildFailed(
                 f"Python {python} is not installed here and could not be downloaded: {error.message}",
-                "Install it, or ask for another version.",
+                "Install it, or choose another version.",
             ) from error
 
     def _tidy(self) -> None:
-        # Tools that clean up caches and repositories must not take an environment for either.
+        # Tools that clean up caches and repositories must not mistake an environment for one.
         for name in ("CACHEDIR.TAG", ".gitignore"):
             (self._venv / name).unlink(missing_ok=True)
-        # Some versions of uv write the path of now into the scripts of some shells.
+        # Some versions of uv write the current path into the scripts of some shells.
         for script in self._venv.glob("bin/activate*"):
             if os.fsencode(self._made.parent) in read_inside(self._venv, script):
                 script.unlink()
@@ -220,7 +220,7 @@ class _Build:
         try:
             self._uv.run(*command)
         except IndexAway:
-            self._log.say("The index does not answer. Trying with what is in uv's cache")
+            self._log.say("The package index does not answer. Trying with the packages in uv's cache")
             if not self._succeeds(*command[:2], "--offline", *command[2:]):
                 raise
 
@@ -232,11 +232,11 @@ class _Build:
         return True
 
     def _write_asked(self) -> tuple[list[str], list[str]]:
-        """Write requirements for uv; returns options that name the files, and requirements that are arguments."""
+        """Write requirement files for uv. Returns the options that name them, and requirements to pass as arguments."""
         asked = self._plan.asked
         arguments: list[str] = []
         names = _file_names(asked)
-        files = [AskedFile(_LINES_FILE, asked.lines), *asked.files]
+        files = [ParsedFile(_LINES_FILE, asked.lines), *asked.files]
         options = []
         for name, file in zip([_LINES_FILE, *names], files, strict=True):
             path = self._asked / name
@@ -254,8 +254,8 @@ class _Build:
             return line
         if not line.path.is_dir():
             return _local_requirement(line, line.path)
-        # uv takes a folder in a file from its cache, however it has changed, but builds one in an argument anew. It is
-        # built in a copy, as building writes into it.
+        # uv takes a folder named in a file from its cache even if it has changed, but rebuilds one named as an argument.
+        # It is built in a copy, as building writes into it.
         copy = self._folder / "local" / str(len(arguments)) / line.path.name
         shutil.copytree(line.path, copy, symlinks=True, ignore=_not_content)
         self._shown[str(copy)] = str(line.path)
@@ -263,9 +263,9 @@ class _Build:
         return ""
 
     def _donors(self) -> list[Path]:
-        """Compiled environments of the same Python, the last used first.
+        """Return the compiled environments of the same Python, the last used first.
 
-        What a container has compiled is good for containers only: its Python is not trusted with more.
+        Byte code from a container is used only in containers, because its Python is not trusted.
         """
         mine = python_of(self._venv)
         found = []
@@ -279,7 +279,7 @@ class _Build:
 
 
 def _not_content(folder: str, names: list[str]) -> list[str]:
-    """What of a local project is not copied. The repository is: versions are made from it."""
+    """Return the names in a local project that are not copied. Its repository is copied: builds derive versions from it."""
     return [name for name in names if NOT_CONTENT.match(name) and name not in (".git", ".hg", ".svn")]
 
 
@@ -291,21 +291,21 @@ def _names(packages: list[Distribution]) -> list[str]:
     return [package.folder.partition("-")[0] for package in packages]
 
 
-def _file_names(asked: Asked) -> list[str]:
-    """A name for each requirements file: its own, in a folder of its own where two have the same."""
+def _file_names(asked: ParsedRequest) -> list[str]:
+    """Return a name for each requirements file: its own, in a numbered folder if two have the same."""
     names: list[str] = []
     for index, file in enumerate(asked.files):
         names.append(f"{index}/{file.name}" if file.name in (*names, _LINES_FILE) else file.name)
     return names
 
 
-def _titles(asked: Asked) -> list[str]:
+def _titles(asked: ParsedRequest) -> list[str]:
     lines = [line.path.name if isinstance(line, Local) else line for line in asked.lines]
     return [*lines, *(file.name for file in asked.files)]
 
 
 def _search_path(python: str, env: Mapping[str, str]) -> str:
-    """The PATH on which uv looks for a Python; pyenv's versions are in front when one of them is meant.
+    """Return the PATH on which uv looks for a Python, with the matching version of pyenv in front.
 
     pyenv puts a `python3.12` on the PATH that works only after `pyenv global 3.12`.
     """

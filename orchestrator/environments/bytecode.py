@@ -1,12 +1,12 @@
-"""Byte code of environments: taken from another environment that has it, else compiled when a run no longer waits.
+"""Byte code of environments: linked from another environment that has it, else compiled in the background.
 
 Compiling torch and transformers takes far longer than linking them, and importing them without byte code takes two to
 three times as long. So a new environment gets, before it is published, the byte code of those of its packages that an
 older environment has (another set of packages, mostly the same ones), by hard links; and the rest is compiled in the
-background by the environment's own Python, at low priority, in a container of its image where it is for one.
+background by the environment's own Python, at low priority; in a container if the environment is for an image.
 
 The byte code carries no time stamp ("unchecked hash", PEP 552): environments never change, and so it stays valid in
-copies and links. Only new files are made; those that uv's cache shares with the environment are never touched.
+copies and links. Only new files are made; files shared with uv's cache are never changed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from orchestrator.errors import SpellError
 
 MARKER = ".compiled"
 BYTECODE = ".bytecode-"
-"""Before a key: where runs keep byte code while that of the environment is not compiled."""
+"""Prefix of a key: the folder where runs keep byte code until the environment is compiled."""
 _CACHE = "__pycache__"
 _NICE = 19
 _OPTIONS = ("-qq", "--invalidation-mode", "unchecked-hash")
-# Runs in a container: one process for each list of files.
+# This runs in a container: one process for each list of files.
 _COMPILE_LISTS = f"""
 import os, subprocess, sys
 os.nice({_NICE})
@@ -51,7 +51,7 @@ def adopt(environment: Path, wanted: Iterable[Distribution], donors: Iterable[Pa
         wanted: its packages.
         donors: compiled environments of the same Python.
     Returns:
-        whether nothing is left to compile.
+        Whether nothing is left to compile.
     """
     missing = {package.folder: package for package in wanted if package.modules}
     site = site_folder(environment).resolve()
@@ -76,7 +76,7 @@ def _adopt_package(package: Distribution, donor: Path, site: Path) -> bool:
         modules.setdefault(folder, []).append(name)
     try:
         adopted = [_adopt_folder(donor / folder, site / folder, names) for folder, names in modules.items()]
-    except OSError:  # another file system, or too many links to one file: it will be compiled
+    except OSError:  # another file system, or too many hard links to one file: it will be compiled
         return False
     return all(adopted)
 
@@ -89,7 +89,7 @@ def _adopt_folder(donor: Path, folder: Path, names: list[str]) -> bool:
     same = True
     source_folder, target_folder = os.path.join(donor, _CACHE), os.path.join(folder, _CACHE)
     if os.path.realpath(target_folder) != target_folder:
-        return False  # a link that a build has left; in a container, it may have been made to lead us anywhere
+        return False  # a link that a build has left: a container may have made it to lead us anywhere
     os.makedirs(target_folder, exist_ok=True)
     for name in names:
         if not _same_content(os.path.join(donor, name), os.path.join(folder, name)):
@@ -101,7 +101,7 @@ def _adopt_folder(donor: Path, folder: Path, names: list[str]) -> bool:
 
 
 def _same_content(one: str, other: str) -> bool:
-    """Whether two files are one file of uv's cache, or equal byte by byte: never by their name or by what is said."""
+    """Whether two files are the same file of uv's cache, or equal in every byte. Names and metadata do not count."""
     first, second = os.stat(one), os.stat(other)
     if first.st_ino == second.st_ino and first.st_dev == second.st_dev:
         return True
@@ -109,7 +109,7 @@ def _same_content(one: str, other: str) -> bool:
 
 
 def uncompiled(environment: Path) -> list[str]:
-    """The Python files of an environment that have no byte code, the largest first."""
+    """Return the Python files of an environment that have no byte code, the largest first."""
     found: list[tuple[int, str]] = []
     for folder, _, names in os.walk(site_folder(environment)):
         sources = [name for name in names if name.endswith(".py")]
@@ -196,7 +196,7 @@ class Compiler:
                     self._start(environment, chosen)
                 codes = [process.wait() for process in self._processes]
         except (OSError, SpellError):
-            # Removed meanwhile, the disk is full, or its image is gone: a run imports without it, only slower.
+            # Removed meanwhile, the disk is full, or its image is gone: runs import without byte code, only slower.
             return False
         finally:
             with self._lock:
@@ -246,17 +246,17 @@ class Compiler:
 
 
 def _clean_environment() -> Iterator[tuple[str, str]]:
-    """The server's variables without those of its own Python: `PYTHONDONTWRITEBYTECODE` would undo the whole thing."""
+    """Yield the server's variables without those for its Python: `PYTHONDONTWRITEBYTECODE` would prevent compiling."""
     for name, value in os.environ.items():
         if not name.startswith("PYTHON"):
             yield name, value
 
 
 def _finish(environment: Path) -> bool:
-    """Mark an environment as compiled, once all of it is safe on the disk: the mark also says that it was synced."""
+    """Mark an environment as compiled after it was synced to the disk: the mark also says that it was synced."""
     os.sync()
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # never through what a container has put there
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a container may have put a link there
         os.close(os.open(environment / MARKER, flags, 0o644))
     except OSError:
         return False

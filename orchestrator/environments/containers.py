@@ -1,9 +1,9 @@
-"""Programs of a build that run in a container: short-lived, without rights, of the image that the environment is for.
+"""Runs the programs of a build in a short-lived container without privileges, made from the environment's image.
 
-A container costs a quarter of a second, so one serves all programs of a build. Its own command is the image's Python
-with a few lines of ours (`_DRIVER`), which start what is sent to it and send back how that ended. So variables with
-passwords stand nowhere in what the engine keeps about the container, no shell need be in the image, and a container
-ends by itself when nobody listens any more: the server may be killed at any time.
+A container costs a quarter of a second, so one serves all programs of a build. Its command is the image's Python with a
+few lines of ours (`_DRIVER`), which start the programs that we send and report how they ended. So the engine never stores
+variables with passwords, the image needs no shell, and a container ends by itself when its connection is closed: the
+server may be killed at any time.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import psutil
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.base import Place
 from orchestrator.environments.host import POLL_S
-from orchestrator.environments.uv import BuildCancelled, disk_full, is_told_full
+from orchestrator.environments.uv import BuildCancelled, disk_full, says_disk_full
 from orchestrator.errors import BuildFailed
 
 _ROLE, _NAME = "build", "spell-build-"
 _PID_DIGITS = 10
 _HEADER_BYTES = 8  # of a frame of the engine's stream: its kind, three zeros, the size of what follows
-_END_BYTES = 512  # no end that a driver tells is longer
-_PIDS, _MEMORY_SHARE = 8192, 0.8  # of this machine's: a build may be hostile, or only too big
-_KEPT_BYTES = 400  # of what was said, for the error when nothing more is
-# The image's own variables stay, below those that are sent, but for those that are about another environment than ours.
-# What a program leaves running is killed before its end is told: it could write to what is published then.
+_END_BYTES = 512  # no report of a driver is longer
+_PIDS, _MEMORY_SHARE = 8192, 0.8  # of this machine's memory: a build may be hostile, or too big
+_KEPT_BYTES = 400  # the end of the output, for the error when the container ends
+# The image's variables stay, below those that are sent, except those that configure another environment than ours.
+# Processes that a program left are killed before its end is reported: they could write to what is published then.
 _DRIVER = """
 import json, os, queue, signal, subprocess, sys, threading
 wanted = queue.Queue()
@@ -62,7 +62,7 @@ os._exit(0)
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file or folder of this machine that a container sees; at the same path, unless `target` names another."""
+    """A file or folder of this machine that a container sees, at the same path unless `target` names another."""
 
     source: Path
     writable: bool = False
@@ -74,11 +74,10 @@ class Container(Place):
 
     Args:
         engine: runs them.
-        image: the engine's ID of it.
-        python: its Python; a name is looked for on the image's PATH.
-        mounts: what a container sees of this machine. The programs' variables are the image's own and, above them,
-            those that are given.
-        cpu_shares: its weight among containers, of 1024; 0 for the usual one.
+        image: the image's ID in the engine.
+        python: the image's Python; a name is looked up on the image's PATH.
+        mounts: what a container sees of this machine. Programs get the image's variables, overridden by those given.
+        cpu_shares: its CPU weight among containers, relative to 1024; 0 for the engine's default.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Container(Place):
         self._cpu_shares = cpu_shares
 
     def with_mounts(self, mounts: Sequence[Mount]) -> Container:
-        """The same, seeing other files of this machine."""
+        """Return the same with other mounts."""
         return Container(self.engine, self._image, self._python, mounts, self._cpu_shares)
 
     def run(
@@ -109,32 +108,32 @@ class Container(Place):
 
     @contextmanager
     def opened(self, record: Path) -> Iterator[Place]:
-        """One container for several programs; it is gone when this is left.
+        """Start one container for several programs, and remove it at the end.
 
         Args:
-            record: a file that names it while it is there.
+            record: a file that names the container while it exists.
         Raises:
-            BuildFailed, DiskFull: the engine has said no.
+            BuildFailed, DiskFull: when the engine refuses.
         """
         name = new_name()
         record.write_text(json.dumps({"container": name}))
         try:
-            with _told(), self.engine.told():
+            with _translated_errors(), self.engine.translated_errors():
                 opened = _Opened(self._start(name))
             try:
                 yield opened
             finally:
                 opened.close()
         finally:
-            with suppress(EngineError):  # it ends by itself, and what does not is swept later
+            with suppress(EngineError):  # it ends by itself, or a later sweep removes it
                 self.engine.remove(name)
             record.unlink(missing_ok=True)
 
     def _start(self, name: str) -> Any:
-        """Start a container; returns the SDK's wrapping of the stream to and from it."""
+        """Start a container. Returns the SDK's wrapper of the stream to and from it."""
         api = self.engine.api
         limits = api.create_host_config(
-            mounts=[_as_told(mount) for mount in self._mounts],
+            mounts=[_as_mount(mount) for mount in self._mounts],
             cap_drop=["ALL"],
             userns_mode=self.engine.user_namespace,
             security_opt=list(self.engine.security_options),
@@ -142,7 +141,7 @@ class Container(Place):
             init=True,
             pids_limit=_PIDS,
             mem_limit=int(psutil.virtual_memory().total * _MEMORY_SHARE),
-            auto_remove=True,  # nobody else would, when the server is killed and never started again
+            auto_remove=True,  # nothing else would, if the server is killed and never started again
             log_config={"Type": "none"},
             **({"cpu_shares": self._cpu_shares} if self._cpu_shares else {}),
             **self.engine.reach,
@@ -165,15 +164,15 @@ class Container(Place):
 
 
 class _Opened(Place):
-    """A container that runs, seen from the programs in it."""
+    """A running container, as the place where programs run."""
 
     def __init__(self, wrapped: Any) -> None:
-        self._wrapped = wrapped  # kept, as it would close the stream when it goes
+        self._wrapped = wrapped  # kept, as it closes the stream when it is collected
         self._stream: socket.socket = wrapped._sock  # noqa: SLF001  the SDK has no other way to a two-way stream
         self._frames = self._said_last = b""
 
     def close(self) -> None:
-        """Nobody listens any more: it ends by itself."""
+        """Close the stream. The container then ends by itself."""
         with suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._wrapped.close()
@@ -190,22 +189,22 @@ class _Opened(Place):
     ) -> int:
         end = secrets.token_hex(16) + " "
         order = {"command": list(command), "cwd": str(cwd), "env": dict(env), "end": end}
-        with _told(), suppress(BrokenPipeError):  # why it has ended is said below
+        with _translated_errors(), suppress(BrokenPipeError):  # `_follow` reports why it has ended
             self._stream.sendall(json.dumps(order).encode() + b"\n")
-        told = self._follow(re.compile(b"\0" + end.encode() + b"([^\0]*)\0"), output, cancelled)
-        if told.startswith("!"):
+        answer = self._follow(re.compile(b"\0" + end.encode() + b"([^\0]*)\0"), output, cancelled)
+        if answer.startswith("!"):
             raise BuildFailed(
-                f"{command[0]} cannot be started in the image: {told[1:]}.",
-                "The image needs the C library of GNU (that of Alpine is another), and this machine's architecture.",
+                f"{command[0]} cannot be started in the image: {answer[1:]}.",
+                "Use an image with GNU's C library (Alpine has another one) and with this machine's architecture.",
             )
-        return int(told)
+        return int(answer)
 
     def _follow(self, end: re.Pattern[bytes], output: Callable[[bytes], None], cancelled: Callable[[], bool]) -> str:
         kept = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stream, selectors.EVENT_READ)
             while not (found := end.search(kept)):
-                sure, nul, maybe = kept.rpartition(b"\0")  # from there on, it may be the beginning of the end
+                sure, nul, maybe = kept.rpartition(b"\0")  # after the last NUL, it may be the beginning of the report
                 if said := sure if nul else maybe:
                     output(said)
                 kept = nul + maybe if nul and len(maybe) < _END_BYTES else b""
@@ -220,11 +219,11 @@ class _Opened(Place):
         return found[1].decode(errors="replace")
 
     def _read(self) -> bytes:
-        """What the programs have said, of all frames that are whole."""
-        with _told():
+        """Return the output of the programs, from all complete frames."""
+        with _translated_errors():
             data = self._stream.recv(1 << 16)
         if not data:
-            words = self._said_last.decode(errors="replace").strip() or "it does not say why"
+            words = self._said_last.decode(errors="replace").strip() or "it gave no reason"
             raise BuildFailed(f"The container of the build ended before its work was done: {words}")
         self._frames += data
         said = b""
@@ -242,10 +241,10 @@ def remove_abandoned(engine: Engine) -> None:
     """Remove the containers of builds of this home whose server is dead.
 
     Raises:
-        EngineError: when that cannot be.
+        EngineError: when the engine refuses or does not answer.
     """
     wanted = [f"{name}={value}" for name, value in engine.labels(role=_ROLE).items()]
-    with engine.told():
+    with engine.translated_errors():
         found = engine.api.containers(all=True, filters={"label": wanted})
     for container in found:
         if not is_ours(container):
@@ -255,52 +254,52 @@ def remove_abandoned(engine: Engine) -> None:
 
 
 def new_name() -> str:
-    """A name for a container that builds."""
+    """Return a new name for a container that builds."""
     return f"{_NAME}{secrets.token_hex(8)}"
 
 
 def labels(engine: Engine) -> dict[str, str]:
-    """The labels of a container that builds: whose it is, for `remove_abandoned`."""
+    """Return the labels of a container that builds, by which `remove_abandoned` finds its server."""
     return engine.labels(role=_ROLE, server=this_server())
 
 
 def is_ours(container: Mapping[str, Any]) -> bool:
-    """Whether a container of the engine's list has a name of ours. Labels may be those of an image, of anybody's."""
+    """Whether a container of the engine's list has one of our names. Labels may come from any image."""
     return any(str(name).startswith(f"/{_NAME}") for name in container.get("Names") or ())
 
 
 def this_server() -> str:
-    """This process, and no other one that has its number before or after it."""
+    """Return text that identifies this process, and no other process with the same pid."""
     return _server(os.getpid())
 
 
 def is_alive(server: str) -> bool:
-    """Whether the process that called itself so (`this_server`) is there."""
+    """Whether the process that `this_server` named so is alive."""
     pid = server.partition(":")[0]
     return pid.isdecimal() and len(pid) < _PID_DIGITS and _server(int(pid)) == server
 
 
 def _server(pid: int) -> str:
-    """A process and no later one of the same number; "" when there is none."""
+    """Return text that identifies the process with this pid; "" when none exists."""
     try:
         return f"{pid}:{psutil.Process(pid).create_time()}"
     except psutil.Error:
         return ""
 
 
-def _as_told(mount: Mount) -> dict[str, Any]:
-    """A mount as the engine wants it told; it makes no folder where the source is missing, as it does for `binds`."""
+def _as_mount(mount: Mount) -> dict[str, Any]:
+    """Return a mount in the engine's form `mounts`, which makes no folder for a missing source, unlike `binds`."""
     source = str(mount.source)
     return {"Type": "bind", "Source": source, "Target": mount.target or source, "ReadOnly": not mount.writable}
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors of the engine, as those of a build."""
+def _translated_errors() -> Iterator[None]:
+    """Raise errors of the engine as errors of a build."""
     try:
         yield
     except (EngineError, OSError) as error:
         words = error.message if isinstance(error, EngineError) else str(error)
-        if is_told_full(words):
+        if says_disk_full(words):
             raise disk_full() from error
         raise BuildFailed(f"The container of the build cannot be run: {words}") from error

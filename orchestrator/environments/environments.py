@@ -14,17 +14,18 @@ from orchestrator.environments.base import Base
 from orchestrator.environments.builder import Plan, build
 from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
 from orchestrator.environments.containers import Container, remove_abandoned
-from orchestrator.environments.host import Here
+from orchestrator.environments.gc import Limit, gc, mark_used
+from orchestrator.environments.host import Host
 from orchestrator.environments.key import ContentHashes, environment_key
 from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.orphans import (
     BUILDING,
     CONTAINERS,
+    build_folders,
     discard,
-    key_of_leftover,
+    key_of_orphan,
     names_container,
     remove_environment,
-    workshops,
 )
 from orchestrator.environments.published import (
     Environment,
@@ -33,27 +34,26 @@ from orchestrator.environments.published import (
     published_folders,
     read_description,
 )
-from orchestrator.environments.request import Asked, EnvironmentRequest, read
+from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
-from orchestrator.environments.unused import Limit, collect, mark_used
 from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
 from orchestrator.errors import BuildFailed, SpellError
 from orchestrator.home import Home
 from orchestrator.records.gc import CollectedRecord
 
-_HERE = Base(Here())
-_LOW_SHARES = 2  # of a container that compiles, where a run's has 1024
+_HOST = Base(Host())
+_LOW_SHARES = 2  # of a container that compiles; that of a run has 1024
 
 
 class Environments:
     """The environments of a home. Safe to use from many threads and processes at once.
 
     Args:
-        home: where they are.
-        settings: the user's environment variables, from which the settings of pip and uv are taken; by default those
-            of this process. Relative paths in them start from the working directory of now.
-        engine: where environments of images are compiled, and what dead servers left there is ended.
-        built: called when there is a new environment.
+        home: the home.
+        settings: the user's environment variables, which hold settings of pip and uv; by default those of this process.
+            Relative paths in them start from the current working directory.
+        engine: compiles environments of images; containers that dead servers left there are removed.
+        built: called when a new environment was built.
     """
 
     def __init__(
@@ -71,46 +71,46 @@ class Environments:
         self._compiler = Compiler(self._uncompiled, self._container)
 
     def key(self, request: EnvironmentRequest, base: Base | None = None) -> str:
-        """The key of what is asked.
+        """Return the key of a request.
 
         Raises:
-            InvalidConfig: when it cannot be built as it is written.
+            InvalidConfig: when the request cannot be built as it is written.
         """
         asked = read(request)
         return environment_key(asked, self._settings(asked).content, self._hashes, base)
 
     def get(self, key: str) -> Environment | None:
-        """The published environment of a key if it is there and whole; costs a few stats."""
+        """Return the published environment of a key if it exists and is complete; costs a few stats."""
         return open_environment(key, self._home.environment(key))
 
     def ensure(
         self, request: EnvironmentRequest, log: Path, cancelled: Callable[[], bool], base: Base | None = None
     ) -> Environment:
-        """The environment that is asked: at once if it is there, else built, or waited for while another builds it.
+        """Return the requested environment. Builds it if it does not exist, or waits for another builder.
 
         Args:
-            request: what is asked.
-            log: the build log; what uv says is appended line by line while it says so.
-            cancelled: asked many times a second; when it says yes, the build is ended.
-            base: what it stands on; None for this machine.
+            request: the request.
+            log: the build log; uv's output is appended line by line as it comes.
+            cancelled: called many times a second; True ends the build.
+            base: what it is built on; None for this machine.
         Raises:
-            InvalidConfig: the request is wrong in itself.
-            BuildFailed: it cannot be built; the log tells why. Nothing of it is kept.
-            DiskFull: there is no room.
-            BuildCancelled: as asked.
+            InvalidConfig: the request is invalid.
+            BuildFailed: the build failed; the log says why. Nothing of it is kept.
+            DiskFull: the disk is full.
+            BuildCancelled: when cancelled.
         """
         asked = read(request)
         settings = self._settings(asked)
-        base = base or _HERE
+        base = base or _HOST
         key = environment_key(asked, settings.content, self._hashes, base)
-        with suppress(OSError):  # not there; or another person's, who collects it too
-            mark_used(self._home.environment(key))  # before it is looked for: who collects looks the other way round
+        with suppress(OSError):  # it does not exist, or belongs to another user, who also collects it
+            mark_used(self._home.environment(key))  # before the lookup: `gc` goes in the reverse order
         return self.get(key) or self._build(Plan(self._home.environments, key, asked, base, settings, cancelled), log)
 
     def bytecode_until_compiled(self, environment: Environment) -> Path | None:
-        """A folder beside an environment that is not compiled yet, where its runs keep and share byte code.
+        """Return a folder beside an environment that is not compiled yet, where its runs keep and share byte code.
 
-        The environment itself is never written to. None once it is compiled; the folder goes at the next start.
+        Runs never write to the environment. Returns None once it is compiled; the next start removes the folder.
         """
         if environment.compiled:
             return None
@@ -119,11 +119,11 @@ class Environments:
         return folder
 
     def start(self) -> None:
-        """Clear up after a server that was killed, and compile in the background from now on."""
+        """Clean up after a server that was killed, and start to compile in the background."""
         self._home.environments.mkdir(parents=True, exist_ok=True)
         found = _hidden(self._home.environments)
         of_containers = [path for path in found if names_container(path)]
-        self._remove_leftovers([path for path in found if path not in of_containers])
+        self._remove_orphans([path for path in found if path not in of_containers])
         self._remove_bytecode()
         self._remove_unsafe()
         left = of_containers + _hidden(self._home.environments / CONTAINERS)
@@ -131,39 +131,39 @@ class Environments:
         self._compiler.start()
 
     def close(self) -> None:
-        """Stop compiling; the rest is done after the next start."""
+        """Stop compiling; the next start goes on with the rest."""
         self._compiler.close()
 
     def compile_pending(self) -> None:
-        """Compile all environments that have no byte code yet, here and now."""
+        """Compile all environments that have no byte code yet, and return when it is done."""
         self._compiler.compile_pending()
 
-    def collect(
+    def gc(
         self, keep: set[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
     ) -> list[CollectedRecord]:
-        """Remove the environments that have not been used for so long, but for those whose keys are to be kept.
+        """Remove the environments that were not used for this time, except those to keep.
 
         Args:
             keep: the keys of environments that runs use.
-            older_than_s: seconds since the last use, until now: what is used while this works stays.
-            dry_run: only tell.
-            limit: see `unused.collect`.
+            older_than_s: seconds since the last use, counted from now: an environment used while this works stays.
+            dry_run: remove nothing.
+            limit: see `gc.gc`.
         """
-        return collect(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
+        return gc(self._home.environments, keep, older_than_s, dry_run=dry_run, limit=limit)
 
     @property
     def find_links(self) -> tuple[Path, ...]:
-        """The local folders in which the person's settings look for wheels."""
+        """The local folders in which the user's settings look for wheels."""
         return uv_settings(self._variables, self._folder, {}).find_links
 
-    def _settings(self, asked: Asked) -> UvSettings:
+    def _settings(self, asked: ParsedRequest) -> UvSettings:
         return uv_settings(self._variables, self._folder, asked.options, asked.variables, asked.named_variables)
 
     def _build(self, plan: Plan, log_path: Path) -> Environment:
-        with _disk_full_told(), _opened(log_path) as log:
+        with _translated_errors(), _opened(log_path) as log:
             environments, key = self._home.environments, plan.key
             environments.mkdir(parents=True, exist_ok=True)
-            waiting = "Another run is building this; waiting"
+            waiting = "Another run is building this environment; waiting"
             with hold(environments, key, lambda: log.say(waiting), plan.cancelled) as lock:
                 found = self.get(key)
                 if found is not None:
@@ -178,32 +178,32 @@ class Environments:
                     raise
                 published = self.get(key)
         if published is None:
-            raise BuildFailed("The environment was removed as soon as it was built.", "Cast the run again.")
+            raise BuildFailed("The environment was removed right after it was built.", "Cast the run again.")
         self._compiler.wake()
         self._built()
         return published
 
     def _clear(self, key: str) -> None:
-        """Remove what is in the way of a build: the remains of an earlier one, and an environment that is not whole."""
-        for workshop in workshops(self._home.environments):
-            for leftover in workshop.glob(f"{BUILDING}{key}-*"):
-                discard(leftover, self._engine)
+        """Remove the remains of an earlier build, and an incomplete environment."""
+        for folder in build_folders(self._home.environments):
+            for orphan in folder.glob(f"{BUILDING}{key}-*"):
+                discard(orphan, self._engine)
         remove_environment(self._home.environment(key))
 
-    def _remove_leftovers(self, paths: list[Path]) -> None:
+    def _remove_orphans(self, paths: list[Path]) -> None:
         for path in paths:
-            key = key_of_leftover(path.name) or path.name.partition(".lock-")[2]
+            key = key_of_orphan(path.name) or path.name.partition(".lock-")[2]
             if key:
                 with hold_if_free(self._home.environments, key) as held:
                     if held:
                         discard(path, self._engine)
 
     def _clear_containers(self, left: list[Path]) -> None:
-        """The same for builds in containers: asking the engine takes a while, and nobody waits for it."""
+        """Remove builds in containers, in the background, because asking the engine takes a while."""
         if self._engine is not None and not self._engine.lacks():
-            with suppress(SpellError):  # it went away: the next start does it
+            with suppress(SpellError):  # the engine is gone: the next start does it
                 remove_abandoned(self._engine)
-        self._remove_leftovers(left)
+        self._remove_orphans(left)
 
     def _remove_bytecode(self) -> None:
         for path in self._home.environments.glob(f"{BYTECODE}*"):
@@ -212,7 +212,7 @@ class Environments:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _remove_unsafe(self) -> None:
-        """Remove environments that were built just before the machine went down: not all of it may be on the disk."""
+        """Remove environments that were built just before the machine went down: they may be incomplete on the disk."""
         boot = boot_id()
         for path in published_folders(self._home.environments):
             content = read_description(path)
@@ -226,16 +226,16 @@ class Environments:
         return [path for path in folders if not (path / MARKER).exists() and read_description(path)]
 
     def _container(self, environment: Path) -> Container | None:
-        """Where an environment is compiled: the image that it is for; None for this machine.
+        """Return the container in which an environment is compiled; None for this machine.
 
         Raises:
-            BuildFailed: when there is no engine.
+            BuildFailed: when no engine is available.
         """
         content = read_description(environment) or {}
         if not content.get("image"):
             return None
         if self._engine is None or self._engine.lacks():
-            raise BuildFailed("There is no engine that could run the container.")
+            raise BuildFailed("No Docker engine is available to run the container.")
         return Container(self._engine, content["image"], content["python_path"], cpu_shares=_LOW_SHARES)
 
 
@@ -260,7 +260,7 @@ def _opened(path: Path) -> Iterator[BuildLog]:
 
 
 @contextmanager
-def _disk_full_told() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

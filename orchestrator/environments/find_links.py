@@ -1,8 +1,8 @@
-"""Wheels that were replaced by others of the same name, in the local folders that `find-links` names.
+"""Finds wheels that were replaced under the same name, in the local folders that `find-links` names.
 
-uv takes a wheel of a find-links folder from its cache by name, even if the file has changed since. So what was installed
-from such a folder is noted with the file's size and times, and a file that is different now is asked for anew
-(`--refresh-package`). A wheel that is given by path needs none of this: there uv looks at the file's times itself.
+uv takes a wheel of a find-links folder from its cache by name, even if the file has changed since. So we record the size
+and times of each file that was installed from such a folder, and make uv read a changed file again
+(`--refresh-package`). A wheel given by path needs none of this: uv checks its times.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class FindLinks:
     """The local find-links folders of one build, as they are when it begins.
 
     Args:
-        environments: the folder of all environments; notes are kept in it.
-        folders: the folders.
-        cache: which of uv's caches is meant; "" for the person's.
+        environments: the folder of all environments; the records are kept in it.
+        folders: the find-links folders.
+        cache: which of uv's caches is used; "" for the user's.
     """
 
     def __init__(self, environments: Path, folders: Iterable[Path], cache: str = "") -> None:
@@ -43,7 +43,7 @@ class FindLinks:
         self._now = {folder: packages_in(folder) for folder in folders}
 
     def refresh_arguments(self) -> list[str]:
-        """Arguments of `uv pip install` for the packages whose files have changed since they were installed."""
+        """Return arguments of `uv pip install` for packages whose files have changed since they were installed."""
         changed = set()
         for folder, packages in self._now.items():
             for name, version in self._noted(folder).items():
@@ -52,7 +52,7 @@ class FindLinks:
         return [argument for name in sorted(changed - {""}) for argument in ("--refresh-package", name)]
 
     def note(self, installed: Iterable[str]) -> None:
-        """Note the files of the packages (by name) that have been installed."""
+        """Record the files of the packages (by name) that have been installed."""
         names = {canonicalize_name(name) for name in installed}
         for folder, packages in self._now.items():
             found = {name: version for name, version in packages.items() if _distribution(name) in names}

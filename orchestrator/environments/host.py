@@ -1,4 +1,4 @@
-"""Programs of a build that run on this machine: in a process group of their own, of which nothing is left behind."""
+"""Runs the programs of a build on this machine, each in a new process group, of which no process is left."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from orchestrator.environments.base import Place
 from orchestrator.environments.uv import BuildCancelled
 from orchestrator.errors import BuildFailed
 
-POLL_S = 0.05  # how late a wish to cancel may be seen
+POLL_S = 0.05  # delay until a request to cancel is noticed
 _GRACE_S = 1.0
 
 
-class Here(Place):
-    """This machine."""
+class Host(Place):
+    """This machine, as the place where programs run."""
 
     def run(
         self,
@@ -67,7 +67,7 @@ def _follow(process: subprocess.Popen[bytes], output: Callable[[bytes], None], c
             chunk = os.read(pipe.fileno(), 1 << 16) if ready else b""
             if chunk:
                 output(chunk)
-            # A process that a build left behind may hold the pipe open for ever.
+            # A process that a build has left may hold the pipe open for ever.
             elif ready or process.poll() is not None:
                 break
 
@@ -78,19 +78,19 @@ def _note(pid: int, record: Path) -> None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all it started: asked first, killed after a second."""
+    """End a process and all that it started: by TERM, and by KILL after a second."""
     for sign, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, sign)
         with suppress(subprocess.TimeoutExpired):
             process.wait(wait_s)
             break
-    with suppress(ProcessLookupError, PermissionError):  # what the leader's end did not end
+    with suppress(ProcessLookupError, PermissionError):  # those that outlived the leader
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_noted(noted: Mapping[str, Any]) -> None:
-    """End the process group that a killed server left behind, where the note still names it and no other process."""
+    """End the process group that a killed server left, if the record still names it and no other process."""
     with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
         process = psutil.Process(int(noted["pid"]))
         if abs(process.create_time() - float(noted["started"])) <= 1:

@@ -1,4 +1,4 @@
-"""What is installed in an environment, read from the records that installers leave.
+"""Lists the packages in an environment, from the metadata that installers write.
 
 Format: https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 """
@@ -17,8 +17,8 @@ from typing import Any
 
 from orchestrator.spec.redaction import redacted
 
-_DIGITS = 20  # of a size that any disk has
-_LIMIT_BYTES = 256 << 20  # the largest RECORDs have a few megabytes
+_DIGITS = 20  # of any real file size
+_LIMIT_BYTES = 256 << 20  # the largest RECORD files have a few megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Distribution:
 
     Attributes:
         folder: its `.dist-info` folder.
-        frozen: `name==version`, or `name @ URL` where it came from a URL, as `pip freeze` writes it.
+        frozen: `name==version`, or `name @ URL` if it came from a URL, as `pip freeze` writes it.
         modules: its Python files, relative to the site folder.
-        size_bytes: of all its files.
+        size_bytes: the size of all its files.
     """
 
     folder: str
@@ -39,10 +39,10 @@ class Distribution:
 
 
 def site_folder(environment: Path) -> Path:
-    """The folder that `import` looks into.
+    """Return the site-packages folder.
 
     Raises:
-        FileNotFoundError: when there is none.
+        FileNotFoundError: when it does not exist.
     """
     root = environment.resolve()
     for place in environment.glob("lib/*/site-packages"):
@@ -52,10 +52,10 @@ def site_folder(environment: Path) -> Path:
 
 
 def read_inside(environment: Path, path: Path) -> bytes:
-    """A file of an environment, which may hold whatever a build has put there: links that lead out, devices, pipes.
+    """Read a file of an environment, where a build may have put anything: links that lead out, devices, pipes.
 
     Raises:
-        FileNotFoundError: when it is not there, or is no file that an installer would write.
+        FileNotFoundError: when it does not exist, or is not a file that an installer would write.
     """
     if path.resolve().is_relative_to(environment.resolve()):
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -66,7 +66,7 @@ def read_inside(environment: Path, path: Path) -> bytes:
 
 
 def python_of(environment: Path) -> tuple[str, str]:
-    """Full version and kind ("3.11.7", "CPython") of the Python of an environment, from its `pyvenv.cfg`."""
+    """Return version and kind ("3.11.7", "CPython") of the Python of an environment, from its `pyvenv.cfg`."""
     settings = {}
     for line in read_inside(environment, environment / "pyvenv.cfg").decode(errors="replace").splitlines():
         name, _, value = line.partition("=")
@@ -75,7 +75,7 @@ def python_of(environment: Path) -> tuple[str, str]:
 
 
 def distributions(environment: Path) -> list[Distribution]:
-    """All packages of an environment, sorted by name."""
+    """Return all packages of an environment, sorted by name."""
     site = site_folder(environment)
     return sorted(
         (_read(environment, folder) for folder in site.glob("*.dist-info")), key=lambda found: found.frozen.lower()
@@ -92,7 +92,7 @@ def _read(environment: Path, folder: Path) -> Distribution:
 
 
 def _record(environment: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and size of each installed file."""
+    """Yield path and size of each installed file."""
     try:
         text = read_inside(environment, folder / "RECORD").decode(errors="surrogateescape")
         for row in csv.reader(io.StringIO(text, newline="")):
@@ -124,15 +124,15 @@ def _metadata_name(environment: Path, folder: Path) -> str:
 
 
 def _source(environment: Path, folder: Path) -> str:
-    """The URL of a package that did not come from an index; "" for a local one, whose path says nothing later."""
+    """Return the URL of a package that did not come from an index; "" for a local one, whose path may change."""
     try:
-        told: dict[str, Any] = json.loads(read_inside(environment, folder / "direct_url.json"))
-        url = str(told["url"])
+        origin: dict[str, Any] = json.loads(read_inside(environment, folder / "direct_url.json"))
+        url = str(origin["url"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     if url.startswith("file:"):
         return ""
-    vcs = told.get("vcs_info")
+    vcs = origin.get("vcs_info")
     if isinstance(vcs, dict):
         url = f"{vcs.get('vcs')}+{url}@{vcs.get('commit_id')}"
     return redacted(url)

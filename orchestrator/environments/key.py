@@ -1,7 +1,6 @@
-"""The key of an environment: a digest of the content of what was asked, and of nothing else.
+"""The key of an environment: a digest of the content of the request, and of nothing else.
 
-Where a wheel lies, in which order lines were typed, who asked and with which password make no difference; what is in
-the wheel does.
+The path of a wheel, the order of lines, the user and the password do not change the key; the content of the wheel does.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from orchestrator.environments.base import Base
-from orchestrator.environments.request import Asked, AskedFile, Line, Local, Reference
+from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.redaction import redacted
 
-_FORMAT = 1  # raise it when environments of the same key would come out different
+_FORMAT = 1  # raise it when a change in the code makes environments of the same key differ
 _KEY_CHARS = 32
 _CHUNK_BYTES = 1 << 20
-# Left out of the content of a local project: what tools and builds write into it, so that building changes no key.
+# Files that tools and builds write into a local project. They are not part of its content, so building changes no key.
 NOT_CONTENT = re.compile(
     r"(\.git|\.hg|\.svn|\.venv|venv|\.tox|\.nox|__pycache__|\.\w+_cache|build|dist|\.eggs|.*\.egg-info|.*\.py[co])\Z"
 )
 
 
 class ContentHashes:
-    """SHA-256 of files and folders, remembered while size and times stay, so that a known key costs a few stats."""
+    """SHA-256 of files and folders, cached while size and times stay the same, so that a known key costs a few stats."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[tuple[int, int, int, int], str]] = {}
         self._lock = threading.Lock()
 
     def of(self, path: Path) -> str:
-        """The digest of a file, or of all files of a folder with their names.
+        """Return the digest of a file, or of all files of a folder with their names.
 
         Raises:
             InvalidConfig: when it cannot be read.
@@ -83,7 +82,7 @@ def _content_files(folder: Path) -> Iterator[Path]:
 
 
 def canonical_python(python: str) -> str:
-    """The wanted version as it stands in the key: "3.11" for the server's own, however it was asked for."""
+    """Return the wanted version as the key has it: "3.11" for the server's own, however it was written."""
     version = platform.python_version_tuple()
     if is_own_python(python):
         return f"{sys.implementation.name}-{version[0]}.{version[1]}"
@@ -91,21 +90,23 @@ def canonical_python(python: str) -> str:
 
 
 def is_own_python(python: str) -> bool:
-    """Whether `python` ("", "3", "3.11", "3.11.7") asks for no more than the interpreter that runs this."""
+    """Whether the running interpreter fulfils `python` ("", "3", "3.11", "3.11.7")."""
     if not python:
         return True
     wanted = python.split(".")
     return sys.implementation.name == "cpython" and wanted == list(platform.python_version_tuple())[: len(wanted)]
 
 
-def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes, base: Base | None = None) -> str:
-    """The key: 32 hex digits.
+def environment_key(
+    asked: ParsedRequest, settings: Sequence[str], hashes: ContentHashes, base: Base | None = None
+) -> str:
+    """Return the key: 32 hex digits.
 
     Args:
-        asked: the request, read.
-        settings: what of the user's pip and uv settings decides which packages are chosen.
-        hashes: remembers the digests of local files.
-        base: what it stands on. The Python of an image is that of the image, however it was asked for.
+        asked: the request.
+        settings: the user's pip and uv settings that decide which packages are chosen.
+        hashes: caches the digests of local files.
+        base: what it is built on. With an image, the wanted Python version does not count.
     """
     content: dict[str, object] = {
         "format": _FORMAT,
@@ -120,7 +121,7 @@ def environment_key(asked: Asked, settings: Sequence[str], hashes: ContentHashes
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 
 
-def _canonical_file(file: AskedFile, hashes: ContentHashes) -> list[str]:
+def _canonical_file(file: ParsedFile, hashes: ContentHashes) -> list[str]:
     return ["constraints" if file.constraints_only else "", *(_canonical(line, hashes) for line in file.lines)]
 
 
@@ -136,5 +137,5 @@ def _canonical(line: Line, hashes: ContentHashes) -> str:
 
 
 def local_name(local: Local) -> str:
-    """The name of a wheel, which says version and platform; a folder's name says nothing."""
+    """Return the name of a wheel, which holds version and platform; "" for a folder, whose name means nothing."""
     return "" if local.path.is_dir() else local.path.name

@@ -1,9 +1,9 @@
-"""One builder for each key, among threads and processes, with what a failed build has to say to those who waited.
+"""One builder for each key, among threads and processes. A failed build reports its failure to those who waited for it.
 
-The lock is `flock` on a file beside the environments: the kernel gives it back when its holder dies, however it dies.
-The holder of a failed build writes the failure into the file before it lets go. Whoever was waiting at that time wanted
-this very build and takes its failure for an answer; whoever comes later builds anew. The file is removed with the lock;
-those who hold the removed file open can still read it.
+The lock is `flock` on a file beside the environments: the kernel releases it when its holder dies. The holder of a failed
+build writes the failure into the file before it releases the lock. Those who were waiting at that time wanted the same
+build and take its failure as the result; later callers build again. The file is removed with the lock; those who hold
+it open can still read it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 from orchestrator.environments.uv import BuildCancelled
 
-_POLL_S = 0.02  # flock has no time limit of its own, and a waiter must see that it is cancelled
+_POLL_S = 0.02  # flock has no time limit, and a waiter must notice that it is cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed build, for those who waited for it."""
+    """The failure of a build, for those who waited for it."""
 
     message: str
     cure: str
@@ -33,10 +33,10 @@ class Failure:
 
 
 class KeyLock:
-    """The lock of one key, held.
+    """The lock of one key, while it is held.
 
     Attributes:
-        failure: how the build failed that this caller has waited for; None where it did not, or nobody was building.
+        failure: the failure of the build that this caller waited for; None if it did not fail or none was running.
     """
 
     def __init__(self, descriptor: int, failure: Failure | None) -> None:
@@ -44,44 +44,44 @@ class KeyLock:
         self.failure = failure
 
     def fail(self, failure: Failure) -> None:
-        """Tell those who wait that the build failed."""
+        """Report a failed build to those who wait."""
         text = {"at": time.monotonic(), "message": failure.message, "cure": failure.cure, "log": failure.log}
-        with suppress(OSError):  # a full disk: they will find out for themselves
+        with suppress(OSError):  # on a full disk, they will fail by themselves
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(text).encode(), 0)
 
 
 def lock_path(environments: Path, key: str) -> Path:
-    """The file that is locked while `key` is built."""
+    """Return the file that is locked while `key` is built."""
     return environments / f".lock-{key}"
 
 
 @contextmanager
 def hold(environments: Path, key: str, waiting: Callable[[], None], cancelled: Callable[[], bool]) -> Iterator[KeyLock]:
-    """Hold the lock of `key`, after waiting for whoever holds it.
+    """Hold the lock of `key`; waits for the current holder first.
 
     Args:
         environments: the folder of all environments.
-        key: of the environment.
-        waiting: called once if there is somebody to wait for.
-        cancelled: asked while waiting.
+        key: the key of the environment.
+        waiting: called once if another holder must be waited for.
+        cancelled: called while waiting.
     Raises:
-        BuildCancelled: as asked.
+        BuildCancelled: when cancelled.
     """
     path = lock_path(environments, key)
     since = time.monotonic()
-    told = False
+    waited = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while not _try(descriptor):
-                if not told:
+                if not waited:
                     waiting()
-                    told = True
+                    waited = True
                 if cancelled():
                     raise BuildCancelled
                 time.sleep(_POLL_S)
-            failure = _failure(descriptor, since) if told else None
+            failure = _failure(descriptor, since) if waited else None
             if failure is None and not _same_file(descriptor, path):
                 continue
             try:
@@ -96,7 +96,7 @@ def hold(environments: Path, key: str, waiting: Callable[[], None], cancelled: C
 
 @contextmanager
 def hold_if_free(environments: Path, key: str) -> Iterator[bool]:
-    """Hold the lock of `key` if nobody does; tells whether it is held."""
+    """Hold the lock of `key` if it is free. Yields whether it is held."""
     path = lock_path(environments, key)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -119,7 +119,7 @@ def _try(descriptor: int) -> bool:
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether the locked file is still the one at its path: another holder may have removed it in the meantime."""
+    """Whether the locked file is still the one at its path: another holder may have removed it meanwhile."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -128,9 +128,9 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 def _failure(descriptor: int, since: float) -> Failure | None:
     try:
-        told: dict[str, Any] = json.loads(os.pread(descriptor, 1 << 20, 0))
-        if float(told["at"]) < since:
+        words: dict[str, Any] = json.loads(os.pread(descriptor, 1 << 20, 0))
+        if float(words["at"]) < since:
             return None
-        return Failure(str(told["message"]), str(told["cure"]), tuple(map(str, told["log"])))
+        return Failure(str(words["message"]), str(words["cure"]), tuple(map(str, words["log"])))
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,7 +1,7 @@
-"""What a build or a compilation leaves behind when its server is killed: a folder, and whatever is at work in it.
+"""Removes what a build or a compilation leaves when its server is killed: a folder, and the programs at work in it.
 
-Folders are named after the key of the environment, so that they are removed under its lock. The process or container
-of the moment is noted in the folder.
+Folders are named after the key of the environment, so that they are removed under its lock. The running process or
+container is recorded in the folder.
 """
 
 from __future__ import annotations
@@ -24,45 +24,44 @@ COMPILING = ".compiling-"
 REMOVED = ".removed-"
 RECORD = "uv.json"
 CONTAINERS = ".containers"
-"""In the folder of all environments: what containers may write to. Their builds, and the cache of the uv in them.
+"""A folder in that of all environments, to which containers may write: their builds, and the cache of their uv.
 
-Hard links need both in one mount; and no container sees a published environment but its own, least of all those that
-run on this machine.
+Both are in one folder because hard links need one mount. A container sees no published environment but its own.
 """
 
 
-def workshops(environments: Path) -> Iterator[Path]:
-    """The folders in which builds take place."""
+def build_folders(environments: Path) -> Iterator[Path]:
+    """Yield the folders in which builds make their folders."""
     yield environments
     yield environments / CONTAINERS
 
 
 def discard(folder: Path, engine: Engine | None = None) -> None:
-    """Remove a build, and end what a killed server may have left at work in it."""
-    if folder.parent.name != CONTAINERS:  # there, a container may have written anything into it
+    """Remove a build, and end the programs that a killed server may have left at work in it."""
+    if folder.parent.name != CONTAINERS:  # in CONTAINERS, a container may have written anything into it
         end_recorded(folder / RECORD, engine)
     remove(folder)
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, whatever modes a build gave to what is in it. What cannot be removed is tried at the next start."""
+    """Remove a folder, whatever modes a build gave to its files. The next start tries again what could not be removed."""
     with suppress(SaveFailed):
         remove_tree(folder)
 
 
 def end_recorded(record: Path, engine: Engine | None = None) -> None:
-    """End the process or container that a killed server left behind, where the record still names it."""
+    """End the process or container that a killed server left, if the record still names it."""
     noted = _noted(record)
     container = str(noted.get("container", ""))
     if not container:
         end_noted(noted)
     elif engine is not None and not engine.lacks():
-        with suppress(SpellError):  # it ended with the server that listened to it; what is there still is swept later
+        with suppress(SpellError):  # it ended with its server, or a later sweep removes it
             engine.remove(container)
 
 
 def names_container(folder: Path) -> bool:
-    """Whether a container is noted in a leftover, so that discarding it may have to wait for the engine."""
+    """Whether an orphan's record names a container, so that discarding it may have to wait for the engine."""
     return "container" in _noted(folder / RECORD)
 
 
@@ -75,13 +74,13 @@ def _noted(record: Path) -> dict[str, Any]:
 
 
 def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _: False) -> bool:
-    """Remove a published environment: renamed first, so that nobody finds half of it. The caller holds its lock.
+    """Remove a published environment. It is renamed first, so that nobody finds half of it. The caller holds its lock.
 
     Args:
-        path: the environment; it need not be there.
-        is_wanted: asked when nobody can find it any more; then it is put back.
+        path: the environment; it need not exist.
+        is_wanted: called when nobody can find it any more; True puts it back.
     Returns:
-        whether it was removed.
+        Whether it was removed.
     """
     aside = Path(tempfile.mkdtemp(prefix=f"{REMOVED}{path.name}-", dir=path.parent))
     try:
@@ -96,8 +95,8 @@ def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _:
     return not wanted
 
 
-def key_of_leftover(name: str) -> str:
-    """The key in the name of a folder that a build has left behind; "" for any other name."""
+def key_of_orphan(name: str) -> str:
+    """Return the key in the name of a folder that a build has left; "" for any other name."""
     for prefix in (BUILDING, COMPILING, REMOVED):
         if name.startswith(prefix):
             return name.removeprefix(prefix).rpartition("-")[0]

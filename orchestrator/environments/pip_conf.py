@@ -2,7 +2,7 @@
 
 Places, order and meaning: https://pip.pypa.io/en/stable/topics/configuration/ (and `pip._internal.configuration`):
 global files, then the user's (not where `PIP_CONFIG_FILE` names one), then the virtual environment's, then
-`PIP_CONFIG_FILE`, then `PIP_…` variables; `[install]` over `[global]`; empty values say nothing.
+`PIP_CONFIG_FILE`, then `PIP_…` variables; `[install]` over `[global]`; empty values are ignored.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ALIASES = {"default-timeout": "timeout", "pypi-url": "index-url"}
 
 
 def pip_settings(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What pip would be told by its files and variables.
+    """Return the settings that pip would take from its files and variables.
 
     Args:
         env: the user's environment variables.
     Returns:
-        the settings by the name of their long option (`extra-index-url`), and what could not be read, one sentence each.
+        The settings by the name of their long option (`extra-index-url`), and a sentence for each unreadable file.
     """
     sections: dict[str, dict[str, str]] = {name: {} for name in _SECTIONS}
     problems: list[str] = []
@@ -34,7 +34,7 @@ def pip_settings(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         except OSError:
             continue
         except configparser.Error as error:
-            problems.append(f"pip's settings in {path} cannot be read: {str(error).splitlines()[0]}")
+            problems.append(f"The pip settings in {path} cannot be read: {str(error).splitlines()[0]}")
             continue
         for name in _SECTIONS:
             if parser.has_section(name):

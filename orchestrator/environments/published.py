@@ -1,4 +1,4 @@
-"""A published environment on the disk: what is written into it, and how it is read back."""
+"""A published environment on the disk: its description is written into it, and read back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.environments.base import Base
 from orchestrator.environments.bytecode import MARKER
 from orchestrator.environments.installed import Distribution, python_of
-from orchestrator.environments.request import Asked, Local, Reference
+from orchestrator.environments.request import Local, ParsedRequest, Reference
 from orchestrator.spec.redaction import redacted
 
 DESCRIPTION = "spell-environment.json"
@@ -24,15 +24,15 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Python packages, ready to be used; shared between runs and never changed.
+    """Python packages, ready to use; shared between runs and never changed.
 
     Attributes:
-        key: what identifies it, from the content of what was asked.
-        path: its root; `bin/python` is there, and scripts work wherever it is mounted.
-        packages: what was resolved, as `pip freeze` writes it, sorted.
+        key: identifies it; computed from the content of the request.
+        path: its root, which holds `bin/python`; scripts work wherever it is mounted.
+        packages: the resolved packages, as `pip freeze` writes them, sorted.
         python: the full version of its Python.
-        compiled: whether its byte code is there.
-        image: the engine's ID of the image whose Python it is for; "" for one of this machine.
+        compiled: whether it has byte code.
+        image: the engine's ID of the image whose Python it uses; "" for a Python of this machine.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Environment:
 
 
 def describe(
-    environment: Path, key: str, asked: Asked, base: Base, packages: list[Distribution], *, compiled: bool
+    environment: Path, key: str, asked: ParsedRequest, base: Base, packages: list[Distribution], *, compiled: bool
 ) -> None:
     """Write the description of a new environment into it, and make it durable."""
     version, kind = python_of(environment)
@@ -62,7 +62,7 @@ def describe(
         "size_bytes": sum(package.size_bytes for package in packages),
         "compiled": compiled,
     }
-    with (environment / DESCRIPTION).open("x") as file:  # never into what a container has put there
+    with (environment / DESCRIPTION).open("x") as file:  # "x": never into a file that a container has put there
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -70,7 +70,7 @@ def describe(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the file names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_description(environment: Path) -> dict[str, Any] | None:
-    """The description of a published environment, or None where there is none that this version understands."""
+    """Return the description of a published environment; None if this version cannot read it or it is missing."""
     try:
         content: dict[str, Any] = json.loads((environment / DESCRIPTION).read_bytes())
         return content if content["format"] == _FORMAT else None
@@ -88,9 +88,9 @@ def read_description(environment: Path) -> dict[str, Any] | None:
 
 
 def open_environment(key: str, path: Path) -> Environment | None:
-    """A published environment that is whole: described, and with a Python that still exists.
+    """Open a published environment; None unless it has a description, and its Python still exists.
 
-    The Python of an image is not on this machine; there, a link to it must be enough.
+    The Python of an image is not on this machine; its link must be enough.
     """
     content = read_description(path)
     if content is None:
@@ -103,7 +103,7 @@ def open_environment(key: str, path: Path) -> Environment | None:
 
 
 def published_folders(environments: Path) -> Iterator[Path]:
-    """All published environments, whole or not, the newest or last used first."""
+    """Yield all published environments, complete or not, the newest or last used first."""
     with os.scandir(environments) as entries:
         folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
     found = []
@@ -114,14 +114,14 @@ def published_folders(environments: Path) -> Iterator[Path]:
 
 
 def boot_id() -> str:
-    """Identifies the time since the machine was started; "" where the system does not tell."""
+    """Return the id of this boot of the machine; "" where the system has none."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
 
 
-def _request(asked: Asked) -> Mapping[str, object]:
+def _request(asked: ParsedRequest) -> Mapping[str, object]:
     return {
         "python": asked.python,
         "requirements": [_text(line) for line in asked.lines],

@@ -1,7 +1,7 @@
-"""What an environment is asked to hold, read and checked before anything is built.
+"""The request for an environment, read and checked before anything is built.
 
-`EnvironmentRequest` is what a run's spec says; `read` turns it into `Asked`: lines with comments and references
-resolved, so that two ways of writing the same thing have the same key and uv never looks for a file that is not here.
+`EnvironmentRequest` comes from a run's spec; `read` turns it into a `ParsedRequest`, whose comments and references are
+resolved, so that two spellings of the same request have the same key, and uv never looks for a file that does not exist.
 The grammar of requirement files is pip's: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 """
 
@@ -33,7 +33,7 @@ _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _FILE_NAME = re.compile(r"[\w][\w.+-]*\Z")
 _NOT_REQUIREMENTS = re.compile(r"(pyproject\.toml|setup\.(py|cfg)|pylock[\w.-]*\.toml|.*\.(ya?ml|py))\Z")
 
-# Options of pip that may stand in a requirements file, by every spelling, and the name of the setting they change.
+# Options of pip that are allowed in a requirements file, in every spelling, and the setting that they change.
 _FILE_OPTIONS = {
     "-i": "index-url",
     "--index-url": "index-url",
@@ -52,15 +52,15 @@ _EDITABLE = frozenset({"-e", "--editable"})
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRequest:
-    """Which packages for which Python.
+    """A request for packages and a Python version.
 
     Attributes:
-        python: the wanted version ("3.12"); "" for that of the server.
+        python: the wanted version ("3.12"); "" for the server's.
         requirements: requirement lines, those of frameworks included.
-        requirement_files: requirement files by value; one may name another with `-r` or `-c`.
-        base: the folder that relative paths (`./x.whl`) start from; without it they are refused.
-        variables: what `${NAME}` in a requirements file stands for; hidden. Who writes such a file must not learn, by an
-            index of their own, what else this machine knows.
+        requirement_files: requirement files by value; one may name another by `-r` or `-c`.
+        base: the folder from which relative paths (`./x.whl`) start; None refuses them.
+        variables: values of `${NAME}` in requirement files; hidden. Only these: the author of such a file must not learn
+            other variables of this machine by naming them in the URL of an index.
     """
 
     python: str = ""
@@ -75,9 +75,9 @@ class Local:
     """A requirement that is a file or folder of this machine.
 
     Attributes:
-        path: where it is.
-        name: what stood before the `@`, with extras; "" for a bare path.
-        tail: what stood after it: extras, marker, hashes.
+        path: its path.
+        name: the text before the `@`, with extras; "" for a bare path.
+        tail: the text after the path: extras, marker, hashes.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`-r other.txt` or `-c other.txt`: `option`, and the index of the file among those asked."""
+    """`-r other.txt` or `-c other.txt`: `option`, and the index of the file in the request."""
 
     option: str
     file: int
@@ -97,8 +97,8 @@ Line = str | Local | Reference
 
 
 @dataclass(frozen=True, slots=True)
-class AskedFile:
-    """One requirements file: its lines, and whether it is nothing but the constraints of another."""
+class ParsedFile:
+    """One requirements file: its lines, and whether other files use it only as constraints."""
 
     name: str
     lines: tuple[Line, ...]
@@ -106,43 +106,43 @@ class AskedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, read.
+class ParsedRequest:
+    """A request that was read.
 
     Attributes:
         lines: the requirement lines.
         files: the requirement files.
-        options: the settings that requirement files change, in pip's names, as they are written; see
+        options: the settings that requirement files change, by pip's names, as they are written; see
             `settings.uv_settings`.
-        variables: those of the request.
+        variables: the variables of the request.
     """
 
     python: str
     lines: tuple[str | Local, ...]
-    files: tuple[AskedFile, ...]
+    files: tuple[ParsedFile, ...]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def named_variables(self) -> set[str]:
-        """The names in `${NAME}` of all lines, where uv puts in what its own environment says."""
+        """The names in `${NAME}` of all lines, which uv replaces by its own environment variables."""
         lines = (*self.lines, *(line for file in self.files for line in file.lines))
         return {name for line in lines if isinstance(line, str) for name in VARIABLE.findall(line)}
 
     @property
     def bare(self) -> bool:
-        """Whether no package is asked for."""
+        """Whether it requests no package."""
         return not self.lines and not any(file.lines for file in self.files)
 
     def locals(self) -> Iterator[Local]:
-        """Every requirement that is a path."""
+        """Yield every requirement that is a path."""
         for line in (*self.lines, *(line for file in self.files for line in file.lines)):
             if isinstance(line, Local):
                 yield line
 
 
 def check_requirement(line: str) -> None:
-    """Refuse a `--pip` line that is not a requirement. Whether a path exists is not looked at.
+    """Refuse a `--pip` line that is not a requirement. Does not check whether a path exists.
 
     Args:
         line: `six`, `six==1.17`, `six @ file:///…`, `git+https://…`, `./x.whl`; no options.
@@ -162,7 +162,7 @@ def check_requirement(line: str) -> None:
 
 
 def check_request(request: EnvironmentRequest) -> None:
-    """Refuse what can be seen to be impossible without building.
+    """Refuse a request that is invalid, as far as this can be seen without building.
 
     Raises:
         InvalidConfig: bad syntax, an option among the lines, or a file that was not sent.
@@ -170,11 +170,11 @@ def check_request(request: EnvironmentRequest) -> None:
     _read(request)
 
 
-def read(request: EnvironmentRequest) -> Asked:
-    """The request with comments gone and paths and references resolved.
+def read(request: EnvironmentRequest) -> ParsedRequest:
+    """Return the request without comments, with paths and references resolved.
 
     Raises:
-        InvalidConfig: as `check_request`, or a path that does not exist.
+        InvalidConfig: as `check_request`, or when a path does not exist.
     """
     asked = _read(request)
     for local in asked.locals():
@@ -182,16 +182,16 @@ def read(request: EnvironmentRequest) -> Asked:
             raise InvalidConfig(f"The requirement {str(local.path)!r} does not exist on the server's machine.")
         if not is_package(local.path):
             raise InvalidConfig(
-                f"The requirement {str(local.path)!r} is neither a package nor the folder of a project.",
+                f"The requirement {str(local.path)!r} is neither a package nor a project folder.",
                 "Name a wheel, a source archive, or a folder with a pyproject.toml or setup.py.",
             )
     return asked
 
 
 def is_package(path: Path) -> bool:
-    """Whether a file is an archive, by its first bytes, or a folder holds a project.
+    """Whether a file is an archive (by its first bytes), or a folder holds a project.
 
-    A build sees what a requirement names: that must not be any file of this machine.
+    A build can read what a requirement names, so a requirement must not name an arbitrary file of this machine.
     """
     try:
         if path.is_dir():
@@ -202,7 +202,7 @@ def is_package(path: Path) -> bool:
         raise InvalidConfig(f"The requirement {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
-def _read(request: EnvironmentRequest) -> Asked:
+def _read(request: EnvironmentRequest) -> ParsedRequest:
     lines: list[str | Local] = []
     for line in request.requirements:
         check_requirement(line)
@@ -212,15 +212,15 @@ def _read(request: EnvironmentRequest) -> Asked:
     reader = _FileReader(request)
     files = tuple(reader.read(file) for file in request.requirement_files)
     files = tuple(
-        AskedFile(file.name, file.lines, index in reader.constraints - reader.included)
+        ParsedFile(file.name, file.lines, index in reader.constraints - reader.included)
         for index, file in enumerate(files)
     )
     options = {name: tuple(values) for name, values in reader.options.items()}
-    return Asked(request.python, tuple(lines), files, options, request.variables)
+    return ParsedRequest(request.python, tuple(lines), files, options, request.variables)
 
 
 def _local(text: str) -> Local | None:
-    """The path that a requirement names, or None where it names a package or a URL."""
+    """Return the path that a requirement names; None when it names a package or a URL."""
     named = _NAMED.match(text)
     name, target = (named["name"], named["target"]) if named else ("", text)
     tail = _TAIL.search(target)
@@ -240,15 +240,15 @@ def _absolute(local: Local, base: Path | None) -> Local:
     if not path.is_absolute():
         if base is None:
             raise InvalidConfig(
-                f"The requirement {str(local.path)!r} is a path relative to nothing that the server knows.",
-                "Give the whole path, as the server's machine sees it.",
+                f"The requirement {str(local.path)!r} is a relative path, and the server does not know relative to what.",
+                "Give the absolute path on the server's machine.",
             )
         path = base / path
     return Local(Path(os.path.normpath(path)), local.name, local.tail)
 
 
 class _FileReader:
-    """Reads the requirement files of one request, and collects what they say to each other."""
+    """Reads the requirement files of one request, and collects their options and references."""
 
     def __init__(self, request: EnvironmentRequest) -> None:
         self._base = request.base
@@ -257,16 +257,16 @@ class _FileReader:
         self.constraints: set[int] = set()
         self.included: set[int] = set()
 
-    def read(self, file: RequirementFile) -> AskedFile:
+    def read(self, file: RequirementFile) -> ParsedFile:
         name = file.name.rpartition("/")[2]
         if _NOT_REQUIREMENTS.match(name):
-            raise InvalidConfig(f"{file.name!r} is not a requirements file.", "Send a list of requirements, as pip's.")
+            raise InvalidConfig(f"{file.name!r} is not a requirements file.", "Give a file in the format of pip.")
         lines = []
         for text in _logical_lines(file.text):
             line = self._line(text, file.name)
             if line is not None:
                 lines.append(line)
-        return AskedFile(name if _FILE_NAME.match(name) else "requirements.txt", tuple(lines))
+        return ParsedFile(name if _FILE_NAME.match(name) else "requirements.txt", tuple(lines))
 
     def _line(self, text: str, file: str) -> Line | None:
         if not text.startswith("-"):
@@ -275,8 +275,8 @@ class _FileReader:
         option, value = _split_option(text)
         if option in _EDITABLE:
             raise InvalidConfig(
-                f"{file} asks for an editable install ({redacted(text)!r}); an environment is shared and never edited.",
-                "Leave out the -e.",
+                f"{file} asks for an editable install ({redacted(text)!r}), but environments are shared and never edited.",
+                "Remove the -e.",
             )
         if option in _REFERENCES:
             return self._reference(_REFERENCES[option], value, file)
@@ -305,7 +305,7 @@ class _FileReader:
 
 
 def _split_option(text: str) -> tuple[str, str]:
-    """`--index-url=X`, `--index-url X`, `-iX` and `-i X` alike."""
+    """Split `--index-url=X`, `--index-url X`, `-iX` and `-i X` into option and value."""
     if text.startswith("--"):
         option, *value = re.split(r"\s*=\s*|\s+", text, maxsplit=1)
         return option, "".join(value).strip()
@@ -313,7 +313,7 @@ def _split_option(text: str) -> tuple[str, str]:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """The lines of a requirements file: continuations joined, comments and empty lines gone."""
+    """Yield the lines of a requirements file: continuations joined, comments and empty lines removed."""
     joined = ""
     for line in (*text.removeprefix("\ufeff").splitlines(), ""):
         if line.endswith("\\") and not line.lstrip().startswith("#"):

@@ -1,8 +1,8 @@
-"""The user's pip and uv settings, as what uv is started with.
+"""The user's settings of pip and uv, as options and variables for uv.
 
-uv reads its own files and `UV_…` variables, and nothing of pip's. What a person has told pip (index, extra index,
-find-links, constraints, certificates, proxies) is said to uv in its words: https://docs.astral.sh/uv/pip/compatibility/
-A setting that the person gave to uv too is uv's. URLs go by variables, not arguments, so that `ps` shows no password.
+uv reads its own files and `UV_…` variables, and nothing of pip's. The user's pip settings (index, extra index, find-links,
+constraints, certificates, proxies) are translated for uv: https://docs.astral.sh/uv/pip/compatibility/
+If the user has set uv's own setting too, that one wins. URLs are passed as variables, so that `ps` shows no password.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.environments.pip_conf import pip_settings
 from orchestrator.environments.request import VARIABLE
 from orchestrator.spec.redaction import redacted
 
-# A setting of pip, and where a person would have given the same to uv: variables, keys of uv.toml.
+# A setting of pip, and its equivalents for uv: variables, keys of uv.toml.
 _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "index-url": (("UV_DEFAULT_INDEX", "UV_INDEX_URL"), ("index-url", "default-index")),
     "extra-index-url": (("UV_INDEX", "UV_EXTRA_INDEX_URL"), ("extra-index-url", "index")),
@@ -36,7 +36,7 @@ _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "index-strategy": (("UV_INDEX_STRATEGY",), ("index-strategy",)),
     "link-mode": (("UV_LINK_MODE",), ("link-mode",)),
 }
-# The server's own Python and project are not the run's; byte code is ours to make; colours are for terminals.
+# The server's Python and project are not the run's; we make byte code ourselves; colours are for terminals.
 _DROPPED = frozenset(
     {
         *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP"),
@@ -44,7 +44,7 @@ _DROPPED = frozenset(
         *("UV_SYSTEM_PYTHON", "UV_PYTHON", "UV_COMPILE_BYTECODE", "UV_VENV_CLEAR", "FORCE_COLOR", "CLICOLOR_FORCE"),
     }
 )
-# Variables of uv that decide which packages are chosen: part of the key.
+# Variables of uv that decide which packages are chosen, and so are part of the key.
 _CHOOSING = (
     *("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
     *("UV_RESOLUTION", "UV_PRERELEASE", "UV_FORK_STRATEGY", "UV_EXCLUDE_NEWER", "UV_NO_BINARY"),
@@ -54,23 +54,23 @@ _CHOOSING = (
 FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
 _PATHS = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PACKAGES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
-_HOW_KNOWN = "give it with -e, or name it in pass_env of the configuration."
+_HOW_KNOWN = "set it by -e, or name it in pass_env of the configuration."
 _TRUE = frozenset({"y", "yes", "t", "true", "on", "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class UvSettings:
-    """How uv is started for one user.
+    """Variables and arguments of uv for one user.
 
     Attributes:
-        env: its whole environment; hidden, as it holds secrets.
+        env: all its environment variables; hidden, as they hold secrets.
         args: arguments of `uv pip install`.
-        content: what decides which packages are chosen, for the key; may hold credentials.
-        notes: what a person should read in the build log.
-        find_links: the local folders among the places to find packages.
-        asked: local places that requirement files name as index or find-links, and the user does not.
-        named: more variables for uv, which lines of requirement files name; hidden. They are of the run's making: they never
-            stand for a setting, and what they name is not shown to a container.
+        content: the settings that decide which packages are chosen, for the key; may hold credentials.
+        notes: remarks for the build log.
+        find_links: the local folders among the find-links.
+        asked: local paths that requirement files name as index or find-links, and the user's settings do not.
+        named: further variables for uv, which lines of requirement files name; hidden. The run sets them, so they are never
+            taken as settings, and a container does not see the files that they name.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -89,14 +89,14 @@ def uv_settings(
     variables: Mapping[str, str] | None = None,
     named: Iterable[str] = (),
 ) -> UvSettings:
-    """Settings for uv from the user's own for pip and uv.
+    """Return the settings for uv, made from the user's settings of pip and uv.
 
     Args:
         env: the user's environment variables.
-        folder: where relative paths in them start from.
-        options: what requirement files say, in pip's names; wins over everything.
-        variables: what `${NAME}` in requirement files stands for.
-        named: which of these other lines of theirs name: uv itself puts them in, and must not know others.
+        folder: the folder from which relative paths in them start.
+        options: the options in requirement files, by pip's names; they win over all settings.
+        variables: the values of `${NAME}` in requirement files.
+        named: the names of these variables in other lines: uv replaces them itself, and must not know others.
     """
     known = variables or {}
     translator = _Translator({name: value for name, value in env.items() if name not in named}, folder, options, known)
@@ -128,7 +128,7 @@ class _Translator:
         }
         texts = [value for values in self._options.values() for value in values]
         unknown = [name for text in texts for name in VARIABLE.findall(text)]
-        self.notes += [f"${{{name}}} in a requirements file stays as it is: {_HOW_KNOWN}" for name in unknown]
+        self.notes += [f"${{{name}}} in a requirements file was not replaced: {_HOW_KNOWN}" for name in unknown]
         self.env = {name: value for name, value in env.items() if name not in _DROPPED}
         self.args: list[str] = []
         self.find_links: list[Path] = []
@@ -170,7 +170,7 @@ class _Translator:
         return any(self.env.get(variable) for variable in variables) or any(key in self._uv_keys for key in keys)
 
     def _of_pip(self, name: str) -> str:
-        """A setting of pip, unless the person told uv as well."""
+        """Return a setting of pip; "" if the user has set uv's equivalent."""
         return "" if self._given_to_uv(name) else self._pip.get(name, "")
 
     def _list(self, name: str) -> list[str]:
@@ -187,7 +187,7 @@ class _Translator:
         extras = [url for url in map(self._url, self._list("extra-index-url")) if self._is_there(url)]
         if extras:
             self.env["UV_INDEX"] = " ".join([*extras, *self.env.get("UV_INDEX", "").split()])
-        # pip takes the best version of all indexes; uv by itself takes the first index that has the package.
+        # pip takes the best version of all indexes; uv, by default, the first index that has the package.
         if extras and not extra_known and not self._given_to_uv("index-strategy"):
             self.env["UV_INDEX_STRATEGY"] = "unsafe-best-match"
         if self._flag("no-index"):
@@ -197,10 +197,10 @@ class _Translator:
         return place if "://" in place else self._absolute(place).as_uri()
 
     def _is_there(self, url: str) -> bool:
-        """pip only warns of a local index or folder that is not there; uv would give up."""
+        """Whether a local index or folder exists. pip only warns of a missing one, uv would fail."""
         if not url.startswith("file:") or Path(path_of(url)).exists():
             return True
-        self.notes.append(f"{url} is left out: there is no such folder.")
+        self.notes.append(f"{url} is ignored: the folder does not exist.")
         return False
 
     def _links(self) -> None:
@@ -247,12 +247,12 @@ class _Translator:
 
 
 def path_of(place: str) -> str:
-    """A path, or the path in a `file:` URL."""
+    """Return a path, or the path in a `file:` URL."""
     return unquote(urlsplit(place).path) if place.startswith("file:") else place
 
 
 def packages_in(folder: Path) -> dict[str, str]:
-    """The wheels and source packages in a folder, each with its size and time; none where it cannot be read."""
+    """Return the wheels and source packages in a folder with size and time; empty when it cannot be read."""
     found = {}
     try:
         with os.scandir(folder) as entries:
@@ -266,13 +266,13 @@ def packages_in(folder: Path) -> dict[str, str]:
 
 
 def _listing(folder: Path) -> str:
-    """Which packages a folder holds. By size and time: hashing gigabytes of wheels is too slow for every run."""
+    """List the packages in a folder by size and time: hashing gigabytes of wheels is too slow for every run."""
     found = sorted(f"{name} {version}" for name, version in packages_in(folder).items())
     return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()
 
 
 def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
-    """The keys that uv's own configuration files set, and their contents."""
+    """Return the keys that uv's configuration files set, and the contents of the files."""
     keys: set[str] = set()
     texts = []
     for path in uv_places(env):
@@ -280,7 +280,7 @@ def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
             texts.append(path.read_bytes())
             table: dict[str, Any] = tomllib.loads(texts[-1].decode())
         except (OSError, ValueError):
-            continue  # not there; or wrong, which uv itself will say best
+            continue  # missing, or wrong, which uv itself reports
         keys |= set(table) | set(table.get("pip", {}))
         if any(isinstance(index, dict) and index.get("default") for index in table.get("index", ())):
             keys.add("default-index")
@@ -288,7 +288,7 @@ def _uv_files(env: Mapping[str, str]) -> tuple[set[str], list[bytes]]:
 
 
 def uv_places(env: Mapping[str, str]) -> list[Path]:
-    """Where uv looks for its own settings, there or not."""
+    """Return the paths where uv looks for its settings, whether they exist or not."""
     if env.get("UV_CONFIG_FILE"):
         return [Path(env["UV_CONFIG_FILE"])]
     if env.get("UV_NO_CONFIG", "").lower() in _TRUE:
@@ -300,9 +300,9 @@ def uv_places(env: Mapping[str, str]) -> list[Path]:
 
 
 def link_mode(settings: UvSettings, environments: Path) -> str:
-    """How packages get from uv's cache into an environment; "" leaves it to the user's own setting or to uv.
+    """Return uv's link mode for getting packages from its cache into an environment; "" for the user's setting or uv's.
 
-    Hard links where both are on one disk; told beforehand where they are not, so that uv need not try and warn.
+    Hard links if both are on one disk. If they are not, the mode is set, so that uv does not try and warn.
     """
     keys, _ = _uv_files(settings.env)
     if settings.env.get("UV_LINK_MODE") or "link-mode" in keys or sys.platform == "darwin":

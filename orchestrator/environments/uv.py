@@ -1,4 +1,4 @@
-"""Runs uv, wherever that is: its output to the build log while it comes, its end as an error in one sentence."""
+"""Runs uv: copies its output to the build log as it comes, and turns its failure into an error of one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.errors import BuildFailed, DiskFull, SpellError
 from orchestrator.spec.redaction import redacted
 
 LONGEST = 16 << 10
-"""Of a build's output so much is a line, whether it ends or not."""
+"""A longer line of a build's output is cut here."""
 _KEPT_LINES = 400
 _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
@@ -28,15 +28,15 @@ _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
     r"|Network is unreachable|server error \(5\d\d"
 )
-_CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # what another program has said follows
-_TOLD_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
+_CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # the output of another program follows
+_SAID_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
 _OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
 _BOX = re.compile(r"^[\s×│├╰─▶▸]+")
 _CAUSE = re.compile(r"\s*(cause:|Caused by:|[├╰]─▶)\s*")
 
 
 class BuildCancelled(SpellError):
-    """The build of an environment was stopped because nobody wants it any more."""
+    """The build of an environment was cancelled, because no run waits for it any more."""
 
     code: ClassVar[str] = "cancelled"
     http_status: ClassVar[int] = 409
@@ -50,10 +50,10 @@ class IndexAway(BuildFailed):
 
 
 def uv_executable() -> str:
-    """The uv that was installed with spell, else the one on the PATH.
+    """Return the path of the uv that was installed with spell, else of the one on the PATH.
 
     Raises:
-        BuildFailed: when there is none.
+        BuildFailed: when uv is not installed.
     """
     try:
         return find_uv_bin()
@@ -65,10 +65,10 @@ def uv_executable() -> str:
 
 
 class BuildLog:
-    """The build log of one run: lines appended while they come, without passwords.
+    """The build log of one run. Lines are appended as they come, without passwords.
 
     Args:
-        path: the file; it is made where it is not.
+        path: the file; it is made if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,24 +83,24 @@ class BuildLog:
         self._file.write(clean.encode(errors="replace") + b"\n")
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         self._file.close()
 
 
 class Uv:
-    """uv, started again and again for one build.
+    """Starts uv, several times for one build.
 
     Args:
         place: where it runs.
         executable: its path there.
-        folder: the working directory of uv; it keeps out the projects around the home.
-        env: the whole environment of uv.
-        log: where its output goes.
-        cancelled: asked many times a second.
-        record: where the process is noted while it lives, so that a later server can end it if this one is killed.
+        folder: the working directory of uv, which hides projects around the home.
+        env: all environment variables of uv.
+        log: gets its output.
+        cancelled: called many times a second.
+        record: a file that names the process while it lives, so that a later server can end it if this one is killed.
 
     Attributes:
-        shown: paths that a person would not know, and what to say instead of them.
+        shown: internal paths, and what to write instead of them.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class Uv:
         """Run `uv ARGS` to its end.
 
         Raises:
-            BuildFailed: uv failed; `IndexAway` where it could not reach the package index.
-            DiskFull: there was no space.
-            BuildCancelled: as asked; uv and its children are gone.
+            BuildFailed: uv failed; `IndexAway` if it could not reach the package index.
+            DiskFull: the disk was full.
+            BuildCancelled: when cancelled; uv and its children have ended.
         """
         output: deque[str] = deque(maxlen=_KEPT_LINES)
         rest = b""
@@ -136,7 +136,7 @@ class Uv:
         def take(data: bytes) -> None:
             nonlocal rest
             *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > LONGEST:  # to look for its end anew with each piece would take for ever
+            if len(rest) > LONGEST:  # searching all of it for a line end with each piece would be too slow
                 at = rest.rfind(b" ") + 1 or len(rest)  # not in a URL, which may hold a password
                 lines, rest = [*lines, rest[:at]], rest[at:]
             for line in lines:
@@ -164,41 +164,41 @@ class Uv:
 
 
 def failure(output: Iterable[str], code: int) -> SpellError:
-    """The error that uv's output tells of."""
+    """Return the error for a failure of uv, from its output and exit code."""
     lines = list(output)
     text = "\n".join(lines)
-    if is_told_full(text):
+    if says_disk_full(text):
         return disk_full()
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
-    if any(_TOLD_BY_UV.match(line) and _AWAY.search(line) for line in lines):
+    if any(_SAID_BY_UV.match(line) and _AWAY.search(line) for line in lines):
         return IndexAway(
             f"The package index could not be reached: {message}",
-            "Check the network and the index; an environment that was built before needs neither.",
+            "Check the network and the index. An environment that was built before needs neither.",
         )
-    return BuildFailed(message, redacted(hints[-1]) if hints else "The build log has the whole output.")
+    return BuildFailed(message, redacted(hints[-1]) if hints else "The build log holds the full output.")
 
 
 def disk_full() -> DiskFull:
-    """The error for a disk that filled up during a build."""
+    """Return the error for a disk that filled up during a build."""
     return DiskFull(
-        "The disk became full while the environment was built.",
-        "Make room where the home and uv's cache are (`uv cache dir` names it), then cast the run again.",
+        "The disk filled up while the environment was built.",
+        "Free space on the disks of the home and of uv's cache (`uv cache dir` names it), then cast the run again.",
     )
 
 
-def is_told_full(text: str) -> bool:
-    """Whether a program says that it could not write for want of room."""
+def says_disk_full(text: str) -> bool:
+    """Whether the output of a program says that the disk was full."""
     return _DISK_FULL.search(text) is not None
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether the system refused to write for want of room."""
+    """Whether the disk or the user's quota was full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain(lines: Sequence[str]) -> str:
-    """uv's error as one sentence: what went wrong, and the last and most telling of its causes; "" if it says none."""
+    """Return uv's error as one sentence: what failed, and the last and most specific cause; "" if uv names none."""
     start = max((i for i, line in enumerate(lines) if re.match(r"\s*(error:|×)", line)), default=None)
     if start is None:
         return redacted(lines[-1].strip()) if lines else ""

@@ -1,9 +1,9 @@
-"""uv's cache of builds in containers: what no environment has links to goes, and uv gets it again where it is asked for.
+"""uv's cache for builds in containers. Packages that no environment links to are removed; uv fetches them again on demand.
 
-Of a package, uv keeps `archive-v0/ID`, a link `wheels-v8/…/X` to it, and beside that link a file `X.rev` or `X.http`. It
-trusts some of these files without looking for the archive, so they go first.
+For a package, uv keeps `archive-v0/ID`, a link `wheels-v8/…/X` to it, and beside that link a file `X.rev` or `X.http`. It
+trusts some of these files without checking the archive, so they are removed first.
 
-Containers write here, and what they run may be hostile: everything is opened from its folder, and no link is followed.
+Containers write here, and their programs may be hostile: everything is opened from its folder, and no link is followed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _POLL_S = 0.02
 
 @contextmanager
 def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Inside this, nothing of the cache goes. Many may use it at once.
+    """Use the cache: nothing is removed from it meanwhile. Many may use it at once.
 
     Raises:
-        BuildCancelled: as asked, while waiting for what goes just now.
+        BuildCancelled: when cancelled while waiting for a removal to end.
     """
     with _opened(environments) as folder:
         while not _lock(folder, fcntl.LOCK_SH):
@@ -43,17 +43,17 @@ def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def collect(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove the packages that came before a moment and that no environment has links to; none while a build goes on.
+def gc(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+    """Remove packages that are older than a moment and that no environment links to; none while a build goes on.
 
     Args:
         environments: the folder of all environments.
         before: seconds since the epoch.
-        dry_run: only tell.
+        dry_run: remove nothing.
     """
     with ExitStack() as stack:
         aside = ""
-        if not dry_run:  # where no container sees it; removed at the next start where this one is killed
+        if not dry_run:  # where no container sees it; the next start removes it if this server is killed
             aside = tempfile.mkdtemp(prefix=f"{REMOVED}{CACHE}-", dir=environments)
             stack.callback(shutil.rmtree, aside, ignore_errors=True)
         with _opened(environments) as folder, suppress(FileNotFoundError, NotADirectoryError):
@@ -72,10 +72,10 @@ def collect(environments: Path, before: float, *, dry_run: bool) -> list[Collect
 
 
 def _unlinked(archives: int, before: float) -> dict[str, int]:
-    """The names and sizes in bytes of archives that no environment shares a file with."""
+    """Return names and sizes in bytes of the archives that share no file with an environment."""
     found = {}
     for name in os.listdir(archives):
-        with suppress(OSError, RecursionError):  # made to be in the way
+        with suppress(OSError, RecursionError):  # a hostile build may have made it unreadable
             if os.stat(name, dir_fd=archives, follow_symlinks=False).st_mtime > before:
                 continue
             size_bytes = _own_bytes(archives, name)
@@ -85,7 +85,7 @@ def _unlinked(archives: int, before: float) -> dict[str, int]:
 
 
 def _own_bytes(folder: int, name: str) -> int | None:
-    """The size of a folder; None where a file in it has another name elsewhere."""
+    """Return the size of a folder in bytes; None when a file in it has a hard link elsewhere."""
     size_bytes = 0
     for _, _, names, inner in os.fwalk(name, dir_fd=folder):
         for file in names:
@@ -97,7 +97,7 @@ def _own_bytes(folder: int, name: str) -> int | None:
 
 
 def _forget(cache: int, archives: dict[str, int]) -> None:
-    """Remove what leads to these archives."""
+    """Remove the links and files that lead to these archives."""
     for bucket in os.listdir(cache):
         if not bucket.startswith(_BUCKETS):
             continue

@@ -1,1 +1,9 @@
-"""What runs a command: few verbs, one contract (`base.Executor`), one test for all of them."""
+"""Executors run the commands of runs. All fulfil one contract (`base.Executor`) and pass one test, `tests/test_executors.py`.
+
+base          the contract
+process       each run is a process tree on this machine
+docker/       each run is a container
+fake          a scripted executor for tests
+mount_points  makes mount points in the work dir
+verdict       reads what a supervisor wrote about the end of an attempt
+"""

@@ -1,11 +1,11 @@
 """The contract of all executors.
 
-An executor runs one attempt of one run and says how it ended. It holds nothing in memory that it could not find again:
-`recover` gets a handle back from the attempt's folder after spelld died. There is no verb for logs: the launch names the
-log file. No caller asks which executor it has.
+An executor runs one attempt of one run and returns how it ended. It keeps nothing in memory that it could not find again:
+`recover` gets a handle back from the attempt's folder after spelld died. Logs need no method: the launch names the log
+file. No caller asks which executor it has.
 
-Life of an attempt: lacks/refuse/warnings (at casting) → base → places → prepare → start → wait → destroy; stop, usage
-and open_session at any time between start and destroy; recover instead of base … start after a restart of spelld.
+Calls for one attempt: lacks/refuse/warnings (when it is cast) → base → run_paths → prepare → start → wait → destroy; stop,
+usage and open_session at any time between start and destroy; after a restart of spelld, recover instead of base … start.
 
 To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
 with it.
@@ -35,17 +35,20 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a run sees what it is given; paths as the run writes them.
+class RunPaths:
+    """Paths of the things that a run is given, as the run sees them.
 
     Attributes:
-        code, environment, runtime, metrics, bytecode: the root of the code, the Python environment, what is importable
-            in every run, the file of its metrics, the folder of byte code that is not compiled yet.
-        tools: folders in front of its PATH.
-        path: the PATH behind them; "" for the server's.
-        home: its HOME; "" for the server's.
-        certificates: the CA bundle that it shall trust; "" for what the server's variables say.
-        is_here: whether it sees this machine's files, and so its server and variables that name files.
+        code: the root of the code.
+        environment: the Python environment.
+        runtime: the folder of the modules that every run can import.
+        metrics: the file for the run's metrics.
+        bytecode: the folder for byte code; "" when the environment is compiled.
+        tools: folders at the front of the PATH.
+        path: the rest of the PATH; "" for the server's.
+        home: the HOME; "" for the server's.
+        certificates: the CA bundle to trust; "" for the one in the server's variables.
+        is_host: whether the run sees this machine's files, and so its server and variables that name files.
     """
 
     code: str
@@ -57,7 +60,7 @@ class Places:
     path: str = ""
     home: str = ""
     certificates: str = ""
-    is_here: bool = True
+    is_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +68,28 @@ class Launch:
     """All that an executor needs to run one attempt. Paths are of this machine.
 
     Attributes:
-        number, attempt: the run and which try of it this is (from 1).
-        command: for a shell.
+        number, attempt: the run, and the number of this attempt (from 1).
+        command: a line for a shell.
         code: the root of the code, writable; the run's work dir.
         subdir: the caller's directory below `code`; "" for the root itself.
-        env: the run's whole environment, made for the executor's `places`; hidden in `repr`.
-        binds: its mounts.
-        base: what its environment stands on.
-        environment: the root of its Python environment.
-        runtime: what is importable in every run.
-        metrics: the file that gets its metrics.
-        bytecode: where it keeps byte code of an environment that is not compiled yet; None when that is.
-        scratch: an empty folder, writable, that goes with the run; may become its HOME.
+        env: all environment variables of the run, made for the executor's `run_paths`; hidden in `repr`.
+        binds: the mounts.
+        base: what the Python environment was built on.
+        environment: the root of the Python environment.
+        runtime: the folder of the modules that every run can import.
+        metrics: the file for the run's metrics.
+        bytecode: the folder for byte code; None when the environment is compiled.
+        scratch: an empty, writable folder that is removed with the run; may become its HOME.
         log: the file that gets stdout and stderr, byte for byte.
-        folder: the attempt's own folder; request, claim and verdict lie there.
+        folder: the attempt's folder, which holds request, claim and verdict.
         protected: folders of the home that the run must not change.
-        machine: what it asked for; a limit where the executor can hold a run to it.
-        gpus: indices of the GPUs it was given.
+        machine: the machine type; a limit where the executor can enforce it.
+        gpus: indices of the GPUs that the run was given.
         network: `bridge` or `none`; "" for the executor's own choice.
-        timeout_s: stop after this running time; None for never.
-        grace_s: between TERM and KILL.
-        secrets: more variables, hidden in `repr`; they reach the command in memory only, and its log says `***` for them.
-        log_bytes: how much room its log may take; None for any.
+        timeout_s: stop the run after this running time; None for never.
+        grace_s: time between TERM and KILL.
+        secrets: further variables, hidden in `repr`; they reach the command only in memory, and its log shows `***`.
+        log_bytes: the most disk space that the log may take; None for no limit.
     """
 
     number: int
@@ -115,13 +118,13 @@ class Launch:
 
     @property
     def writable(self) -> tuple[Path, ...]:
-        """What below the protected folders the run may change."""
+        """Paths below the protected folders that the run may change."""
         return (self.code, self.metrics, *([self.bytecode] if self.bytecode else []))
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """Where a started attempt is: plain data, versioned, good after a restart of spelld."""
+    """Identifies a started attempt: plain data, versioned, valid after a restart of spelld."""
 
     executor: str
     version: int
@@ -131,13 +134,13 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt ended. Times in seconds since the epoch; the duration is of a monotonic clock.
+    """How an attempt ended. Times are in seconds since the epoch; the duration is measured by a monotonic clock.
 
     Attributes:
-        exit_code, signal: one of them, unless the command never started.
-        reason: an end reason of `states.ENDS` when the executor knows better than the exit code; else "".
-        detail: the words that go with `reason`.
-        note: what else a person should know; "" for nothing.
+        exit_code, signal: one of them is set, unless the command never started.
+        reason: an end reason of `states.ENDS` when the executor knows more than the exit code; else "".
+        detail: the detail of `reason`, as text.
+        note: a further remark for the user; "" for none.
     """
 
     exit_code: int | None = None
@@ -162,30 +165,30 @@ class Usage:
 
 
 class Session(ABC):
-    """A command beside a run's own, in the same surroundings, with somebody at its keyboard."""
+    """A second, interactive command beside the command of a run, in the same surroundings."""
 
     run_is_over = False
-    """Whether it ended because its run did; known when `exit_code` was asked."""
+    """Whether it ended because its run did; set by `exit_code`."""
 
     @abstractmethod
     def read(self) -> Iterator[tuple[int, bytes]]:
-        """What it says, as it comes: 1 and bytes of stdout, 2 and bytes of stderr; ends with it."""
+        """Yield its output as it comes: 1 and bytes of stdout, 2 and bytes of stderr. Ends when the command ends."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Type something; b"" ends its input."""
+        """Write to its input; b"" ends the input."""
 
     @abstractmethod
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal has this size now."""
+        """Set the size of its terminal."""
 
     @abstractmethod
     def exit_code(self) -> int:
-        """How it ended; called after `read` has ended."""
+        """Return its exit code. Call it after `read` has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Nobody is at its keyboard any more."""
+        """End the session: nobody types any more."""
 
 
 class Executor(ABC):
@@ -193,15 +196,15 @@ class Executor(ABC):
 
     name: ClassVar[str]
     is_chosen = False
-    """Whether this machine's settings name what it needs, so that no other executor takes its place."""
+    """Whether the configuration names what it needs, so that no other executor takes its place."""
 
     @property
     def is_expected(self) -> bool:
-        """Whether this machine seems to have what it needs, even when that does not work now."""
+        """Whether this machine seems to have what it needs, even if that does not work now."""
         return True
 
     def lacks(self) -> str:
-        """Why it can run nothing now, in words; "" when it can. Fast."""
+        """Return why it can run nothing now; "" when it can. Fast."""
         return ""
 
     @abstractmethod
@@ -210,11 +213,11 @@ class Executor(ABC):
 
     @abstractmethod
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
-        """What it will run but not hold to the letter, in words for the person who casts it."""
+        """Return what it cannot fulfil of this spec though it runs it, as sentences for the user."""
 
     def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
-        """What of a spec, and of the configuration where that says nothing, decides where its command runs, in words
-        that are the same for the same. Fast.
+        """Return the settings of the spec, or else of the configuration, that decide where its command runs, as text that
+        is equal for equal settings. Fast.
 
         Args:
             gpus: how many the run has.
@@ -222,35 +225,35 @@ class Executor(ABC):
         return ()
 
     def has_image(self, image: str) -> bool:
-        """Whether `base` can stand on this very image, by its ID."""
+        """Whether `base` can use exactly this image (an ID)."""
         return False
 
     @abstractmethod
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        """What the environment of this run stands on; built first where it must be.
+        """Return what the environment of this run is built on; builds it first if necessary.
 
         Args:
             gpus: how many the run has.
-            log: the build log; what is said is appended as it comes.
-            cancelled: asked many times a second.
+            log: the build log; output is appended as it comes.
+            cancelled: called many times a second.
 
         Raises:
-            BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when there is none.
+            BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when it cannot be built.
         """
 
     @abstractmethod
     def base_of(self, image: str) -> Base:
-        """What a run was started on whose record names this image; nothing is built for it."""
+        """Return the base of an earlier run whose record names this image. Builds nothing."""
 
     @abstractmethod
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        """Where a run will see these."""
+    ) -> RunPaths:
+        """Return the paths at which a run will see these."""
 
     @abstractmethod
     def prepare(self, launch: Launch) -> None:
-        """Make ready what `start` needs: mount points and the like.
+        """Prepare what `start` needs: mount points and the like.
 
         Raises:
             MountFailed: when a mount cannot be placed.
@@ -262,81 +265,81 @@ class Executor(ABC):
 
         Args:
             launch: what to start.
-            cancelled: asked now and then by an executor whose start may take long.
+            cancelled: called from time to time by an executor whose start may take long.
 
         Raises:
-            PhaseFailed: when it could not be started. What is left of it is found by `recover`, and destroyed.
-            BuildCancelled: likewise, as asked; when this returns though it was asked, the command runs.
-            Conflict: when the attempt was started by somebody else before.
+            PhaseFailed: when it could not be started. `recover` finds what is left of it, so that it can be destroyed.
+            BuildCancelled: likewise, when cancelled; if this returns nevertheless, the command runs.
+            Conflict: when the attempt was started before.
         """
 
     @abstractmethod
     def recover(self, folder: Path) -> Handle | None:
-        """The handle of the attempt in `folder`, after a restart of spelld.
+        """Return the handle of the attempt in `folder`, after a restart of spelld.
 
         Returns:
-            None when the attempt was never started; then it is sure that it never will be.
+            None when the attempt was never started; then it is certain that it never will be.
 
         Raises:
-            ExecutorFailed: it was never started and never will be, but something of it is left; to be called again.
+            ExecutorFailed: it was never started and never will be, but something of it is left; call this again.
         """
 
     @abstractmethod
     def wait(self, handle: Handle, timeout_s: float | None = None) -> Verdict | None:
-        """Wait for the end of the attempt; None when `timeout_s` passed before.
+        """Wait for the end of the attempt. Returns None when `timeout_s` passed before.
 
-        Unless the verdict says that something was lost, none of its processes can write to its files any more.
+        Unless the verdict says that something was lost, no process of the attempt can write to its files any more.
         """
 
     @abstractmethod
     def stop(self, handle: Handle, *, kill: bool) -> None:
-        """Ask the attempt to end: TERM, grace, KILL; with `kill` at once. Returns without waiting; no error when over."""
+        """End the attempt by TERM, grace time, KILL; with `kill` by KILL at once. Does not wait. No error when it is over."""
 
     @abstractmethod
     def usage(self, handle: Handle) -> Usage | None:
-        """What it uses now; None when it is over."""
+        """Return what it uses now; None when it is over."""
 
     def open_session(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
     ) -> Session:
-        """Start a command beside a running attempt's own.
+        """Start a second command beside that of a running attempt.
 
         Args:
-            command: program and arguments; one word is a line for a shell, none the shell itself.
-            env: its whole environment.
-            cwd: where it starts, as the run sees it.
-            terminal: whether it gets a terminal (its stderr is then part of its stdout).
+            command: program and arguments; a single word is a line for a shell; empty for the shell itself.
+            env: all its environment variables.
+            cwd: its working directory, as the run sees it.
+            terminal: whether it gets a terminal (its stderr is then merged into its stdout).
 
         Raises:
             Conflict: when this executor cannot, or the attempt is over.
         """
         raise Conflict(
-            f"A run of the {self.name} executor has no container to look into.",
-            "It is an ordinary process of this machine.",
+            f"A run of the {self.name} executor has no container, so no command can be started in it.",
+            "Look at it with the tools of this machine: it is an ordinary process.",
         )
 
-    def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most leave nothing
-        """Remove what a dead server may have left of attempts that nobody needs.
+    def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most executors leave nothing
+        """Remove what a dead server may have left of attempts that are no longer led.
 
         Args:
-            needed: whether a run, by number and attempt, is still led by somebody.
+            needed: returns whether a run, by number and attempt, is still led by this server.
         """
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
-        """Remove images that its runs have needed, and that nobody used for so long. Returns what went, or would go.
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+        """Remove images of its runs that were not used for this time. Returns what was, or would be, removed.
 
         Args:
             keep: images of active runs, by ID.
-            older_than_s: how long nobody must have used them.
-            dry_run: only tell.
+            older_than_s: for how long an image must have been unused.
+            dry_run: remove nothing.
 
         Raises:
-            PhaseFailed: when that cannot be told now.
+            PhaseFailed: when the images cannot be listed now.
         """
         return []
 
     def checks(self, gpus: int) -> Iterable[CheckRecord]:
-        """What `spell doctor` says about it. May take a while.
+        """Return the checks of `spell doctor` for this executor. May take a while.
 
         Args:
             gpus: how many this machine has.
@@ -345,8 +348,8 @@ class Executor(ABC):
 
     @abstractmethod
     def destroy(self, handle: Handle) -> None:
-        """See to it that no process or other thing of the attempt is left, except its files. May be called again.
+        """Remove every process and other thing of the attempt, except its files. May be called again.
 
         Raises:
-            ExecutorFailed: when something may be left; then it is called again, and its machine is not free before.
+            ExecutorFailed: when something may be left; its machine is not free until a later call succeeds.
         """

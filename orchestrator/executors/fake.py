@@ -1,13 +1,13 @@
-"""The scripted executor: for tests of everything above executors. It runs nothing; the command says what happens.
+"""The scripted executor, for tests of all that lies above executors. It runs nothing; the command says what happens.
 
     exit N        ends at once with exit code N
     signal N      ends at once, by signal N
     hang          goes on until it is stopped (exit code 143) or killed (signal 9)
-    ignore        goes on until it is killed; a stop does that when the grace time is over
+    ignore        goes on until it is killed; a stop kills it after the grace time
     refuse        cannot be started (`executor_failed`)
     lose          its supervisor is lost
 
-Keeps its truth in the attempt's folder, as every executor must, so that it can be recovered by another server.
+It keeps its state in the attempt's folder, as every executor must, so that another server can recover it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from orchestrator.environments import Base, Here
+from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.run import RunSpec
 
@@ -31,7 +31,7 @@ _LOOK_S = 0.005
 
 
 class FakeExecutor(Executor):
-    """Plays what the command says."""
+    """Does what the command says."""
 
     name = "fake"
 
@@ -47,15 +47,15 @@ class FakeExecutor(Executor):
         return ("The fake executor runs nothing.",)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def base_of(self, image: str) -> Base:
-        return Base(Here())
+        return Base(Host())
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
+    ) -> RunPaths:
+        return RunPaths(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
 
     def prepare(self, launch: Launch) -> None:
         pass
@@ -63,7 +63,7 @@ class FakeExecutor(Executor):
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         verb, _, number = launch.command.partition(" ")
         if verb == "refuse":
-            raise ExecutorFailed("it was told to refuse")
+            raise ExecutorFailed("the command asks for a refusal")
         claim: dict[str, str | int] = {"verb": verb, "grace_ms": int(launch.grace_s * 1000)}
         if not _claim(launch.folder, claim):
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
@@ -73,7 +73,7 @@ class FakeExecutor(Executor):
             code, signal = (int(number), None) if verb == "exit" else (None, int(number))
             self._publish(launch.folder, Verdict(code, signal, started_at=now, ended_at=now))
         elif verb == "lose":
-            self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="it was told to be lost"))
+            self._publish(launch.folder, Verdict(reason="supervisor_lost", detail="the command asks for it"))
         return Handle(self.name, _VERSION, launch.folder, claim)
 
     def recover(self, folder: Path) -> Handle | None:
@@ -96,7 +96,7 @@ class FakeExecutor(Executor):
         if self._verdict(handle):
             return
         if handle.data["verb"] == "ignore" and not kill:
-            with contextlib.suppress(FileExistsError):  # asked before: that counts
+            with contextlib.suppress(FileExistsError):  # the first request counts
                 (handle.folder / "stopping").touch(exist_ok=False)
             return
         now = time.time()

@@ -1,8 +1,8 @@
-"""The process executor: the embedded default. Each run is a process tree under a supervisor of its own.
+"""The process executor, the default without Docker. Each run is a process tree under a separate supervisor.
 
-Where the kernel lets us (root, or user namespaces), a run has private mount and process namespaces: mounts are read-only
+Where the kernel allows it (root, or user namespaces), a run has private mount and process namespaces: mounts are read-only
 bind mounts, and no descendant survives. Elsewhere mounts are links to files without write bits, and descendants are
-found by their parents; `isolation` tells which.
+found by their parents. `isolation` says which.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 import psutil
 
 import orchestrator
-from orchestrator.environments import Base, Here
+from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Usage, Verdict
-from orchestrator.executors.mounting import inside, is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
+from orchestrator.executors.mount_points import inside, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
@@ -43,11 +43,11 @@ _BOOT = (
     "from orchestrator.supervisor import forkserver, main; "
     "sys.exit(forkserver.main() if sys.argv[1:] else main.probe())"
 )
-# The interpreter itself, not a version manager's or a virtual environment's way to it: that costs up to 0.1 s.
+# The interpreter itself, not the shim of a version manager or virtual environment, which costs up to 0.1 s.
 _PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
 _MARK = "SPELL_RUN_MARK"
 _ALLOW_NAMESPACES = (
-    "Let users have them, by one of: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1 (Debian), "
+    "Allow them to users, by one of: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1 (Debian), "
     "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)."
 )
 _LOST_POLL_S = 0.1
@@ -57,7 +57,7 @@ class ProcessExecutor(Executor):
     """Runs commands as processes of the server's own user.
 
     Args:
-        namespaces: False never uses private namespaces, not even where the kernel would let us.
+        namespaces: False never uses private namespaces, even if the kernel allows them.
     """
 
     name = "process"
@@ -78,34 +78,34 @@ class ProcessExecutor(Executor):
             if mount.path.startswith("/"):
                 raise InvalidConfig(
                     f"The process executor cannot mount at the absolute path {mount.path!r}.",
-                    "Give a path relative to the working directory, or cast it with --executor docker.",
+                    "Give a path relative to the working directory, or use --executor docker.",
                 )
         for asked in ("image", "apt", "network"):
             if getattr(spec, asked):
                 raise InvalidConfig(
-                    f"The process executor runs nothing in containers, and so has no {asked}.",
-                    "Cast it with --executor docker, where a Docker engine answers; see: spell doctor",
+                    f"The process executor runs nothing in containers, so it cannot set {asked}.",
+                    "Use --executor docker, which needs a Docker engine; see: spell doctor",
                 )
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         found = []
         if machine_type.memory_bytes:
             what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            found.append(f"{what}, but cannot hold a run to it.")
+            found.append(f"{what}, but cannot limit a run to it.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
-            found.append("Private namespaces are not to be had here: the run, being root, could write to its mounts.")
+            found.append("Private namespaces are not available here, so a run started as root can write to its mounts.")
         return tuple(found)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        return Base(Here())
+        return Base(Host())
 
     def base_of(self, image: str) -> Base:
-        return Base(Here())
+        return Base(Host())
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(
+    ) -> RunPaths:
+        return RunPaths(
             code=str(code),
             environment=str(environment),
             runtime=str(runtime),
@@ -124,10 +124,10 @@ class ProcessExecutor(Executor):
             if not words and not (launch.folder / "claim.json").exists():
                 words = self._forkserver.start(
                     launch.folder, launch.secrets
-                )  # the forkserver was killed; the claim makes a second try safe
+                )  # the forkserver was killed; the claim makes a second attempt to start safe
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
-            raise kind(f"the supervisor could not be asked: {error.strerror or error}") from error
+            raise kind(f"the supervisor could not be started: {error.strerror or error}") from error
         (launch.folder / "request.json").unlink(missing_ok=True)  # it holds the environment's values
         if "started_at" in words:
             return self._handle(launch.folder)
@@ -136,13 +136,13 @@ class ProcessExecutor(Executor):
         if "taken" in words:
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         if (launch.folder / "claim.json").exists():
-            return self._handle(launch.folder)  # killed after its claim: `wait` says so
+            return self._handle(launch.folder)  # killed after its claim: `wait` reports it
         raise ExecutorFailed(f"the supervisor did not start: {_last_line(launch.folder / 'supervisor.log')}")
 
     def recover(self, folder: Path) -> Handle | None:
-        is_claimed = (folder / "claim.json").exists()  # asked first: a claim needs room on the disk
+        is_claimed = (folder / "claim.json").exists()  # checked first: making a claim needs space on the disk
         abandoned = not is_claimed and supervisor.claim(folder, supervisor.myself() | {"abandoned": True})
-        for left in folder.glob("request*"):  # the server died before it could; who was to read it has done so
+        for left in folder.glob("request*"):  # the server died before it removed it; the supervisor has read it
             left.unlink(missing_ok=True)
         if abandoned:
             return None
@@ -164,7 +164,7 @@ class ProcessExecutor(Executor):
             if pidfd is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, number)
-                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # one that somebody has suspended hears us too
+                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # a suspended supervisor must handle the signal too
 
     def usage(self, handle: Handle) -> Usage | None:
         if not _alive(handle):
@@ -182,13 +182,13 @@ class ProcessExecutor(Executor):
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         if self.isolation == "namespaces":
-            words = "a process run has its own: its mounts are read-only, none of its processes outlives it"
+            words = "available: mounts of a process run are read-only, and no process outlives its run"
             yield CheckRecord("namespaces", "ok", words)
             return
         yield CheckRecord(
             "namespaces",
             "warn",
-            "not to be had: mounts of a process run are links, and the store is protected by its permissions only",
+            "not available: mounts of a process run are links, and only file permissions protect the store",
             "" if sys.platform != "linux" or not self._allowed else _ALLOW_NAMESPACES,
         )
 
@@ -198,7 +198,7 @@ class ProcessExecutor(Executor):
             return
         _wait_gone(handle, None)
         if not (handle.folder / "verdict.json").exists():
-            _kill_marked(str(handle.folder))  # supervisor and keeper were both killed: nobody swept up behind them
+            _kill_marked(str(handle.folder))  # supervisor and reaper were both killed, so nothing ended the others
 
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
@@ -233,21 +233,21 @@ class ProcessExecutor(Executor):
 
 
 class _Forkserver:
-    """The process that forks supervisors; started when it is needed, and again when somebody killed it."""
+    """The process that forks supervisors. It is started on demand, and again when it was killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
     def start(self, folder: Path, secrets: Mapping[str, str]) -> dict[str, Any]:
-        """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died without one."""
+        """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died before it reported."""
         read_fd, write_fd = os.pipe()
         with os.fdopen(read_fd, "rb") as report:
             try:
                 with (folder / "supervisor.log").open("ab") as errors:
                     fds = [write_fd, errors.fileno()]
                     if secrets:
-                        self._send_telling(os.fsencode(folder), fds, line_of(secrets))
+                        self._send_with_secrets(os.fsencode(folder), fds, line_of(secrets))
                     else:
                         self._send(os.fsencode(folder), fds)
             finally:
@@ -256,18 +256,18 @@ class _Forkserver:
         words: dict[str, Any] = json.loads(line) if line else {}
         return words
 
-    def _send_telling(self, message: bytes, fds: list[int], line: bytes) -> None:
-        """Send it with a pipe, and this line through that."""
+    def _send_with_secrets(self, message: bytes, fds: list[int], line: bytes) -> None:
+        """Send the message with a pipe, and write this line into the pipe."""
         read_fd, write_fd = os.pipe()
-        with os.fdopen(write_fd, "wb", buffering=0) as telling:
+        with os.fdopen(write_fd, "wb", buffering=0) as pipe:
             try:
                 self._send(message, [*fds, read_fd])
             finally:
                 os.close(read_fd)
             left = memoryview(line)
-            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone: its report says so
+            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone, as its report says
                 while left:
-                    left = left[telling.write(left) or 0 :]
+                    left = left[pipe.write(left) or 0 :]
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         with self._lock:
@@ -304,20 +304,20 @@ def _alive(handle: Handle) -> bool:
 
 @contextlib.contextmanager
 def _pidfd(handle: Handle) -> Any:
-    """A file descriptor of the very process that the handle means; None when it is gone."""
+    """Yield a file descriptor of exactly the process that the handle names; None when it is gone."""
     try:
         pidfd = os.pidfd_open(int(handle.data["pid"]))
     except ProcessLookupError:
         yield None
         return
     try:
-        yield pidfd if _alive(handle) else None  # checked after opening: from here on it cannot be another process
+        yield pidfd if _alive(handle) else None  # checked after opening: it cannot become another process
     finally:
         os.close(pidfd)
 
 
 def _wait_gone(handle: Handle, timeout_s: float | None) -> bool:
-    """Wait until the supervisor has ended. False when `timeout_s` passed before."""
+    """Wait until the supervisor has ended. Returns False when `timeout_s` passed before."""
     if sys.platform != "linux":
         with contextlib.suppress(psutil.Error):
             if _alive(handle):
@@ -345,7 +345,7 @@ def _read_verdict(handle: Handle) -> Verdict:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill every process whose environment says that it belongs to this attempt, until none is left."""
+    """Kill every process whose environment names this attempt, until none is left."""
     while True:
         found = [process for process in psutil.process_iter() if _is_marked(process, mark)]
         if not found:
@@ -365,4 +365,4 @@ def _is_marked(process: psutil.Process, mark: str) -> bool:
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it wrote no error"

@@ -1,4 +1,4 @@
-"""What a supervisor has written about the end of an attempt, as a `Verdict`."""
+"""Reads what a supervisor has written about the end of an attempt, as a `Verdict`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ENDS = {"exit_code": 255, "signal": 64}
 _NUMBERS = {"max_rss_bytes": 1 << 62, "oom_kills": 1 << 31}
 _TIMES = {"started_at", "ended_at", "duration_s", "cpu_time_s"}
 _LATEST_S = 1e11
-_KILLED = 137  # as shells tell of who was killed
-_SOME_KILLED = "Some of its processes were killed: it needed more memory than it may have."
+_KILLED = 137  # the exit code of a shell whose command was killed
+_SOME_KILLED = "Some processes of the run were killed, because it needed more memory than it may have."
 _REASONS = {"executor_failed", "mount_failed", "disk_full", "supervisor_lost", "container_lost"}
 _REASONS |= {"machine_restarted", "out_of_memory", "timed_out"}
 
 
 def is_verdict(words: object) -> bool:
-    """Whether these are words of `supervisor.judge.judge`, by their form: a run may have replaced who says them."""
+    """Whether this has the form of `supervisor.verdict.verdict_of`: a run may have replaced its writer."""
     if not isinstance(words, Mapping) or not {"error", *_FLAGS, *_ENDS, *_NUMBERS, *_TIMES} <= words.keys():
         return False
     return (
@@ -44,15 +44,15 @@ def _is_error(error: object) -> bool:
 
 
 def read_verdict(words: Mapping[str, Any]) -> Verdict:
-    """The verdict in the words of `supervisor.judge.judge`."""
+    """Return the verdict that `supervisor.verdict.verdict_of` wrote."""
     error = words["error"] or {}
     reason, detail = str(error.get("reason", "")), str(error.get("detail", ""))
     for flag in _FLAGS:
         if words[flag]:
             reason, detail = flag, ""
     if reason == "disk_full" and words["disk_full"]:
-        detail = "there was no space left when the command ended"
-    if reason == "out_of_memory" and words["exit_code"] not in (None, _KILLED):  # of something else, too, perhaps
+        detail = "no space was left when the command ended"
+    if reason == "out_of_memory" and words["exit_code"] not in (None, _KILLED):  # perhaps for another reason too
         detail = f": some of its processes were killed, and it ended with exit code {words['exit_code']}"
     return Verdict(
         exit_code=words["exit_code"],
@@ -69,13 +69,13 @@ def read_verdict(words: Mapping[str, Any]) -> Verdict:
 
 
 def phase_error(words: Mapping[str, Any]) -> PhaseFailed:
-    """The error of a supervisor that could not start the command."""
+    """Return the error of a supervisor that could not start the command."""
     kinds: dict[str, type[PhaseFailed]] = {"mount_failed": MountFailed, "disk_full": DiskFull}
     return kinds.get(str(words.get("reason")), ExecutorFailed)(str(words.get("detail")))
 
 
 def as_words(verdict: Verdict, version: int) -> dict[str, Any]:
-    """A verdict that was found out here, in the words of `supervisor.judge.judge`."""
+    """Return a verdict as `supervisor.verdict.verdict_of` would write it."""
     flags = dict.fromkeys(_FLAGS, False)
     error = {"reason": verdict.reason, "detail": verdict.detail}
     names = ("exit_code", "signal", "started_at", "ended_at", "duration_s", "cpu_time_s", "max_rss_bytes")

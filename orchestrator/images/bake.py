@@ -1,4 +1,4 @@
-"""Bakes an environment into an image, for registries: a tar archive made while it is sent."""
+"""Bakes an environment into an image, for registries. The tar archive is made while it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidConfig
-from orchestrator.images import steps
+from orchestrator.images import intermediate
 from orchestrator.images.build import Recipe, build_classic
 from orchestrator.images.stream import Watch
 
@@ -24,19 +24,19 @@ _BLOCK_BYTES = 512  # https://www.gnu.org/software/tar/manual/html_node/Standard
 _WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _TAG = re.compile(rf"(?:[A-Za-z0-9.-]+(?::\d+)?/)?{_WORD}(?:/{_WORD})*(?::\w[\w.-]{{0,127}})?\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-# Nobody else's home is of use where the image goes.
+# The image goes to other machines, where the path of our home means nothing.
 _LABELS = {"spell.home": "", "spell.role": "baked", "spell.base": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Baking:
-    """What is baked.
+    """The inputs of a bake.
 
     Attributes:
-        base: the ID of the image that the environment stands on.
+        base: the ID of the image that the environment was built on.
         path: that image's PATH.
         environment: the folder of the environment.
-        tag: what the new image is called.
+        tag: the name of the new image.
     """
 
     base: str
@@ -46,13 +46,13 @@ class Baking:
 
 
 def check_tag(tag: str) -> str:
-    """`tag`, when an image may be called so.
+    """Return `tag` if it is a valid name of an image.
 
     Raises:
         InvalidConfig: otherwise.
     """
     if len(tag) > 255 or not _TAG.match(tag) or _SHA256.match(tag):
-        raise InvalidConfig(f"No image can be called {tag!r}.", "Write it as registry.example/name:tag, in lower case.")
+        raise InvalidConfig(f"{tag!r} is no name of an image.", "Write it as registry.example/name:tag, in lower case.")
     return tag
 
 
@@ -60,12 +60,12 @@ def bake(engine: Engine, baking: Baking, watch: Watch) -> None:
     """Build the image.
 
     Raises:
-        BuildFailed, DiskFull, BuildCancelled: as they say.
+        BuildFailed, DiskFull, BuildCancelled: see there.
     """
-    text = steps.marked(_dockerfile(baking), engine)
+    text = intermediate.marked(_dockerfile(baking), engine)
     watch.log.say(f"Building the image {baking.tag} with the environment {baking.environment.name}")
     recipe = Recipe(text, baking.tag, labels=_LABELS, base=baking.base, context=_context(text, baking.environment))
-    # Only the classic builder is sure to know an image by its ID alone, and there is nothing to run here.
+    # Only the classic builder always finds an image by its ID alone, and this build runs nothing.
     build_classic(engine, recipe, watch, {})
 
 
@@ -75,7 +75,7 @@ def _dockerfile(baking: Baking) -> str:
 
 
 def _context(text: str, environment: Path) -> Iterator[bytes]:
-    """A tar archive in pieces; of the files no more than one piece is in memory."""
+    """Yield a tar archive in pieces. Only one piece of a file is in memory at a time."""
     info = tarfile.TarInfo("Dockerfile")
     info.size = len(text.encode())
     yield _header(info) + text.encode() + _padding(info.size)
@@ -86,8 +86,8 @@ def _context(text: str, environment: Path) -> Iterator[bytes]:
 def _entries(path: Path, name: str) -> Iterator[bytes]:
     info = tarfile.TarInfo(name)
     found = path.lstat()
-    info.mtime = int(found.st_mtime)  # byte code names the time of its source
-    # Whoever runs the image is somebody else than its owner.
+    info.mtime = int(found.st_mtime)  # byte code records the time of its source
+    # The image may run as another user than the owner of the files.
     shared = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
     info.mode = shared
     if stat.S_ISLNK(found.st_mode):

@@ -1,7 +1,7 @@
-"""Builds one image: by BuildKit where the docker CLI has it, else by the engine's classic builder.
+"""Builds one image: by BuildKit if the docker CLI has it, else by the engine's classic builder.
 
-Only the CLI can hand over secrets (`--secret`), and only BuildKit knows them. The classic builder is asked through the
-SDK and needs no CLI at all.
+Only the CLI can pass secrets (`--secret`), and only BuildKit accepts them. The classic builder is called through the SDK
+and needs no CLI.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from orchestrator.environments.host import end_group
 from orchestrator.environments.orphans import BUILDING
 from orchestrator.environments.uv import LONGEST
 from orchestrator.errors import BuildFailed, PhaseFailed
-from orchestrator.images import steps
+from orchestrator.images import intermediate
 from orchestrator.images.stream import POLL_S, Watch, follow
 
 REPOSITORY = "spell"  # of the tags of what we build
@@ -42,15 +42,15 @@ _CA_FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _MOUNT = re.compile(r"(?m)^(RUN)(?:[ \t]+--mount=\S+)+")
 _STEP = re.compile(r"(?:Step |#\d+ \[(?:\S+ )?)(\d+/\d+)(?:\] | : )(\w+)")
 _OUTPUT = re.compile(r"#\d+ \d+\.\d+ (.*)")
-# What builders say themselves, as against the programs of a step.
+# Lines of the builders themselves, not of the programs of a step.
 _OWN = re.compile(r"#\d+ |Step \d|\s*---> |Removing intermediate container |-{3,}$| > \[|executor failed|The command '")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LONG = 240  # of a step's whole script, which builders repeat
+_LONG = 240  # builders repeat the whole script of a step in one line
 _EXIT_CODE = re.compile(r"exit code|non-zero code|did not complete successfully")
 _SCRIPT = re.compile(r"executor failed running \[.*\]: |The command '.*' (?=returned)|process \".*\" (?=did not)")
 _KEPT_LINES = 400
 _END_LIMIT_S = 2.0
-_END_LINES = 8  # what a builder sums up at its end
+_END_LINES = 8  # a builder sums up a failure in so many lines
 _LAYER = re.compile(r" ---> ([0-9a-f]{12,64})$")
 
 
@@ -60,11 +60,11 @@ class Recipe:
 
     Attributes:
         dockerfile: its text.
-        tag: what the image will be called.
+        tag: the name of the image.
         args: build arguments; they stay in the image's history.
-        labels: of the image.
-        base: the ID of the image that it stands on; given to the Dockerfile as BASE.
-        context: a tar archive, in pieces, of what the Dockerfile copies, itself included; None for a lone Dockerfile.
+        labels: the labels of the image.
+        base: the ID of the image that it is built on; the Dockerfile gets it as BASE.
+        context: a tar archive, in pieces, of the Dockerfile and the files that it copies; None for a Dockerfile alone.
     """
 
     dockerfile: str
@@ -76,7 +76,7 @@ class Recipe:
 
 
 def dockerfile(name: str) -> str:
-    """The text of `dockerfiles/NAME.Dockerfile`."""
+    """Return the text of `dockerfiles/NAME.Dockerfile`."""
     paths = [root / "dockerfiles" / f"{name}.Dockerfile" for root in _ROOTS]
     return next((path for path in paths if path.is_file()), paths[0]).read_text()
 
@@ -86,13 +86,13 @@ def build(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str, str] =
 
     Args:
         engine: builds it.
-        recipe: how.
+        recipe: what to build.
         watch: gets every line.
-        env: the server's environment: where the CLI, the proxies and the CA certificates are.
+        env: the server's environment variables, which name the CLI, the proxies and the CA certificates.
 
     Raises:
-        BuildFailed: with the step that failed and its last line.
-        DiskFull, BuildCancelled: as they say. Nothing of the image is left in any case, except in BuildKit's cache.
+        BuildFailed: names the failed step and its last line.
+        DiskFull, BuildCancelled: see there. Nothing of the image is left, except in BuildKit's cache.
     """
     command = None if recipe.context else buildkit(engine, env)
     if command is None:
@@ -102,19 +102,19 @@ def build(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str, str] =
 
 
 def buildkit(engine: Engine, env: Mapping[str, str]) -> list[str] | None:
-    """The command that builds with BuildKit; None where there is none."""
+    """Return the command that builds with BuildKit; None if none is installed."""
     docker = shutil.which("docker", path=env.get("PATH", os.defpath))
     client = re.match(r"Docker version (\d+)", _said([docker, "--version"], env)) if docker else None
     if docker is None or client is None or _is_podman(engine):
         return None
     if _said([docker, "buildx", "version"], env):
-        # The engine's own BuildKit, whichever the person uses otherwise: it sees the engine's images.
+        # The engine's own BuildKit, whichever the user has chosen, because it sees the engine's images.
         return [docker, "buildx", "build", "--builder=default", "--load"]
     return [docker, "build"] if int(client[1]) <= _LAST_WITH_BUILDKIT_INSIDE else None
 
 
 def _is_podman(engine: Engine) -> bool:
-    with engine.told():
+    with engine.translated_errors():
         parts = engine.api.version(api_version=False).get("Components") or ()
     return any("podman" in str(part.get("Name")).lower() for part in parts)
 
@@ -130,7 +130,7 @@ def _said(command: Sequence[str], env: Mapping[str, str]) -> str:
 
 
 class Transcript:
-    """What a builder says, in lines, and what of that tells why it failed.
+    """The output of a builder, in lines, and the reason of its failure found in it.
 
     Attributes:
         layers: the intermediate images that the classic builder made, in order.
@@ -145,19 +145,19 @@ class Transcript:
         self.layers: list[str] = []
 
     def take(self, text: str) -> None:
-        """More of its output; ends anywhere."""
+        """Take the next piece of output, which may end anywhere."""
         *lines, self._rest = (self._rest + text).split("\n")
-        if len(self._rest) > LONGEST:  # to look for its end anew with each piece would take for ever
+        if len(self._rest) > LONGEST:  # searching all of it for a line end with each piece would be too slow
             at = self._rest.rfind(" ") + 1 or len(self._rest)  # not in a URL, which may hold a password
             lines, self._rest = [*lines, self._rest[:at]], self._rest[at:]
         for line in lines:
             self._line(_COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2]))
 
     def take_message(self, message: dict[str, Any]) -> None:
-        """A message of the classic builder.
+        """Take a message of the classic builder.
 
         Raises:
-            BuildFailed, DiskFull: when it tells of a failure.
+            BuildFailed, DiskFull: when the message reports a failure.
         """
         if "error" in message:
             self.take(f"\n{message['error']}\n")
@@ -165,20 +165,20 @@ class Transcript:
         self.take(str(message.get("stream") or ""))
 
     def failure(self, words: str) -> PhaseFailed:
-        """Why the build failed.
+        """Return the error of the failed build.
 
         Args:
-            words: what the builder says about it; of a program that failed no more than its exit code.
+            words: the builder's message; for a failed program, it names only the exit code.
         """
         end = [*self._said][-_END_LINES:]
         is_program = self._last and any(map(_EXIT_CODE.search, (*end, words)))
-        told = self._last if is_program else _SCRIPT.sub("", words)
-        return self._watch.failure(f"{self._step}: {told}" if self._step else told, self._said)
+        reason = self._last if is_program else _SCRIPT.sub("", words)
+        return self._watch.failure(f"{self._step}: {reason}" if self._step else reason, self._said)
 
     def end(self) -> str:
-        """No more output. Returns the last line of all."""
+        """End the output. Returns its last line."""
         self.take("\n")
-        return self._said[-1] if self._said else "the docker command says nothing"
+        return self._said[-1] if self._said else "the docker command printed nothing"
 
     def _line(self, line: str) -> None:
         if not line.strip():
@@ -208,16 +208,16 @@ def build_classic(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str
         BuildFailed, DiskFull, BuildCancelled: as `build`.
     """
     if _MOUNT.search(recipe.dockerfile) and (ca := _ca_file(env)):
-        watch.log.say(f"The classic builder takes no secrets: the build does not know the certificates of {ca}")
-    # It knows no --mount, and fails on it.
-    text = steps.marked(_MOUNT.sub(r"\1", recipe.dockerfile), engine)  # a context brings its own
+        watch.log.say(f"The classic builder cannot pass secrets, so the build does not have the certificates of {ca}")
+    # It fails on --mount.
+    text = intermediate.marked(_MOUNT.sub(r"\1", recipe.dockerfile), engine)  # a context brings its own Dockerfile
     said = Transcript(watch)
 
     def call(client: Any, put: Any) -> Any:
         options = {
             "tag": recipe.tag,
             "buildargs": {**_proxies(env), **recipe.args, **({"BASE": recipe.base} if recipe.base else {})},
-            "labels": {**recipe.labels, steps.LABEL: ""},
+            "labels": {**recipe.labels, intermediate.LABEL: ""},
             "rm": True,
             "forcerm": True,
             "decode": True,
@@ -235,25 +235,25 @@ def build_classic(engine: Engine, recipe: Recipe, watch: Watch, env: Mapping[str
 
 
 def _heard(context: Iterable[bytes], put: Any) -> Iterator[bytes]:
-    """The context, with a word to those who listen for each piece that was taken."""
+    """Yield the context, and report each piece that was taken to the listener."""
     try:
         for piece in context:
             put({})
             yield piece
-    except OSError as error:  # on our side: not to be taken for an engine that went away
-        raise BuildFailed(f"What goes into the image cannot be read: {error}.") from error
+    except OSError as error:  # our files: not to be mistaken for a lost engine
+        raise BuildFailed(f"A file for the image cannot be read: {error}.") from error
 
 
 def _remove_layers(engine: Engine, layers: list[str], base: str) -> None:
-    """Remove the images that a failed build made of its first steps; the engine would keep them for ever."""
+    """Remove the intermediate images of a failed build, which the engine would keep for ever."""
     until = time.monotonic() + _END_LIMIT_S
     for layer in reversed(layers):
         while not base.removeprefix("sha256:").startswith(layer):
             try:
-                with engine.told():
+                with engine.translated_errors():
                     engine.api.remove_image(layer, noprune=True)
             except EngineError as error:
-                # The engine is still ending the container of the last step; or another build needs the image, too.
+                # The engine is still ending the container of the last step, or another build uses the image.
                 if error.status == 409 and "container" in error.message and time.monotonic() < until:
                     time.sleep(POLL_S)
                     continue
@@ -262,10 +262,10 @@ def _remove_layers(engine: Engine, layers: list[str], base: str) -> None:
 
 def _require(engine: Engine, recipe: Recipe, watch: Watch) -> None:
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.inspect_image(recipe.tag)
     except EngineError as error:
-        raise watch.failure("the engine stopped in the middle of it") from error
+        raise watch.failure("the engine stopped during the build") from error
 
 
 # -- BuildKit ---------------------------------------------------------------------------------------------------------
@@ -275,14 +275,14 @@ def _build_with_cli(
     engine: Engine, command: Sequence[str], recipe: Recipe, watch: Watch, env: Mapping[str, str]
 ) -> None:
     said = Transcript(watch)
-    # A docker command that is ended leaves a copy of the Dockerfile in its temporary folder. Named so, the folder is
-    # removed at the next start when this server is killed, unless the image is built again at that time.
+    # A killed docker command leaves a copy of the Dockerfile in its temporary folder. By this name, the next start
+    # finds and removes the folder if this server is killed, unless the image is being built then.
     prefix = f"{BUILDING}image-{recipe.tag.rpartition(':')[2]}-"
     folder = tempfile.TemporaryDirectory(prefix=prefix, dir=engine.home.environments, ignore_cleanup_errors=True)
     with folder as temporary, _named(engine, recipe.base) as base:
         arguments = ["--progress=plain", f"--tag={recipe.tag}", f"--build-arg=BASE={base}"]
         arguments += [f"--build-arg={name}={value}" for name, value in recipe.args.items()]
-        # By name only: a proxy's password is not for the list of processes.
+        # By name only, so that the list of processes shows no proxy password.
         arguments += [f"--build-arg={name}" for name in _proxies(env)]
         arguments += [f"--label={name}={value}" for name, value in recipe.labels.items()]
         if ca := _ca_file(env):
@@ -341,11 +341,11 @@ def _read(descriptor: int, process: subprocess.Popen[bytes], said: Transcript, w
 
 @contextlib.contextmanager
 def _named(engine: Engine, image: str) -> Iterator[str]:
-    """A name for an image: BuildKit takes what looks like an ID for a name on the Docker Hub."""
-    with engine.told():
+    """Give an image a name for the build: BuildKit takes an ID for a name on the Docker Hub."""
+    with engine.translated_errors():
         found = engine.api.inspect_image(image)
         has_others = bool(found.get("RepoTags") or found.get("RepoDigests"))
-        # An image loses its last name only together with its life. Then it keeps ours, always the same.
+        # Removing the last name of an image removes the image. Then it keeps our name, always the same.
         tag = f"{_names(engine)}{this_server().replace(':', '-')}-{secrets.token_hex(8)}"
         tag = tag if has_others else f"from-{image.removeprefix('sha256:')[:32]}"
         engine.api.tag(image, REPOSITORY, tag)
@@ -353,34 +353,34 @@ def _named(engine: Engine, image: str) -> Iterator[str]:
         yield f"{REPOSITORY}:{tag}"
     finally:
         if has_others:
-            with contextlib.suppress(EngineError), engine.told():
+            with contextlib.suppress(EngineError), engine.translated_errors():
                 engine.api.remove_image(f"{REPOSITORY}:{tag}", noprune=True)
 
 
 def remove_abandoned_names(engine: Engine) -> None:
-    """Take back the names that servers of this home gave to images (`_named`) before they died.
+    """Remove the names that dead servers of this home gave to images (`_named`).
 
     Raises:
-        EngineError: when that cannot be.
+        EngineError: when the engine refuses or does not answer.
     """
     ours = re.compile(rf"{REPOSITORY}:{_names(engine)}(\d+-[\d.]+)-[0-9a-f]{{16}}\Z")
-    with engine.told():
+    with engine.translated_errors():
         images: list[dict[str, Any]] = engine.api.images()
     for image in images:
         tags = image["RepoTags"] or ()
         left = [tag for tag in tags if (found := ours.match(tag)) and not is_alive(found[1].replace("-", ":"))]
-        if image["RepoDigests"] or len(left) < len(tags):  # with its last name the image would go
+        if image["RepoDigests"] or len(left) < len(tags):  # removing its last name would remove the image
             for tag in left:
-                with engine.told():
+                with engine.translated_errors():
                     engine.api.remove_image(tag, noprune=True)
 
 
 def _names(engine: Engine) -> str:
-    """What the names begin with that images have for as long as a build of this home lasts."""
+    """Return the prefix of the names that `_named` gives for this home."""
     return f"from-{hashlib.sha256(os.fsencode(engine.home.root)).hexdigest()[:16]}-"
 
 
-# -- what a build is given of the server's environment ----------------------------------------------------------------
+# -- the server's variables that a build gets -------------------------------------------------------------------------
 
 
 def _proxies(env: Mapping[str, str]) -> dict[str, str]:

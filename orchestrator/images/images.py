@@ -1,4 +1,4 @@
-"""The images that containers start from: pulled, extended with packages, baked for registries, collected."""
+"""All images of a home, from which containers start: pulled, extended with packages, baked for registries, removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.environments.lock import Failure, hold
 from orchestrator.environments.uv import BuildLog, is_disk_full
 from orchestrator.errors import BuildFailed, DiskFull, SpellError
 from orchestrator.images import bake as image_bake
-from orchestrator.images import steps as image_steps
+from orchestrator.images import intermediate
 from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, remove_abandoned_names
 from orchestrator.images.probe import OLDEST, Contents, Probes
 from orchestrator.images.probe import Python as ImagePython
@@ -33,12 +33,12 @@ PROBES = ".images"  # in the folder of all environments
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What a container is to start from.
+    """A request for the image of a container.
 
     Attributes:
-        reference: an image's name or ID; "" for the configuration's.
+        reference: the name or ID of an image; "" for the configured one.
         apt: packages to install into it.
-        python: the wanted version ("3.12"); "" for whichever it has.
+        python: the wanted version ("3.12"); "" for any.
         gpu: whether the run has GPUs.
     """
 
@@ -49,19 +49,19 @@ class ImageRequest:
 
     @classmethod
     def of(cls, spec: RunSpec, gpus: int) -> ImageRequest:
-        """What a spec asks for, of a run that has so many GPUs."""
+        """Return the request of a spec, for a run with this number of GPUs."""
         return cls(spec.image, spec.apt, spec.python, gpus > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is there.
+    """An image that the engine has.
 
     Attributes:
-        id: the engine's (`sha256:…`); stands for its content.
-        reference: what a person calls it.
+        id: its ID in the engine (`sha256:…`), which identifies its content.
+        reference: the name that the user gave.
         python: the path of its Python.
-        version: of its Python ("3.11.2").
+        version: the version of its Python ("3.11.2").
         path: its PATH.
     """
 
@@ -77,7 +77,7 @@ class Images:
 
     Args:
         engine: has and builds them.
-        config: which ones are meant where nobody says.
+        config: names the image for requests without one.
     """
 
     def __init__(self, engine: Engine, config: DockerConfig) -> None:
@@ -85,30 +85,30 @@ class Images:
         self._config = config
         self._folder = engine.home.environments
         self._probes = Probes(engine, self._folder / PROBES)
-        self._builds = 0  # now
+        self._builds = 0  # running now
         self._counting = threading.Lock()
 
     def start(self) -> None:
-        """Clear up after a server that was killed; in the background, as asking the engine takes a while."""
+        """Clean up after a server that was killed, in the background, as asking the engine takes a while."""
         threading.Thread(target=self._clear, name="clear-images", daemon=True).start()
 
     def _clear(self) -> None:
         if not self._engine.lacks():
-            with contextlib.suppress(SpellError):  # it went away: the next start does it
+            with contextlib.suppress(SpellError):  # the engine is gone: the next start does it
                 remove_abandoned_names(self._engine)
 
     def ensure(self, request: ImageRequest, log: Path, cancelled: Callable[[], bool]) -> Image:
-        """The image that is asked for: at once if it is there, else pulled or built, or waited for.
+        """Return the requested image. Pulls or builds it if the engine lacks it, or waits for another builder.
 
         Args:
-            request: what is asked.
-            log: the build log; what is said is appended as it comes.
-            cancelled: asked many times a second; when it says yes, everything is ended.
+            request: the request.
+            log: the build log; output is appended as it comes.
+            cancelled: called many times a second; True ends everything.
 
         Raises:
-            BuildFailed: it cannot be had; the log tells why. Nothing of it is kept.
-            DiskFull: there is no room.
-            BuildCancelled: as asked.
+            BuildFailed: it cannot be pulled or built; the log says why. Nothing of it is kept.
+            DiskFull: the disk is full.
+            BuildCancelled: when cancelled.
             EngineError: the engine does not answer.
         """
         reference = self.reference(request)
@@ -128,7 +128,7 @@ class Images:
         return Image(built, recipe.tag, python.path, python.version, contents.path)
 
     def reference(self, request: ImageRequest) -> str:
-        """The name of the image that is asked for, or meant."""
+        """Return the name of the requested or configured image."""
         configured = self._config.gpu_base_image if request.gpu else self._config.base_image
         version = request.python or "{}.{}".format(*sys.version_info)
         return request.reference or configured.replace("{version}", version)
@@ -138,25 +138,25 @@ class Images:
         return self._find(image) is not None
 
     def path(self, image: str) -> str:
-        """The PATH of an image, by its ID, that containers were started from; "" where that is forgotten."""
+        """Return the PATH of an image (by its ID) that was used before; "" when it is no longer known."""
         return self._probes.path(image)
 
     def bake(self, image: Image, environment: Path, tag: str, log: Path, cancelled: Callable[[], bool]) -> str:
-        """Make an image that holds an environment, to be used where spell is not.
+        """Make an image that holds an environment, for machines without spell.
 
         Args:
-            image: what the environment stands on.
+            image: the image that the environment was built on.
             environment: its folder.
-            tag: what the new image is called.
+            tag: the name of the new image.
             log: the build log.
-            cancelled: asked many times a second.
+            cancelled: called many times a second.
 
         Returns:
             The ID of the new image.
 
         Raises:
-            InvalidConfig: when no image can be called so.
-            BuildFailed, DiskFull, BuildCancelled: as they say.
+            InvalidConfig: when the tag is not valid.
+            BuildFailed, DiskFull, BuildCancelled: see there.
         """
         image_bake.check_tag(tag)
         with self._watch(log, cancelled, f"The image {tag} could not be built") as watch, self._building():
@@ -164,12 +164,12 @@ class Images:
         return self._find(tag) or ""
 
     def push(self, tag: str, log: Path, cancelled: Callable[[], bool]) -> None:
-        """Push an image to the registry that its name names, as whoever is logged in there (`docker login`).
+        """Push an image to the registry in its name, with the user's login there (`docker login`).
 
         Raises:
-            InvalidConfig: when no image can be called so.
-            BuildFailed: with what the registry says.
-            BuildCancelled: as asked.
+            InvalidConfig: when the tag is not valid.
+            BuildFailed: with the message of the registry.
+            BuildCancelled: when cancelled.
         """
         image_bake.check_tag(tag)
         with self._watch(log, cancelled, f"The image {tag} could not be pushed") as watch:
@@ -181,52 +181,50 @@ class Images:
                 Transfer(watch).take,
             )
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
-        """Remove images that this home has built and nobody uses, and steps of builds whose server was killed.
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+        """Remove unused images that this home has built, and intermediate images of builds whose server was killed.
 
         Args:
             keep: IDs of images that stay.
-            older_than_s: until now, how long an image must not have been used.
-            dry_run: only tell.
+            older_than_s: for how long, up to now, an image must have been unused.
+            dry_run: remove nothing.
 
         Raises:
             EngineError: when the engine does not answer.
         """
         before = time.time() - older_than_s
         labels = [f"{name}={value}" for name, value in self._engine.labels(role="image").items()]
-        with self._engine.told():
+        with self._engine.translated_errors():
             images: list[dict[str, Any]] = self._engine.api.images(filters={"label": labels})
             needed = keep | {str(item["ImageID"]) for item in self._engine.api.containers(all=True)}
         removed = []
         for image in images:
-            # One with a name of the person's own is the person's.
+            # An image that the user has named belongs to the user.
             is_ours = all(tag.startswith(f"{REPOSITORY}:") for tag in image["RepoTags"] or ())
             if image["Id"] not in needed and is_ours and not self._is_used(image, before):
                 item = self._removed(image)
                 if dry_run or (not self._is_used(image, before) and self._remove(image)):
                     removed.append(item)
-        with self._counting, contextlib.suppress(EngineError):  # what is removed is told all the same
+        with self._counting, contextlib.suppress(EngineError):  # the images removed so far are still reported
             if not self._builds:
-                removed += image_steps.remove_left(self._engine, before, dry_run=dry_run)
+                removed += intermediate.remove_left(self._engine, before, dry_run=dry_run)
         return removed
 
     # -- one step of `ensure` each ------------------------------------------------------------------------------------
 
     def _find(self, reference: str) -> str | None:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 return str(self._engine.api.inspect_image(reference)["Id"])
         except EngineError as error:
             if error.status == 404:
                 return None
             if error.status == 400:
-                raise BuildFailed(
-                    f"There can be no image {reference!r}: {error.message}.", "Check its name."
-                ) from error
+                raise BuildFailed(f"{reference!r} is not a valid image: {error.message}.", "Check its name.") from error
             raise
 
     def _contents(self, image: str, reference: str, watch: _Watching) -> Contents:
-        return self._probes.contents(image, lambda: watch(f"The image {reference} could not be looked into"))
+        return self._probes.contents(image, lambda: watch(f"The image {reference} could not be examined"))
 
     def _pull(self, reference: str, watch: _Watching) -> str:
         def pull(opened: Watch) -> None:
@@ -262,11 +260,11 @@ class Images:
             return self._alone(recipe.tag.rpartition(":")[2], recipe.tag, make, opened)
 
     def _alone(self, key: str, reference: str, make: Callable[[Watch], None], watch: Watch) -> str:
-        """Make an image unless somebody else has made it, or failed to, while we waited. Returns its ID."""
+        """Make an image, unless another builder made it, or failed to, while we waited. Returns its ID."""
         self._folder.mkdir(parents=True, exist_ok=True)
 
         def waiting() -> None:
-            watch.log.say("Another run is getting this image; waiting")
+            watch.log.say("Another run is pulling or building this image; waiting")
 
         with hold(self._folder, f"image-{key}", waiting, watch.cancelled) as lock:
             if found := self._find(reference):
@@ -283,7 +281,7 @@ class Images:
                 raise
             found = self._find(reference)
         if not found:
-            raise BuildFailed(f"{watch.what}: it was removed at once.", "Cast the run again.")
+            raise BuildFailed(f"{watch.what}: it was removed right after it was made.", "Cast the run again.")
         return found
 
     @contextlib.contextmanager
@@ -294,7 +292,7 @@ class Images:
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFull(
-                    f"{what}: the disk of the home is full.", "Make room, then cast the run again."
+                    f"{what}: the disk of the home is full.", "Free some space, then cast the run again."
                 ) from error
             raise BuildFailed(f"{what}: {error.strerror or error}.") from error
 
@@ -308,59 +306,59 @@ class Images:
             with self._counting:
                 self._builds -= 1
 
-    # -- one step of `collect` each -----------------------------------------------------------------------------------
+    # -- one step of `gc` each ----------------------------------------------------------------------------------------
 
     def _is_used(self, image: dict[str, Any], before: float) -> bool:
-        """Whether it was used after a moment; a run that has begun since then is in no list of those to keep."""
+        """Whether it was used after a moment. The list of images to keep lacks runs that began since then."""
         noted_at = self._probes.used_at(image["Id"])
         return (float(image["Created"]) if noted_at is None else noted_at) > before
 
     def _removed(self, image: dict[str, Any]) -> CollectedRecord:
-        """What goes with an image: all but the image it stands on."""
+        """Return the record of a removed image. Its size is counted without its base image."""
         below = 0
-        with contextlib.suppress(EngineError), self._engine.told():
+        with contextlib.suppress(EngineError), self._engine.translated_errors():
             below = int(self._engine.api.inspect_image(image["Labels"].get("spell.base", ""))["Size"])
         name = next(iter(image["RepoTags"] or ()), image["Id"])
         return CollectedRecord(f"image {name}", max(0, int(image["Size"]) - below), "image")
 
     def _remove(self, image: dict[str, Any]) -> bool:
-        """Remove an image, with what the builder left of its steps; False when somebody uses it after all."""
+        """Remove an image and its intermediate images. Returns False when a container uses it."""
         steps = self._steps(image)
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 for name in image["RepoTags"] or [image["Id"]]:
-                    # Pruned, its base would go with it where that has no name, only an ID that a person knows.
+                    # Pruning would also remove a base that has no name, only an ID that a user may know.
                     self._engine.api.remove_image(name, noprune=True)
         except EngineError as error:
             if error.status not in (404, 409):
                 raise
             return False
         for step in steps:
-            with contextlib.suppress(EngineError), self._engine.told():  # another image may need it
+            with contextlib.suppress(EngineError), self._engine.translated_errors():  # another image may use it
                 self._engine.api.remove_image(step, noprune=True)
         self._probes.forget(image["Id"])
         return True
 
     def _steps(self, image: dict[str, Any]) -> list[str]:
-        """The images between this one and the one it stands on, the uppermost first; BuildKit makes none."""
+        """Return the images between this one and its base, the uppermost first. BuildKit makes none."""
         found: list[str] = []
         above, base = image["Id"], image["Labels"].get("spell.base", "")
-        with contextlib.suppress(EngineError), self._engine.told():
+        with contextlib.suppress(EngineError), self._engine.translated_errors():
             while base and (above := self._engine.api.inspect_image(above).get("Parent")) and above != base:
                 found.append(above)
-        # A chain that does not end at the base is not of our making.
+        # We did not make a chain that does not end at the base.
         return found if above == base else []
 
 
-# A watch over the build log, for the sentence that a failure begins with.
+# Opens a watch; the argument is the sentence with which a failure begins.
 _Watching = Callable[[str], contextlib.AbstractContextManager[Watch]]
 
 
 def _choose(contents: Contents, wanted: str, reference: str) -> ImagePython:
-    """The Python of the wanted version.
+    """Return the Python of the wanted version.
 
     Raises:
-        BuildFailed: when there is none.
+        BuildFailed: when the image has no such Python.
     """
     found = contents.python(wanted)
     if found is not None:
@@ -369,10 +367,10 @@ def _choose(contents: Contents, wanted: str, reference: str) -> ImagePython:
         oldest = ".".join(map(str, OLDEST))
         raise BuildFailed(
             f"The image {reference} has no Python of {oldest} or later, and none could be installed.",
-            "Name one that has it, as with --from python:3.12-slim.",
+            "Choose an image that has it, for example --from python:3.12-slim.",
         )
     versions = ", ".join(dict.fromkeys(python.version for python in contents.pythons))
     raise BuildFailed(
         f"The image {reference} has Python {versions}, not {wanted}.",
-        f"Name one that has it (as with --from python:{wanted}-slim), or ask for another version.",
+        f"Choose an image that has it (for example --from python:{wanted}-slim), or another version.",
     )

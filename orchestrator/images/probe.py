@@ -1,6 +1,6 @@
-"""What is in an image: its PATH and its Pythons, asked once in a short container and remembered beside the environments.
+"""Finds PATH and Pythons of an image, once, in a short container, and stores them in a file beside the environments.
 
-The modification time of what is remembered is the time when the image was used last.
+The modification time of that file is the time when the image was last used.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from orchestrator.environments.containers import labels, new_name
 from orchestrator.errors import PhaseFailed
 from orchestrator.images.stream import Watch, follow
 
-OLDEST = (3, 9)  # what the keeper needs
+OLDEST = (3, 9)  # the reaper needs it
 _FORMAT = 1
 _IDLE_LIMIT_S = 60.0
 _SAID_AT_MOST = 1 << 16
 _PIDS, _MEMORY_BYTES = 256, 1 << 30
 _END = "end"
-# Python is asked for modules that half-installed ones lack, as python3-minimal of Debian does.
+# The imports are modules that incomplete Pythons lack, such as Debian's python3-minimal.
 _SCRIPT = r"""
 printf 'path %s\n' "$PATH"
 IFS=:
@@ -43,31 +43,31 @@ printf 'end\n'
 
 @dataclass(frozen=True, slots=True)
 class Python:
-    """A Python of an image: its path and full version."""
+    """A Python in an image: its path and full version."""
 
     path: str
     version: str
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Its version as numbers."""
+        """The version as numbers."""
         return tuple(int(part) for part in self.version.split("."))
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in an image.
+    """The contents of an image.
 
     Attributes:
         path: its PATH.
-        pythons: all that are on it and old enough to be of use, the one that `python3` means first.
+        pythons: all Pythons on it that are new enough, the one that `python3` means first.
     """
 
     path: str
     pythons: tuple[Python, ...]
 
     def python(self, wanted: str) -> Python | None:
-        """The first that is of the wanted version ("3.11"), or of any for ""."""
+        """Return the first one with the wanted version ("3.11"); "" accepts any version."""
         parts = tuple(int(part) for part in re.findall(r"\d+", wanted.partition("pypy")[0]))
         if wanted and not parts:
             return None
@@ -79,7 +79,7 @@ class Probes:
 
     Args:
         engine: has the images.
-        folder: where contents are remembered.
+        folder: where the contents are stored.
     """
 
     def __init__(self, engine: Engine, folder: Path) -> None:
@@ -87,14 +87,14 @@ class Probes:
         self._folder = folder
 
     def contents(self, image: str, watch: Callable[[], contextlib.AbstractContextManager[Watch]]) -> Contents:
-        """What is in the image with this ID; it counts as used from now.
+        """Return the contents of the image with this ID, and record that it is used now.
 
         Args:
             image: `sha256:…`.
-            watch: opened where a container has to be asked.
+            watch: opened when a container must be started.
 
         Raises:
-            BuildFailed, DiskFull, BuildCancelled: when it cannot be told.
+            BuildFailed, DiskFull, BuildCancelled: when the image cannot be examined.
         """
         found = self._read(image)
         if found is None:
@@ -106,24 +106,24 @@ class Probes:
         return found
 
     def path(self, image: str) -> str:
-        """The PATH of an image that was looked into before; "" where that is forgotten."""
+        """Return the PATH of an image that was examined before; "" when it is no longer known."""
         found = self._read(image)
         return found.path if found else ""
 
     def used(self, image: str) -> None:
-        """Note that the image with this ID is used now."""
+        """Record that the image with this ID is used now."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self._file(image))
 
     def used_at(self, image: str) -> float | None:
-        """When it was used last, in seconds since the epoch; None where that is not known."""
+        """Return when it was last used, in seconds since the epoch; None when unknown."""
         try:
             return self._file(image).stat().st_mtime
         except FileNotFoundError:
             return None
 
     def forget(self, image: str) -> None:
-        """The image is no more."""
+        """Remove the stored contents of an image that was removed."""
         self._file(image).unlink(missing_ok=True)
 
     def _file(self, image: str) -> Path:
@@ -131,10 +131,10 @@ class Probes:
 
     def _read(self, image: str) -> Contents | None:
         try:
-            told: dict[str, Any] = json.loads(self._file(image).read_bytes())
-            if told["format"] != _FORMAT:
+            stored: dict[str, Any] = json.loads(self._file(image).read_bytes())
+            if stored["format"] != _FORMAT:
                 return None
-            return Contents(str(told["path"]), tuple(Python(**python) for python in told["pythons"]))
+            return Contents(str(stored["path"]), tuple(Python(**python) for python in stored["pythons"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -146,18 +146,18 @@ class Probes:
 
 
 def probe(engine: Engine, image: str, watch: Watch) -> Contents:
-    """Ask a container of the image.
+    """Examine an image in a container.
 
     Raises:
-        BuildFailed: when it says nothing of use, as an image without a shell.
-        DiskFull, BuildCancelled: as they say.
+        BuildFailed: when the container gives no answer, for example because the image has no shell.
+        DiskFull, BuildCancelled: see there.
     """
     said = bytearray()
 
     def take(chunk: bytes) -> None:
         said.extend(chunk)
-        if len(said) > _SAID_AT_MOST:  # it may go on for ever
-            raise watch.failure("its shell does not stop talking")
+        if len(said) > _SAID_AT_MOST:  # the output may be endless
+            raise watch.failure("the output of its shell does not end")
 
     with _container(engine, image, watch) as container:
 
@@ -168,11 +168,11 @@ def probe(engine: Engine, image: str, watch: Watch) -> Contents:
 
         follow(engine, call, replace(watch, idle_limit_s=min(watch.idle_limit_s, _IDLE_LIMIT_S)), take)
     lines = bytes(said).decode(errors="replace").splitlines()
-    path = next((line for line in lines if line.startswith("path ")), "")  # a loader may have complained before
+    path = next((line for line in lines if line.startswith("path ")), "")  # a loader may have printed warnings before
     if _END not in lines or not path:
         for line in lines:
             watch.log.say(line)
-        raise watch.failure(lines[-1] if lines else "its shell says nothing")
+        raise watch.failure(lines[-1] if lines else "its shell printed nothing")
     return Contents(path.removeprefix("path "), tuple(_pythons(lines)))
 
 
@@ -188,9 +188,9 @@ def _pythons(lines: list[str]) -> Iterator[Python]:
 
 @contextlib.contextmanager
 def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
-    """A container that will run the script; it is gone afterwards, also when this server is killed meanwhile."""
+    """Make a container that runs the script, and remove it; it also goes if this server is killed meanwhile."""
     try:
-        with engine.told():
+        with engine.translated_errors():
             container: str = engine.api.create_container(
                 image,
                 entrypoint=["/bin/sh", "-c", _SCRIPT],
@@ -215,5 +215,5 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
     try:
         yield container
     finally:
-        with contextlib.suppress(EngineError):  # it has said what it had to; what is left is swept later
+        with contextlib.suppress(EngineError):  # we have its answer; a later sweep removes it
             engine.remove(container)

@@ -1,4 +1,4 @@
-"""Long answers of the engine: followed line by line, ended by a failure, a wish to cancel, or silence."""
+"""Follows a long answer of the engine, message by message, until it ends, fails, is cancelled, or falls silent."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from orchestrator.spec.redaction import redacted
 if TYPE_CHECKING:
     import docker
 
-POLL_S = 0.05  # how late a wish to cancel may be seen
+POLL_S = 0.05  # delay until a request to cancel is noticed
 _PROGRESS_S = 5.0  # one line for thousands of messages
-_END_LIMIT_S = 1.0  # how long the thread of a stream that was cut is waited for
+_END_LIMIT_S = 1.0  # how long to wait for the thread of a stream that was cut
 _MEGABYTE = 1e6
 _OVER = object()
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
@@ -43,13 +43,13 @@ _CURES = {
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who follows something long, and when it is given up.
+    """Decides when a long operation is given up, and words its failure.
 
     Attributes:
-        log: gets what is said.
-        cancelled: asked many times a second.
-        idle_limit_s: how long nothing may be said.
-        what: the sentence that a failure begins with: "The image x could not be pulled".
+        log: gets the output.
+        cancelled: called many times a second.
+        idle_limit_s: the longest allowed time without output.
+        what: the beginning of the message of a failure: "The image x could not be pulled".
     """
 
     log: BuildLog
@@ -58,53 +58,53 @@ class Watch:
     what: str
 
     def check(self, heard_at: float) -> None:
-        """See whether to go on.
+        """Check whether to go on.
 
         Args:
-            heard_at: when something was said last, of the monotonic clock.
+            heard_at: the time of the last output, by the monotonic clock.
 
         Raises:
-            BuildCancelled, BuildFailed: when not.
+            BuildCancelled, BuildFailed: when it is cancelled, or silent for too long.
         """
         if self.cancelled():
             raise BuildCancelled("The build of the image was cancelled.")
         if time.monotonic() - heard_at > self.idle_limit_s:
             raise BuildFailed(
-                f"{self.what}: nothing was heard of it for {self.idle_limit_s:g} s.",
-                "If it may be silent for longer, set idle_limit_s in [docker] of config.toml.",
+                f"{self.what}: the engine sent nothing for {self.idle_limit_s:g} s.",
+                "To allow longer silence, set idle_limit_s in [docker] of config.toml.",
             )
 
     def failure(self, words: str, said: Iterable[str] = ()) -> PhaseFailed:
-        """The error for a failure.
+        """Return the error for a failure.
 
         Args:
-            words: what an engine, registry or package manager said.
-            said: lines before that, which may tell what was behind it.
+            words: the message of an engine, registry or package manager.
+            said: the lines before it, which may name the cause.
         """
         whole = "\n".join((*said, words))
         if _DISK_FULL.search(whole):
             return DiskFull(
                 f"{self.what}: the disk of the Docker engine is full.",
-                "Make room there (`docker system df` shows what takes it), then cast the run again.",
+                "Free space there (`docker system df` shows the usage), then cast the run again.",
             )
         cures = [cure for pattern, cure in _CURES.items() if re.search(pattern, words, re.IGNORECASE)]
         if _AWAY.search(whole):
             cures = [_AWAY_CURE]
         clean = redacted(words.strip())
         end = "" if clean.endswith((".", "!", "?")) else "."
-        return BuildFailed(f"{self.what}: {clean}{end}", (cures or ["The build log has the whole output."])[0])
+        return BuildFailed(f"{self.what}: {clean}{end}", (cures or ["The build log holds the full output."])[0])
 
 
-# Asks the engine for a stream; the second argument says something into it from our own side.
+# Asks the engine for a stream; the second argument puts a message of ours into it.
 Call = Callable[["docker.APIClient", Callable[[Any], None]], Iterable[Any]]
 
 
 def follow(engine: Engine, call: Call, watch: Watch, take: Callable[[Any], None]) -> None:
-    """Give each message of a stream to `take`, until it ends.
+    """Pass each message of a stream to `take`, until the stream ends.
 
     Raises:
-        BuildCancelled, BuildFailed, DiskFull: and the engine was told that nobody listens any more.
-        EngineError: when it does not answer.
+        BuildCancelled, BuildFailed, DiskFull: the connection is closed then, so the engine stops.
+        EngineError: when the engine does not answer.
     """
     stream = _Stream(engine, call, watch.idle_limit_s)
     heard_at = time.monotonic()
@@ -129,22 +129,22 @@ def follow(engine: Engine, call: Call, watch: Watch, take: Callable[[Any], None]
 
 
 class _Stream:
-    """A thread that reads, since reading cannot be given up from within, and a client of its own for it.
+    """Reads a stream in a thread with a separate client, because a blocked read cannot be given up.
 
-    A new client also reads the person's `docker login` of now.
+    A new client also reads the user's current `docker login`.
     """
 
     def __init__(self, engine: Engine, call: Call, idle_limit_s: float) -> None:
         self.feed: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._engine, self._call = engine, call
-        self._limit_s = idle_limit_s + 30  # `Watch` is to be the one that sees silence
+        self._limit_s = idle_limit_s + 30  # `Watch` must notice silence first
         self._is_cut = False
         self._responses: list[Any] = []
         self._thread = threading.Thread(target=self._read, name="docker-stream", daemon=True)
         self._thread.start()
 
     def cut(self) -> None:
-        """End it. The engine stops what it was doing for us when the connection is closed."""
+        """End the stream. The engine stops its work for us when the connection is closed."""
         self._is_cut = True
         for response in self._responses:
             self._close(response)
@@ -152,7 +152,7 @@ class _Stream:
 
     def _read(self) -> None:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 from docker import APIClient  # 117 ms: requests; a server without an engine never needs it
 
                 version = self._engine.api.api_version
@@ -161,14 +161,14 @@ class _Stream:
                 with contextlib.closing(client):
                     for message in self._call(client, self._put):
                         self._put(message)
-        except BaseException as error:  # it is raised in the thread that follows
+        except BaseException as error:  # `follow` raises it in its thread
             self.feed.put(error)
         else:
             self.feed.put(_OVER)
 
     def _put(self, message: Any) -> None:
         if self._is_cut:
-            raise BuildCancelled("Nobody listens any more.")
+            raise BuildCancelled("The stream was cut.")
         self.feed.put(message)
 
     def _note(self, response: Any, *_args: Any, **_options: Any) -> None:
@@ -179,12 +179,12 @@ class _Stream:
     def _close(self, response: Any) -> None:
         from docker.types import CancellableStream  # 117 ms, as in `_read`
 
-        with contextlib.suppress(Exception):  # it is closed already, in one of many ways
+        with contextlib.suppress(Exception):  # it may be closed already
             CancellableStream(iter(()), response).close()
 
 
 class Transfer:
-    """Reads the messages of a pull or push: one line for each state of a layer, now and then one for the bytes."""
+    """Logs the messages of a pull or push: one line for each state of a layer, and sometimes one for the bytes."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -196,7 +196,7 @@ class Transfer:
         """Read one message.
 
         Raises:
-            BuildFailed, DiskFull: when it tells of a failure.
+            BuildFailed, DiskFull: when the message reports a failure.
         """
         if "error" in message:
             self._watch.log.say(str(message["error"]))

@@ -1,1 +1,12 @@
-"""The life of a run, from the queue to its final state."""
+"""The life of a run, from the queue to its final state.
+
+scheduler  finds a machine for each run, in the order of casting
+life       leads one run from its claim to its final state
+context    store, home and tools that every life needs
+workdir    the work dir of a run, and its checkpoints
+variables  the environment variables of a run
+outcome    decides how a run has ended
+retry      decides whether a failed run is tried again
+release    frees the machine of a run
+watchdog   stops runs that meet a stop condition or do nothing
+"""

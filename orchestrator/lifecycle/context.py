@@ -17,7 +17,7 @@ from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Vault
 from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
-from orchestrator.executors.base import Bind, Executor, Launch, Places
+from orchestrator.executors.base import Bind, Executor, Launch, RunPaths
 from orchestrator.home import Home
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.records.machines import MachineType
@@ -95,7 +95,7 @@ class Workshop:
         """What a spec asks of its environment."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
-        variables = runenv.passed(self.server_env, self.config.pass_env, is_here=True) | dict(spec.env)
+        variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
@@ -105,7 +105,7 @@ class Workshop:
         subdir = spec.code.subdir if spec.code else ""
         bytecode = self.environments.bytecode_until_compiled(environment)
         executor = self.executors[run.executor]
-        places = executor.places(
+        places = executor.run_paths(
             base,
             code=code,
             environment=environment.path,
@@ -145,7 +145,7 @@ class Workshop:
         """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
         record = self.store.record(run.number)
-        places = executor.places(
+        places = executor.run_paths(
             executor.base_of(record.image or ""),
             code=home.work_dir(run.number) / "code",
             environment=home.environment(record.environment or ""),
@@ -157,8 +157,8 @@ class Workshop:
         env = self._env(run, spec, places) | self.vault.open_what_is_there(spec.secrets)
         return env, f"{places.code}/{subdir}".rstrip("/")
 
-    def _env(self, run: ClaimedRun, spec: RunSpec, places: Places) -> dict[str, str]:
-        inherited = runenv.passed(self.server_env, self.config.pass_env, is_here=places.is_here)
+    def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:
+        inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
         return runenv.compose(
             self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
         )

@@ -1,14 +1,14 @@
-"""The life of one run, from the moment a machine is found for it to its final state; one thread for each active run.
+"""The life of one run, from its claim to its final state. One thread leads each active run through these steps:
 
-    build   its code unpacked, its environment ready
-    mount   mount points made ready
-    start   the executor starts the command
+    build   unpack its code, get its environment
+    mount   make its mount points
+    start   let the executor start the command
     attend  wait for the verdict
-    save    outputs moved to runs/N
-    push    artifacts recorded
+    save    move its outputs to runs/N
+    push    record its artifacts
     end     verdict → end reason → final state
 
-Every step can be interrupted by a killed server. `resume` goes on where the run's state and the attempt's folder say it is.
+The server may be killed during every step. `resume` goes on at the step that the run's state and the attempt's folder show.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Life:
     Args:
         workshop: the tools.
         run: the run, claimed or taken over.
-        on_free: called when the run no longer occupies its machine.
+        on_free: called when the machine of the run is free.
     """
 
     def __init__(self, workshop: Workshop, run: ClaimedRun, on_free: Callable[[], None]) -> None:
@@ -73,7 +73,7 @@ class Life:
 
     @functools.cached_property
     def spec(self) -> RunSpec:
-        """What was asked. Read when it is needed: a run that another version cast can be attended without."""
+        """The spec. It is read on demand, because a run that another version cast can be attended without it."""
         return read_spec(self.run.spec)
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class Life:
         """Where it works."""
         return workdir.WorkDir(self.shop, self.run, self.spec)
 
-    # -- asked from other threads -------------------------------------------------------------------------------
+    # -- called by other threads --------------------------------------------------------------------------------
 
     def wished(self) -> None:
         """A wish to stop or kill was recorded for this run: act on it."""
@@ -99,7 +99,7 @@ class Life:
             self.shop.patiently(self.run.number, "stopped", ask, lambda e: isinstance(e, OSError | SpellError))
 
     def usage(self) -> Usage | None:
-        """What the run uses now; None when its command is not running."""
+        """Return what the run uses now; None when its command is not running."""
         handle = self.handle
         return self.executor.usage(handle) if handle else None
 
@@ -119,16 +119,16 @@ class Life:
         self._safely(self._begin)
 
     def resume(self) -> None:
-        """Lead a run of a dead server to its end, from where it is."""
+        """Lead a run that a dead server has left to its end."""
         self._resumed = True
         self._safely(self._resume)
 
     def cancel(self) -> None:
-        """End a run that was asked to end while it was in the queue."""
+        """End a run that a user ended while it was in the queue."""
         self._safely(self._cancel)
 
     def give_back(self) -> None:
-        """Give back the machine of a run that has ended under a dead server."""
+        """Free the machine of a run that has ended under a dead server."""
         self._safely(lambda: self._begin_release(None))
 
     def _safely(self, steps: Callable[[], None]) -> None:
@@ -138,12 +138,12 @@ class Life:
             except BuildCancelled:
                 self._cancel()
         except StaleFence:
-            pass  # somebody else leads it now
+            pass  # another worker leads it now
         except PhaseFailed as error:
             self._give_up(error.reason, error.whole)
         except SpellError as error:
             self._give_up("internal_error", error.message)
-        except Exception as error:  # whatever it was: no run stays active for ever
+        except Exception as error:  # any error: no run may stay active for ever
             _log.exception("run %d", self.run.number)
             self._give_up("disk_full" if is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
@@ -152,7 +152,7 @@ class Life:
                 self._remove_work()
 
     def _cancel(self) -> None:
-        """End a run of whose attempt nothing was started. What an attempt before it has left is kept."""
+        """End a run whose attempt was not started. Outputs of an earlier attempt are kept."""
         reason, detail = "stop_requested", ""
         if self._wish() == Wish.KILL:
             reason = "kill_requested"
@@ -173,7 +173,7 @@ class Life:
             _log.exception("run %d", self.run.number)
 
     def _give_up(self, reason: str, detail: str) -> None:
-        self._keep_work = self._started or self._resumed  # what it left is still there: nothing is lost
+        self._keep_work = self._started or self._resumed  # its files are still there, so nothing is lost
         if self.handle or self._resumed:
             self._begin_release(self.handle)
         with contextlib.suppress(StaleFence):
@@ -191,7 +191,7 @@ class Life:
             gone = self.shop.firmly(lambda: store.retry(run.number, run.fence, *failed))
         except StaleFence:
             raise
-        except Conflict:  # it is being saved
+        except Conflict:  # it is being saved already
             return False
         self._freed = self._freed or gone
         return gone
@@ -204,7 +204,7 @@ class Life:
                 raise StaleFence("the server ends")
 
     def _begin_release(self, handle: Handle | None) -> None:
-        """Begin to give back the machine of an attempt that is over; without a handle, of what there may be of it."""
+        """Begin to free the machine of an attempt that is over. Without a handle, what is left of it is looked for."""
         self.handle = None
         if self._release is None:
             shop, number = self.shop, self.run.number
@@ -225,12 +225,12 @@ class Life:
         return folder
 
     def _columns_if_free(self) -> Mapping[str, Any]:
-        """What to write beside a state when the machine is free by then."""
+        """Return the columns to write with a state if the machine is free by then."""
         self._freed = self._release is None or self._release.is_done
         return RELEASED if self._freed else {}
 
     def _give_back(self) -> None:
-        """Record that the machine is free, once it is."""
+        """Record that the machine is free, when it is."""
         if self._release:
             self._release.join()
             if self._release.is_done and not self._freed:
@@ -250,7 +250,7 @@ class Life:
         try:
             handle = self.executor.start(launch, self._wished.is_set)
         except Conflict:
-            raise  # whoever started it leads it
+            raise  # the worker that started it leads it
         except Exception:
             self._begin_release(None)
             raise
@@ -270,15 +270,15 @@ class Life:
             self._save()
             self._end(self.run.reason)
         else:
-            self._end("supervisor_lost", "its records are gone")
+            self._end("supervisor_lost", "the files of the attempt are gone")
 
     def _recover(self) -> Handle | None:
-        """What there is of the attempt."""
+        """Return the handle of the attempt, if it was started."""
         try:
             ask = functools.partial(self.executor.recover, self._attempt_folder())
             return self.shop.patiently(self.run.number, "found again", ask, lambda e: isinstance(e, OSError))
         except ExecutorFailed as error:
-            _log.warning("run %d was not started, and leaves something: %s", self.run.number, error)
+            _log.warning("run %d was not started, but something of it is left: %s", self.run.number, error)
             self._begin_release(None)
             return None
 
@@ -295,7 +295,7 @@ class Life:
             environment = self.shop.environment(self.spec, base, home.build_log(number), self._wished.is_set)
         except OSError as error:
             raise as_phase(error) from error
-        except InvalidConfig as error:  # what could not be seen when it was cast: a local wheel that is not there
+        except InvalidConfig as error:  # not visible when it was cast: for example a missing local wheel
             raise BuildFailed(error.message, error.cure) from error
         self.shop.store.update(
             number,
@@ -334,7 +334,7 @@ class Life:
         self._finish(verdict)
 
     def _is_gone(self) -> bool:
-        """Whether nothing of an attempt is left that could write to its files; waits for that as long as one may."""
+        """Whether no process of an attempt is left that could write to its files. Waits for that, within a limit."""
         if self._release:
             self._release.wait(_LOST_LIMIT_S)
         return self._release is None or self._release.is_done
@@ -376,7 +376,7 @@ class Life:
         if lost := not_kept(found):
             self.shop.firmly(lambda: self.shop.store.notice(number, lost))
 
-    # -- small things -------------------------------------------------------------------------------------------
+    # -- store --------------------------------------------------------------------------------------------------
 
     def _wish(self) -> Wish | None:
         return self.shop.store.wished(self.run.number).wish
@@ -393,6 +393,6 @@ class Life:
             columns = {**columns, **self._columns_if_free()}
             self.shop.firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
-            _log.info("run %d was ended by somebody else", self.run.number)
+            _log.info("run %d was ended by another worker", self.run.number)
         else:
             self._over = True

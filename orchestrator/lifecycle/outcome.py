@@ -31,12 +31,12 @@ def decide(verdict: Verdict, wish: Wish | None, wish_reason: str = "") -> str:
 
 
 def facts_of(verdict: Verdict) -> dict[str, float | None]:
-    """The columns of a run that its verdict says."""
+    """Return the columns of a run that its verdict fills."""
     facts: dict[str, float | None] = {"exit_code": verdict.exit_code, "signal": verdict.signal}
-    if verdict.ended_at:  # else nobody knows
+    if verdict.ended_at:  # else unknown
         facts |= {
             "started_at": verdict.started_at,
-            "ended_at": verdict.ended_at,  # of the command: nobody may have listened for hours
+            "ended_at": verdict.ended_at,  # of the command: the server may have been down for hours
             "duration_s": max(0.0, verdict.duration_s),
             "cpu_time_s": verdict.cpu_time_s,
             "max_rss_bytes": verdict.max_rss_bytes,
@@ -45,7 +45,7 @@ def facts_of(verdict: Verdict) -> dict[str, float | None]:
 
 
 def not_kept(found: Sequence[ArtifactRecord]) -> str:
-    """What of the outputs was not kept, in words; "" when all was."""
+    """Return a sentence about outputs that were not kept; "" if all were."""
     lost = [f"{item.path} ({item.note})" for item in found if item.note]
     more = f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
     return f"Not kept: {', '.join(lost[:_TOLD])}{more}" if lost else ""

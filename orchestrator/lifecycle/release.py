@@ -1,4 +1,4 @@
-"""Giving back a machine: nothing of an attempt may be left on it before anybody else gets it."""
+"""Frees the machine of an attempt: nothing of the attempt may be left on it before another run gets it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PATIENCE_S = 5.0
 
 
 class Release:
-    """Destroys what is left of an attempt, in a thread of its own, and tries again for as long as that fails.
+    """Destroys what is left of an attempt, in a thread, and tries again until it succeeds.
 
     Args:
         number: the run.
-        destroy: does it; raises while something may be left.
-        tell: is told, once, why it takes longer than a few seconds.
-        closing: set when the server ends; the next one goes on.
+        destroy: destroys it; raises while something may be left.
+        tell: called once with the reason, if it takes longer than a few seconds.
+        closing: set when the server ends; the next server goes on.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Release:
         self._done, self._told = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"release-{number}", daemon=True)
         self._thread.start()
-        self._done.wait(_QUICKLY_S)  # most executors have nothing left to do
+        self._done.wait(_QUICKLY_S)  # usually nothing is left to do
 
     @property
     def is_done(self) -> bool:
@@ -37,14 +37,14 @@ class Release:
         return self._done.is_set()
 
     def wait(self, limit_s: float) -> None:
-        """Wait until nothing is left, for so long at most."""
+        """Wait until nothing is left, but not longer than the limit."""
         self._done.wait(limit_s)
 
     def join(self) -> None:
         """Wait until nothing is left, or the server ends."""
         self._thread.join(_PATIENCE_S)
         if self._thread.is_alive():
-            self._tell_once("what is left of it is still being removed")
+            self._tell_once("the rest of the attempt is still being removed")
         self._thread.join()
 
     def _tell_once(self, words: str) -> None:
@@ -56,7 +56,7 @@ class Release:
         while True:
             try:
                 self._destroy()
-            except Exception as error:  # whatever it was: the machine is not free
+            except Exception as error:  # any error: the machine is not free
                 _log.warning("run %d is not released yet: %s", self._number, error)
                 self._tell_once(str(error))
                 if self._closing.wait(_RETRY_S):

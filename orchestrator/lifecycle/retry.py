@@ -1,4 +1,4 @@
-"""Whether, and when, a run whose attempt has failed is tried again."""
+"""Decides whether, and when, a run whose attempt has failed is tried again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.states import ENDS, State
 from orchestrator.store import ClaimedRun, Store
 from orchestrator.telemetry import logs
 
-_SAID = ("exited_nonzero", "signalled")  # ends of which the log may say more
+_SAID = ("exited_nonzero", "signalled")  # end reasons for which the log may name the cause
 _FACTS = ("started_at", "ended_at", "duration_s", "exit_code", "signal")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1, 60
 _LAST_WORDS_BYTES = 16 << 10
@@ -32,17 +32,17 @@ _HOPELESS = {
     ),
     "its environment lacks something": re.compile(rb"^ModuleNotFoundError: ", re.MULTILINE),
 }
-"""What a log says of an end that the next attempt would come to as well."""
+"""Errors in a log that the next attempt would meet too."""
 
 
 def failed(
     store: Store, home: Home, run: ClaimedRun, reason: str, detail: str, facts: Mapping[str, Any]
 ) -> tuple[AttemptRecord, float, str] | None:
-    """What is to be recorded of an attempt that has failed and is to be tried again (see `Store.retry`); else None.
+    """Return the record of an attempt that has failed and will be tried again (see `Store.retry`); else None.
 
     Args:
-        reason, detail: the end reason, with its words.
-        facts: the columns that its verdict says.
+        reason, detail: the end reason and its detail.
+        facts: the columns that its verdict fills.
     """
     retries = int(run.spec.get("retries", 0))
     is_over = run.state in (State.SAVING, State.PUSHING)
@@ -52,7 +52,7 @@ def failed(
     if count >= retries:
         return None
     if reason in _SAID and (why := hopeless(home.log(run.number))):
-        store.notice(run.number, f"Not tried again: {why}, says its log")
+        store.notice(run.number, f"Not tried again, because by its log {why}")
         return None
     words = ENDS[reason].words(facts.get("exit_code"), facts.get("signal"), detail)
     told = {name: facts.get(name) for name in _FACTS}
@@ -62,15 +62,15 @@ def failed(
 
 
 def pause_s(failed: int) -> int:
-    """How long to wait before the next attempt, in seconds, after so many have failed: 1, 2, 4 … 60."""
+    """Return the pause before the next attempt, in seconds, after this number of failures: 1, 2, 4 … 60."""
     return int(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S << min(failed - 1, 10)))
 
 
 def hopeless(log: Path) -> str:
-    """Why it is of no use to try again, by the last words of the attempt that has failed; "" when it may be.
+    """Return why a retry cannot help, by the end of the failed attempt's log; "" when it may help.
 
     Args:
-        log: of the run.
+        log: the log of the run.
     """
     try:
         with log.open("rb") as file:
@@ -82,14 +82,14 @@ def hopeless(log: Path) -> str:
 
 
 def tell_of_cut(store: Store, home: Home, number: int) -> None:
-    """Tell the followers of a run when its log grew beyond its limit."""
+    """Notify the followers of a run if its log grew above its limit."""
     if cut_bytes := logs.cut_bytes(home.log(number)):
         with contextlib.suppress(DiskFull, StoreBusy):
-            store.notice(number, f"Its log grew beyond its limit: {cut_bytes} bytes from its middle are not kept")
+            store.notice(number, f"The log grew beyond its limit: {cut_bytes} bytes from its middle were dropped")
 
 
 def begin(log: Path, attempt: int) -> None:
-    """Say in a run's log that another attempt begins here. Raises OSError."""
+    """Mark in a run's log that another attempt begins here. Raises OSError."""
     with log.open("ab+") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         text = _BEGINNING.format(attempt=attempt)

@@ -1,10 +1,10 @@
-"""Finds a machine for each run, in the order in which they were cast. One loop, woken by events, of these steps:
+"""Finds a machine for each run, in the order of casting. One loop, woken by events, has these steps:
 
     adopt   once, at the start: runs that a dead server left go on where they are, or wait for their turn again
-    admit   queued runs that fit are claimed, and a thread leads each of them (`lifecycle.Life`)
+    admit   queued runs that fit are claimed, and a thread leads each of them (`life.Life`)
 
-Order: first in, first out. A run that must wait keeps its place: a later one may pass only when it asks for nothing of
-what the waiting one lacks (a run that waits for a GPU does not hold up runs without one).
+Order: first in, first out. A waiting run keeps its place: a later run may pass only if it needs nothing that the
+waiting run lacks (a run that waits for a GPU does not block runs without one).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Adopt what a dead server left, then admit runs for ever."""
+        """Adopt the runs that a dead server left, then admit runs until `close`."""
         self._adopt()
         self._thread.start()
         self.wake()
@@ -60,26 +60,26 @@ class Scheduler:
         if life:
             life.wished()
         else:
-            self.wake()  # it may be in the queue
+            self.wake()  # it may still be in the queue
 
     def stop(self, number: int, reason: str, words: str) -> None:
-        """Stop a run that met what it was asked to be stopped at, with this end reason; it may have ended by itself."""
+        """Stop a run that met a stop condition, with this end reason. No error when it has ended by itself."""
         with contextlib.suppress(Conflict):
             self._shop.store.wish(number, Wish.STOP, reason, words)
             self.wished(number)
 
     def life(self, number: int) -> Life | None:
-        """The life of a run that is led now."""
+        """Return the life of a run that is led now; None for others."""
         with self._lock:
             return self._lives.get(number)
 
     def lives(self) -> list[Life]:
-        """The lives of all runs that are led now, the oldest run first."""
+        """Return the lives of all runs that are led now, the oldest run first."""
         with self._lock:
             return [self._lives[number] for number in sorted(self._lives)]
 
     def running(self) -> list[tuple[int, tuple[int, ...], Callable[[], Usage | None]]]:
-        """The runs that are led now: number, GPUs, and how to ask what they use."""
+        """Return the runs that are led now: number, GPUs, and a function that returns their usage."""
         with self._lock:
             return [(number, life.run.gpus, life.usage) for number, life in self._lives.items()]
 
@@ -91,7 +91,7 @@ class Scheduler:
             self._thread.join()
 
     def free(self) -> Capacity:
-        """What no run holds now."""
+        """Return the capacity that no run holds now."""
         left = self.capacity
         for run in self._shop.store.occupying():
             left = left.without(run.cpus, run.memory_bytes, run.gpus)
@@ -139,7 +139,7 @@ class Scheduler:
             if blocked_gpus and wants_gpus:
                 continue
             if not free.fits(run.cpus, run.memory_bytes, 0):
-                return  # every run needs cores and memory: nobody may pass
+                return  # every run needs cores and memory, so no later run may pass
             if run.gpus_wanted > len(free.gpus):
                 blocked_gpus = True
                 continue
@@ -170,7 +170,7 @@ class Scheduler:
             with self._lock:
                 self._lives[run.number] = life
             threading.Thread(target=thread, name=f"run-{run.number}", daemon=True).start()
-        except Exception as error:  # an executor that is gone, no more threads
+        except Exception as error:  # for example an executor that is gone, or no more threads
             _log.exception("run %d", run.number)
             with self._lock:
                 self._lives.pop(run.number, None)

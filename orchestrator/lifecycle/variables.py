@@ -1,5 +1,5 @@
-"""The environment variables that a run sees: a clean set, so that a run depends on its spec and not on whose shell
-started the server. Nothing of a parent run is in it."""
+"""The environment variables of a run: a clean set, so that a run depends on its spec and not on the shell that started
+the server. A nested run inherits nothing of its parent."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import orchestrator
-from orchestrator.executors.base import Places
+from orchestrator.executors.base import RunPaths
 from orchestrator.home import Home
 from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
-"""Variables of the server that every run sees, wherever it is; `pass_env` of the configuration adds to them."""
+"""Variables of the server that every run gets; `pass_env` of the configuration adds to them."""
 
-HERE = (
+HOST = (
     "HOME",
     "USER",
     "LOGNAME",
@@ -32,28 +32,28 @@ HERE = (
     "CUDA_PATH",
     "HF_HOME",
 )
-"""Those that name people and files of this machine, and so are of use only to runs that see them."""
+"""Variables that name users and files of this machine, so only runs that see these get them."""
 
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def certificates(server_env: Mapping[str, str]) -> Path | None:
-    """The CA bundle that the server was told to trust; None when it was told none."""
+    """Return the CA bundle in the server's variables; None when they name none."""
     for name in _CERTIFICATES:
         if server_env.get(name) and Path(server_env[name]).is_file():
             return Path(server_env[name]).resolve()
     return None
 
 
-def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_here: bool) -> dict[str, str]:
-    """The variables of the server's own environment that its runs may see.
+def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_host: bool) -> dict[str, str]:
+    """Return the variables of the server that its runs get.
 
     Args:
-        more: patterns of the configuration.
-        is_here: whether the runs see the files of this machine.
+        more: further patterns, from the configuration.
+        is_host: whether the runs see the files of this machine.
     """
-    patterns = [*ANYWHERE, *more, *(HERE if is_here else ())]
+    patterns = [*ANYWHERE, *more, *(HOST if is_host else ())]
     return {
         name: value
         for name, value in server_env.items()
@@ -64,55 +64,55 @@ def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_here: bool)
 def compose(
     home: Home,
     number: int,
-    places: Places,
+    paths: RunPaths,
     *,
     attempt: int,
     gpus: tuple[int, ...],
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
-    """All variables of one run; what the spec asked for wins, except over what spell itself needs.
+    """Return all variables of one run. Those of the spec override others, except those that spell itself sets.
 
     Args:
-        places: where it sees what it is given.
-        attempt: which attempt of it this is.
+        paths: the paths as the run sees them.
+        attempt: the number of the attempt.
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
     """
-    path = asked.get("PATH") or places.path or os.environ.get("PATH") or _SAFE_PATH
+    path = asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
     env = {
         "PYTHONUNBUFFERED": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of NVML
         **inherited,
-        **(dict.fromkeys(_CERTIFICATES, places.certificates) if places.certificates else {}),
-        **({} if places.is_here else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name there
+        **(dict.fromkeys(_CERTIFICATES, paths.certificates) if paths.certificates else {}),
+        **({} if paths.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name in a container
         **asked,
     }
-    env["PATH"] = ":".join([*places.tools, f"{places.environment}/bin", path])
-    env["PYTHONPATH"] = ":".join(filter(None, [places.code, asked.get("PYTHONPATH", ""), places.runtime]))
-    if places.bytecode:
-        env["PYTHONPYCACHEPREFIX"] = places.bytecode
-    if places.home:
-        env.setdefault("HOME", places.home)
-    env["VIRTUAL_ENV"] = places.environment
-    # in a container there are no others, and so they are counted anew
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if places.is_here else range(len(gpus))))
-    if places.is_here:
+    env["PATH"] = ":".join([*paths.tools, f"{paths.environment}/bin", path])
+    env["PYTHONPATH"] = ":".join(filter(None, [paths.code, asked.get("PYTHONPATH", ""), paths.runtime]))
+    if paths.bytecode:
+        env["PYTHONPYCACHEPREFIX"] = paths.bytecode
+    if paths.home:
+        env.setdefault("HOME", paths.home)
+    env["VIRTUAL_ENV"] = paths.environment
+    # a container sees no other GPUs, so its GPUs are counted from 0
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
+    if paths.is_host:
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
-    env["SPELL_METRICS"] = places.metrics
+    env["SPELL_METRICS"] = paths.metrics
     env["SPELL_ATTEMPT"] = str(attempt)
-    env["SPELL_CHECKPOINT_DIR"] = f"{places.code}/{CHECKPOINTS}"
+    env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
     return env
 
 
 def install_runtime(home: Home) -> None:
-    """Put `orchestrator.runtime`, and nothing else of ours, where every run can import it, and `spell` on its PATH."""
+    """Install `orchestrator.runtime`, and no other module, where every run can import it, and `spell` on its PATH."""
     package = Path(orchestrator.__file__).parent
     for name in ("__init__.py", "runtime.py"):
         _install(home.runtime / "orchestrator" / name, (package / name).read_bytes(), 0o644)
-    # Isolated: what the run can import must not come before what spell itself imports.
+    # -I: modules that the run can import must not come before those of spell.
     command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m orchestrator.cli.main "$@"\n'
     _install(home.runtime / "bin" / "spell", command.encode(), 0o755)
 

@@ -1,7 +1,7 @@
-"""Stops runs that were asked to be stopped on a condition: of their metrics, or of doing nothing at all.
+"""Stops runs that meet their stop condition: on their metrics, or on doing nothing.
 
-A run does something when its log or metrics grow, when it uses more than a hundredth of a core, or a GPU that it has. What an
-executor does not tell counts as doing something: a run that is busy in silence is never stopped.
+A run does something if its log or metrics grow, or if it uses more than a hundredth of a core, or one of its GPUs. If an
+executor does not report the usage, the run counts as busy, so a run that works silently is never stopped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from orchestrator.telemetry.metrics import ingest_metrics
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
-_IDLE_LOOKS = 10  # in the time after which a run counts as idle
+_IDLE_LOOKS = 10  # within the time after which a run counts as idle
 _IDLE_CORES = 0.01
 _VALUES_AT_ONCE = 10_000
-_ANSWER_LIMIT_S = 10.0  # an executor that takes longer to tell does not tell
+_ANSWER_LIMIT_S = 10.0  # a slower answer of an executor counts as none
 
 
 class Watcher:
@@ -34,7 +34,7 @@ class Watcher:
 
     Args:
         lives: the runs that are led now.
-        stop: asked to stop a run, with the end reason and its words.
+        stop: called with number, end reason and detail to stop a run.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class _Metrics:
         self._since = (attempts[-1].ended_at or 0.0) if attempts else 0.0
 
     def look(self) -> str:
-        """The condition that is met by now; "" for none. What an earlier attempt has sent does not count."""
+        """Return the condition that is met now; "" for none. Metrics of an earlier attempt do not count."""
         ingest_metrics(self._store, self._home, self._number)
         while found := self._store.metrics_after(self._number, self._seen, _VALUES_AT_ONCE):
             for position, record in found:
@@ -103,19 +103,19 @@ class _Metrics:
 
 
 class _Pulse:
-    """What one run does, and since when nothing."""
+    """Measures for how long one run has done nothing."""
 
     def __init__(self, life: Life, home: Home, limit_s: float) -> None:
         self._life, self._limit_s = life, limit_s
         self._files = (home.log(life.run.number), home.metrics(life.run.number))
         self._size = -1
         self._last = self._next = time.monotonic()
-        self._cpu: tuple[float, float] | None = None  # moment and CPU seconds of the last reading
+        self._cpu: tuple[float, float] | None = None  # time and CPU seconds of the last reading
         self._asking = False
-        self._idle_readings = 0  # since it did something
+        self._idle_readings = 0  # since its last activity
 
     def look(self) -> str:
-        """How long the run has done nothing, in words, when that is too long; else ""."""
+        """Return how long the run has done nothing, as a clause, if that is too long; else ""."""
         now, size = time.monotonic(), self._sizes()
         if size != self._size:
             self._size = size
@@ -123,13 +123,13 @@ class _Pulse:
         if now >= self._next and not self._asking:
             self._next = now + self._limit_s / _IDLE_LOOKS
             self._asking = True
-            # in a thread of its own: an executor that hangs must not hold up the watch of the others
+            # in a separate thread: an executor that hangs must not block the watching of other runs
             threading.Thread(target=self._ask, name=f"pulse-{self._life.run.number}", daemon=True).start()
         if self._asking and now >= self._next + _ANSWER_LIMIT_S:
-            self._did_something(now)  # nobody can tell
+            self._did_something(now)  # unknown
         idle_s = now - self._last
         is_idle = idle_s >= self._limit_s and self._idle_readings > 0
-        return f"it said and did nothing for {idle_s / 60:.3g} minutes" if is_idle else ""
+        return f"it printed nothing and was idle for {idle_s / 60:.3g} minutes" if is_idle else ""
 
     def _did_something(self, moment: float) -> None:
         self._last, self._idle_readings = moment, 0
@@ -152,7 +152,7 @@ class _Pulse:
             self._idle_readings += 1
             if not idle or busy_gpu:
                 self._did_something(now)
-        except Exception:  # it does not tell: too many open files, say
+        except Exception:  # no answer, for example because of too many open files
             self._did_something(time.monotonic())
         finally:
             self._asking = False

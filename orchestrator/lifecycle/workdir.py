@@ -1,11 +1,11 @@
-"""The work dir of a run: made anew for each attempt, with the checkpoints of the attempt before.
+"""The work dir of a run, made again for each attempt, with the checkpoints of the attempt before.
 
-work/N/code              the root of the code; the command works in it
-work/N/scratch           what may become its HOME
-work/N/outputs           what it has left, while that is gathered; runs/.saving-N where `runs` is another disk
-work/N/manifest.json     that of the code: what was unpacked, whatever becomes of the snapshot
-work/N/whole             the code is there whole, and so are the checkpoints in it
-records/N/checkpoints    those of an attempt that has failed, while the next one's work dir is made
+work/N/code              the root of the code, in which the command works
+work/N/scratch           a folder that may become its HOME
+work/N/outputs           its outputs while they are gathered; runs/.saving-N if `runs` is on another disk
+work/N/manifest.json     the manifest of the unpacked code, as the snapshot may be removed
+work/N/whole             marks that code and checkpoints are complete
+records/N/checkpoints    checkpoints of a failed attempt, while the work dir of the next one is made
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NO_CODE = Manifest(())
 
 
 class WorkDir:
-    """Where one run works until its outputs are saved. Everything may be done again by a next server.
+    """The work dir of one run, until its outputs are saved. A later server may repeat every step.
 
     Args:
         shop: home and blobs.
         run: the run.
-        spec: what it asked for.
+        spec: the spec of the run.
     """
 
     def __init__(self, shop: Workshop, run: ClaimedRun, spec: RunSpec) -> None:
@@ -49,10 +49,10 @@ class WorkDir:
         self._kept = shop.home.checkpoints(run.number)
 
     def make(self) -> None:
-        """Make it, from the snapshot and from the checkpoints of the attempt before.
+        """Make the work dir, from the snapshot and the checkpoints of the attempt before.
 
         Raises:
-            CodeFailed, DiskFull, SaveFailed, OSError: it cannot be made.
+            CodeFailed, DiskFull, SaveFailed, OSError: when it cannot be made.
         """
         code = self._spec.code
         self._keep_checkpoints()
@@ -64,17 +64,17 @@ class WorkDir:
             self._shop.blobs.unpack(manifest, self._code, self._mtime_ns)
             self._own_manifest.write_text(manifest.to_json())
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
-                raise CodeFailed(f"{code.subdir!r} leads out of it through a link")
+                raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
         self._whole.touch()
         self._bring_checkpoints()
 
     def _keep_checkpoints(self) -> None:
-        """Set those of the attempt before aside: exactly one of both places has them at any time."""
+        """Set the checkpoints of the attempt before aside. At any time they are in exactly one of both folders."""
         is_there = self._whole.exists() and self._checkpoints.is_dir() and not self._checkpoints.is_symlink()
         if is_there and not self._kept.exists():
             self._kept.parent.mkdir(parents=True, exist_ok=True)
-            self._checkpoints.chmod(0o755)  # a folder that we cannot write to cannot be moved
+            self._checkpoints.chmod(0o755)  # only a writable folder can be moved
             os.rename(self._checkpoints, self._kept)
 
     def _bring_checkpoints(self) -> None:
@@ -98,14 +98,14 @@ class WorkDir:
         return outputs.save(self._number, self._workspace(), staging, target)
 
     def check_free(self) -> None:
-        """See that there is nothing where its outputs are to lie.
+        """Check that nothing lies at the path of its outputs.
 
         Raises:
-            SaveFailed: there is, of a store that was lost; what this run saves must not be taken for it.
+            SaveFailed: when outputs of a lost store lie there, which must not be mistaken for those of this run.
         """
         target = self._shop.home.run_dir(self._number)
         if target.exists():
-            raise SaveFailed(f"{target} was there before it. Move it away, and cast again.")
+            raise SaveFailed(f"{target} existed before the run. Move it away, and cast again.")
 
     def _workspace(self) -> outputs.Workspace:
         return outputs.Workspace(

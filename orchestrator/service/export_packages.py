@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from orchestrator.environments.request import Asked, read
+from orchestrator.environments.request import ParsedRequest, read
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
@@ -61,7 +61,7 @@ def packages_of(shop: Workshop, run: RunRecord, spec: RunSpec, warnings: list[st
     return Packages(lines, wheels)
 
 
-def _given(asked: Asked, warnings: list[str]) -> list[Path]:
+def _given(asked: ParsedRequest, warnings: list[str]) -> list[Path]:
     """The wheels that were given by their path."""
     found = []
     for item in asked.locals():
@@ -72,7 +72,7 @@ def _given(asked: Asked, warnings: list[str]) -> list[Path]:
     return found
 
 
-def _places(asked: Asked, warnings: list[str]) -> list[str]:
+def _places(asked: ParsedRequest, warnings: list[str]) -> list[str]:
     """The lines that say where else packages are."""
     found = []
     for option in _PLACES:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from orchestrator.data.uploads import collect_partial
+from orchestrator.data.uploads import gc_partial
 from orchestrator.environments import Limit
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
@@ -71,13 +71,13 @@ def _parts(
             continue  # there is nothing of it that could be asked
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
-        yield functools.partial(_unused, shop, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
+        yield functools.partial(_unused, shop, _IMAGES, executor.gc, older_than_s, dry_run=dry_run)
     yield functools.partial(_environments, shop, keep_bytes, older_than_s, dry_run=dry_run)
     # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
     yield functools.partial(gc_runs.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
     yield functools.partial(gc_runs.collect_work, shop, before, dry_run=dry_run)
     yield functools.partial(gc_runs.collect_snapshots, shop, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
-    yield functools.partial(collect_partial, shop.home, older_than_s, dry_run=dry_run)
+    yield functools.partial(gc_partial, shop.home, older_than_s, dry_run=dry_run)
 
 
 def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[CollectedRecord]:
@@ -97,7 +97,7 @@ def _environments(
         # one that is young may have been taken by a run that is building, and is not in the store before it has all
         young_s = _TAKEN_S if _is_building(shop) else young_s
         limit = Limit(keep_bytes, began - young_s - _CALL_S)
-    collected = functools.partial(shop.environments.collect, limit=limit)
+    collected = functools.partial(shop.environments.gc, limit=limit)
     return _unused(shop, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
 
 

@@ -26,7 +26,7 @@ from packaging.utils import (
 )
 
 from orchestrator.environments import Base
-from orchestrator.environments.request import Asked, Local, read
+from orchestrator.environments.request import Local, ParsedRequest, read
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Workshop
 from orchestrator.records.runs import RunRecord
@@ -127,7 +127,7 @@ def _with_same_packages(
     )
 
 
-def _locked(asked: Asked, packages: Iterable[str], changes: Mapping[str, Any]) -> Iterator[str]:
+def _locked(asked: ParsedRequest, packages: Iterable[str], changes: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a requirements file that asks for these very packages, from where they came."""
     for option, values in asked.options.items():
         yield from (f"--{option}" if option in _FLAGS else f"--{option} {value}" for value in values)
@@ -141,7 +141,7 @@ def _locked(asked: Asked, packages: Iterable[str], changes: Mapping[str, Any]) -
     yield from (line for line in packages if _HIDDEN not in line and _name(line) not in others)
 
 
-def _with_credentials(asked: Asked) -> list[str]:
+def _with_credentials(asked: ParsedRequest) -> list[str]:
     lines = (*asked.lines, *(line for file in asked.files for line in file.lines))
     return [line for line in lines if isinstance(line, str) and not line.startswith("-") and redacted(line) != line]
 

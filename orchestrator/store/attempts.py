@@ -1,4 +1,4 @@
-"""Attempts that have failed, and after which their run was tried again."""
+"""Failed attempts after which their run was tried again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AttemptStore:
         self._db = database
 
     def count(self, number: int) -> int:
-        """How many attempts of a run have failed and were tried again."""
+        """Return how many attempts of a run have failed and were followed by another one."""
         query = select(func.count()).select_from(attempts).where(attempts.c.run == number)
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)

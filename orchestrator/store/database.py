@@ -1,4 +1,4 @@
-"""Opening the SQLite file: write-ahead log, one writer at a time, migrations, and the errors it can throw."""
+"""Opens the SQLite file: write-ahead log, one writer at a time, migrations, and its errors as ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.store import tables
 
 _BUSY_TIMEOUT_S = 30
 _BALLAST_BYTES = 2 << 20
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a quota that is used up is the latter
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # an exceeded quota gives the latter
 
 
 class Database:
@@ -26,7 +26,7 @@ class Database:
 
     Raises:
         HomeUnusable: when it cannot be opened, is damaged, or was made by a newer version.
-        DiskFull: when there is no space for what SQLite keeps beside an open file.
+        DiskFull: when SQLite cannot make the files that it keeps beside an open one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class Database:
         self._migrate()
         with (
             self.read() as connection
-        ):  # a first connection, which stays: SQLite's files beside it are there from now on
+        ):  # a first connection, which stays, so that SQLite keeps its files beside this one
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")
 
     def _open_without_ballast(self) -> None:
@@ -61,7 +61,7 @@ class Database:
 
     def _unusable(self, error: sqlite3.Error | DBAPIError) -> HomeUnusable:
         why = error.orig if isinstance(error, DBAPIError) else error
-        return HomeUnusable(f"The store {self._path} cannot be opened: {why}.", "Is it a file of spell?")
+        return HomeUnusable(f"The store {self._path} cannot be opened: {why}.", "Check that it is a store of spell.")
 
     def _engine(self, begin: str, pool_size: int) -> Engine:
         engine = create_engine(
@@ -87,16 +87,16 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view of the store."""
+        """Yield a connection with a consistent view of the store."""
         with self._reader.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: all of it is durable when the block ends, or none of it.
+        """Yield a connection in a transaction: when the block ends, all of it is durable, or nothing of it.
 
         Raises:
-            DiskFull: when there is no space for it.
+            DiskFull: when the disk is full.
             StoreBusy: when another program holds the file for too long.
         """
         with self._write_lock:
@@ -109,10 +109,10 @@ class Database:
                     raise StoreBusy(f"Another program holds {self._path}.", "Try again when it has ended.") from error
                 if code not in _FULL:
                     raise
-                # What was set aside for this moment lets the next transaction say that the disk is full.
+                # The reserved space lets the next transaction record that the disk is full.
                 self._ballast.unlink(missing_ok=True)
                 raise DiskFull(
-                    f"The disk of {self._path.parent} is full.", "Free some space; runs go on by themselves."
+                    f"The disk of {self._path.parent} is full.", "Free some space. Runs go on by themselves."
                 ) from error
             self._restore_ballast()
 
@@ -145,5 +145,5 @@ class Database:
 
 
 def _code(error: sqlite3.Error | DBAPIError) -> int:
-    """The primary code; https://sqlite.org/rescode.html"""
+    """Return the primary result code; https://sqlite.org/rescode.html"""
     return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) or 0) & 0xFF

@@ -1,4 +1,4 @@
-"""What may go: outputs of archived runs that nobody needs, and which snapshots somebody does need."""
+"""Finds outputs that may be removed (of archived runs, and not needed), and snapshots that are still needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OVER_AT = func.max(runs.c.ended_at, func.coalesce(runs.c.archived_at, 0.0))
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Snapshots that somebody needs: digests of manifests, and of differences to a commit."""
+    """Needed snapshots: digests of manifests, and of differences to a commit."""
 
     trees: set[str]
     blobs: set[str]
@@ -35,7 +35,7 @@ class GarbageStore:
         self._db = database
 
     def needed(self, before: float) -> Needed:
-        """The snapshots of all runs but those that ended and were archived before a moment, and of what casts runs."""
+        """Return the snapshots of workflows and searches, and of all runs except those archived and ended before a moment."""
         found = Needed(set(), set())
         kept = or_(not_(runs.c.archived), runs.c.state.in_(list(ACTIVE)), before < _OVER_AT, runs.c.held)
         with self._db.read() as connection:
@@ -47,7 +47,7 @@ class GarbageStore:
         return found
 
     def removable(self) -> list[tuple[int, float]]:
-        """Archived runs whose outputs nobody needs, and when these were last used; the latest first."""
+        """Return archived runs whose outputs are not needed, with the time of the last use, the latest first."""
         user = runs.alias()
         mounted_at = (
             select(func.max(user.c.created_at))
@@ -62,7 +62,7 @@ class GarbageStore:
             return [(row.number, row.used_at) for row in connection.execute(query) if row.number not in wanted]
 
     def remove_outputs(self, number: int) -> bool:
-        """Note that the outputs of a run are removed now, if nobody needs them. Nobody can mount them from then on."""
+        """Record that the outputs of a run are removed, unless they are needed. They cannot be mounted from then on."""
         with self._db.write() as connection:
             if number in _wanted(connection):
                 return False
@@ -73,13 +73,13 @@ class GarbageStore:
 
     @contextlib.contextmanager
     def held(self, number: int) -> Iterator[bool]:
-        """Whether the outputs of a run are kept; they are not removed before the block ends, and nothing is written."""
+        """Yield whether the outputs of a run are kept. They are not removed, and the store is not written, in the block."""
         with self._db.write() as connection:
             query = select(runs.c.number).where(runs.c.number == number, runs.c.outputs_removed_at.is_(None))
             yield connection.scalar(query) is not None
 
     def removed(self) -> list[int]:
-        """Runs whose outputs are removed."""
+        """Return the runs whose outputs are removed."""
         with self._db.read() as connection:
             return list(connection.scalars(select(runs.c.number).where(runs.c.outputs_removed_at.is_not(None))))
 
@@ -90,23 +90,23 @@ class GarbageStore:
             return connection.scalar(query) is not None
 
     def archived(self, before: float) -> list[int]:
-        """Runs that ended and were archived before a moment."""
+        """Return the runs that ended and were archived before a moment."""
         query = select(runs.c.number).where(_is_over(), before >= _OVER_AT)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def outputs_bytes(self) -> int:
-        """How big the outputs of all runs are, as recorded."""
+        """Return the recorded total size of the outputs of all runs."""
         query = select(func.sum(runs.c.outputs_bytes)).where(runs.c.outputs_removed_at.is_(None))
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
 
 
 def check_sources(connection: Connection, number: int) -> None:
-    """See that no mount of a run that is being recorded was archived or removed since somebody looked.
+    """Check that no mounted run was archived or removed since a new run was checked.
 
     Raises:
-        Conflict: one was.
+        Conflict: when one was.
     """
     sources = select(mounts.c.source_run).where(mounts.c.run == number)
     put_away = connection.scalar(select(runs.c.number).where(runs.c.number.in_(sources), runs.c.archived).limit(1))
@@ -119,7 +119,7 @@ def check_sources(connection: Connection, number: int) -> None:
 
 
 def removed_error(number: int) -> Conflict:
-    """What to say to whoever wants outputs that were removed."""
+    """Return the error for outputs that were removed."""
     return Conflict(f"The outputs of run {number} were removed by spell gc.", f"Make them again: spell rerun {number}")
 
 
@@ -143,7 +143,7 @@ def _is_removable() -> ColumnElement[bool]:
 
 
 def _wanted(connection: Connection) -> set[int]:
-    """Runs that something mounts which is to be cast yet: steps of open workflows, trials of open searches."""
+    """Return runs that steps of open workflows, or trials of open searches, will mount."""
     found = set()
     for spec in _pending(connection, of_open=True):
         for mount in spec.get("mounts", ()):
@@ -161,7 +161,7 @@ def _specs(connection: Connection, kept: ColumnElement[bool]) -> Iterator[dict[s
 
 
 def _pending(connection: Connection, *, of_open: bool) -> list[dict[str, Any]]:
-    """The specs of steps and searches; those of searches that have ended, too, for they may go on, unless `of_open`."""
+    """Return the specs of steps and searches. Includes searches that have ended, as they may be resumed, unless `of_open`."""
     of_steps = select(steps.c.spec).join(workflows, workflows.c.id == steps.c.workflow)
     of_searches = select(searches.c.spec)
     if of_open:

@@ -1,4 +1,4 @@
-"""Who mounted what, and all that is compared of two runs: read for many runs at once."""
+"""Reads mounts for many runs at once, and the data of a run that `spell diff` compares."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from orchestrator.store.database import Database
 from orchestrator.store.tables import artifacts, links, metric_summaries, mounts, runs, steps
 
 _AT_ONCE = 500  # numbers in one query
-_SEEN = 300  # characters of a command
+_SEEN = 300  # shown characters of a command
 
 
 class MountRow(NamedTuple):
-    """A mount: run `run` sees `resource`, of run `source_run` if it is one, at `path`."""
+    """A mount: run `run` sees `resource` at `path`; `source_run` is the run of the resource, if any."""
 
     run: int
     resource: str
@@ -24,7 +24,7 @@ class MountRow(NamedTuple):
 
 
 class OutputRow(NamedTuple):
-    """A kept output, as `ArtifactRecord` has it."""
+    """A kept output, with fields of `ArtifactRecord`."""
 
     path: str
     mode: str
@@ -33,7 +33,7 @@ class OutputRow(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """What is told of a run in a lineage."""
+    """The columns of a run in a lineage."""
 
     number: int
     name: str
@@ -52,11 +52,11 @@ class LineageStore:
         self._db = database
 
     def mounts_of(self, numbers: Iterable[int]) -> Iterator[MountRow]:
-        """What these runs mounted."""
+        """Yield the mounts of these runs."""
         return self._mounts(mounts.c.run, sorted(numbers))
 
     def mounts_from(self, numbers: Iterable[int]) -> Iterator[MountRow]:
-        """The mounts of what these runs left."""
+        """Yield the mounts of the outputs of these runs."""
         return self._mounts(mounts.c.source_run, sorted(numbers))
 
     def _mounts(self, column: ColumnElement[int | None], numbers: Sequence[int]) -> Iterator[MountRow]:
@@ -68,7 +68,7 @@ class LineageStore:
             yield from (MountRow(*row) for row in rows)
 
     def runs(self, numbers: Iterable[int]) -> dict[int, RunRow]:
-        """These runs, as far as there are such."""
+        """Return those of these runs that exist."""
         columns = [runs.c[name] for name in RunRow._fields]
         found = {}
         for some in _parts(sorted(numbers)):
@@ -78,7 +78,7 @@ class LineageStore:
         return found
 
     def steps(self, numbers: Iterable[int]) -> dict[int, tuple[int, str]]:
-        """The workflow and step that has cast each of these runs, where one has."""
+        """Return the workflow and step that cast each of these runs, if any."""
         found: dict[int, tuple[int, str]] = {}
         for some in _parts(sorted(numbers)):
             query = select(steps.c.run, steps.c.workflow, steps.c.name).where(steps.c.run.in_(some), ~steps.c.reused)
@@ -87,7 +87,7 @@ class LineageStore:
         return found
 
     def links(self, numbers: Iterable[int]) -> dict[int, list[str]]:
-        """The names of links to what these runs left."""
+        """Return the names of links to the outputs of these runs."""
         found: dict[int, list[str]] = {}
         for some in _parts(sorted(numbers)):
             query = (
@@ -99,14 +99,14 @@ class LineageStore:
         return found
 
     def outputs(self, number: int) -> dict[str, OutputRow]:
-        """The kept outputs of a run, by path."""
+        """Return the kept outputs of a run, by path."""
         columns = [artifacts.c[name] for name in OutputRow._fields]
         query = select(*columns).where(artifacts.c.run == number, artifacts.c.note == "").order_by(artifacts.c.path)
         with self._db.read() as connection:
             return {row[0]: OutputRow(*row) for row in connection.execute(query)}
 
     def last_metrics(self, number: int) -> dict[str, float]:
-        """The last value of each metric of a run."""
+        """Return the last value of each metric of a run."""
         query = select(metric_summaries.c.name, metric_summaries.c.last).where(metric_summaries.c.run == number)
         with self._db.read() as connection:
             return {row.name: row.last for row in connection.execute(query)}

@@ -1,4 +1,4 @@
-"""Links: resources under names of their own."""
+"""Links: aliases for resources."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class LinkStore:
 
         Args:
             resource: in canonical form.
-            replace: take it from what it leads to now.
+            replace: whether an existing link may be changed.
 
         Raises:
-            Conflict: when there is one that leads elsewhere, and it is not to be replaced.
+            Conflict: when the link exists, leads elsewhere, and must not be replaced.
         """
         parts = resource.split("/")
         values = {
@@ -38,23 +38,23 @@ class LinkStore:
         with self._db.write() as connection:
             found = connection.scalar(select(links.c.resource).where(links.c.alias == alias))
             if found not in (None, resource) and not replace:
-                raise Conflict(f"There is a link {alias} → {found} already.", "Replace it with --force.")
+                raise Conflict(f"A link {alias} → {found} already exists.", "Replace it with --force.")
             new = upsert(links).values(alias=alias, **values)
             connection.execute(new.on_conflict_do_update(index_elements=[links.c.alias], set_=values))
         return self.get(alias)
 
     def remove(self, alias: str) -> None:
-        """Remove a link; what it leads to stays.
+        """Remove a link. Its target stays.
 
         Raises:
-            NotFound: there is no such link.
+            NotFound: when it does not exist.
         """
         with self._db.write() as connection:
             if not connection.execute(delete(links).where(links.c.alias == alias)).rowcount:
                 raise _missing(alias)
 
     def get(self, alias: str) -> LinkRecord:
-        """One link, whatever it leads to.
+        """Return one link, whatever its target is.
 
         Raises:
             NotFound: there is no such link.
@@ -66,7 +66,7 @@ class LinkStore:
         return LinkRecord(**row._mapping)
 
     def list(self) -> list[LinkRecord]:
-        """All links by alias, but for those that lead to archived runs."""
+        """Return all links by alias, except those to archived runs."""
         query = _records().outerjoin(runs, runs.c.number == links.c.source_run)
         query = query.where(runs.c.archived.is_not(True)).order_by(links.c.alias)
         with self._db.read() as connection:

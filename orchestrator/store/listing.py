@@ -1,7 +1,7 @@
-"""Lists of runs, so asked that SQLite reads an index in the order of the list, and no more of it than is shown.
+"""Lists of runs. The queries make SQLite read an index in the order of the list, and only as far as needed.
 
-Values that are alternatives (two labels, three states) are asked for one by one, and what is found is put together: for
-`IN (…)` it would read and sort all that match.
+Alternatives (two labels, three states) become separate queries, whose results are merged: for `IN (…)` SQLite would read
+and sort all matching runs.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ _SUMMARY = [
         select(projects.c.name).where(projects.c.id == runs.c.project).scalar_subquery(), literal_column("''")
     ).label("project")
 ]
-_ONE = select(*_SUMMARY).where(runs.c.number == bindparam("run"))  # put together once: each run that is followed asks
+_ONE = select(*_SUMMARY).where(runs.c.number == bindparam("run"))  # built once, because every followed run uses it
 _runs_text = table("runs_text", column("rowid"))
 
 
 def one(connection: Connection, number: int) -> Row[Any] | None:
-    """The columns of a summary of one run, archived or not."""
+    """Return the columns of a summary of one run, archived or not."""
     return connection.execute(_ONE, {"run": number}).one_or_none()
 
 
 def rows(
     connection: Connection, wanted: Filter, order: Sort, *, limit: int, before: int = 0, skip: int = 0
 ) -> list[Row[Any]]:
-    """The columns of summaries, in order: the last `limit` of all that match.
+    """Return the columns of summaries, in order: the last `limit` of all matching runs.
 
     Args:
-        before: only runs with smaller numbers; 0 for no bound.
-        skip: leave out so many at the end.
+        before: only runs with smaller numbers; 0 for all.
+        skip: how many to leave out at the end.
 
     Raises:
-        UsageError: too many alternatives.
+        UsageError: when there are too many alternatives.
     """
     limit = min(limit, MAX_PAGE)
     found: dict[int, Row[Any]] = {}
@@ -75,11 +75,11 @@ def rows(
 
 
 def queries(wanted: Filter, order: Sort, *, limit: int, before: int = 0) -> Iterator[Select[Any]]:
-    """One query for each combination of alternatives, the last run first."""
+    """Yield one query for each combination of alternatives, the last run first."""
     alternatives = [sorted(set(values)) or [""] for values in (wanted.states, wanted.labels, wanted.machine_types)]
     combinations = list(itertools.product(*alternatives))
     if len(combinations) > _MOST_BRANCHES:
-        raise UsageError("There are too many states, labels and machine types at once.", "Ask for fewer of them.")
+        raise UsageError("There are too many states, labels and machine types at once.", "Give fewer of them.")
     for state, label, machine_type in combinations:
         yield _query(wanted, order, state, label, machine_type, before).limit(limit)
 
@@ -111,7 +111,7 @@ def _query(wanted: Filter, order: Sort, state: str, label: str, machine_type: st
 
 
 def _number(wanted: Filter, order: Sort, label: str) -> tuple[ColumnElement[Any], list[ColumnElement[bool]]]:
-    """The column that the list is read along, and what text, label and metrics ask."""
+    """Return the column that orders the list, and the conditions for text, label and metrics."""
     number: ColumnElement[Any] = runs.c.number
     conditions: list[ColumnElement[bool]] = []
     leads = order.key == "number"
@@ -143,7 +143,7 @@ def _number(wanted: Filter, order: Sort, label: str) -> tuple[ColumnElement[Any]
 
 
 def _scans(wanted: Filter, *, is_led: bool, state: str, kind: str) -> Iterator[ColumnElement[bool]]:
-    """The conditions on columns of `runs`. The first may lead through its index, all others are only looked at."""
+    """Yield the conditions on columns of `runs`. Only the first one may use its index."""
     project = select(projects.c.id).where(projects.c.name == wanted.project).scalar_subquery()
     given = [
         (runs.c.name, wanted.name, wanted.name),
@@ -160,7 +160,7 @@ def _scans(wanted: Filter, *, is_led: bool, state: str, kind: str) -> Iterator[C
 
 
 def _unled(item: Column[Any]) -> ColumnElement[Any]:
-    """The column, so written that its index is not used: https://sqlite.org/optoverview.html, unary "+"."""
+    """Return the column, written so that SQLite does not use its index: https://sqlite.org/optoverview.html, unary "+"."""
     return literal_column(f"+runs.{item.name}", item.type)
 
 
@@ -169,10 +169,10 @@ def _indexed(wanted: Filter) -> list[str]:
 
 
 def _shown(item: str) -> str:
-    """A text as SQLite takes it whole: NUL, which no command has, would end it."""
+    """Return a text that SQLite does not cut: NUL, which no command has, would end it."""
     return item.replace("\0", "\ufffd")
 
 
 def _phrase(item: str) -> str:
-    """A text as FTS5 takes it as it is: https://sqlite.org/fts5.html, FTS5 Strings."""
+    """Return a text that FTS5 takes literally: https://sqlite.org/fts5.html, FTS5 Strings."""
     return '"' + _shown(item).replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""Bringing a store of an older version up to date. Apart from `database`, because Alembic takes a third of a second to load."""
+"""Migrates a store of an older version. Separate from `database`, because Alembic takes a third of a second to load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def upgrade(path: Path, version: str | None) -> None:
     """Run every migration after `version` (None: all, on an empty file), in one transaction.
 
     Raises:
-        HomeUnusable: when `version` is not one of ours: a newer spell made it.
+        HomeUnusable: when `version` is unknown, because a newer spell made it.
     """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -39,7 +39,7 @@ def upgrade(path: Path, version: str | None) -> None:
 
 
 def _no_own_transactions(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # Python's would leave each CREATE TABLE outside of any transaction
+    connection.isolation_level = None  # Python's default would leave each CREATE TABLE outside of any transaction
 
 
 def _begin(connection: Connection) -> None:

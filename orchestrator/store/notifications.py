@@ -11,16 +11,16 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from orchestrator.store.database import Database
 from orchestrator.store.tables import notifications, runs
 
-_SPEC = select(runs.c.spec).where(runs.c.number == bindparam("run"))  # put together once: each run that ends asks
+_SPEC = select(runs.c.spec).where(runs.c.number == bindparam("run"))  # built once, because every run that ends uses it
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A webhook that is to be told of the end of a run."""
+    """A webhook that will be called about the end of a run."""
 
     id: int
     run: int
-    url: str = field(repr=False)  # it may be all that somebody needs to write there
+    url: str = field(repr=False)  # knowing the URL may be enough to write there
     tries: int
 
 
@@ -31,7 +31,7 @@ class NotificationStore:
         self._db = database
 
     def due(self, now: float, limit: int) -> list[Notification]:
-        """Those whose time has come, the longest waiting first."""
+        """Return the notifications that are due, the longest waiting first."""
         columns = (notifications.c.id, notifications.c.run, notifications.c.url, notifications.c.tries)
         query = select(*columns).where(~notifications.c.done, notifications.c.next_at <= now)
         with self._db.read() as connection:
@@ -39,17 +39,17 @@ class NotificationStore:
             return [Notification(*row) for row in rows]
 
     def next_at(self) -> float | None:
-        """When the next one is due; None when there is none."""
+        """Return when the next one is due; None when none is left."""
         query = select(notifications.c.next_at).where(~notifications.c.done).order_by(notifications.c.next_at).limit(1)
         with self._db.read() as connection:
             return connection.scalar(query)
 
     def tried(self, number: int, answer: str, next_at: float | None) -> None:
-        """One was tried.
+        """Record an attempt to send a notification.
 
         Args:
             number: its id.
-            answer: what came of it, in words.
+            answer: the outcome, as text.
             next_at: when to try again; None for never.
         """
         values = {"answer": answer, "done": next_at is None} | ({} if next_at is None else {"next_at": next_at})
@@ -62,7 +62,7 @@ class NotificationStore:
 
 
 def add_notifications(connection: Connection, number: int, now: float) -> None:
-    """Write down whom to tell of the end of this run, in the transaction of that end."""
+    """Record the notifications about the end of this run, in the transaction of that end."""
     spec = connection.scalar(_SPEC, {"run": number}) or "{}"
     urls: Sequence[str] = json.loads(spec).get("notify", ())
     if urls:

@@ -1,4 +1,4 @@
-"""Projects: each run belongs to one at most."""
+"""Projects: each run belongs to at most one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SEE = "See them with: spell project list"
 
 
 class ProjectStore:
-    """Projects of one home. Their names are found in whatever case they are written."""
+    """Projects of one home. Their names are found regardless of case."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def create(self, name: str, description: str, numbers: Sequence[int]) -> ProjectRecord:
-        """Make a project, of these runs.
+        """Make a project with these runs.
 
         Raises:
-            Conflict: when there is one of that name.
+            Conflict: when a project of that name exists.
         """
         with self._db.write() as connection:
             _see_that_it_is_free(connection, name)
@@ -37,11 +37,11 @@ class ProjectStore:
             return _record(connection, name)
 
     def edit(self, name: str, new_name: str | None, description: str | None) -> ProjectRecord:
-        """Give a project another name or description; None leaves it as it is.
+        """Change the name or description of a project; None keeps the present one.
 
         Raises:
-            NotFound: there is no such project.
-            Conflict: there is one of the new name.
+            NotFound: when it does not exist.
+            Conflict: when a project of the new name exists.
         """
         with self._db.write() as connection:
             found = _find(connection, name)
@@ -54,11 +54,11 @@ class ProjectStore:
             return _record(connection, new_name or name)
 
     def archive(self, name: str, *, archived: bool) -> ProjectRecord:
-        """Take a project from the list, or bring it back. Its runs stay as they are.
+        """Archive or unarchive a project. Its runs do not change.
 
         Raises:
-            NotFound: there is no such project.
-            Conflict: that is so already.
+            NotFound: when it does not exist.
+            Conflict: when it already is as wanted.
         """
         with self._db.write() as connection:
             found = _find(connection, name)
@@ -68,22 +68,22 @@ class ProjectStore:
             return _record(connection, name)
 
     def add_runs(self, name: str, numbers: Sequence[int]) -> ProjectRecord:
-        """Runs belong to this project from now on, and to no other.
+        """Move runs into this project, out of any other.
 
         Raises:
-            NotFound: there is no such project.
-            Conflict: it is archived.
+            NotFound: when the project does not exist.
+            Conflict: when it is archived.
         """
         with self._db.write() as connection:
             _put(connection, open_project(connection, name), numbers)
             return _record(connection, name)
 
     def remove_runs(self, name: str, numbers: Sequence[int]) -> ProjectRecord:
-        """Runs belong to no project from now on. Nothing is changed when one of them is not in this one.
+        """Remove runs from this project. Nothing changes when one of them is not in it.
 
         Raises:
-            NotFound: there is no such project.
-            Conflict: a run that is not in it.
+            NotFound: when the project does not exist.
+            Conflict: when a run is not in it.
         """
         with self._db.write() as connection:
             found = _find(connection, name)
@@ -94,32 +94,32 @@ class ProjectStore:
             return _record(connection, name)
 
     def get(self, name: str) -> ProjectRecord:
-        """One project.
+        """Return one project.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: when it does not exist.
         """
         with self._db.read() as connection:
             return _record(connection, name)
 
     def require(self, name: str) -> None:
-        """See that a run can be cast into this project. Raises as `add_runs`."""
+        """Check that a run can be cast into this project. Raises as `add_runs`."""
         with self._db.read() as connection:
             open_project(connection, name)
 
     def list(self, *, archived: bool) -> list[ProjectRecord]:
-        """All projects that are (or are not) archived, oldest first."""
+        """Return all projects that are (or are not) archived, oldest first."""
         query = _records().where(projects.c.archived == archived).order_by(projects.c.id)
         with self._db.read() as connection:
             return [ProjectRecord(**row._mapping) for row in connection.execute(query)]
 
 
 def open_project(connection: Connection, name: str) -> int:
-    """The id of a project that takes runs.
+    """Return the id of a project that is not archived.
 
     Raises:
-        NotFound: there is none of that name.
-        Conflict: it is archived.
+        NotFound: when it does not exist.
+        Conflict: when it is archived.
     """
     found = _find(connection, name)
     if found.archived:

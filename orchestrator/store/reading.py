@@ -23,19 +23,19 @@ _HIDDEN = "fence cpus memory_bytes gpus_wanted metrics_offset held fingerprint w
 
 
 class RunReader:
-    """Reads runs."""
+    """Reads the runs of one home."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def find(self, reference: str) -> int:
-        """The number of the run that a person means: `7`, a name, `latest` or `latest~1`.
+        """Return the number of the run that a user names: `7`, a name, `latest` or `latest~1`.
 
-        A name that several runs bear means the newest of them; an archived run only when there is no other. `latest`
-        never is an archived one.
+        If several runs have the name, it means the newest one, and an archived run only if no other has it. `latest`
+        is never an archived run.
 
         Raises:
-            NotFound: when there is none.
+            NotFound: when it does not exist.
         """
         number: int | None = None
         with self._db.read() as connection:
@@ -47,7 +47,7 @@ class RunReader:
                     newest = select(runs.c.number).where(runs.c.archived == literal(False))
                     newest = newest.order_by(runs.c.number.desc())
                     number = connection.scalar(newest.offset(int(back)).limit(1))
-            elif reference:  # most runs have the empty name
+            elif reference:  # most runs have an empty name
                 named = select(runs.c.number).where(runs.c.name == reference)
                 number = connection.scalar(named.order_by(runs.c.archived, runs.c.number.desc()).limit(1))
         if number is None:
@@ -63,14 +63,14 @@ class RunReader:
         before: int = 0,
         skip: int = 0,
     ) -> list[RunSummary]:
-        """Runs that match, the last `limit` of them in this order; see `store.listing.rows`."""
+        """Return the last `limit` matching runs in this order; see `store.listing.rows`."""
         with self._db.read() as connection:
             rows = listing.rows(connection, wanted or Filter(), order or Sort(), limit=limit, before=before, skip=skip)
             words = _labels_of(connection, [row.number for row in rows])
             return [_summary(row, words.get(row.number, [])) for row in rows]
 
     def summary(self, number: int) -> RunSummary:
-        """One run as a line of the list, archived or not.
+        """Return one run as a line of the list, archived or not.
 
         Raises:
             NotFound: when there is no such run.
@@ -82,7 +82,7 @@ class RunReader:
             return _summary(row, _labels_of(connection, [number]).get(number, []))
 
     def record(self, number: int) -> RunRecord:
-        """All about one run.
+        """Return the record of one run.
 
         Raises:
             NotFound: when there is no such run.
@@ -122,7 +122,7 @@ class RunReader:
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:
-        """What happened to a run, in order; after the event with this id."""
+        """Return the events of a run, in order; only those after the event with this id."""
         with self._db.read() as connection:
             return [EventRecord(**row._mapping) for row in connection.execute(_EVENTS, {"run": number, "after": after})]
 

@@ -1,4 +1,4 @@
-"""Runs that are complete, found by the fingerprint of what was asked, and what their mounts held."""
+"""Complete runs, found by the fingerprint of their spec, and the content of their mounts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Content:
 
     Attributes:
         path: relative to the resource; "" for the resource itself.
-        stored: its path in its run.
-        sha256: None until it has been computed.
+        stored: its path among the outputs of its run.
+        sha256: its hash; None until it is computed.
     """
 
     path: str
@@ -28,13 +28,13 @@ class Content:
 
 
 class ReuseStore:
-    """What is asked before an earlier run is taken for a new one."""
+    """Queries that decide whether an earlier run can be reused for a new one."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def complete(self, fingerprint: str, limit: int) -> list[tuple[int, int]]:
-        """Complete runs of this fingerprint that are not archived, newest first: number, and how many outputs."""
+        """Return complete, unarchived runs with this fingerprint, newest first: number, and count of outputs."""
         query = (
             select(runs.c.number, runs.c.outputs_count)
             .where(runs.c.fingerprint == fingerprint, text("state = 'complete' AND NOT archived"))  # as the index says
@@ -45,13 +45,13 @@ class ReuseStore:
             return [(row.number, row.outputs_count) for row in connection.execute(query)]
 
     def mounts(self, number: int) -> list[tuple[str, str]]:
-        """Path and resource of each mount of a run."""
+        """Return path and resource of each mount of a run."""
         query = select(mounts.c.path, mounts.c.resource).where(mounts.c.run == number)
         with self._db.read() as connection:
             return [(row.path, row.resource) for row in connection.execute(query)]
 
     def content(self, number: int, path: str) -> list[Content]:
-        """The files of an output of a run, or of all its outputs for ""; in order of their paths."""
+        """Return the files of an output of a run, or for "" of all its outputs, by path."""
         query = select(artifacts).where(artifacts.c.run == number, artifacts.c.note == "").order_by(artifacts.c.path)
         if path:
             below = and_(artifacts.c.path >= f"{path}/", artifacts.c.path < f"{path}0")  # "0" comes next after "/"
@@ -62,6 +62,6 @@ class ReuseStore:
         return [Content(row.path[start:], row.mode, row.size, row.path, row.sha256) for row in rows]
 
     def upload_tree(self, name: str) -> str | None:
-        """The digest of an upload's content; None for one that nobody has recorded."""
+        """Return the digest of an upload's content; None for one without a record."""
         with self._db.read() as connection:
             return connection.scalar(select(uploads.c.tree).where(uploads.c.name == name))

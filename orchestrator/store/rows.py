@@ -1,4 +1,4 @@
-"""Runs as workers and the scheduler see them: less than a record, and not for people."""
+"""Runs as workers and the scheduler see them: fewer fields than a record, and not shown to users."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.states import State, Wish
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What is recorded when a run is cast.
+    """The data that are recorded when a run is cast.
 
     Attributes:
         fingerprint: see `Reuse.fingerprint`.
         rerun_of: the run that it repeats.
-        environment, image: what it is known to need, and is kept for it until then.
+        environment, image: its known environment and image, which `gc` keeps until the run starts.
     """
 
     spec: RunSpec

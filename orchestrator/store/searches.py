@@ -1,4 +1,4 @@
-"""Searches over parameters and their trials: what was asked, and how far each has come."""
+"""Searches over parameters, and their trials with their progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AGGREGATES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTrial:
-    """A trial as whoever leads its search sees it."""
+    """A trial as the controller of its search sees it."""
 
     number: int
     state: TrialState
@@ -45,11 +45,11 @@ class StoredTrial:
 
 @dataclass(frozen=True, slots=True)
 class StoredSearch:
-    """A search as whoever leads it sees it.
+    """A search as its controller sees it.
 
     Attributes:
         body: the `SearchSpec` as JSON values.
-        cast: how many trials there are; they have the numbers from 1 on.
+        cast: the number of trials so far, which are numbered from 1.
         waiting, running: the trials in these states, oldest first.
     """
 
@@ -85,23 +85,23 @@ class SearchStore:
             return int(connection.execute(insert(searches).values(**values)).inserted_primary_key[0])  # type: ignore[index]
 
     def cast(self, connection: Connection, number: int, trial: int, params: Mapping[str, str], run: int) -> None:
-        """Write down the run of a trial that is new or waits, in the transaction that makes this run.
+        """Record the run of a trial that is new or waits, in the transaction that makes this run.
 
         Raises:
-            Conflict: when the search has ended, or is to, or somebody else was first; there must be no such run then.
+            Conflict: when the search has ended or will end, or the trial has a run already; the new run must not be made.
         """
         if not _record(connection, number, trial, params, TrialState.RUNNING, run=run):
-            raise Conflict(f"Trial {trial} of search {number} is not to be cast any more.")
+            raise Conflict(f"Trial {trial} of search {number} can no longer be cast.")
 
     def settle_uncast(
         self, number: int, trial: int, params: Mapping[str, str], state: TrialState, **columns: Any
     ) -> None:
-        """Write down a trial that is new or waits, and gets no run of its own. Nothing happens when the search is to end."""
+        """Record a trial that is new or waits, and gets no run. Does nothing when the search will end."""
         with self._db.write() as connection:
             _record(connection, number, trial, params, state, **columns)
 
     def settle(self, number: int, trial: int, state: TrialState, value: float | None, message: str = "") -> None:
-        """Write down how the run of a trial has ended."""
+        """Record how the run of a trial has ended."""
         this = and_(trials.c.search == number, trials.c.number == trial, trials.c.state == TrialState.RUNNING)
         with self._db.write() as connection:
             connection.execute(update(trials).where(this).values(state=state, value=value, message=message))
@@ -123,11 +123,11 @@ class SearchStore:
             connection.execute(update(trials).where(waiting).values(state=TrialState.FAILED))
 
     def resume(self, number: int) -> None:
-        """A search that has ended goes on: trials that failed wait again.
+        """Resume a search that has ended: its failed trials wait again.
 
         Raises:
-            NotFound: when there is no such search.
-            Conflict: when it has not ended, or every trial has ended well.
+            NotFound: when it does not exist.
+            Conflict: when it has not ended, or every trial is complete.
         """
         with self._db.write() as connection:
             row = _existing(connection, number)
@@ -137,12 +137,12 @@ class SearchStore:
             again = connection.execute(update(trials).where(failed).values(state=TrialState.WAITING)).rowcount
             count = json.loads(row.settings)["count"]
             if not again and _last_trial(connection, number) == count:
-                raise Conflict(f"There is nothing to resume: all {count} trials of search {number} have ended well.")
+                raise Conflict(f"There is nothing to resume: no trial of search {number} has failed ({count} trials).")
             clean = {"state": SearchState.RUNNING, "wish": None, "ended_at": None, "message": ""}
             connection.execute(update(searches).where(searches.c.id == number).values(**clean))
 
     def say(self, number: int, message: str) -> None:
-        """Tell whoever looks at a search why it does not go on; until its next trial is cast."""
+        """Record why a search does not go on, until its next trial is cast."""
         this = and_(searches.c.id == number, searches.c.state == SearchState.RUNNING, searches.c.message != message)
         with self._db.write() as connection:
             connection.execute(update(searches).where(this).values(message=message))
@@ -164,10 +164,10 @@ class SearchStore:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def find(self, reference: str) -> int:
-        """The number of the search that a person means: `7`, or `latest`.
+        """Return the number of the search that a user names: `7`, or `latest`.
 
         Raises:
-            NotFound: when there is none.
+            NotFound: when it does not exist.
         """
         query = select(func.max(searches.c.id))
         if reference.isdecimal() and len(reference) < 19:
@@ -181,13 +181,13 @@ class SearchStore:
         return int(number)
 
     def running(self) -> list[int]:
-        """The numbers of the searches that have not ended, oldest first."""
+        """Return the numbers of the searches that have not ended, oldest first."""
         query = select(searches.c.id).where(searches.c.state == SearchState.RUNNING).order_by(searches.c.id)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def stored(self, number: int) -> StoredSearch:
-        """A search as it stands now."""
+        """Return the present state of a search."""
         with self._db.read() as connection:
             row = _existing(connection, number)
             cast = _last_trial(connection, number)
@@ -207,13 +207,13 @@ class SearchStore:
         )
 
     def trials(self, number: int) -> list[StoredTrial]:
-        """All trials of a search, in their order."""
+        """Return all trials of a search, in their order."""
         with self._db.read() as connection:
             return [_stored_trial(row) for row in connection.execute(_trials_of(number))]
 
     def value(self, run: int, metric: str, metric_agg: str) -> float | None:
-        """What a run sent of a metric, as one number; None when it sent nothing. Of a run that was tried again, what
-        its last attempt sent: the outputs are that one's."""
+        """Return the value of a metric of a run, as one number; None when it sent none. Only values of the last attempt
+        count, because the outputs are of that attempt."""
         query = select(_AGGREGATES[metric_agg]).where(metric_summaries.c.run == run, metric_summaries.c.name == metric)
         failed_at = select(func.max(attempts.c.ended_at)).where(attempts.c.run == run)
         with self._db.read() as connection:
@@ -223,17 +223,17 @@ class SearchStore:
             )
 
     def sent(self, number: int) -> list[str]:
-        """The names of the metrics that the trials of a search sent; some of them, when there are many."""
+        """Return the names of the metrics that the trials of a search sent; only some of them if there are many."""
         joined = metric_summaries.join(trials, trials.c.run == metric_summaries.c.run)
         query = select(metric_summaries.c.name).select_from(joined).where(trials.c.search == number)
         with self._db.read() as connection:
             return list(connection.scalars(query.distinct().order_by(metric_summaries.c.name).limit(_MOST_NAMES)))
 
     def record(self, number: int) -> SearchRecord:
-        """All about one search.
+        """Return the record of one search.
 
         Raises:
-            NotFound: when there is no such search.
+            NotFound: when it does not exist.
         """
         with self._db.read() as connection:
             row = _existing(connection, number)
@@ -250,7 +250,7 @@ class SearchStore:
         )
 
     def summaries(self, *, limit: int, before: int = 0) -> list[SearchSummary]:
-        """The newest `limit` searches, newest last; only those with numbers below `before`, when that is given."""
+        """Return the newest `limit` searches, newest last; if `before` is given, only those with smaller numbers."""
         query = select(searches).order_by(searches.c.id.desc()).limit(min(limit, _MAX_PAGE))
         if before:
             query = query.where(searches.c.id < before)
@@ -272,7 +272,7 @@ def _none(reference: str) -> NotFound:
 def _record(
     connection: Connection, number: int, trial: int, params: Mapping[str, str], state: TrialState, **columns: Any
 ) -> bool:
-    """Write a trial that is not there, or waits. Returns whether it was so, and the search goes on."""
+    """Record a trial that is new or waits. Returns whether it was, and the search goes on."""
     search = _existing(connection, number)
     if search.state != SearchState.RUNNING or search.wish:
         return False

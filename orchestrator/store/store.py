@@ -1,7 +1,7 @@
-"""The one place that reads and writes runs.
+"""The only module that reads and writes runs.
 
-`move` is the only function that writes a state: a guarded UPDATE and its event row in one transaction. Whoever works on
-a run holds its fence, a number that grows each time the run is claimed or taken over; a write with an older one is refused.
+`move` is the only function that writes a state: a guarded UPDATE and its event row in one transaction. The worker of a
+run holds its fence, a number that grows each time the run is claimed or taken over; a write with an older fence is refused.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from orchestrator.store.uploads import UploadStore
 from orchestrator.store.workflows import WorkflowStore
 
 WithRun = Callable[[Connection, int], None]
-"""Done in the transaction that records a run, which has this number; what it raises undoes the run."""
+"""Called in the transaction that records a run, with its number. An exception undoes the run."""
 RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
 """The columns of a run that has given back its machine."""
 _OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s max_rss_bytes".split()
-# What every run says and asks is put together once: that takes SQLAlchemy longer than SQLite takes to do it.
+# Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
 _IS_THIS, _IS_OURS = runs.c.number == bindparam("run"), runs.c.fence == bindparam("our_fence")
 _ADD_RUN, _ADD_EVENT = insert(runs), insert(events)
 _COLUMNS = frozenset(runs.c.keys())
@@ -72,8 +72,8 @@ class Store(RunReader, DetailStore, DemandReader):
 
     Args:
         database: the opened file.
-        on_change: called with a run's number after every committed change that a follower may want to see.
-        on_end: called after that when it has ended.
+        on_change: called with a run's number after every committed change that followers need.
+        on_end: called after that, when the run has ended.
     """
 
     def __init__(
@@ -162,17 +162,17 @@ class Store(RunReader, DetailStore, DemandReader):
         sample: SampleRecord | None = None,
         **columns: Any,
     ) -> None:
-        """Write a run's state, with the event that tells of it.
+        """Write a run's state, with its event.
 
         Args:
             number, fence: the run, and the fence under which the caller works on it.
             to: the new state.
-            text: said to followers.
-            sample: what the run has used by then; recorded with it or not at all.
-            columns: other columns that change in the same moment.
+            text: a message for followers.
+            sample: the usage of the run so far; recorded in the same transaction.
+            columns: other columns that change in the same transaction.
 
         Raises:
-            StaleFence: when the run is somebody else's by now, or already final.
+            StaleFence: when another worker has the run by now, or it is already final.
             Conflict: when the move is not legal.
         """
         with self._db.write() as connection:
@@ -182,7 +182,7 @@ class Store(RunReader, DetailStore, DemandReader):
         self.on_change(number)
 
     def end(self, number: int, fence: int, reason: str, detail: str = "", **columns: Any) -> None:
-        """Move a run to the final state of an end reason, with its words. Raises as `move`."""
+        """Move a run to the final state of an end reason, with its message. Raises as `move`."""
         with self._db.write() as connection:
             _end(connection, number, fence, reason, detail, columns)
         self.on_change(number)
@@ -194,8 +194,8 @@ class Store(RunReader, DetailStore, DemandReader):
         Args:
             number, fence: as for `move`.
             failed: the attempt.
-            not_before: when the next one may begin, in seconds since the epoch.
-            text: said to followers.
+            not_before: when the next attempt may begin, in seconds since the epoch.
+            text: a message for followers.
 
         Returns:
             False, and nothing is changed, when somebody has wished its end meanwhile.
@@ -214,7 +214,7 @@ class Store(RunReader, DetailStore, DemandReader):
         return True
 
     def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
-        """Take a queued run, with these GPUs. None when it is not queued any more: exactly one claim wins."""
+        """Claim a queued run, with these GPUs. Returns None when it is no longer queued: exactly one claim wins."""
         with self._db.write() as connection:
             if not connection.execute(_CLAIM, {"run": number, "given_gpus": json.dumps(list(gpus))}).rowcount:
                 return None
@@ -224,7 +224,7 @@ class Store(RunReader, DetailStore, DemandReader):
         return claimed_run(row)
 
     def take_over(self, number: int) -> ClaimedRun | None:
-        """Take an active run from whoever worked on it (a spelld that died). None when it is final."""
+        """Take an active run from a dead worker. Returns None when it is final."""
         with self._db.write() as connection:
             changed = connection.execute(
                 update(runs).where(runs.c.number == number, runs.c.state.in_(ACTIVE)).values(fence=runs.c.fence + 1)
@@ -271,18 +271,18 @@ class Store(RunReader, DetailStore, DemandReader):
         return State.KILLED
 
     def update(self, number: int, fence: int, **columns: Any) -> None:
-        """Write other columns than the state. Raises `StaleFence` as `move` does."""
+        """Write columns other than the state. Raises `StaleFence` as `move` does."""
         with self._db.write() as connection:
             if not connection.execute(_UPDATE, {"run": number, "our_fence": fence, **_checked(columns)}).rowcount:
-                raise StaleFence(f"Run {number} is worked on by somebody else.")
+                raise StaleFence(f"Another worker has run {number}.")
 
     def release(self, number: int, fence: int) -> None:
-        """Its machine is free, whatever state the run is in. Nothing happens when it is somebody else's by now."""
+        """Record that the machine of a run is free, in any state. Does nothing when another worker has the run by now."""
         with self._db.write() as connection:
             connection.execute(_RELEASE, {"run": number, "our_fence": fence})
 
     def notice(self, number: int, text: str) -> None:
-        """Tell the followers of a run something."""
+        """Record a message for the followers of a run."""
         with self._db.write() as connection:
             _add_event(connection, number, time.time(), "notice", "", text)
         self.on_change(number)
@@ -290,7 +290,7 @@ class Store(RunReader, DetailStore, DemandReader):
     # -- reading ------------------------------------------------------------------------------------------------
 
     def claimed(self, number: int) -> ClaimedRun:
-        """The run as its worker sees it now.
+        """Return the run as its worker sees it now.
 
         Raises:
             NotFound: when there is no such run.
@@ -314,26 +314,26 @@ class Store(RunReader, DetailStore, DemandReader):
         return Wished(Wish(row.wish) if row.wish else None, row.wish_reason or "", row.wish_detail)
 
     def unreleased(self) -> list[ClaimedRun]:
-        """Runs that have ended, and whose machine nobody has given back yet."""
+        """Return the runs that have ended, but whose machine is not free yet."""
         query = select(runs).where(text("held"), runs.c.state.in_(list(FINAL)))
         with self._db.read() as connection:
             return [claimed_run(row) for row in connection.execute(query)]
 
     def led(self) -> list[int]:
-        """The numbers of all runs that somebody leads: neither queued nor final, oldest first."""
+        """Return the numbers of all runs that have a worker: neither queued nor final, oldest first."""
         states = ACTIVE - {State.MACHINE_REQUESTED}
         query = select(runs.c.number).where(runs.c.state.in_(list(states))).order_by(runs.c.number)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def active_count(self) -> int:
-        """How many runs have not ended."""
+        """Return how many runs have not ended."""
         query = select(func.count()).select_from(runs).where(runs.c.state.in_(list(ACTIVE)))
         with self._db.read() as connection:
             return int(connection.scalar(query) or 0)
 
     def in_use(self) -> tuple[set[str], set[str]]:
-        """Keys of the environments, and IDs of the images, of runs that have not ended or still hold their machine."""
+        """Return environment keys and image IDs of runs that have not ended or still hold their machine."""
         query = select(runs.c.environment, runs.c.image).where(runs.c.state.in_(list(ACTIVE)) | runs.c.held)
         with self._db.read() as connection:
             rows = connection.execute(query).all()
@@ -348,7 +348,7 @@ def _move(connection: Connection, number: int, fence: int, to: State, text: str,
 
 
 def _checked(columns: Mapping[str, Any]) -> Mapping[str, Any]:
-    """These columns, which there must be: SQLAlchemy passes over values that a statement has no use for."""
+    """Return these columns, if all exist: SQLAlchemy ignores values that a statement does not use."""
     if unknown := columns.keys() - _COLUMNS:
         raise TypeError(f"runs have no columns {sorted(unknown)}")
     return columns
@@ -356,7 +356,7 @@ def _checked(columns: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _end(connection: Connection, number: int, fence: int, reason: str, detail: str, columns: Mapping[str, Any]) -> None:
     end = ENDS[reason]
-    detail = detail.encode(errors="backslashreplace").decode()  # a file name, or what a hostile image says
+    detail = detail.encode(errors="backslashreplace").decode()  # a file name, or output of a hostile image
     message = end.words(columns.get("exit_code"), columns.get("signal"), detail)
     now = time.time()
     columns = {"ended_at": now, **columns, "reason": reason, "message": message}
@@ -372,5 +372,5 @@ def _add_event(connection: Connection, number: int, at: float, kind: str, state:
 def _why_not(connection: Connection, number: int, fence: int, to: State) -> Conflict:
     row = connection.execute(select(runs.c.state, runs.c.fence).where(runs.c.number == number)).one_or_none()
     if row is None or row.fence != fence or row.state in FINAL:
-        return StaleFence(f"Run {number} is not this worker's any more.")
+        return StaleFence(f"Run {number} no longer belongs to this worker.")
     return Conflict(f"Run {number} cannot go from {row.state} to {to}.")

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 HEAD = "0005"
-"""The newest migration; a test holds it to what Alembic says."""
+"""The newest migration. A test compares it with Alembic's."""
 
 metadata = MetaData()
 
@@ -110,7 +110,7 @@ mounts = Table(
 )
 
 SHARED = "size >= 4096 AND sha256 <> ''"
-"""Artifacts that may share their bytes. A query must say it in these words for its index to serve."""
+"""Artifacts that may share their bytes. A query must use exactly this text, or SQLite does not use the index."""
 
 artifacts = Table(
     "artifacts",
@@ -317,6 +317,6 @@ SEARCHED = (
         "INSERT INTO runs_text(rowid, command, description) VALUES (new.number, new.command, new.description); END"
     ),
 )
-"""The index of what commands and descriptions say, and what keeps it up to date. https://sqlite.org/fts5.html"""
+"""The text index of commands and descriptions, and the triggers that update it. https://sqlite.org/fts5.html"""
 for _statement in SEARCHED:
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

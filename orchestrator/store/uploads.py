@@ -1,4 +1,4 @@
-"""Uploads: which there are, and what content they have."""
+"""The records of uploads."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class UploadStore:
         self._db = database
 
     def find(self, name: str) -> UploadRecord | None:
-        """An upload by its name; None when there is none."""
+        """Return an upload by its name; None when it does not exist."""
         with self._db.read() as connection:
             row = connection.execute(select(uploads).where(uploads.c.name == name)).one_or_none()
         return UploadRecord(**row._mapping) if row else None
 
     def list(self) -> list[UploadRecord]:
-        """All uploads, by name."""
+        """Return all uploads, by name."""
         with self._db.read() as connection:
             rows = connection.execute(select(uploads).order_by(uploads.c.name))
             return [UploadRecord(**row._mapping) for row in rows]
 
     def publish(self, upload: UploadRecord, place: Callable[[], object]) -> None:
-        """Record an upload, in place of one of that name.
+        """Record an upload, in place of an earlier one of that name.
 
         Args:
-            place: puts its files where they belong; called when nobody uses what lies there, and nobody can begin to
-                before this is done.
+            place: moves its files to their path; called when no run uses the earlier files, and none can begin to
+                use them before this is done.
 
         Raises:
-            Conflict: when an active run mounts the upload that is there.
+            Conflict: when an active run mounts the earlier upload.
         """
         with self._db.write() as connection:
             _refuse_used(connection, upload.name)
@@ -50,12 +50,12 @@ class UploadStore:
             place()
 
     def record(self, upload: UploadRecord) -> None:
-        """Record an upload whose files are where they belong."""
+        """Record an upload whose files are at their path."""
         with self._db.write() as connection:
             _record(connection, upload)
 
     def remove(self, name: str, take_away: Callable[[], object]) -> None:
-        """Forget an upload. `take_away` as `place` of `publish`; raises as that."""
+        """Remove the record of an upload. `take_away` is as `place` of `publish`; raises as `publish`."""
         with self._db.write() as connection:
             _refuse_used(connection, name)
             connection.execute(delete(uploads).where(uploads.c.name == name))
@@ -77,7 +77,7 @@ def _refuse_used(connection: Connection, name: str) -> None:
     if number is not None:
         raise Conflict(
             f"Run {number} mounts {resource!r}, and has not ended.",
-            f"Wait for it: spell wait {number}; or take another name.",
+            f"Wait for it: spell wait {number}; or choose another name.",
         )
     waiting = select(steps.c.workflow, steps.c.spec).join(workflows, workflows.c.id == steps.c.workflow)
     waiting = waiting.where(workflows.c.state == WorkflowState.RUNNING, steps.c.state == StepState.WAITING)
@@ -85,11 +85,11 @@ def _refuse_used(connection: Connection, name: str) -> None:
     for what, query in (("Workflow", waiting), ("Search", going_on)):
         for owner, spec in connection.execute(query):
             if _mounts(json.loads(spec), resource):
-                raise Conflict(f"{what} {owner} mounts {resource!r}, and has not ended.", "Take another name.")
+                raise Conflict(f"{what} {owner} mounts {resource!r}, and has not ended.", "Choose another name.")
 
 
 def _mounts(spec: object, resource: str) -> bool:
-    """Whether a stored spec, or one inside it, mounts a resource or what is below it."""
+    """Whether a stored spec, or one inside it, mounts a resource or a part of it."""
     if not isinstance(spec, dict):
         return False
     found = [str(mount.get("resource", "")) for mount in spec.get("mounts") or () if isinstance(mount, dict)]

@@ -1,4 +1,4 @@
-"""Workflows and their steps: what was asked, and how far each has come."""
+"""Workflows, and their steps with their progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_PAGE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
-    """A step as whoever leads its workflow sees it."""
+    """A step as the controller of its workflow sees it."""
 
     name: str
     state: StepState
@@ -35,7 +35,7 @@ class StoredStep:
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflow:
-    """A workflow as whoever leads it sees it; its steps by name, in the order of its file."""
+    """A workflow as its controller sees it; its steps by name, in the order of its file."""
 
     number: int
     wish: Wish | None
@@ -90,26 +90,26 @@ class WorkflowStore:
             connection.execute(update(steps).where(waiting).values(state=StepState.SKIPPED, message=words))
 
     def cast(self, connection: Connection, number: int, name: str, run: int) -> None:
-        """Write down the run of a step that waits, in the transaction that makes this run.
+        """Record the run of a step that waits, in the transaction that makes this run.
 
         Raises:
-            Conflict: when the step does not wait any more; there must be no such run then.
+            Conflict: when the step no longer waits; the new run must not be made.
         """
         if not _move(connection, number, name, StepState.WAITING, StepState.CAST, run=run, message=""):
-            raise Conflict(f"Step {name!r} of workflow {number} does not wait any more.")
+            raise Conflict(f"Step {name!r} of workflow {number} no longer waits.")
 
     def reuse(self, number: int, name: str, run: int) -> None:
-        """A step that waits is complete: an earlier run is what it asks for."""
+        """Record that a waiting step is complete, because an earlier run is identical."""
         with self._db.write() as connection:
             _move(connection, number, name, StepState.WAITING, StepState.COMPLETE, run=run, reused=True, message="")
 
     def settle(self, number: int, name: str, before: StepState, state: StepState, message: str = "") -> None:
-        """Move a step from one state to another, unless somebody else has moved it."""
+        """Move a step from one state to another, unless it is no longer in the first."""
         with self._db.write() as connection:
             _move(connection, number, name, before, state, message=message)
 
     def end(self, number: int, state: WorkflowState) -> None:
-        """A workflow none of whose steps is open has ended."""
+        """Record that a workflow without open steps has ended."""
         with self._db.write() as connection:
             connection.execute(
                 update(workflows)
@@ -120,10 +120,10 @@ class WorkflowStore:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def find(self, reference: str) -> int:
-        """The number of the workflow that a person means: `7`, a name (of several the newest), or `latest`.
+        """Return the number of the workflow that a user names: `7`, a name (the newest of several), or `latest`.
 
         Raises:
-            NotFound: when there is none.
+            NotFound: when it does not exist.
         """
         query = select(func.max(workflows.c.id))
         if reference.isdecimal() and len(reference) < 19:
@@ -137,13 +137,13 @@ class WorkflowStore:
         return int(number)
 
     def running(self) -> list[int]:
-        """The numbers of the workflows that have not ended, oldest first."""
+        """Return the numbers of the workflows that have not ended, oldest first."""
         query = select(workflows.c.id).where(workflows.c.state == WorkflowState.RUNNING).order_by(workflows.c.id)
         with self._db.read() as connection:
             return list(connection.scalars(query))
 
     def stored(self, number: int) -> StoredWorkflow:
-        """A workflow as it stands now."""
+        """Return the present state of a workflow."""
         with self._db.read() as connection:
             row = connection.execute(select(workflows).where(workflows.c.id == number)).one()
             found = {
@@ -160,17 +160,17 @@ class WorkflowStore:
         return StoredWorkflow(number, Wish(row.wish) if row.wish else None, row.reuse, found)
 
     def step_spec(self, number: int, name: str) -> dict[str, Any]:
-        """What was asked for a step, as it was sent."""
+        """Return the spec of a step, as it was sent."""
         query = select(steps.c.spec).where(steps.c.workflow == number, steps.c.name == name)
         with self._db.read() as connection:
             spec: dict[str, Any] = json.loads(connection.execute(query).scalar_one())
         return spec
 
     def record(self, number: int) -> WorkflowRecord:
-        """All about one workflow.
+        """Return the record of one workflow.
 
         Raises:
-            NotFound: when there is no such workflow.
+            NotFound: when it does not exist.
         """
         with self._db.read() as connection:
             row = connection.execute(_summaries().where(workflows.c.id == number)).one_or_none()
@@ -180,7 +180,7 @@ class WorkflowStore:
         return WorkflowRecord(**row._mapping, steps=found)
 
     def summaries(self, *, limit: int, before: int = 0) -> list[WorkflowSummary]:
-        """The newest `limit` workflows, newest last; only those with numbers below `before`, when that is given."""
+        """Return the newest `limit` workflows, newest last; if `before` is given, only those with smaller numbers."""
         query = _summaries().order_by(workflows.c.id.desc()).limit(min(limit, _MAX_PAGE))
         if before:
             query = query.where(workflows.c.id < before)

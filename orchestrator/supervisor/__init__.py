@@ -1,14 +1,17 @@
-"""One small process per run that outlives spelld. Standard library only: it starts fast and needs no packages.
+"""One small process per run that outlives spelld. It uses only the standard library, so it starts fast.
 
-Each run in a container waits for Python and then for what a keeper loads. So that loads little: neither json, contextlib
-and functools, nor signal, whose functions it takes from `_signal`, nor typing, whose TYPE_CHECKING it names itself.
+Each run in a container waits until Python and the reaper's imports are loaded, so the reaper imports little: no json,
+contextlib, functools or typing (it defines TYPE_CHECKING itself), and `_signal` instead of signal.
 
-    nursery    forks supervisors
-main       claim the attempt, make the private namespaces, forward signals, write the verdict
-container  both of them in one, as process 1 of a container
-keeper     the parent of the command: starts it, reaps, TERM → grace → KILL, time limit
-timeline   when the log grew
-isolation  mount and process namespaces
-judge      how the command ended, as the verdict says it
-identity   which process is meant: boot id + start time, never the pid alone
+forkserver    forks supervisors
+main          the supervisor: claims the attempt, makes the private namespaces, forwards signals, writes the verdict
+container     supervisor and reaper in one process, as process 1 of a container
+reaper        the parent of the command: starts it, reaps, TERM → grace → KILL, time limit
+verdict       how the command ended
+log_limit     keeps a log below its size limit
+log_times     records when the log grew
+masking       replaces secrets in the log by `***`
+secrets_pipe  passes the secrets of a run through a pipe
+isolation     mount and process namespaces
+identity      identifies a process by boot id and start time, never by its pid alone
 """

@@ -1,20 +1,20 @@
-"""The supervisor of an attempt in a container, and its keeper at once: process 1, and so the init of the container.
+"""Supervisor and reaper of an attempt in a container, in one process: process 1, and so the container's init.
 
-spelld shows it a folder with names that it opens and then removes, so that the command can reach none of them by name;
-spelld holds other names (hard links) of the same files:
+spelld mounts a folder into the container. This process opens the files in it and then removes their names, so that the
+command cannot reach them by name; spelld keeps hard links to the same files:
 
-    request-NONCE       what to do, marshalled. Who removes it takes the attempt, once and for all: we, or a spelld that
-                        came back and takes it as never started
-    secrets             a named pipe that tells them, where there are some; read before the request is taken, so that an
-                        attempt whose secrets did not come was never started
-    line                a named pipe, held open as long as we live: spelld reads from it that the command has started, and
-                        sees its end at once
-    log                 gets the command's output
-    times               when the log grew; see `timeline`
-    result              how it ended: 4 KiB set aside; all blank until then
-    errors              what Python says when we fail
+    request-NONCE       what to do, marshalled. Removing it takes the attempt, exactly once: done by this process, or by a
+                        restarted spelld that counts the attempt as never started
+    secrets             a named pipe with the run's secrets, if it has any; read before the request is taken, so that an
+                        attempt without its secrets was never started
+    line                a named pipe that this process holds open while it lives: spelld reads from it that the command
+                        has started, and sees the end of this process at once
+    log                 the command's output
+    times               when the log grew; see `log_times`
+    result              the verdict, in 4 KiB that are reserved in advance; spaces until then
+    errors              Python's standard error of this process
 
-SIGTERM stops the run, SIGUSR1 kills it. Runs on the image's Python (3.9 or newer), standard library only.
+SIGTERM stops the run, SIGUSR1 kills it. Needs the image's Python (3.9 or newer) and only its standard library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import marshal
 import os
 
 from orchestrator.supervisor import isolation, log_times, reaper
-from orchestrator.supervisor.verdict import judge
+from orchestrator.supervisor.verdict import verdict_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ else:
     import _signal as signal
 
 RESULT_BYTES = 4096
-REQUEST_FORMAT = 2  # of marshal; every Python 3 reads it
+REQUEST_FORMAT = 2  # version of marshal; every Python 3 reads it
 _OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
@@ -42,10 +42,10 @@ def main(folder: str, request_name: str) -> None:
     env = _env()
     isolation.be_unreachable()
     signal.pthread_sigmask(signal.SIG_BLOCK, reaper.SIGNALS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's own handler would have a command's `kill -INT 1` end us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # with Python's handler, a command's `kill -INT 1` would end us
     os.chdir(folder)
     os.dup2(os.open("errors", os.O_WRONLY | os.O_APPEND), 2)
-    line = os.open("line", os.O_RDWR)  # opened so, it needs nobody at the other end
+    line = os.open("line", os.O_RDWR)  # O_RDWR does not wait for a reader
     secrets = _secrets()
     if secrets is None:
         return
@@ -60,17 +60,17 @@ def main(folder: str, request_name: str) -> None:
         os.unlink(name)
     request["argv"] = ["/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh", "-c", request["command"]]
     request["env"] = {**env, **request["env"]}
-    verdict = judge(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
+    verdict = verdict_of(lambda: _keep(request, line, log, times, secrets), folder, _oom_kills, only_when_killed=False)
     os.fsync(log)
     os.pwrite(result, as_json(verdict).encode().ljust(RESULT_BYTES), 0)
     os.fsync(result)
     if verdict["error"]:
         os.write(line, as_json({"error": verdict["error"]}).encode() + b"\n")
-    os._exit(0)  # spelld sees the end of our pipe; there is nothing that Python had to tidy up
+    os._exit(0)  # spelld sees the end of our pipe; Python has nothing to clean up
 
 
 def _secrets() -> dict[str, bytes] | None:
-    """The secrets of the run; None when spelld was gone before it had told all."""
+    """Read the secrets of the run. Returns None when spelld ended before it had written all of them."""
     try:
         fd = os.open("secrets", os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -82,10 +82,10 @@ def _secrets() -> dict[str, bytes] | None:
 
 
 def _take(request_name: str) -> dict[str, Any] | None:
-    """What is to be done; None when somebody else took the attempt."""
+    """Take the attempt and return its request; None when another process took it first."""
     try:
         with open(request_name, "rb") as file:
-            request: dict[str, Any] = marshal.load(file)  # noqa: S302 - it is spelld's: nobody was here before us
+            request: dict[str, Any] = marshal.load(file)  # noqa: S302 - spelld wrote it: nothing else has run here yet
         os.unlink(request_name)
     except FileNotFoundError:
         return None
@@ -93,7 +93,7 @@ def _take(request_name: str) -> dict[str, Any] | None:
 
 
 def _env() -> dict[str, str]:
-    """The variables of the image, without what Python itself has added to its own (LC_CTYPE)."""
+    """Return the image's environment variables, without those that Python added to its own (LC_CTYPE)."""
     with open("/proc/self/environ", "rb") as file:
         pairs = file.read().split(b"\0")
     return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
@@ -101,9 +101,9 @@ def _env() -> dict[str, str]:
 
 def _keep(request: dict[str, Any], line: int, log: int, times: int, secrets: dict[str, bytes]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    told = b'{"started_at": %r}\n'
-    one = reaper.Keeper(request, log, secrets, lambda started_at: os.write(line, told % started_at), found.update)
-    one.timeline = log_times.Timeline(log, times)
+    report = b'{"started_at": %r}\n'
+    one = reaper.Reaper(request, log, secrets, lambda started_at: os.write(line, report % started_at), found.update)
+    one.log_times = log_times.LogTimes(log, times)
     one.lead()
     return found
 
@@ -127,7 +127,7 @@ def _escaped(char: str) -> str:
 
 
 def _oom_kills() -> int:
-    """How many processes of this container the kernel has ended for want of memory."""
+    """Count the processes of this container that the kernel killed because memory ran out."""
     for name in _OOM_FILES:
         try:
             with open(name) as file:

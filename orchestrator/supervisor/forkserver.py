@@ -1,8 +1,8 @@
-"""Where supervisors come from: a process that has loaded all that one needs, and forks it in a millisecond.
+"""The process that forks supervisors. It has loaded all that a supervisor needs, so a fork takes a millisecond.
 
-Starting an interpreter for each run takes 20 times as long. spelld keeps one nursery; it ends with spelld, its
-supervisors do not. Each message on the socket is the folder of an attempt, with two descriptors: the supervisor's
-standard output (its report to spelld) and its standard error; a third one is a pipe that tells secrets.
+Starting an interpreter for each run takes 20 times as long. spelld keeps one forkserver, which ends with spelld; its
+supervisors go on. Each message on the socket is the folder of an attempt, with two file descriptors: the supervisor's
+standard output (its report to spelld) and standard error. A third one, if present, is a pipe with the run's secrets.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 from orchestrator.supervisor import main as supervisor
 
 _MESSAGE_BYTES = 65536
-_SECRETS = 3  # the descriptor that tells them
-_FAILED = 70  # EX_SOFTWARE of sysexits.h; nobody waits for it, but a debugger may look
+_SECRETS = 3  # the file descriptor they are read from
+_FAILED = 70  # EX_SOFTWARE of sysexits.h; no process waits for it, but a debugger may look
 
 
 def main() -> int:
-    """Serve the socket on standard input until its other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors: nobody waits for them here
+    """Serve the socket on standard input until its other end is closed. Returns the exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors: we do not wait for them
     requests = socket.socket(fileno=os.dup(0))
     while True:
         message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 3)
@@ -30,7 +30,7 @@ def main() -> int:
         try:
             pid = os.fork()
         except OSError:
-            pid = -1  # too many processes: spelld sees the end of the report without a word
+            pid = -1  # too many processes: spelld reads an empty report
         if pid == 0:
             requests.close()
             _become_supervisor(os.fsdecode(message), fds)

@@ -1,4 +1,4 @@
-"""Which process is meant. A pid is reused, sooner or later; a pid with its start time on one boot is not."""
+"""Identifies a process. A pid is reused sooner or later; a pid with its start time and boot id is not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _found: list[str] = []  # the boot id
 
 
 def boot_id() -> str:
-    """Changes with every start of the machine."""
+    """Return the id of this boot, which changes with every start of the machine."""
     if not _found:
         _found.append(_read(_LINUX_BOOT_ID).strip() if _is_linux() else _output("sysctl -n kern.boottime"))
     return _found[0]
 
 
 def start_time(pid: int) -> str:
-    """When process `pid` started, in units of its own (clock ticks since boot on Linux); "" when it is gone."""
+    """Return when process `pid` started (clock ticks since boot on Linux, else text of ps); "" when it is gone."""
     if _is_linux():
         try:
             stat = _read(f"/proc/{pid}/stat")
@@ -27,7 +27,7 @@ def start_time(pid: int) -> str:
 
 
 def parents() -> dict[int, int]:
-    """pid → pid of its parent, of all processes that can be seen."""
+    """Return a map from pid to the parent's pid, for all visible processes."""
     found: dict[int, int] = {}
     if not _is_linux():
         for line in _output("ps -A -o pid=,ppid=").splitlines():
@@ -45,7 +45,7 @@ def parents() -> dict[int, int]:
 
 
 def descendants(root: int) -> list[int]:
-    """All living processes below `root`, zombies included, `root` itself not."""
+    """Return all living processes below `root`, zombies included, without `root` itself."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)

@@ -1,4 +1,4 @@
-"""Private namespaces of a run, where the kernel lets us: its mounts are its own, and its processes end with their init.
+"""Private namespaces of a run, where the kernel allows them: its mounts are private, its processes end with their init.
 
 Source of the calls and flags: unshare(2), mount(2), user_namespaces(7), pid_namespaces(7), prctl(2).
 """
@@ -37,7 +37,7 @@ def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
 
 
 def enter_namespaces() -> None:
-    """Move this process into a mount namespace of its own; its next children into a process namespace of their own.
+    """Move this process into a new mount namespace, and its next children into a new process namespace.
 
     Without root, a user namespace that maps only the caller comes first.
 
@@ -57,7 +57,7 @@ def enter_namespaces() -> None:
 
 
 def mount_proc() -> None:
-    """A `/proc` that shows the process namespace of the caller.
+    """Mount a `/proc` that shows the process namespace of the caller.
 
     Raises:
         OSError: when the kernel refuses.
@@ -85,23 +85,23 @@ def bind_all(binds: Iterable[tuple[str, str, bool]]) -> None:
 
 
 def give_up_mounting() -> None:
-    """Have whatever this process executes be unable to mount and unmount: root could undo a read-only mount."""
+    """Drop the right to mount and unmount for all that this process executes: root could undo a read-only mount."""
     _check(_libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, 0, 0, 0), "PR_CAPBSET_DROP")
 
 
 def be_unreachable() -> None:
-    """Keep processes of the same user from tracing the caller and from opening what it has open."""
+    """Stop other processes of the same user from tracing the caller and from opening its file descriptors."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "PR_SET_DUMPABLE")
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send this signal to the caller when its parent dies (Linux; elsewhere nothing)."""
+    """Ask the kernel to send this signal to the caller when its parent dies. Does nothing outside Linux."""
     if sys.platform == "linux":
         _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "PR_SET_PDEATHSIG")
 
 
 def adopt_orphans() -> None:
-    """Become the parent of all descendants whose own parent dies (Linux; elsewhere nothing)."""
+    """Become the parent of all descendants whose own parent dies. Does nothing outside Linux."""
     if sys.platform == "linux":
         _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 

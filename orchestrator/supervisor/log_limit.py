@@ -1,8 +1,8 @@
-"""A log that must not fill the disk: beyond its limit its middle is given back, and the command goes on as if nothing was.
+"""Keeps a log from filling the disk: above its limit, the middle of the log is dropped, and the command goes on.
 
-The command writes to the file itself. Of one that has grown too long the first quarter of the limit and the last half are kept;
-what lies between becomes a hole, which takes no room: offsets stay what they were. Who reads skips it (`orchestrator.telemetry.logs`).
-Where files cannot have holes, all but the first quarter goes. Standard library only.
+The command writes to the file directly. When it grows above the limit, the first quarter of the limit and the last half are
+kept; the rest becomes a hole in the file, which takes no disk space and leaves offsets unchanged. Readers skip it
+(`orchestrator.telemetry.logs`). Where files cannot have holes, all but the first quarter is dropped. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import ctypes
 import os
 
 _BLOCK_BYTES = 4096
-_FASTEST_BYTES_PER_S = 1 << 30  # of what writes to it
+_FASTEST_BYTES_PER_S = 1 << 30  # the fastest expected writer
 _SHORTEST_S, _LONGEST_S = 0.02, 1.0
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
 class LogLimit:
-    """Holds a log to its limit, for as long as somebody calls `hold`.
+    """Keeps a log below its limit, as long as `hold` is called.
 
     Args:
-        fd: of the log, opened for writing.
-        limit_bytes: how much room it may take; None for any.
+        fd: the log, opened for writing.
+        limit_bytes: the most disk space that it may take; None for no limit.
     """
 
     def __init__(self, fd: int, limit_bytes: int | None) -> None:
         self._fd, self._limit_bytes = fd, limit_bytes
 
     def hold(self) -> float | None:
-        """Cut the log if it is too long. Returns when to look again, in seconds from now; None for never."""
+        """Cut the log if it is too long. Returns after how many seconds to check again; None for never."""
         if self._limit_bytes is None:
             return None
         info = os.fstat(self._fd)
-        held_bytes = min(info.st_size, info.st_blocks * 512)  # a command may make its log long out of nothing
+        held_bytes = min(info.st_size, info.st_blocks * 512)  # a command may extend its log by a hole
         if held_bytes > self._limit_bytes:
             self._cut(info.st_size, self._limit_bytes)
             return _SHORTEST_S

@@ -1,9 +1,9 @@
-"""When a log grew: records beside it, so that its lines can be shown with their times although the command writes the log
-itself, and nobody stands in between.
+"""Records when a log grew, in a file beside it, so that its lines can be shown with times although the command writes
+the log directly.
 
-A record is two little-endian numbers of 64 bits: the size of the log in bytes, and the moment at which it had that size
-in microseconds since the epoch. Sizes grow. There are ten records a second at most; nothing happens while the log is
-silent, for the kernel tells of its growth (inotify(7)). Where it does not, the log is looked at twice a second.
+An entry is two little-endian numbers of 64 bits: the size of the log in bytes, and the time when it had that size in
+microseconds since the epoch. Sizes grow. There are at most ten entries a second, and none while the log does not grow:
+inotify(7) reports its growth. Without inotify the size is checked twice a second.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 RECORD = struct.Struct("<QQ")
 _PAUSE_S = 0.1
 _POLL_S = 0.5
-_MOST_BYTES = 64 << 20  # two months of a log that never rests
+_MOST_BYTES = 64 << 20  # two months of a log that never pauses
 _IN_MODIFY, _IN_ONESHOT, _IN_CLOEXEC = 0x2, 0x80000000, 0o2000000
 
 
-class Timeline:
-    """Writes down when a log grows.
+class LogTimes:
+    """Records when a log grows.
 
     Args:
         log_fd: the log.
-        times_fd: where to write it down, open for appending.
+        times_fd: the file of the entries, open for appending.
     """
 
     def __init__(self, log_fd: int, times_fd: int) -> None:
@@ -39,14 +39,14 @@ class Timeline:
         self._lock = _thread.allocate_lock()
 
     def begin(self) -> None:
-        """Watch in a thread of its own, for as long as the process lives. Whoever calls this forks no more."""
+        """Watch in a thread until the process ends. The caller must not fork after this."""
         try:
             _thread.start_new_thread(self._watch, ())
-        except RuntimeError:  # too many threads: the end is written down all the same
+        except RuntimeError:  # too many threads: the end of the log is still recorded
             pass
 
     def note(self) -> None:
-        """Write down the size of the log, when it has grown. A full disk loses times, and nothing else."""
+        """Record the size of the log if it has grown. On a full disk only times are lost."""
         with self._lock:
             try:
                 size = os.fstat(self._log_fd).st_size
@@ -65,14 +65,14 @@ class Timeline:
 
 
 def _growth(log_fd: int) -> Callable[[], None]:
-    """A function that waits until the log is written to; what was written since it returned last counts, too."""
+    """Return a function that waits until the log has been written to since the function last returned."""
     libc = ctypes.CDLL(None, use_errno=True)
     path = b"/proc/self/fd/%d" % log_fd
     try:
         fd = libc.inotify_init1(_IN_CLOEXEC)
     except AttributeError:  # not Linux
         fd = -1
-    seen = [-1]  # the first wait is over at once: the command may have been faster than we
+    seen = [-1]  # the first wait returns at once: the command may have written already
 
     def wait() -> None:
         watched = fd >= 0 and libc.inotify_add_watch(fd, path, ctypes.c_uint32(_IN_MODIFY | _IN_ONESHOT)) >= 0

@@ -1,13 +1,13 @@
-"""The supervisor of one attempt of a run, forked by `nursery`.
+"""The supervisor of one attempt of a run, forked by `forkserver`.
 
 Files in the attempt's folder:
 
-    request.json   what to do, written by spelld before it starts us (readable by the owner only: it holds the environment)
-    claim.json     who does it. Made by link(2), so exactly one process ever wins: this supervisor, or a spelld that came
-                   back and takes the attempt as never started. Whoever loses touches nothing.
-    verdict.json   how it ended; durable before the supervisor exits, and so before anybody is told
+    request.json   what to do, written by spelld before it starts us (readable only by the owner: it holds the environment)
+    claim.json     which process does it. Made by link(2), so exactly one process wins: this supervisor, or a restarted
+                   spelld that counts the attempt as never started. The loser touches nothing.
+    verdict.json   how it ended; durable before the supervisor exits, and so before anybody learns of it
 
-The first line on standard output tells spelld that the command has started, or why not. Then nobody needs to listen.
+The first line on standard output tells spelld that the command has started, or why not. spelld need not listen after that.
 SIGTERM stops the run, SIGUSR1 kills it.
 """
 
@@ -24,13 +24,13 @@ from typing import Any
 
 from orchestrator.supervisor import identity, isolation, log_times, reaper
 from orchestrator.supervisor.secrets_pipe import read_secrets
-from orchestrator.supervisor.verdict import VERSION, MountError, judge, words_of
+from orchestrator.supervisor.verdict import VERSION, MountError, verdict_of, words_of
 
 _VERDICT_BYTES = 4096
 
 
 def claim(folder: Path, owner: dict[str, Any]) -> bool:
-    """Take the attempt, once and for all. False when somebody took it before."""
+    """Take the attempt, exactly once. Returns False when another process took it before."""
     own = folder / f"claim-{os.getpid()}-{time.monotonic_ns()}.tmp"
     try:
         _write_durably(own, owner)
@@ -44,7 +44,7 @@ def claim(folder: Path, owner: dict[str, Any]) -> bool:
 
 
 def myself() -> dict[str, Any]:
-    """This process, as a claim names it."""
+    """Return this process as a claim names it."""
     pid = os.getpid()
     return {"version": VERSION, "pid": pid, "boot_id": identity.boot_id(), "start_time": identity.start_time(pid)}
 
@@ -53,13 +53,13 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
     """Supervise the attempt in this folder to its end. Returns the exit status of the supervisor itself.
 
     Args:
-        secrets_fd: a pipe that tells its secrets; None when it has none.
+        secrets_fd: a pipe with the run's secrets; None when it has none.
     """
     folder = Path(folder_name)
     request = _request(folder)
     secrets = {} if secrets_fd is None else read_secrets(secrets_fd)
     if secrets is None:
-        return 1  # spelld was killed; whoever comes after it finds that nothing was started
+        return 1  # spelld was killed; the next one finds that nothing was started
     signal.pthread_sigmask(signal.SIG_BLOCK, reaper.SIGNALS)
     try:
         if request is None or not claim(folder, myself()):
@@ -69,7 +69,7 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
     except OSError as error:
         _report({"error": words_of(error)})
         return 1
-    verdict = judge(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
+    verdict = verdict_of(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
@@ -77,7 +77,7 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
 
 
 def _request(folder: Path) -> dict[str, Any] | None:
-    """What is to be done; None when the attempt was taken already, for then somebody has removed the request."""
+    """Read the request; None when it was removed, because another process has taken the attempt."""
     try:
         words: dict[str, Any] = json.loads((folder / "request.json").read_bytes())
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def _request(folder: Path) -> dict[str, Any] | None:
 
 
 def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]) -> dict[str, Any]:
-    """Run the command under a keeper. Returns the fields of the verdict that the keeper knows."""
+    """Run the command under a reaper. Returns the fields of the verdict that the reaper fills in."""
     if request["isolation"] == "namespaces":
         isolation.enter_namespaces()
         try:
@@ -94,16 +94,16 @@ def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]
         except OSError as error:
             raise MountError(error.errno, error.strerror, error.filename) from error
     else:
-        isolation.adopt_orphans()  # those of a keeper that is killed
+        isolation.adopt_orphans()  # the descendants of a reaper that is killed
     result_read, result_write = os.pipe()
     go_read, go_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(result_read)
         os.close(go_write)
-        one = reaper.Keeper(request, files.log, secrets, _report_start, lambda words: _say(result_write, words))
-        one.timeline = log_times.Timeline(files.log, files.times)
-        _be_keeper(one, go_read)
+        one = reaper.Reaper(request, files.log, secrets, _report_start, lambda words: _say(result_write, words))
+        one.log_times = log_times.LogTimes(files.log, files.times)
+        _be_reaper(one, go_read)
     os.close(result_write)
     os.close(go_read)
     os.write(go_write, b"g")
@@ -113,14 +113,14 @@ def _supervise(request: dict[str, Any], files: _Files, secrets: dict[str, bytes]
             os.kill(pid, signalled)
             os.kill(pid, signal.SIGCONT)
     words = b"".join(iter(lambda: os.read(result_read, 65536), b"")).splitlines()
-    reaper.kill_descendants()  # a keeper that was killed has left them to us
+    reaper.kill_descendants()  # a killed reaper has left them to us
     if words:
         return dict(json.loads(words[-1]))
-    lost = {"reason": "supervisor_lost", "detail": f"its keeper, process {pid}, was killed"}
+    lost = {"reason": "supervisor_lost", "detail": f"the run's reaper, process {pid}, was killed"}
     return {"signal": int(signal.SIGKILL), "error": lost}
 
 
-def _be_keeper(one: reaper.Keeper, go_fd: int) -> None:
+def _be_reaper(one: reaper.Reaper, go_fd: int) -> None:
     try:
         one.run(go_fd)
     except OSError as error:
@@ -130,9 +130,9 @@ def _be_keeper(one: reaper.Keeper, go_fd: int) -> None:
 
 
 class _Files:
-    """Log and verdict, opened before the run has its own view of the disk: it can neither reach nor replace them.
+    """Log and verdict, opened before the run gets its view of the disk: the run can neither reach nor replace them.
 
-    Disk space for the verdict is set aside, so that it can be written when the run has filled the disk.
+    Disk space for the verdict is reserved in advance, so that it can be written when the run has filled the disk.
     """
 
     def __init__(self, folder: Path, log: str) -> None:
@@ -146,7 +146,7 @@ class _Files:
             os.pwrite(self._verdict, b" " * _VERDICT_BYTES, 0)
 
     def publish(self, verdict: dict[str, Any]) -> None:
-        """Make log and verdict durable, in this order, then show the verdict."""
+        """Make log and verdict durable, in this order, then publish the verdict."""
         os.fsync(self.log)
         os.pwrite(self._verdict, json.dumps(verdict).encode().ljust(_VERDICT_BYTES), 0)
         os.fsync(self._verdict)
@@ -164,7 +164,7 @@ def _report_start(started_at: float) -> None:
 
 
 def _say(fd: int, words: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody listens any more; what was started must end all the same
+    with contextlib.suppress(BrokenPipeError):  # spelld no longer listens; the run goes on and ends without it
         os.write(fd, (json.dumps(words) + "\n").encode())
 
 
@@ -182,7 +182,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel has ended for want of memory since boot; 0 where it does not tell."""
+    """Count the processes that the kernel killed since boot because memory ran out; 0 where it does not count them."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -191,7 +191,7 @@ def _oom_kills() -> int:
 
 
 def probe() -> int:
-    """Exit status 0 when the kernel lets us have private namespaces with a `/proc` of their own."""
+    """Exit with status 0 when the kernel allows private namespaces with a separate `/proc`."""
     try:
         isolation.enter_namespaces()
         pid = os.fork()

@@ -1,7 +1,7 @@
-"""The log of a run that has secrets: `***` where it says one, byte for byte what it said elsewhere.
+"""Masks secrets in the log of a run: each is replaced by `***`, all other bytes stay unchanged.
 
-The command writes into a pipe, and a thread of its keeper from there into the log. What may be the beginning of a secret is
-held back until more comes, for half a second at most. Loaded only for runs that have secrets.
+The command writes into a pipe, and a thread of its reaper copies from the pipe into the log. Bytes that may begin a secret
+are held back until more bytes come, for at most half a second. Loaded only for runs that have secrets.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Iterable, Iterator
 
 MASK = b"***"
 LEAST_BYTES = 4
-"""Shorter ones are not masked: a log is full of what they say."""
+"""Shorter values are not masked: they occur in a log by chance."""
 
 _HOLD_S = 0.5
 _CHUNK_BYTES = 1 << 20
-_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which the fcntl of Python 3.9 has no name for
-_PREFIX_BYTES = 8  # by which the beginning of a longer pattern is found
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ; the fcntl of Python 3.9 lacks it
+_PREFIX_BYTES = 8  # the beginning of a longer pattern is looked up by so many bytes
 
 
 def patterns_of(values: Iterable[bytes]) -> list[bytes]:
-    """What is looked for: each value, and each line of one that has several, without the white space around it."""
+    """Return the patterns to mask: each value, and each line of a value of several lines, stripped of white space."""
     found: set[bytes] = set()
     for value in values:
         found.add(value)
@@ -33,7 +33,7 @@ def patterns_of(values: Iterable[bytes]) -> list[bytes]:
 
 
 class Masker:
-    """Masks a stream of bytes, whatever its pieces are.
+    """Masks a stream of bytes, however it is cut into pieces.
 
     Args:
         patterns: see `patterns_of`.
@@ -41,30 +41,30 @@ class Masker:
 
     def __init__(self, patterns: list[bytes]) -> None:
         self._patterns = patterns
-        # beginnings by their length: no pattern is compared that cannot be meant
+        # beginnings by their length: only patterns that can match are compared
         self._short = [{p[:size] for p in patterns if len(p) > size} for size in range(_PREFIX_BYTES)]
         self._long = [item for item in patterns if len(item) > _PREFIX_BYTES]
-        self._held, self._told = b"", 0
+        self._held, self._returned = b"", 0
 
     @property
     def holds(self) -> bool:
-        """Whether something is held back that was not told yet."""
-        return len(self._held) > self._told
+        """Whether it holds back bytes that it has not returned yet."""
+        return len(self._held) > self._returned
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece; what can be told by now."""
+        """Take the next piece, and return the masked bytes that are certain by now."""
         data = self._held + data
-        return self._tell(data, self._keep_from(data))
+        return self._mask(data, self._keep_from(data))
 
     def flush(self) -> bytes:
-        """What is held back: nothing more came."""
-        told = self._tell(self._held, len(self._held))
-        self._held, self._told = b"", 0
-        return told
+        """Return the bytes held back, masked: no more bytes came."""
+        masked = self._mask(self._held, len(self._held))
+        self._held, self._returned = b"", 0
+        return masked
 
-    def _tell(self, data: bytes, keep: int) -> bytes:
-        """The data up to `keep`, masked. The rest is held back; its first `_told` bytes are part of a mask that is told."""
-        parts, at = [], self._told
+    def _mask(self, data: bytes, keep: int) -> bytes:
+        """Mask the data up to `keep`, and hold back the rest. Its first `_returned` bytes belong to a mask already returned."""
+        parts, at = [], self._returned
         for begin, end in self._found(data):
             if begin >= keep:
                 break
@@ -72,18 +72,18 @@ class Masker:
                 parts += [data[at:begin], MASK]
             elif end <= at:
                 continue
-            # else it goes on from one that was masked just now
+            # else it continues the mask before it
             at = max(at, end)
         if at < keep:
             parts.append(data[at:keep])
             at = keep
-        self._held, self._told = data[keep:], at - keep
+        self._held, self._returned = data[keep:], at - keep
         return b"".join(parts)
 
     def _found(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Where patterns are, by where they begin; those that overlap as one."""
+        """Find the patterns, in order; those that overlap count as one."""
         spans = sorted((at, at + len(item)) for item in self._patterns for at in _places(data, item))
-        current = (0, self._told) if self._told else None
+        current = (0, self._returned) if self._returned else None
         for begin, end in spans:
             if current and begin < current[1]:
                 current = (current[0], max(current[1], end))
@@ -95,7 +95,7 @@ class Masker:
             yield current
 
     def _keep_from(self, data: bytes) -> int:
-        """From where on the data may be the beginning of a pattern."""
+        """Return the offset from which the data may begin a pattern."""
         first = len(data)
         for size in range(1, min(_PREFIX_BYTES, len(data) + 1)):
             if data[-size:] in self._short[size]:
@@ -117,32 +117,32 @@ def _places(data: bytes, pattern: bytes) -> Iterator[int]:
 
 
 class MaskedLog:
-    """A pipe that ends in a log.
+    """A pipe whose bytes are masked and written to a log.
 
     Args:
-        log_fd: of the log.
+        log_fd: the log.
         patterns: see `patterns_of`.
 
     Attributes:
-        fd: for who writes; the caller's own is closed by `begin`.
+        fd: the end to write to; `begin` closes the caller's own copy.
     """
 
     def __init__(self, log_fd: int, patterns: list[bytes]) -> None:
         self._log_fd, self._masker = log_fd, Masker(patterns)
         self._read_fd, self.fd = os.pipe()
-        with contextlib.suppress(OSError):  # it may be more than this user may have
+        with contextlib.suppress(OSError):  # it may exceed the user's limit
             fcntl.fcntl(self.fd, _SET_PIPE_SIZE, _CHUNK_BYTES)
         os.set_blocking(self._read_fd, False)
         self._wake_read, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def begin(self) -> None:
-        """Go to work; whoever writes has the pipe by now."""
+        """Start copying. The writer must have the pipe by now."""
         os.close(self.fd)
         self._thread.start()
 
     def end(self) -> None:
-        """Return when all is in the log. Whoever wrote is gone by now."""
+        """Return when all is in the log. The writer must have ended by now."""
         os.write(self._wake, b"x")
         self._thread.join()
 
@@ -151,7 +151,7 @@ class MaskedLog:
             self._pass_on()
             self._write(self._masker.flush())
         except OSError:
-            pass  # a full disk: who writes finds the pipe closed, as it would have found the file full
+            pass  # a full disk: the writer finds the pipe closed, as it would find the file full
         finally:
             os.close(self._read_fd)
 
@@ -167,12 +167,12 @@ class MaskedLog:
                 return
             if any(fd == self._wake_read for fd, _ in ready):
                 break
-        left = _CHUNK_BYTES  # no more was in the pipe when the last of them ended
+        left = _CHUNK_BYTES  # the pipe held no more when the last writer ended
         while left > 0 and (count := self._take()):
             left -= count
 
     def _take(self) -> int | None:
-        """Pass on what is there. Returns how much that was; 0 at the end, None where nothing is."""
+        """Copy what the pipe holds. Returns the number of bytes; 0 at the end, None when the pipe is empty."""
         try:
             data = os.read(self._read_fd, _CHUNK_BYTES)
         except BlockingIOError:

@@ -1,6 +1,6 @@
-"""The parent of the command: starts it, reaps every orphan, and sees to it that nothing of the run outlives it.
+"""The parent of the command: it starts it, reaps every orphan, and lets no process of the run outlive it.
 
-In a process namespace or a container the keeper is its init, and the kernel ends everything with it. Elsewhere it is a
+In a process namespace or a container the reaper is its init, and the kernel ends everything with it. Elsewhere it is a
 subreaper: it adopts every descendant (setsid, nohup, double fork alike) and kills them until none is left.
 
     SIGTERM   stop: TERM to all, the grace time, KILL
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from orchestrator.supervisor.log_times import Timeline
+    from orchestrator.supervisor.log_times import LogTimes
     from orchestrator.supervisor.masking import MaskedLog
 else:
     import _signal as signal
@@ -32,13 +32,13 @@ SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
 _KILL_ROUND_S = 0.01
 
 
-class Keeper:
+class Reaper:
     """Runs one command to its end.
 
     Args:
-        secrets: more variables of the command, of which its log says nothing.
-        on_start: called with the time when the command has been started.
-        on_end: called with the fields of the verdict that its keeper knows: when it has ended, or could not be started.
+        secrets: further variables of the command, which are masked in its log.
+        on_start: called with the time (seconds since the epoch) when the command has been started.
+        on_end: called with the fields of the verdict that the reaper knows, when the command has ended or did not start.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Keeper:
         self.command_over = False
         self.stop_deadline: float | None = None
         self.timed_out = False
-        self.timeline: Timeline | None = None
+        self.log_times: LogTimes | None = None
 
     def run(self, go_fd: int) -> None:
-        """Wait for the word on `go_fd`, then `lead`. Never returns."""
+        """Wait for a byte on `go_fd`, then `lead`. Never returns."""
         isolation.die_with_parent(signal.SIGKILL if self.is_init else signal.SIGUSR1)
         if not os.read(go_fd, 1) or _hung_up(go_fd):
-            os._exit(1)  # the supervisor died before it said go, or before the kernel knew whom to tell
+            os._exit(1)  # the supervisor died before it said go, or before the kernel would have signalled its death
         if self.is_init:
             isolation.mount_proc()
         else:
@@ -74,7 +74,7 @@ class Keeper:
         os._exit(0)
 
     def lead(self) -> None:
-        """Run the command, write its result, return when nothing of the run is left."""
+        """Run the command, write its result, and return when no process of the run is left."""
         started = time.monotonic()
         masked = self._mask()
         self.command_pid = self._start()
@@ -83,16 +83,16 @@ class Keeper:
         if self.command_pid:
             self.started_at = time.time()
             self.on_start(self.started_at)
-            if self.timeline:
-                self.timeline.begin()
+            if self.log_times:
+                self.log_times.begin()
             self._watch(started)
         if masked:
             masked.end()
-        if self.timeline:
-            self.timeline.note()
+        if self.log_times:
+            self.log_times.note()
 
     def _mask(self) -> MaskedLog | None:
-        """What stands between the command and its log, where it has secrets that can be masked."""
+        """Put a masking pipe in front of the log if the run has secrets that can be masked."""
         if not self.secrets:
             return None
         from orchestrator.supervisor import masking  # 5 ms in a container: threading; few runs have secrets
@@ -105,13 +105,13 @@ class Keeper:
         return masked
 
     def _start(self) -> int:
-        """Fork the command. Returns its pid, or 0 after the failure to start it was told."""
+        """Fork the command. Returns its pid, or 0 when it could not be started, which is reported."""
         read_fd, write_fd = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 self._become_command()
-            except BaseException as error:  # nothing of it may go on as a second keeper
+            except BaseException as error:  # this process must not go on as a second reaper
                 words = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else repr(error)
                 os.write(write_fd, words.encode(errors="backslashreplace"))
             finally:
@@ -128,7 +128,7 @@ class Keeper:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)  # whatever spelld, or who started it, ignores
+            signal.signal(number, signal.SIG_DFL)  # spelld, or the process that started it, may ignore some
         os.chdir(self.request["cwd"])
         if self.request["isolation"] == "namespaces":
             isolation.give_up_mounting()
@@ -137,7 +137,7 @@ class Keeper:
         os.dup2(self.log_fd, 1)
         os.dup2(self.log_fd, 2)
         os.umask(0o022)
-        if self.secrets:  # they are in its memory, and a core would be one of its outputs
+        if self.secrets:  # a core dump would hold them, and would be saved as an output
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         argv = self.request["argv"]
         os.execve(argv[0], argv, {**self.request["env"], **self.secrets})
@@ -175,7 +175,7 @@ class Keeper:
     def _stop(self, now: float) -> None:
         self.stop_deadline = now + self.request["grace_s"]
         self._signal_all(signal.SIGTERM)
-        self._signal_all(signal.SIGCONT)  # a stopped process sees TERM only when it goes on
+        self._signal_all(signal.SIGCONT)  # a suspended process handles TERM only when it is resumed
 
     def _signal_all(self, number: int) -> None:
         if self.is_init:
@@ -216,7 +216,7 @@ class Keeper:
         )
 
     def _kill_all(self) -> None:
-        """KILL until nobody is left: a process may fork while the list is read."""
+        """Send KILL until no process is left: one may fork while the list is read."""
         while True:
             self._signal_all(signal.SIGKILL)
             self._reap()
@@ -226,7 +226,7 @@ class Keeper:
 
 
 def _kill(pid: int, number: int) -> None:
-    """Send a signal to whom it can still reach."""
+    """Send a signal; no error when the process is gone or out of reach."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -234,7 +234,7 @@ def _kill(pid: int, number: int) -> None:
 
 
 def kill_descendants() -> None:
-    """KILL and reap all descendants of the caller until none is left. They must become its own when they are orphaned."""
+    """KILL and reap all descendants of the caller until none is left. The caller must be their subreaper."""
     while True:
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -247,7 +247,7 @@ def kill_descendants() -> None:
 
 
 def _hung_up(fd: int) -> bool:
-    """Whether nobody has the other end of this pipe any more."""
+    """Whether the other end of this pipe is closed."""
     poll = select.poll()
     poll.register(fd, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))

@@ -1,4 +1,4 @@
-"""How secrets come to a keeper: through a pipe, as one line of JSON, and so in memory only."""
+"""Passes secrets to a reaper through a pipe, as one line of JSON, so that they stay in memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CHUNK_BYTES = 65536
-_SILENCE_MS = 120_000  # a spelld that is gone before the pipe was opened here is not seen to be gone
+_SILENCE_MS = 120_000  # we do not notice a spelld that ended before we opened the pipe
 
 
 def line_of(secrets: Mapping[str, str]) -> bytes:
-    """What spelld writes: variables and their values."""
+    """Return the line that spelld writes: variables and their values."""
     return json.dumps(dict(secrets)).encode() + b"\n"
 
 
 def read_secrets(fd: int) -> dict[str, bytes] | None:
-    """What is written into this pipe, which is closed; None when who writes was gone, or silent for two minutes, before it
-    had written all."""
+    """Read the secrets from this pipe and close it. Returns None when the writer ended, or wrote nothing for two minutes,
+    before the line was complete."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     said = b""
@@ -33,5 +33,5 @@ def read_secrets(fd: int) -> dict[str, bytes] | None:
     os.close(fd)
     if not said.endswith(b"\n"):
         return None
-    # bytes, as this process may believe in another encoding than UTF-8
+    # bytes, as this process may use another encoding than UTF-8
     return {name: value.encode() for name, value in json.loads(said).items()}

@@ -1,4 +1,4 @@
-"""How an attempt ended, as its supervisor tells it."""
+"""Decides how an attempt ended. The supervisor writes what this returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
     import _signal as signal
 
 VERSION = 1
-_ALMOST_FULL_BYTES = 16 << 20  # more than the store lets go of when it cannot be written
+_ALMOST_FULL_BYTES = 16 << 20  # more than the store frees when it cannot be written
 
 
 class MountError(OSError):
@@ -24,23 +24,23 @@ class MountError(OSError):
 
 
 def words_of(error: OSError) -> dict[str, str]:
-    """What to report: the end reason, and the words that go with it."""
+    """Return the error as a verdict reports it: the end reason and its detail."""
     reason = "mount_failed" if isinstance(error, MountError) else "executor_failed"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         reason = "disk_full"
     return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
 
 
-def judge(
+def verdict_of(
     run: Callable[[], dict[str, Any]], disk: str, oom_kills: Callable[[], int], *, only_when_killed: bool
 ) -> dict[str, Any]:
-    """Run a command, and say how it ended.
+    """Run a command, and return how it ended, as a dict that becomes `verdict.json`.
 
     Args:
-        run: runs it; returns the fields of the verdict that its keeper knows.
-        disk: a place on the disk that it writes to.
-        oom_kills: how many processes were ended for want of memory up to now.
-        only_when_killed: whether such an end of some process is its own only when it was killed itself.
+        run: runs the command; returns the fields of the verdict that its reaper knows.
+        disk: a folder on the disk that the command writes to.
+        oom_kills: returns how many processes the kernel has killed so far because memory ran out.
+        only_when_killed: whether such a kill counts for this command only if the command itself was killed.
     """
     before = oom_kills()
     verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
@@ -52,7 +52,7 @@ def judge(
         verdict["error"] = words_of(error)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     verdict["duration_s"] = time.monotonic() - began
-    # not what the clock says now: somebody may have set it meanwhile
+    # not the clock's time now: it may have been set meanwhile
     verdict["ended_at"] = max(verdict["started_at"], began_at + verdict["duration_s"])
     verdict["cpu_time_s"] = usage.ru_utime + usage.ru_stime
     killed = verdict["signal"] == signal.SIGKILL or verdict["exit_code"] == 128 + signal.SIGKILL

@@ -1,1 +1,8 @@
-"""What is gathered beside a run: its log, its metrics, and samples of what it uses."""
+"""The data that are gathered while a run runs.
+
+logs        reads logs, from an offset on
+log_times   reads when a log grew
+metrics     takes the metrics that runs send into the store
+samples     records what runs use
+complaints  logs a repeated failure only once
+"""

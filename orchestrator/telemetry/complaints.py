@@ -1,4 +1,4 @@
-"""What fails again and again, logged once in a while."""
+"""Logs a failure that repeats only when it changes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from orchestrator.errors import SpellError
 
 
 class Complaints:
-    """Logs what fails again and again: an error of ours in one line, when its words change; others with their traceback.
+    """Logs repeated failures: our own errors in one line, when the message changes; other errors with their traceback.
 
     Args:
-        words: what failed, with a `%d` for the number of the run.
+        words: the message, with a `%d` for the number of the run.
     """
 
     def __init__(self, log: logging.Logger, words: str) -> None:
@@ -22,7 +22,7 @@ class Complaints:
 
     @contextlib.contextmanager
     def of(self, number: int) -> Iterator[None]:
-        """What is done for this run; whatever it raises is logged, and goes no further."""
+        """Log every error that the block raises for this run, and suppress it."""
         try:
             yield
         except SpellError as error:
@@ -33,5 +33,5 @@ class Complaints:
             self._log.exception(self._words, number)
 
     def forget_all_but(self, numbers: Collection[int]) -> None:
-        """Only these runs may still fail."""
+        """Forget the failures of all other runs."""
         self._said = {number: said for number, said in self._said.items() if number in numbers}

@@ -1,4 +1,4 @@
-"""When a run's log grew, as its keeper has written it down; see `supervisor/log_times.py` for the format."""
+"""Reads when a run's log grew, as its reaper recorded it; see `supervisor/log_times.py` for the format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.supervisor.log_times import RECORD
 
 
 def read(path: Path, after: int, limit: int) -> list[LogTime]:
-    """The next `limit` records of offsets beyond `after`; none where no times were kept."""
+    """Return the next `limit` entries with offsets above `after`; none if no times were recorded."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Logs as they are read: from an offset on, and without the holes that hold them to their limit.
+"""Reads logs, from an offset on, and without the hole in the middle of a log that grew too long.
 
-A run's log is what its command has written, byte for byte. When it grows beyond its limit, its middle becomes a hole
-(`supervisor/log_limit`). Offsets stay; in place of the hole a reader gets one line that says how much is not kept.
+A run's log holds the output of its command, byte for byte. When it grows above its limit, its middle becomes a hole
+(`supervisor/log_limit`). Offsets stay the same; in place of the hole a reader gets one line with the number of lost bytes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 20
-_LOOK_BACK_BYTES = 1 << 30  # a run may make its log as long as files can be, without a single line in it
+_LOOK_BACK_BYTES = 1 << 30  # a run may make its log very long without a single line end
 
 
 def read(path: Path, offset: int, limit_bytes: int) -> tuple[bytes, int]:
-    """What a log says from an offset on, and where it goes on; b"" when there is no more yet."""
+    """Return the bytes of a log from an offset on, and the next offset; b"" when there are no more yet."""
     try:
         with path.open("rb", buffering=0) as file:
             return _read(file.fileno(), offset, limit_bytes, os.fstat(file.fileno()).st_size)
@@ -29,7 +29,7 @@ def _read(fd: int, offset: int, limit_bytes: int, end: int) -> tuple[bytes, int]
     if offset >= end:
         return b"", offset
     chunk = os.pread(fd, min(limit_bytes, end - offset), offset)
-    # looked at after reading: it may be cut at any moment
+    # checked after reading, because the log may be cut at any moment
     data = _seek(fd, offset, os.SEEK_DATA, end)
     if data > offset:
         data = min(data, end)
@@ -39,7 +39,7 @@ def _read(fd: int, offset: int, limit_bytes: int, end: int) -> tuple[bytes, int]
 
 
 def _seek(fd: int, offset: int, what: int, end: int) -> int:
-    """Where data, or a hole, begins; `end` when there is none. As if there was no hole where files have none."""
+    """Return where data, or a hole, begins; `end` when none follows. File systems without holes count as all data."""
     try:
         return os.lseek(fd, offset, what)
     except OSError as error:
@@ -49,7 +49,7 @@ def _seek(fd: int, offset: int, what: int, end: int) -> int:
 
 
 def cut_bytes(path: Path) -> int:
-    """How much of a log is not kept, at its first hole; 0 for all others."""
+    """Return how many bytes of a log were dropped, at its first hole; 0 for a log without a hole."""
     try:
         with path.open("rb", buffering=0) as file:
             fd, end = file.fileno(), os.fstat(file.fileno()).st_size
@@ -60,7 +60,7 @@ def cut_bytes(path: Path) -> int:
 
 
 def tail(path: Path, lines: int | None, end: int, most_bytes: int = _LOOK_BACK_BYTES) -> Iterator[bytes]:
-    """A log's bytes up to offset `end`, or only the last `lines` lines, and `most_bytes`, of them."""
+    """Yield a log's bytes up to offset `end`, or only the last `lines` lines, at most `most_bytes`."""
     if not end:
         return
     with path.open("rb") as file:
@@ -73,7 +73,7 @@ def tail(path: Path, lines: int | None, end: int, most_bytes: int = _LOOK_BACK_B
 
 
 def _start_of_last(file: BinaryIO, lines: int, end: int, most_bytes: int) -> int:
-    """Where the last `lines` lines before offset `end` begin; the file is read backwards, a block at a time."""
+    """Return where the last `lines` lines before offset `end` begin. Reads the file backwards, a block at a time."""
     if lines == 0:
         return end
     position = end - 1  # a newline at the very end does not begin a line

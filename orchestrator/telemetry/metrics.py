@@ -1,4 +1,4 @@
-"""Metrics: what a run has sent, taken from its file into the store."""
+"""Takes the metrics of a run from its file into the store."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
-_METRICS_BYTES = 1 << 30  # what lies behind is not read: a run may make a file of terabytes out of nothing
+_METRICS_BYTES = 1 << 30  # the rest is not read: a run may make a file of terabytes by a hole
 
 
 def ingest_metrics(store: Store, home: Home, number: int) -> None:
-    """Take new lines of a run's metrics file into the store. A malformed line is passed over."""
+    """Take new lines of a run's metrics file into the store. Malformed lines are ignored."""
     path = home.metrics(number)
     offset = store.metrics_offset(number)
-    while offset < _METRICS_BYTES and path.is_file():  # a run may have put anything there
+    while offset < _METRICS_BYTES and path.is_file():  # a run may have put another kind of file there
         try:
             with path.open("rb") as file:
                 file.seek(offset)
                 block = file.read(_METRICS_AT_ONCE_BYTES)
-        except OSError as error:  # it may have taken our right to read it, too
+        except OSError as error:  # a run may also have removed our permission
             _log.warning("the metrics of run %d cannot be read: %s", number, error)
             return
         whole = block[: block.rfind(b"\n") + 1]
         if not whole and len(block) == _METRICS_AT_ONCE_BYTES:
-            whole = block  # longer than any line of ours: passed over like others that are malformed
+            whole = block  # longer than any line of ours, so it is ignored as malformed
         if not whole:
             return
         steps = store.last_steps(number)
@@ -47,6 +47,6 @@ def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | N
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     if not (math.isfinite(value) and math.isfinite(at) and abs(step) < 1 << 63):
-        return None  # SQLite and JSON have no word for it
+        return None  # SQLite and JSON cannot hold it
     steps[name] = step
     return MetricRecord(number, name, step, value, at)

@@ -1,4 +1,4 @@
-"""Samples of what runs use, taken every few seconds."""
+"""Records what runs use, every few seconds."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def sample(store: Store, number: int, gpus: tuple[int, ...], usage: Usage) -> No
 
 
 def last_sample(number: int, verdict: Verdict) -> SampleRecord:
-    """What a run has used in all, so that even the shortest has a sample."""
+    """Return a sample of the total usage of a run, so that even the shortest run has one."""
     return SampleRecord(number, verdict.ended_at or time.time(), verdict.cpu_time_s, verdict.max_rss_bytes, 0, [])
 
 
 class Sampler:
-    """Every few seconds: one sample of each running run, and its new metrics.
+    """Takes one sample, and the new metrics, of each running run every few seconds.
 
     Args:
-        running: answers `(number, gpus, usage)` of the runs that run now; usage is asked of their executor.
+        running: returns `(number, gpus, usage)` of the running runs; `usage` asks their executor.
     """
 
     def __init__(

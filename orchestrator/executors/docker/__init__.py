@@ -1,1 +1,8 @@
-"""The docker executor: a container for each run."""
+"""The docker executor: a container for each run.
+
+executor  starts, recovers and ends attempts
+files     the files that a container and spelld share
+exit      finds out whether and how a container has ended
+session   a second command in the container of a run
+checks    what `spell doctor` reports about the engine
+"""

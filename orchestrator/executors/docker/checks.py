@@ -1,4 +1,4 @@
-"""What `spell doctor` says about the Docker engine."""
+"""The checks of `spell doctor` for the Docker engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NVIDIA_HOOK = "nvidia-container-runtime-hook"
 def checks(
     engine: Engine, config: DockerConfig, gpus: int, env: Mapping[str, str] = os.environ
 ) -> Iterator[CheckRecord]:
-    """Look at the engine.
+    """Check the engine.
 
     Args:
         gpus: how many this machine has.
@@ -35,8 +35,8 @@ def checks(
     if lack:
         yield CheckRecord("docker", "warn", lack, _start_it(engine))
         return
-    with engine.told():
-        info, version = engine.api.info(), engine.api.version()  # as it is now; `engine.info` may be of hours ago
+    with engine.translated_errors():
+        info, version = engine.api.info(), engine.api.version()  # as it is now; `engine.info` may be hours old
     yield CheckRecord("docker", "ok", _what_it_is(engine, info, version))
     yield _limits(info)
     yield _storage(info)
@@ -70,11 +70,11 @@ def _limits(info: Mapping[str, Any]) -> CheckRecord:
     words = f"cgroup version {info.get('CgroupVersion') or '1'}, driver {info.get('CgroupDriver') or '?'}"
     lacking = [name for key, name in _LIMITS.items() if not info.get(key, True)]
     if not lacking:
-        return CheckRecord("limits", "ok", f"{words}: memory, cores and number of processes of a run are held")
+        return CheckRecord("limits", "ok", f"{words}: the engine limits memory, cores and number of processes of a run")
     return CheckRecord(
         "limits",
         "warn",
-        f"{words}: a run is not held to its {' and '.join(lacking)}",
+        f"{words}: the engine cannot limit {' and '.join(lacking)} of a run",
         "A rootless engine needs cgroup version 2 and delegated controllers: "
         "https://rootlesscontaine.rs/getting-started/common/cgroup2/",
     )
@@ -84,10 +84,10 @@ def _storage(info: Mapping[str, Any]) -> CheckRecord:
     driver = str(info.get("Driver", "?"))
     root = str(info.get("DockerRootDir", "?"))
     words = f"{driver} in {root}"
-    with contextlib.suppress(OSError):  # not for us to see, or of another machine
+    with contextlib.suppress(OSError):  # not readable for us, or on another machine
         words += f", {shutil.disk_usage(root).free / (1 << 30):.1f} GiB free"
     if driver == "vfs":
-        return CheckRecord("storage", "warn", f"{words}: each container is a whole copy", "Prefer overlay2.")
+        return CheckRecord("storage", "warn", f"{words}: each container copies its image", "Use overlay2.")
     return CheckRecord("storage", "ok", words)
 
 
@@ -98,23 +98,26 @@ def _buildkit(engine: Engine, env: Mapping[str, str]) -> CheckRecord:
     return CheckRecord(
         "buildkit",
         "warn",
-        "no client with BuildKit: images are built by the engine's classic builder, without your certificates",
-        "Install docker-buildx, or whatever your distribution calls it.",
+        "no client with BuildKit was found: the engine's classic builder builds images, without your certificates",
+        "Install docker-buildx; your distribution may call it otherwise.",
     )
 
 
 def _base_image(engine: Engine, config: DockerConfig) -> CheckRecord:
     name = _base_name(config)
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.inspect_image(name)
     except EngineError as error:
         if error.status == 404:
             return CheckRecord(
-                "image", "warn", f"{name} is not here; the first run pulls it", f"To have it now: docker pull {name}"
+                "image",
+                "warn",
+                f"{name} is not on this machine; the first run pulls it",
+                f"To pull it now: docker pull {name}",
             )
         return CheckRecord("image", "warn", f"{name}: {error.message}", "See base_image in [docker] of config.toml.")
-    return CheckRecord("image", "ok", f"{name} is here")
+    return CheckRecord("image", "ok", f"{name} is on this machine")
 
 
 def _base_name(config: DockerConfig) -> str:
@@ -122,7 +125,7 @@ def _base_name(config: DockerConfig) -> str:
 
 
 def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
-    """Those of the configuration, if the SDK refuses them; the engine has a look only when a container is made."""
+    """Yield a failure if the SDK refuses the configured options; the engine checks them only when it makes a container."""
     try:
         if config.options:
             engine.api.create_host_config(**config.options)
@@ -132,13 +135,13 @@ def _options(engine: Engine, config: DockerConfig) -> Iterator[CheckRecord]:
 
 
 def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
-    """Start one, as runs are."""
+    """Start a container as runs do."""
     name, began = new_name(), time.monotonic()
-    cure = "See what this says: docker run --rm IMAGE true. A network that is not there comes back with the engine's restart."
+    cure = "Look at the output of: docker run --rm IMAGE true. If a network is missing, restart the engine."
     if config.options:
-        cure = f"Look at [docker.options] in config.toml. {cure}"
+        cure = f"Check [docker.options] in config.toml. {cure}"
     try:
-        with engine.told():
+        with engine.translated_errors():
             host = {
                 "userns_mode": engine.user_namespace,
                 **config.options,
@@ -157,13 +160,13 @@ def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
             engine.api.start(name)
             code = engine.api.wait(name, timeout=_START_LIMIT_S)["StatusCode"]
     except EngineError as error:
-        return CheckRecord("container", "fail", f"none can be started: {error.message}", cure)
+        return CheckRecord("container", "fail", f"no container can be started: {error.message}", cure)
     finally:
         with contextlib.suppress(EngineError):
             engine.remove(name)
     if code:
-        return CheckRecord("container", "fail", f"its shell ended with exit code {code}", cure)
-    return CheckRecord("container", "ok", f"one was started and has ended: {time.monotonic() - began:.1f} s")
+        return CheckRecord("container", "fail", f"the shell of a container ended with exit code {code}", cure)
+    return CheckRecord("container", "ok", f"a container started and ended in {time.monotonic() - began:.1f} s")
 
 
 def refusals() -> tuple[type[Exception], ...]:

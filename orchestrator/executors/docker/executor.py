@@ -1,19 +1,18 @@
-"""The docker executor: each attempt in a container of its own, on the Docker engine of this machine.
+"""The docker executor: each attempt runs in a separate container, on the Docker engine of this machine.
 
-The engine makes and removes the container. It is not in the way of anything else: process 1 of the container is our
-keeper (`supervisor/container.py`), which writes log and verdict into files beside the run, and holds a named pipe open
-as long as it lives. So a run goes on without spelld, its end is seen at once, and the engine is asked only when the
-keeper could not tell.
+The engine only makes and removes the container. Process 1 of the container is our reaper (`supervisor/container.py`), which
+writes log and verdict into files beside the run, and holds a named pipe open while it lives. So a run goes on without
+spelld, its end is seen at once, and the engine is asked only when the reaper left no verdict.
 
-Names in the attempt's folder (`inside/` is what the container sees of it):
+Files in the attempt's folder (the container sees `inside/`):
 
     claim.json          which container; made by link(2): exactly one start or recovery of the attempt wins
-    line, result, errors  and the run's log and its times; `inside/` holds second names of them, which the keeper removes
-    request-NONCE       our own name of the request, until the keeper has it
-    inside/request-NONCE  who takes it away takes the attempt: the keeper, or we when nothing was started
-    untaken             it was we
+    line, result, errors  and the run's log and its times; `inside/` holds hard links to them, which the reaper removes
+    request-NONCE       our hard link to the request, until the reaper has it
+    inside/request-NONCE  removing it takes the attempt: done by the reaper, or by us when nothing was started
+    untaken             the request, when we took it
     process.json        the container's first process, as the kernel knows it
-    verdict.json        what was found out from the engine where the keeper left no result
+    verdict.json        what the engine says about the end, where the reaper left no result
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, Container
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
-from orchestrator.executors.base import Executor, Handle, Launch, Places, Session, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Session, Usage, Verdict
 from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.session import DockerSession
-from orchestrator.executors.mounting import check_absolute, is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.mount_points import check_absolute, is_disk_full, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import CollectedRecord
@@ -55,16 +54,16 @@ _OURS = "/opt/spell"
 _CODE, _HOME = "/spell", "/home/spell"
 _ENVIRONMENT, _RUNTIME = f"{_OURS}/environment", f"{_OURS}/runtime"
 _METRICS = f"{_OURS}/metrics.jsonl"
-_INSIDE, _KEEPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/keeper", f"{_OURS}/certificates.pem"
+_INSIDE, _REAPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/reaper", f"{_OURS}/certificates.pem"
 _KEPT = ("/proc", "/sys", "/dev", _OURS, _CODE, _HOME)
 _BOOT = (
-    f"import sys; sys.path.insert(0, {_KEEPER!r}); "
+    f"import sys; sys.path.insert(0, {_REAPER!r}); "
     "from orchestrator.supervisor import container; container.main(*sys.argv[1:])"
 )
-_LOOK_S = 0.5  # how often the engine is asked about a container whose keeper says nothing
-_START_LIMIT_S = 120.0  # until a keeper says its first word
-_END_LIMIT_S = 30.0  # until a keeper that was killed is gone
-_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # of the keeper's own start only
+_LOOK_S = 0.5  # between questions to the engine about a container whose reaper writes nothing
+_START_LIMIT_S = 120.0  # until a reaper writes its first report
+_END_LIMIT_S = 30.0  # until a reaper that was killed is gone
+_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # only for a reaper's own errors
 
 
 class DockerExecutor(Executor):
@@ -72,9 +71,9 @@ class DockerExecutor(Executor):
 
     Args:
         engine: the engine.
-        images: what containers start from.
+        images: the images of containers.
         config: `[docker]` of the configuration.
-        certificates: the CA bundle that runs shall trust; None for that of their image.
+        certificates: the CA bundle that runs trust; None for that of their image.
     """
 
     name = "docker"
@@ -98,7 +97,7 @@ class DockerExecutor(Executor):
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
-            return (f"This engine cannot hold a run to the memory of machine type {machine_type.name!r}.",)
+            return (f"This Docker engine cannot limit a run to the memory of machine type {machine_type.name!r}.",)
         return ()
 
     def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
@@ -115,19 +114,19 @@ class DockerExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Container(self._engine, image), image, path=self._images.path(image))
 
-    def places(
+    def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
-    ) -> Places:
-        return Places(
+    ) -> RunPaths:
+        return RunPaths(
             code=_CODE,
             environment=_ENVIRONMENT,
             runtime=_RUNTIME,
             metrics=_METRICS,
-            bytecode=f"{_HOME}/.bytecode" if bytecode else "",  # its own: what others share, they could put code into
+            bytecode=f"{_HOME}/.bytecode" if bytecode else "",  # private: others could put code into a shared one
             path=base.path,
             home=_HOME,
             certificates=_CERTIFICATES if self._certificates else "",
-            is_here=False,
+            is_host=False,
         )
 
     def prepare(self, launch: Launch) -> None:
@@ -142,23 +141,23 @@ class DockerExecutor(Executor):
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"{error.filename}: {error.strerror}") from error
-        with files.opened(folder / "line") as line, files.telling(folder, launch.secrets):
+        with files.opened(folder / "line") as line, files.secrets_pipe(folder, launch.secrets):
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
-                note_process(self._engine, container, folder)  # while its keeper is still loading
-                self._await_keeper(line, container, launch, cancelled)
+                note_process(self._engine, container, folder)  # while its reaper is still loading
+                self._await_reaper(line, container, launch, cancelled)
             except (ExecutorFailed, BuildCancelled) as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
                     raise _with_cure(error) from error
-                # its keeper has the request: whatever became of the engine's answer, it was started
+                # its reaper has the request, so it was started, whatever the engine answered
             files.forget_request(folder, nonce)
             self._read_word(line, container, launch)
         return handle
 
     def recover(self, folder: Path) -> Handle | None:
-        is_claimed = (folder / "claim.json").exists()  # asked first: a claim needs room on the disk
+        is_claimed = (folder / "claim.json").exists()  # checked first: making a claim needs space on the disk
         if not is_claimed and supervisor.claim(folder, supervisor.myself() | {"abandoned": True}):
             for left in folder.rglob(files.request_name("*")):
                 left.unlink()  # it holds the environment's values
@@ -179,7 +178,7 @@ class DockerExecutor(Executor):
                 return None
         is_same_boot = handle.data["boot_id"] == identity.boot_id()
         if is_same_boot and not await_death(self._engine, container, handle.folder):
-            return Verdict(reason="supervisor_lost", detail=f"nobody can say whether {container} has ended")
+            return Verdict(reason="supervisor_lost", detail=f"the engine does not say whether {container} has ended")
         words = files.read(handle.folder / "result") or files.read(handle.folder / "verdict.json")
         if words is None:
             words = as_words(find_out(self._engine, handle), VERSION)
@@ -190,20 +189,20 @@ class DockerExecutor(Executor):
         if files.is_over(handle.folder):
             return
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 self._engine.api.kill(handle.data["container"], "SIGUSR1" if kill else "SIGTERM")
         except EngineError as error:
-            if error.status not in (404, 409):  # it is over, or not there
+            if error.status not in (404, 409):  # it is over, or does not exist
                 raise
-        if kill:  # who is told may be no keeper of ours: a run can replace the Python that it runs on
+        if kill:  # the process may not be our reaper: a run can replace the Python that the reaper runs on
             args = self._engine, str(handle.data["container"]), handle.folder / "line"
             threading.Thread(target=insist, args=args, name="insist", daemon=True).start()
 
     def usage(self, handle: Handle) -> Usage | None:
         if files.is_over(handle.folder) or self._engine.info.get("CgroupDriver") == "none":
-            return None  # without control groups the engine would tell of the whole machine
+            return None  # without control groups the engine reports the usage of the whole machine
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 found = self._engine.api.stats(handle.data["container"], stream=False, one_shot=True)
         except EngineError:
             if files.is_over(handle.folder):
@@ -225,17 +224,17 @@ class DockerExecutor(Executor):
         return DockerSession(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
-        with self._engine.told():
+        with self._engine.translated_errors():
             wanted = [f"{name}={value}" for name, value in self._engine.labels(role="run").items()]
             found = self._engine.api.containers(all=True, filters={"label": wanted})
         for container in found:
-            # by name: labels may be those of an image, of anybody's
+            # by name: labels may come from any image
             ours = re.match(rf"/spell-{self._home_key}-(\d+)-a(\d+)-", (container.get("Names") or [""])[0])
             if ours and not needed(int(ours[1]), int(ours[2])):
                 self._engine.remove(container["Id"])
 
-    def collect(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
-        return self._images.collect(keep, older_than_s, dry_run=dry_run)
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+        return self._images.gc(keep, older_than_s, dry_run=dry_run)
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         return checks.checks(self._engine, self._config, gpus)
@@ -245,9 +244,9 @@ class DockerExecutor(Executor):
         with files.opened(handle.folder / "line") as line:
             files.await_end(line, _END_LIMIT_S)
         if files.read(handle.folder / "result") is None:
-            self.wait(handle, 0)  # what only the engine knows is asked before the container goes
+            self.wait(handle, 0)  # asks what only the engine knows, before the container is removed
         self._engine.remove(str(handle.data["container"]))
-        remove_tree(handle.folder / "inside")  # whatever the run has put there
+        remove_tree(handle.folder / "inside")  # the run may have put files there
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -273,7 +272,7 @@ class DockerExecutor(Executor):
         return self._handle(launch.folder)
 
     def _container(self, launch: Launch, nonce: str) -> dict[str, Any]:
-        """What the engine is asked for. Nothing of it comes from a spec, except what is checked or only named."""
+        """Return the request to the engine. Everything that comes from a spec is checked, or is only a name."""
         api, machine = self._engine.api, launch.machine
         memory = machine.memory_bytes
         host: dict[str, Any] = {
@@ -287,7 +286,7 @@ class DockerExecutor(Executor):
             "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
             "log_config": _LOG_CONFIG,
-            "init": False,  # our keeper is: below another one, a command could kill it
+            "init": False,  # our reaper is the init: below another init, a command could kill it
         }
         if memory:
             host |= {"mem_limit": memory, "memswap_limit": memory}
@@ -323,60 +322,60 @@ class DockerExecutor(Executor):
         yield _bind(launch.folder / "inside", _INSIDE)
         yield _bind(launch.environment, _ENVIRONMENT, read_only=True)
         yield _bind(launch.runtime, _RUNTIME, read_only=True)
-        yield _bind(_PACKAGE, f"{_KEEPER}/orchestrator", read_only=True)
+        yield _bind(_PACKAGE, f"{_REAPER}/orchestrator", read_only=True)
         if self._certificates:
             yield _bind(self._certificates, _CERTIFICATES, read_only=True)
         for bind in launch.binds:
             target = bind.target if bind.target.startswith("/") else f"{_CODE}/{bind.target}"
             yield _bind(bind.source.resolve(), target, read_only=True)
 
-    def _await_keeper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
-        """Wait until the keeper says something or is gone.
+    def _await_reaper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
+        """Wait until the reaper reports or is gone.
 
         Raises:
-            ExecutorFailed: it never came, or not in time.
-            BuildCancelled: as asked.
+            ExecutorFailed: it did not start, or not in time.
+            BuildCancelled: when cancelled.
         """
         deadline = time.monotonic() + _START_LIMIT_S
         while not files.has_word(line, _LOOK_S):
             if cancelled():
-                raise BuildCancelled("stopped before its keeper had started")
-            with self._engine.told():
+                raise BuildCancelled("the run was stopped before its reaper had started")
+            with self._engine.translated_errors():
                 state = self._engine.api.inspect_container(container)["State"]
             if not state["Running"] and not files.has_word(line, 0):
-                raise ExecutorFailed(f"its keeper did not start: {self._last_words(container, launch.folder)}")
+                raise ExecutorFailed(f"the run's reaper did not start: {self._last_words(container, launch.folder)}")
             if time.monotonic() > deadline:
-                raise ExecutorFailed(f"its keeper did not start within {_START_LIMIT_S:g} s")
+                raise ExecutorFailed(f"the run's reaper did not start within {_START_LIMIT_S:g} s")
 
     def _read_word(self, line: int, container: str, launch: Launch) -> None:
-        """Read what the keeper says first.
+        """Read the first report of the reaper.
 
         Raises:
-            PhaseFailed: it could not start the command, or is gone without a word.
-            Conflict: somebody else took the attempt.
+            PhaseFailed: it could not start the command, or ended without a report.
+            Conflict: another server took the attempt.
         """
         if not files.has_word(line, _START_LIMIT_S):
-            raise ExecutorFailed(f"its keeper said nothing within {_START_LIMIT_S:g} s")
+            raise ExecutorFailed(f"the run's reaper reported nothing within {_START_LIMIT_S:g} s")
         said = os.read(line, 65536).splitlines()
         if not said:
-            raise ExecutorFailed(f"its keeper was killed: {self._last_words(container, launch.folder)}")
+            raise ExecutorFailed(f"the run's reaper was killed: {self._last_words(container, launch.folder)}")
         try:
             words = dict(json.loads(said[0]))
             error = dict(words.get("error") or {})
         except (ValueError, TypeError, RecursionError):
-            raise ExecutorFailed(f"its keeper does not speak as ours does: {said[0][:80]!r}") from None
+            raise ExecutorFailed(f"the run's reaper sent something else than a report: {said[0][:80]!r}") from None
         if error:
             raise phase_error(error)
         if "taken" in words:
-            self._engine.remove(container)  # it should end by itself
+            self._engine.remove(container)  # in case it does not end by itself
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was taken by another server.")
 
     def _last_words(self, container: str, folder: Path) -> str:
         said = files.read_end(folder / "errors")
         if not said:
-            with contextlib.suppress(EngineError), self._engine.told():
+            with contextlib.suppress(EngineError), self._engine.translated_errors():
                 said = self._engine.api.logs(container, tail=5).decode(errors="replace")
-        return said.strip().rpartition("\n")[2] or "it said nothing"
+        return said.strip().rpartition("\n")[2] or "it wrote no error"
 
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
@@ -384,9 +383,9 @@ class DockerExecutor(Executor):
 
 
 def _with_cure(error: ExecutorFailed | BuildCancelled) -> ExecutorFailed | BuildCancelled:
-    """The same, and what to do, where that is known."""
+    """Return the error, with a cure where we know one."""
     if isinstance(error, ExecutorFailed) and "could not select device driver" in error.message:
-        return ExecutorFailed(f"the engine cannot give GPUs to containers ({error.message}); the cure: spell doctor")
+        return ExecutorFailed(f"the engine cannot give GPUs to containers ({error.message}); see: spell doctor")
     return error
 
 

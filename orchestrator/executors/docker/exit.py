@@ -1,8 +1,8 @@
-"""Whether a container's first process is really dead, and of what, when its keeper could not tell.
+"""Finds out whether a container's first process is really dead, and why, when its reaper left no verdict.
 
-A keeper holds a named pipe open as long as it lives. But it runs on a Python that a run may have replaced (its image, or
-a mount over `/usr/bin`), so it may close the pipe and go on. Nothing is saved before the kernel or the engine has said
-that it is dead: its processes could lead us anywhere by links in the work dir.
+A reaper holds a named pipe open while it lives. But it runs on a Python that a run may have replaced (by its image, or a
+mount over `/usr/bin`), so it may close the pipe and go on. Nothing is saved before the kernel or the engine confirms that
+it is dead: live processes could lead us anywhere by links in the work dir.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.executors.docker import files
 from orchestrator.supervisor import identity
 
 _log = logging.getLogger(__name__)
-_DIES_S = 2.0  # from the end of the pipe, of a keeper that keeps to the rules
+_DIES_S = 2.0  # after the end of the pipe, for a reaper that follows the rules
 _LIMIT_S = 30.0
 _KILL_LIMIT_S = 5.0
 _LOOK_S, _ASK_S = 0.02, 0.5
@@ -29,45 +29,45 @@ _OVER = ("created", "exited")
 
 
 def note_process(engine: Engine, container: str, folder: Path) -> None:
-    """Note which process a container has been started with, so that the kernel can tell of its end."""
-    with contextlib.suppress(EngineError), engine.told():
+    """Record the first process of a container, so that the kernel can tell when it ends."""
+    with contextlib.suppress(EngineError), engine.translated_errors():
         pid = int(engine.api.inspect_container(container)["State"]["Pid"])
         note = {"pid": pid, "start_time": identity.start_time(pid)}
         (folder / "process.json").write_text(json.dumps(note))
 
 
 def await_death(engine: Engine, container: str, folder: Path) -> bool:
-    """Wait for the end of the first process, after its pipe has ended; soon see to it.
+    """Wait for the end of the first process after its pipe has ended, and kill it if it takes too long.
 
     Returns:
-        False when nobody can say that it is dead.
+        False when neither the kernel nor the engine confirms that it is dead.
     """
     if _await_process(folder, _DIES_S) or (not _is_noted(folder) and _await_engine(engine, container, _DIES_S)):
         return True
-    _log.warning("%s goes on though its keeper has said its last: killed", container)
+    _log.warning("container %s went on though its reaper had closed its pipe; it was killed", container)
     with contextlib.suppress(EngineError):
         kill(engine, container)
     return _await_process(folder, _LIMIT_S) or _await_engine(engine, container, _LIMIT_S)
 
 
 def find_out(engine: Engine, handle: Handle) -> Verdict:
-    """How an attempt ended whose keeper has left no result: what the engine knows of it."""
+    """Ask the engine how an attempt ended whose reaper has left no result."""
     if handle.data["boot_id"] != identity.boot_id():
         return Verdict(reason="machine_restarted")
     deadline = time.monotonic() + _LIMIT_S
     while True:
         try:
-            with engine.told():
+            with engine.translated_errors():
                 state = engine.api.inspect_container(handle.data["container"])["State"]
             if not state["Running"] and state["Status"] not in ("removing", "dead"):
                 break
-            problem = f"the engine says that it is {state['Status']}"
+            problem = f"the engine reports its container as {state['Status']}"
         except EngineError as error:
             if error.status == 404:
                 return Verdict(reason="container_lost", detail=str(handle.data["container"]))
             problem = error.message
         if time.monotonic() > deadline:
-            return Verdict(reason="supervisor_lost", detail=f"its keeper is gone; {problem}")
+            return Verdict(reason="supervisor_lost", detail=f"the run's reaper is gone; {problem}")
         time.sleep(_ASK_S)
     if state.get("OOMKilled"):
         return Verdict(signal=9, reason="out_of_memory")
@@ -76,7 +76,7 @@ def find_out(engine: Engine, handle: Handle) -> Verdict:
 
 
 def insist(engine: Engine, container: str, line: Path) -> None:
-    """Kill a container whose keeper was told to end everything, and after some seconds has not."""
+    """Kill a container whose reaper was signalled to end everything, and has not done so after some seconds."""
     with files.opened(line) as fd:
         if not files.await_end(fd, _KILL_LIMIT_S):
             with contextlib.suppress(EngineError):
@@ -84,13 +84,13 @@ def insist(engine: Engine, container: str, line: Path) -> None:
 
 
 def kill(engine: Engine, container: str) -> None:
-    """KILL the first process, which takes all others with it. No error when it is over.
+    """KILL the first process, which ends all others too. No error when it is over.
 
     Raises:
         EngineError: when the engine cannot.
     """
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.kill(container, "SIGKILL")
     except EngineError as error:
         if error.status not in (404, 409):
@@ -98,10 +98,10 @@ def kill(engine: Engine, container: str) -> None:
 
 
 def _noted(folder: Path) -> tuple[int, str]:
-    """Pid and start time of the first process; the latter "" where its process cannot be seen from here."""
+    """Return pid and start time of the first process; the latter is "" where the process is not visible to us."""
     try:
         note = json.loads((folder / "process.json").read_bytes())
-    except (FileNotFoundError, ValueError):  # spelld was killed just then
+    except (FileNotFoundError, ValueError):  # spelld was killed at that moment
         return 0, ""
     return int(note["pid"]), str(note["start_time"])
 
@@ -111,7 +111,7 @@ def _is_noted(folder: Path) -> bool:
 
 
 def _await_process(folder: Path, limit_s: float) -> bool:
-    """Whether the noted process ends within the limit. False where none is noted."""
+    """Whether the recorded process ends within the limit. False when none is recorded."""
     pid, start_time = _noted(folder)
     if not start_time:
         return False
@@ -130,11 +130,11 @@ def _await_process(folder: Path, limit_s: float) -> bool:
 
 
 def _await_engine(engine: Engine, container: str, limit_s: float) -> bool:
-    """Whether the engine says within the limit that the container has ended, or that there is none."""
+    """Whether the engine reports within the limit that the container has ended, or does not exist."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         try:
-            with engine.told():
+            with engine.translated_errors():
                 if engine.api.inspect_container(container)["State"]["Status"] in _OVER:
                     return True
         except EngineError as error:

@@ -1,4 +1,4 @@
-"""The files that a keeper in a container and spelld share; see `docker` for what each is."""
+"""The files that a reaper in a container and spelld share; `executor` lists them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _VERDICT_BYTES, _LAST_BYTES = 4 * RESULT_BYTES, 4096
 
 
 def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
-    """Make the files that keeper and spelld share, and the second names by which the keeper finds them."""
+    """Make the files that reaper and spelld share, and the hard links by which the reaper finds them."""
     os.mkfifo(folder / "line", 0o600)
     with (folder / "result").open("wb") as result:
-        os.posix_fallocate(result.fileno(), 0, RESULT_BYTES)  # there must be room when the run has filled the disk
+        os.posix_fallocate(result.fileno(), 0, RESULT_BYTES)  # it must be writable when the run has filled the disk
     times = log.with_name(f"{log.name}.times")
     for path in (folder / "errors", log, times):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
@@ -39,12 +39,12 @@ def make_files(folder: Path, log: Path, *, has_secrets: bool) -> None:
 
 
 def request_name(nonce: str) -> str:
-    """The file that says what to do; see `supervisor.container`."""
+    """Return the name of the request; see `supervisor.container`."""
     return f"request-{nonce}"
 
 
 def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
-    """Write down what a keeper is to do, for its eyes only. Returns where it finds that; `folder` has our own name of it."""
+    """Write the request for a reaper, readable by the owner only. Returns its path; `folder` gets a hard link to it."""
     words, path = marshal.dumps(dict(request), REQUEST_FORMAT), folder / "inside" / request_name(nonce)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(words)
@@ -53,9 +53,9 @@ def write_request(folder: Path, nonce: str, request: Mapping[str, Any]) -> Path:
 
 
 def take_back(folder: Path, nonce: str) -> bool:
-    """Take the attempt from its keeper, so that nothing of it is ever started. False when the keeper was there first.
+    """Take the attempt from its reaper, so that it is never started. Returns False when the reaper took it first.
 
-    The command may have put anything in the place of the request: it is ours when our own name leads to the same file.
+    The command may have put another file in place of the request: it is ours if it is the same file as our hard link.
     """
     untaken, ours = folder / "untaken", folder / request_name(nonce)
     with contextlib.suppress(OSError):
@@ -72,13 +72,13 @@ def take_back(folder: Path, nonce: str) -> bool:
 
 
 def forget_request(folder: Path, nonce: str) -> None:
-    """The keeper has it, or nobody shall: take away our own name of the request."""
+    """Remove our hard link to the request."""
     (folder / request_name(nonce)).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def opened(line: Path) -> Iterator[int]:
-    """The reading end of a keeper's pipe. Opening it waits for nobody."""
+    """Open the reading end of a reaper's pipe, without waiting for a writer."""
     fd = os.open(line, os.O_RDONLY | os.O_NONBLOCK)
     try:
         yield fd
@@ -87,12 +87,12 @@ def opened(line: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def telling(folder: Path, secrets: Mapping[str, str]) -> Iterator[None]:
-    """Tell a keeper its secrets while it starts; through a pipe, so that no disk ever has them."""
+def secrets_pipe(folder: Path, secrets: Mapping[str, str]) -> Iterator[None]:
+    """Pass secrets to a reaper while it starts, through a pipe, so that they never reach a disk."""
     if not secrets:
         yield
         return
-    # opened for both, it waits for nobody, and the keeper sees its end only when we are gone
+    # O_RDWR does not wait for a reader, and the reaper sees the end only when we are gone
     fd, over = os.open(folder / "inside" / "secrets", os.O_RDWR | os.O_NONBLOCK), threading.Event()
     thread = threading.Thread(target=_tell, args=(fd, line_of(secrets), over), name="tell", daemon=True)
     thread.start()
@@ -114,14 +114,14 @@ def _tell(fd: int, words: bytes, over: threading.Event) -> None:
 
 
 def has_word(line: int, timeout_s: float) -> bool:
-    """Whether the keeper says something, or is gone, within so long."""
+    """Whether the reaper writes something, or ends, within this time."""
     poll = select.poll()
     poll.register(line, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
 
 
 def await_end(line: int, timeout_s: float | None) -> bool:
-    """Wait until nobody holds the other end of the pipe. False when `timeout_s` passed before."""
+    """Wait until the other end of the pipe is closed. Returns False when `timeout_s` passed before."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     poll = select.poll()
     poll.register(line, select.POLLIN)
@@ -129,7 +129,7 @@ def await_end(line: int, timeout_s: float | None) -> bool:
         try:
             if not os.read(line, 65536):
                 return True
-            time.sleep(_PAUSE_S)  # one that does not stop talking must not keep us from all else
+            time.sleep(_PAUSE_S)  # a reaper that writes without end must not take all our time
         except BlockingIOError:
             poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
         if deadline is not None and time.monotonic() >= deadline and not _hung_up(poll):
@@ -137,18 +137,18 @@ def await_end(line: int, timeout_s: float | None) -> bool:
 
 
 def is_over(folder: Path) -> bool:
-    """Whether nobody holds the other end of the pipe now."""
+    """Whether the other end of the pipe is closed now."""
     with opened(folder / "line") as line:
         return await_end(line, 0)
 
 
 def _hung_up(poll: select.poll) -> bool:
-    """Whether nobody holds the other end, and nothing is left to be read."""
+    """Whether the other end is closed, and nothing is left to read."""
     return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A verdict; None when it is not there, was never finished, or is none: who wrote it may lie."""
+    """Read a verdict; None when it is missing, unfinished or malformed: a run may have replaced its writer."""
     try:
         with path.open("rb") as file:
             words = json.loads(file.read(_VERDICT_BYTES))
@@ -158,7 +158,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def read_end(path: Path) -> str:
-    """The last of what a file says."""
+    """Return the end of a file, as text."""
     with path.open("rb") as file:
         file.seek(-min(_LAST_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_CUR)
         return file.read(_LAST_BYTES).decode(errors="replace")

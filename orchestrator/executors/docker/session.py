@@ -1,9 +1,9 @@
-"""A command beside a run's own, in its container: an exec of the engine.
+"""A second command in the container of a run: an exec of the engine.
 
-The engine lets an exec go on when its client has gone. So each bears a token in its environment, as do all that it
-starts; and the engine makes each the leader of a session of the kernel's. When nobody is at its keyboard any more,
-another exec looks for who has the token or is of the session, and ends them. That is done inside the container, with
-its `sh` and `grep`: process numbers are its own there, whatever the engine runs in.
+The engine lets an exec go on when its client has gone. So each exec has a token in its environment, which all that it
+starts inherit; and the engine makes each the leader of a kernel session. When the session is closed, another exec finds
+the processes with the token or of the session, and ends them. It runs inside the container, with its `sh` and `grep`,
+because only there process numbers are certain, whatever the engine runs in.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from orchestrator.executors.base import Session
 _log = logging.getLogger(__name__)
 _TOKEN = "SPELL_SESSION"  # noqa: S105  a name
 _SHELL = 'command -v bash >/dev/null 2>&1 && exec bash "$@"; exec sh "$@"'
-# The engine sets the size of a terminal only after the start: what is asked for waits for that, half a second at most.
+# The engine sets the size of a terminal only after the start: the command waits for that, for at most half a second.
 _SIZED = """
 tries=0
 while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.01; done
 exec "$@"
 """
-# HUP as from a terminal that is gone; who is still there a second later is killed, and who was started meanwhile.
+# HUP as from a closed terminal; a second later, what is left is killed, and what was started meanwhile.
 _END = """
 of_session() {
     [ "$2" ] && read -r words < "$1/stat" && set -- $2 ${words##*) } && [ "$1" = "$5" ]
@@ -50,11 +50,11 @@ for sign in HUP KILL KILL KILL KILL; do
     [ $sign = KILL ] || sleep 1
 done
 """
-# The engine ends a terminal's session when it reads these. Nobody types them.
+# The engine detaches from a terminal when it reads these keys. Nobody types them.
 _DETACH_KEYS = ",".join(["ctrl-@"] * 8)
-_HEADER = struct.Struct(">BxxxI")  # of each piece of output where there is no terminal
+_HEADER = struct.Struct(">BxxxI")  # of each piece of output without a terminal
 _CHUNK_BYTES = 64 << 10
-_GONE = (404, 409)  # there is no such container; it does not run
+_GONE = (404, 409)  # the container does not exist; it does not run
 _KILLED = 137
 _LOOK_S, _SLOW_LOOK_S = 0.01, 0.2
 _RESIZE_TRIES = 20
@@ -67,10 +67,10 @@ class DockerSession(Session):
     Args:
         engine: whose container it is.
         container: its name.
-        command: program and arguments; one word is a line for a shell, none the shell itself: bash, where there is
-            one.
-        env: the whole environment of the command.
-        cwd: where it starts.
+        command: program and arguments; a single word is a line for a shell; empty for the shell itself (bash if the
+            container has it).
+        env: all environment variables of the command.
+        cwd: its working directory.
         terminal: whether it gets a terminal.
 
     Raises:
@@ -97,7 +97,7 @@ class DockerSession(Session):
 
     def _create(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 created: dict[str, str] = self._engine.api.exec_create(
                     self._container,
                     list(argv),
@@ -117,7 +117,7 @@ class DockerSession(Session):
     def read(self) -> Iterator[tuple[int, bytes]]:
         try:
             yield from self._read_raw() if self._terminal else self._read_framed()
-        except OSError:  # the engine was ended; or `close`, by another thread
+        except OSError:  # the engine ended, or another thread called `close`
             return
 
     def _read_raw(self) -> Iterator[tuple[int, bytes]]:
@@ -142,9 +142,9 @@ class DockerSession(Session):
             return
 
     def resize(self, columns: int, rows: int) -> None:
-        for _ in range(_RESIZE_TRIES):  # what was started a moment ago may not have its terminal yet
+        for _ in range(_RESIZE_TRIES):  # a command that just started may have no terminal yet
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     self._engine.api.exec_resize(self._id, height=rows, width=columns)
             except EngineError:
                 if self._closed.wait(_LOOK_S) or not self._state().get("Running"):
@@ -157,7 +157,7 @@ class DockerSession(Session):
         while self._exit_code is None:
             state = self._state()
             if state.get("Running") and not self._closed.is_set():
-                time.sleep(pause_s)  # it has closed its output, or just ends
+                time.sleep(pause_s)  # it has closed its output, or is ending
                 pause_s = min(2 * pause_s, _SLOW_LOOK_S)
                 continue
             code = state.get("ExitCode")
@@ -166,11 +166,11 @@ class DockerSession(Session):
         return self._exit_code
 
     def _container_ends(self) -> bool:
-        """Whether the container is gone, or goes in a moment: its processes are killed before it is."""
+        """Whether the container is gone, or will be in a moment: its processes are killed before it is removed."""
         deadline = time.monotonic() + _END_LIMIT_S
         while time.monotonic() < deadline:
             try:
-                with self._engine.told():
+                with self._engine.translated_errors():
                     if not self._engine.api.inspect_container(self._container)["State"]["Running"]:
                         return True
             except EngineError as error:
@@ -184,42 +184,42 @@ class DockerSession(Session):
         if self._exit_code is None and self._state().get("Running"):
             self._end()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who reads and writes
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the threads that read and write
         self._socket.close()
 
     def _state(self) -> dict[str, Any]:
-        """What the engine knows of the exec; nothing when container or engine are gone."""
+        """Return what the engine knows about the exec; empty when container or engine is gone."""
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 return dict(self._engine.api.exec_inspect(self._id))
         except EngineError:
             return {}
 
     def _end(self) -> None:
-        """End the command and all that it has started. Does not wait for it."""
+        """End the command and all that it has started, without waiting."""
         try:
-            with self._engine.told():
+            with self._engine.translated_errors():
                 api = self._engine.api
                 argv = ["sh", "-c", _END, "sh", self._token, _inner_pid(self._state().get("Pid"))]
                 ended = api.exec_create(self._container, argv, stdout=False, stderr=False, user=self._engine.user)
                 api.exec_start(ended["Id"], detach=True)
         except EngineError as error:
             if error.status not in _GONE:
-                _log.warning("a command in %s may go on: %s", self._container, error.message)
+                _log.warning("a command in container %s may still run: %s", self._container, error.message)
 
 
 def _inner_pid(pid: int | None) -> str:
-    """What a process of a container is called inside; "" where that cannot be seen from here."""
+    """Return the pid of a container's process inside the container; "" where it is not visible to us."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return ""
     inner = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
-    return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own keeper
+    return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own reaper
 
 
 def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:
-    """What to start for what was asked."""
+    """Return the argument list to start."""
     shell = ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]
     argv = ["sh", "-c", 'exec "$@"', "sh", *command] if len(command) > 1 else shell
     return ["sh", "-c", _SIZED, "sh", *argv] if terminal else argv

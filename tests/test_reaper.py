@@ -1,4 +1,4 @@
-"""What the keeper of a container is made of: it loads little, and so writes JSON by itself."""
+"""What the reaper of a container is made of: it loads little, and so writes JSON by itself."""
 
 from __future__ import annotations
 

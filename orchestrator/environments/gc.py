@@ -1,4 +1,4 @@
-"""Environments that nobody has used for long: found by the time of their folder, which every use sets, and removed."""
+"""Removes unused environments. Every use sets the modification time of their folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from orchestrator.records.gc import CollectedRecord
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much room environments may take.
+    """How much disk space environments may take.
 
     Attributes:
-        keep_bytes: so much; a file that several of them share, or uv's cache, counts once.
-        before: seconds since the epoch; what was used since stays, whatever it takes.
+        keep_bytes: the limit in bytes; a file shared between them, or with uv's cache, counts once.
+        before: seconds since the epoch; environments used since then stay, whatever they take.
     """
 
     keep_bytes: int
@@ -33,21 +33,21 @@ class Limit:
 
 
 def mark_used(environment: Path) -> None:
-    """Note that an environment is used now."""
+    """Record that an environment is used now."""
     os.utime(environment)
 
 
-def collect(
+def gc(
     environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
 ) -> list[CollectedRecord]:
-    """Remove the environments that have not been used for so long, and what only they had of uv's cache for containers.
+    """Remove environments that were not used for this time, and the packages in uv's cache that only they used.
 
     Args:
         environments: the folder of all environments.
-        keep: keys of those that stay.
-        older_than_s: seconds since the last use, until now: what is used while this works stays.
-        dry_run: only tell.
-        limit: of those that are left, the least recently used go, too, until they take no more than that.
+        keep: keys of environments that stay.
+        older_than_s: seconds since the last use, counted from now: an environment used while this works stays.
+        dry_run: remove nothing.
+        limit: then also remove the least recently used ones, until the rest is within this limit.
     """
     before = time.time() - older_than_s
     found, kept_bytes, counted = [], 0, set[tuple[int, int]]()
@@ -63,13 +63,13 @@ def collect(
                 found.append(CollectedRecord(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
-    # what only those had that went for lack of room gives back no room before it goes, too
+    # packages of environments that the limit removed free no space until they are removed too
     packages_before = max(before, limit.before) if limit and found else before
-    return found + uv_cache.collect(environments, packages_before, dry_run=dry_run)
+    return found + uv_cache.gc(environments, packages_before, dry_run=dry_run)
 
 
 def _in_order(environments: Path, keep: Collection[str]) -> list[Path]:
-    """What is in use, then what was used last."""
+    """Return the environments: those in use first, then by their last use."""
 
     def rank(path: Path) -> tuple[bool, float]:
         try:
@@ -88,7 +88,7 @@ def _is_used(environment: Path, before: float) -> bool:
 
 
 def _new_bytes(environment: Path, counted: set[tuple[int, int]]) -> int:
-    """The room that its files take which were not counted yet; they are from now on."""
+    """Return the disk space of its files that are not counted yet, and count them."""
     size_bytes = 0
     for info in _files(environment):
         if (info.st_dev, info.st_ino) not in counted:
@@ -98,12 +98,12 @@ def _new_bytes(environment: Path, counted: set[tuple[int, int]]) -> int:
 
 
 def _own_bytes(environment: Path) -> int:
-    """The room that removing it gives back: not that of files which uv's cache or other environments share."""
+    """Return the disk space that removing it frees: without files shared with uv's cache or other environments."""
     return sum(info.st_blocks * 512 for info in _files(environment) if info.st_nlink == 1)
 
 
 def _files(environment: Path) -> Iterator[os.stat_result]:
     for folder, _, names in os.walk(environment):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # byte code that is being written
+            with contextlib.suppress(FileNotFoundError):  # byte code that is just being written
                 yield os.lstat(os.path.join(folder, name))

@@ -1,9 +1,9 @@
-"""What of a person's settings, and of this machine's files, the uv in a container is given.
+"""The part of the user's settings, and of this machine's files, that uv gets in a container.
 
-Variables that say something to uv, of certificates and of proxies; nothing else of the server's. Files and folders that
-they name are mounted, read-only, where they are: a container sees them at the same paths. What a requirements file names
-may be anything, as it is not of the person's own making: of such a folder a build sees the packages in it, and no more.
-Of a .netrc it sees the entries of the hosts that its indexes and requirements name.
+uv gets the variables about itself, certificates and proxies, and no other variable of the server. The files and folders
+that they name are mounted read-only at the same paths. A requirements file is not trusted, as another person may have
+written it: of a folder that it names, a build sees only the packages. Of a .netrc it sees only the entries of the hosts
+that its indexes and requirements name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestrator.environments.containers import Mount
 from orchestrator.environments.orphans import CONTAINERS
-from orchestrator.environments.request import Asked, is_package
+from orchestrator.environments.request import ParsedRequest, is_package
 from orchestrator.environments.settings import FILE_LISTS, UvSettings, packages_in, path_of, uv_places
 from orchestrator.environments.uv import uv_executable
 from orchestrator.environments.uv_cache import CACHE
@@ -39,13 +39,13 @@ _LOOPBACK = re.compile(r"\w://([^/@\s]*@)?(localhost|127\.[\d.]+|\[::1\])(?=[:/\
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
-    """How uv is started in a container, and what the container sees.
+class ContainerSettings:
+    """Variables of uv in a container, and what the container sees.
 
     Attributes:
-        env: its variables; hidden, as they hold secrets.
+        env: the variables; hidden, as they hold secrets.
         mounts: files and folders of this machine.
-        notes: what a person should read in the build log.
+        notes: remarks for the build log.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -53,15 +53,17 @@ class Inside:
     notes: tuple[str, ...]
 
 
-def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, path: str) -> Inside:
-    """The settings of one build in a container.
+def container_settings(
+    settings: UvSettings, asked: ParsedRequest, environments: Path, home: Path, path: str
+) -> ContainerSettings:
+    """Return the settings of one build in a container.
 
     Raises:
-        BuildFailed: when that cannot be shown to a container.
+        BuildFailed: when a container must not see what the settings name.
 
     Args:
-        settings: the person's.
-        asked: what is installed; local files in it are mounted too.
+        settings: the user's.
+        asked: the request; local files in it are mounted too.
         environments: the folder of all environments.
         home: an empty folder that the container sees, for uv's HOME.
         path: the image's PATH.
@@ -73,14 +75,14 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
         try:
             env |= _netrc(Path(whole), _hosts(env, settings, asked), home)
         except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
-            unread.append(f"{whole} cannot be read, and so is not known in the container: {error}")
+            unread.append(f"{whole} cannot be read, so the container gets nothing of it: {error}")
     named = [place for place in dict.fromkeys(_named(env, settings, asked)) if place.is_absolute()]
     there = [place for place in named if place.exists()]
     notes = unread + [
-        f"{place} is not there, and so not in the container either" for place in named if place not in there
+        f"{place} does not exist, so the container cannot see it" for place in named if place not in there
     ]
     notes += [
-        redacted(f"{name} names this machine itself ({found[0]}), which a container does not reach under that name")
+        redacted(f"{name} names this machine ({found[0]}), which a container cannot reach under that name")
         for name, value in env.items()
         if (found := _LOOPBACK.search(value))
     ]
@@ -92,25 +94,25 @@ def inside(settings: UvSettings, asked: Asked, environments: Path, home: Path, p
         "UV_PYTHON_DOWNLOADS": "never",
     }
     mounts = [Mount(shared, writable=True), Mount(Path(uv_executable()), target=UV)]
-    return Inside(settings.named | env, (*mounts, *map(Mount, _outermost(there, shared))), tuple(notes))
+    return ContainerSettings(settings.named | env, (*mounts, *map(Mount, _outermost(there, shared))), tuple(notes))
 
 
 def _places(env: Mapping[str, str]) -> dict[str, str]:
-    """Where uv finds what it looks for at home, told as variables, as it has another home in the container."""
+    """Return variables that name the user's files, which uv would look for in its HOME: the container has another one."""
     home = Path(env.get("HOME") or Path.home())
     config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
     data = Path(env.get("XDG_DATA_HOME") or home / ".local" / "share")
-    told = {name: env[name] for name in ("XDG_CONFIG_DIRS",) if env.get(name)}
+    found = {name: env[name] for name in ("XDG_CONFIG_DIRS",) if env.get(name)}
     if (config / "uv" / "uv.toml").exists():
-        told["XDG_CONFIG_HOME"] = str(config)
+        found["XDG_CONFIG_HOME"] = str(config)
     for name, place in (("NETRC", home / ".netrc"), ("UV_CREDENTIALS_DIR", data / "uv" / "credentials")):
         if not env.get(name) and place.exists():
-            told[name] = str(place)
-    return told
+            found[name] = str(place)
+    return found
 
 
-def _hosts(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> set[str]:
-    """The hosts that settings and requirements name."""
+def _hosts(env: Mapping[str, str], settings: UvSettings, asked: ParsedRequest) -> set[str]:
+    """Return the hosts that settings and requirements name."""
     lines = [*asked.lines, *(line for file in asked.files for line in file.lines)]
     texts = [*(env.get(name, "") for name in (*_INDEXES, *FILE_LISTS)), *settings.args]
     texts += [line for line in lines if isinstance(line, str)]
@@ -121,7 +123,7 @@ def _hosts(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> set[st
 
 
 def _netrc(whole: Path, hosts: set[str], home: Path) -> dict[str, str]:
-    """Write what a .netrc says of these hosts to another one; returns the variable that names that.
+    """Copy the entries of these hosts into a new .netrc. Returns the variable that names the new file.
 
     Raises:
         OSError, NetrcParseError, UnicodeDecodeError: when it cannot be read.
@@ -142,13 +144,13 @@ def _netrc(whole: Path, hosts: set[str], home: Path) -> dict[str, str]:
 
 
 def _quoted(word: str) -> str:
-    """As a .netrc has it."""
+    """Quote a word for a .netrc."""
     return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"' if re.search(r'[\s"\\#]', word) else word
 
 
-def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterator[Path]:
-    """The files and folders of this machine that a build needs, there or not."""
-    yield from (local.path for local in asked.locals() if not local.path.is_dir())  # of a folder, a copy is built
+def _named(env: Mapping[str, str], settings: UvSettings, asked: ParsedRequest) -> Iterator[Path]:
+    """Yield the files and folders of this machine that a build needs, whether they exist or not."""
+    yield from (local.path for local in asked.locals() if not local.path.is_dir())  # folders are copied and built
     for folder in settings.find_links:
         if folder in settings.asked:
             yield from (folder / name for name in packages_in(folder) if is_package(folder / name))
@@ -162,8 +164,8 @@ def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterat
                 path = Path(os.path.normpath(path_of(url)))
                 if path in settings.asked:
                     raise BuildFailed(
-                        f"A requirements file names {path} as an index; a container is not shown a folder for that.",
-                        "Put it into your pip or uv settings, or name a folder of wheels with --find-links.",
+                        f"A requirements file names {path} as an index, and a container is not given such a folder.",
+                        "Put it into your pip or uv settings, or name a folder of wheels by --find-links.",
                     )
                 yield _index(path)
     pairs = zip(settings.args, settings.args[1:], strict=False)
@@ -183,12 +185,12 @@ def _named(env: Mapping[str, str], settings: UvSettings, asked: Asked) -> Iterat
 
 
 def _index(folder: Path) -> Path:
-    """What must be mounted of an index: its pages name files beside it, as those of `simple/` do in `files/`."""
+    """Return the folder to mount for an index: its pages may name files beside it, as `simple/` does in `files/`."""
     return folder.parent if folder.parent != Path(folder.root) else folder
 
 
 def _linked(paths: Iterable[Path]) -> Iterator[Path]:
-    """What the links among these lead to, as far as that is in another folder."""
+    """Yield the targets of the links among these, if they are in other folders."""
     for path in paths:
         if path.is_symlink():
             end = Path(os.path.normpath(path.parent / path.readlink()))
@@ -197,8 +199,8 @@ def _linked(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _in_settings(file: Path) -> Iterator[Path]:
-    """The existing files and folders that a uv.toml names."""
-    with suppress(OSError, ValueError):  # uv itself says best what is wrong with it
+    """Yield the existing files and folders that a uv.toml names."""
+    with suppress(OSError, ValueError):  # uv itself reports errors in it
         for text in _texts(tomllib.loads(file.read_text())):
             place = path_of(text) if text.startswith("file:") else text
             path = file.parent / place
@@ -215,6 +217,6 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _outermost(places: list[Path], shared: Path) -> list[Path]:
-    """Without those that are in another of them, or in the folder that is mounted anyway."""
+    """Return the places without those inside another one, or inside the folder that is mounted anyway."""
     whole = {shared, *(place for place in places if place.is_dir())}
     return [place for place in places if whole.isdisjoint(place.parents) and place != shared]

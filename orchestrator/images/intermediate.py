@@ -1,6 +1,6 @@
-"""Intermediate images of the classic builder, of which a killed server leaves some that nobody would ever find.
+"""Removes intermediate images of the classic builder that a killed server left.
 
-Each says by a label whose it is; what is built takes that off again. BuildKit makes none: its cache is its own affair.
+A label on each names the home; the final image loses the label. BuildKit makes no intermediate images.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ _GONE_OR_NEEDED = (404, 409)
 
 
 def marked(dockerfile: str, engine: Engine) -> str:
-    """A Dockerfile whose intermediate images bear the label."""
+    """Return the Dockerfile with a label for its intermediate images."""
     return re.sub(r"(?m)^(FROM .*)$", rf'\1\nLABEL {LABEL}="{_key(engine)}"', dockerfile)
 
 
 def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove those that stand below no other image, the uppermost first. Nothing must be built meanwhile.
+    """Remove those on which no other image is built, the uppermost first. No build may run meanwhile.
 
     Args:
-        engine: has them.
-        before: only what was made before this moment, in seconds since the epoch.
-        dry_run: only tell.
+        engine: the engine.
+        before: remove only images made before this moment, in seconds since the epoch.
+        dry_run: remove nothing.
 
     Raises:
         EngineError: when the engine does not answer.
     """
-    with engine.told():
+    with engine.translated_errors():
         images = {image["Id"]: image for image in engine.api.images(all=True)}
     above = Counter(image["ParentId"] for image in images.values())
     steps = {key for key, image in images.items() if (image["Labels"] or {}).get(LABEL) == _key(engine)}
@@ -53,7 +53,7 @@ def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[Collect
 
 def _is_removed(engine: Engine, image: str) -> bool:
     try:
-        with engine.told():
+        with engine.translated_errors():
             engine.api.remove_image(image, noprune=True)
     except EngineError as error:
         if error.status not in _GONE_OR_NEEDED:
@@ -63,5 +63,5 @@ def _is_removed(engine: Engine, image: str) -> bool:
 
 
 def _key(engine: Engine) -> str:
-    """Stands for a home: an image's history is seen where that home is nobody's business."""
+    """Return text that stands for a home: others can see the history of an image, so it must not name the path."""
     return hashlib.sha256(str(engine.home.root).encode(errors="surrogateescape")).hexdigest()[:16]

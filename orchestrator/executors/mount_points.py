@@ -1,4 +1,4 @@
-"""Mount points in the work dir: made before a run starts, where no link of the code can lead them elsewhere."""
+"""Mount points in the work dir, made before a run starts, so that no link of the code can lead them elsewhere."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from orchestrator.spec.mounts import normal_path
 
 
 def make_mount_points(launch: Launch, make: Callable[[Path, Path], None]) -> None:
-    """Make what the mounts of a launch are placed on. Absolute mounts have nothing to do with the work dir.
+    """Make the mount points of a launch. Absolute mounts need none in the work dir.
 
     Args:
-        make: called with source and target; the folders above the target are there.
+        make: called with source and target; the folders above the target exist.
 
     Raises:
         MountFailed, DiskFull: when a mount cannot be placed.
     """
     for bind in launch.binds:
         if not bind.source.exists():
-            raise MountFailed(f"{bind.source} is gone")
+            raise MountFailed(f"{bind.source} does not exist any more")
         if bind.target.startswith("/"):
             continue
         target = inside(launch.code, bind.target)
@@ -35,7 +35,7 @@ def make_mount_points(launch: Launch, make: Callable[[Path, Path], None]) -> Non
 
 
 def make_placeholder(source: Path, target: Path) -> None:
-    """An empty file or folder for a bind mount to cover."""
+    """Make an empty file or folder that a bind mount will cover."""
     if source.is_dir():
         target.mkdir(exist_ok=True)
     else:
@@ -43,10 +43,10 @@ def make_placeholder(source: Path, target: Path) -> None:
 
 
 def inside(code: Path, target: str) -> Path:
-    """`target` below the code's root, when no link of the code leads elsewhere on the way.
+    """Return the path of `target` below the code's root.
 
     Raises:
-        MountFailed: otherwise.
+        MountFailed: when a link of the code on the way leads elsewhere.
     """
     path = code / target
     if not path.parent.resolve().is_relative_to(code.resolve()):
@@ -63,21 +63,21 @@ def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
     """Check the place of an absolute mount in a container.
 
     Args:
-        kept: the places that the container needs itself.
-        code: the one of them that the work dir is mounted at.
+        kept: the paths that the container needs itself.
+        code: the one of them at which the work dir is mounted.
 
     Raises:
-        InvalidConfig: it is one of them, in one, or above one; or it covers what every system needs.
+        InvalidConfig: the path is one of them, inside one, or above one; or it covers what every system needs.
     """
     place = normal_path(path)
     for needed in _SYSTEM:
         if needed == place or needed.startswith(f"{place}/"):
             raise InvalidConfig(
-                f"Nothing can be mounted over {path!r}: no command would be left.", "Choose another place."
+                f"Nothing can be mounted over {path!r}: it would hide every command.", "Choose another path."
             )
     for needed in kept:
         if place == needed or place.startswith(f"{needed}/") or needed.startswith(f"{place}/"):
-            cure = "Give a path relative to the working directory." if needed == code else "Choose another place."
+            cure = "Give a path relative to the working directory." if needed == code else "Choose another path."
             raise InvalidConfig(f"Nothing can be mounted at {path!r}: the container needs {needed} itself.", cure)
 
 
