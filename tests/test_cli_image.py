@@ -101,9 +101,9 @@ def test_f27_who_leaves_ends_the_build(shared: Spell) -> None:
 def test_a_build_that_does_not_end_holds_up_nobody(tmp_path: Path) -> None:
     home, end = Home(tmp_path), threading.Event()
     home.create()
-    shop: Any = SimpleNamespace(home=home, closing=threading.Event())
+    context: Any = SimpleNamespace(home=home, closing=threading.Event())
     images: Any = None
-    baker = Baker(shop, Engine(home), images)
+    baker = Baker(context, Engine(home), images)
 
     def make(_log: Path, _cancelled: Callable[[], bool]) -> ImageRecord:
         end.wait()

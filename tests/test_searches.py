@@ -28,7 +28,7 @@ from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.spec.run import Code, RunSpec, parse_mount
 from orchestrator.spec.search import Choice, Range, SearchSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
-from orchestrator.states import FINAL, Wish
+from orchestrator.states import FINAL, StopRequest
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -168,7 +168,7 @@ def test_failed_trials_do_not_count_and_stopped_ones_do(shared: Spell, tmp_path:
     assert [item.value for item in found.trials] == [None, 2.0, 3.0]
     assert (found.best_run, found.best_value) == (trials(found)["2"].run, 2.0)
     with_failed = hyper(shared).resume(str(number))
-    assert states(with_failed)["2"] == "stopped", "which was somebody's wish"
+    assert states(with_failed)["2"] == "stopped", "which was somebody's request"
     ended(shared, number)
 
 
@@ -343,7 +343,7 @@ def test_a_run_and_its_trial_are_recorded_together_or_not_at_all(store: Store) -
     first = add_run(store, number, 1)
     with pytest.raises(Conflict, match="is not to be cast any more"):
         add_run(store, number, 1)
-    store.searches.wish(number, Wish.STOP)
+    store.searches.request_stop(number, StopRequest.STOP)
     with pytest.raises(Conflict, match="is not to be cast any more"):
         add_run(store, number, 2)
     store.searches.settle_uncast(number, 2, {"x": "2"}, server_searches.TrialState.FAILED, message="no")
@@ -507,7 +507,7 @@ def test_a_search_that_goes_on_is_not_resumed(shared: Spell, tmp_path: Path) -> 
     assert ended(shared, number).state == "killed"
 
 
-def test_a_wish_while_trials_are_cast(shared: Spell) -> None:
+def test_a_stop_request_while_trials_are_cast(shared: Spell) -> None:
     number = cast(shared, "sleep 600; true :x:", *map(str, range(400)))
     wait_for(lambda: hyper(shared).record(str(number)).trials, "the first trial")
     hyper(shared).kill(str(number))

@@ -24,7 +24,7 @@ from orchestrator.errors import Conflict, InvalidConfig, NotFound, SnapshotMissi
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.spec.run import Code, RunSpec, parse_mount
 from orchestrator.spec.workflow import Step, WorkflowSpec
-from orchestrator.states import Wish, WorkflowState
+from orchestrator.states import StopRequest, WorkflowState
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -307,7 +307,7 @@ def test_a_server_that_is_killed_again_and_again_casts_each_step_once(own: Spell
     assert [run.number for run in own.client.runs()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_wish_outlives_the_server(own: Spell, tmp_path: Path) -> None:
+def test_a_stop_request_outlives_the_server(own: Spell, tmp_path: Path) -> None:
     number = cast(own, step("a", waiting_for(tmp_path / "never")), step("b", "true", "a"))
     reaches(own, number, a="running")
     flows(own).kill(str(number))
@@ -333,7 +333,7 @@ def test_a_run_and_its_step_are_recorded_together_or_not_at_all(tmp_path: Path) 
     with pytest.raises(Conflict, match="does not wait any more"):
         cast("a")
     assert waiting() == ["b"]
-    store.workflows.wish(number, Wish.STOP)
+    store.workflows.request_stop(number, StopRequest.STOP)
     assert waiting() == []
     with pytest.raises(Conflict, match="does not wait any more"):
         cast("b")
@@ -395,7 +395,7 @@ def test_kill_replaces_stop(make_spell: Callable[..., Spell], tmp_path: Path) ->
     number = cast(own, step("a", ignoring))
     wait_for((tmp_path / "begun").exists, "the command")
     flows(own).stop(str(number))
-    wait_for(lambda: own.client.run("1").wish == "stop", "the wish")
+    wait_for(lambda: own.client.run("1").wish == "stop", "the stop request")
     assert flows(own).record(str(number)).wish == "stop"
     flows(own).kill(str(number))
     assert ended(own, number).state == "killed"

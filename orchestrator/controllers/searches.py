@@ -14,7 +14,7 @@ from orchestrator.records.searches import SearchCastRecord, SearchRecord
 from orchestrator.service.runs import Service
 from orchestrator.spec.search import BAYESIAN, SearchSpec
 from orchestrator.spec.validate import read_search
-from orchestrator.states import FINAL, State, TrialState, Wish
+from orchestrator.states import FINAL, State, StopRequest, TrialState
 from orchestrator.store.searches import StoredSearch, StoredTrial
 from orchestrator.telemetry.metrics import ingest_metrics
 
@@ -49,10 +49,10 @@ class Searches:
         self._wake()
         return SearchCastRecord(number, warnings)
 
-    def wish(self, reference: str, wish: Wish) -> SearchRecord:
+    def request_stop(self, reference: str, request: StopRequest) -> SearchRecord:
         """Stop or kill a search: no further trial starts, and the others' runs are asked to end. Raises as the store."""
         number = self.store.find(reference)
-        self.store.wish(number, wish)
+        self.store.request_stop(number, request)
         self._wake()
         return self.store.record(number)
 
@@ -91,8 +91,8 @@ class Searches:
             self._settle(stored, search, trial)
         if ended:
             return True
-        if stored.wish:
-            self._end_runs(stored, stored.wish)
+        if stored.stop_request:
+            self._end_runs(stored, stored.stop_request)
         elif len(stored.running) < search.at_once and (stored.waiting or stored.cast < search.count):
             self._cast_trial(stored, search)
             return True
@@ -107,8 +107,8 @@ class Searches:
         ended = [trial for trial in stored.running if trial.run_state in FINAL]
         for trial in ended:
             self.store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
-        if stored.wish:
-            self._end_runs(stored, stored.wish)
+        if stored.stop_request:
+            self._end_runs(stored, stored.stop_request)
         if not stored.running:
             self.store.end(stored.number, words)
         return bool(ended)
@@ -123,7 +123,7 @@ class Searches:
         """Write down how a trial has ended. What was stopped with the search is to be done again, should that go on."""
         assert trial.run is not None
         state, value, words = TrialState.FAILED, None, ""
-        if trial.run_state == State.COMPLETE or (trial.run_state == State.STOPPED and not stored.wish):
+        if trial.run_state == State.COMPLETE or (trial.run_state == State.STOPPED and not stored.stop_request):
             state = TrialState.COMPLETE if trial.run_state == State.COMPLETE else TrialState.STOPPED
             value, words = self._measured(search, trial.run)
         self.store.settle(stored.number, trial.number, state, value, words)
@@ -140,11 +140,11 @@ class Searches:
             return None, f"its values of {search.metric!r} are too large to be compared"
         return value, ""
 
-    def _end_runs(self, stored: StoredSearch, wish: Wish) -> None:
+    def _end_runs(self, stored: StoredSearch, request: StopRequest) -> None:
         for trial in stored.running:
-            if trial.run_wish not in (wish, Wish.KILL):
+            if trial.run_stop_request not in (request, StopRequest.KILL):
                 with contextlib.suppress(Conflict):  # it has just ended
-                    self._service.wish(str(trial.run), wish)
+                    self._service.request_stop(str(trial.run), request)
 
     def _cast_trial(self, stored: StoredSearch, search: SearchSpec) -> None:
         """Cast the next trial: one that waits to be tried again, else a new one."""

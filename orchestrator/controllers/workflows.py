@@ -11,12 +11,12 @@ from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord
 from orchestrator.service.runs import Service
 from orchestrator.spec.validate import read_spec
 from orchestrator.spec.workflow import Step, WorkflowSpec, filled, is_reference
-from orchestrator.states import FINAL, State, StepState, Wish, WorkflowState
+from orchestrator.states import FINAL, State, StepState, StopRequest, WorkflowState
 from orchestrator.store.workflows import StoredStep, StoredWorkflow
 
 _OPEN = frozenset({StepState.WAITING, StepState.CAST})
 _LOST = {StepState.FAILED: "did not complete", StepState.SKIPPED: "was skipped"}
-_ENDS = {None: WorkflowState.FAILED, Wish.STOP: WorkflowState.STOPPED, Wish.KILL: WorkflowState.KILLED}
+_ENDS = {None: WorkflowState.FAILED, StopRequest.STOP: WorkflowState.STOPPED, StopRequest.KILL: WorkflowState.KILLED}
 
 
 class Workflows:
@@ -49,10 +49,10 @@ class Workflows:
         self._wake()
         return WorkflowCastRecord(number, list(warnings))
 
-    def wish(self, reference: str, wish: Wish) -> WorkflowRecord:
+    def request_stop(self, reference: str, request: StopRequest) -> WorkflowRecord:
         """Stop or kill a workflow: steps that wait never start, and the others' runs are asked to end. Raises as the store."""
         number = self.store.find(reference)
-        self.store.wish(number, wish)
+        self.store.request_stop(number, request)
         self._wake()
         return self.store.record(number)
 
@@ -84,7 +84,7 @@ class Workflows:
         states = {step.state for step in workflow.steps.values()}
         if not any(moved) and not states & _OPEN:
             complete = states == {StepState.COMPLETE}
-            self.store.end(workflow.number, WorkflowState.COMPLETE if complete else _ENDS[workflow.wish])
+            self.store.end(workflow.number, WorkflowState.COMPLETE if complete else _ENDS[workflow.stop_request])
         return any(moved)
 
     def _lead_step(self, workflow: StoredWorkflow, step: StoredStep) -> bool:
@@ -109,9 +109,9 @@ class Workflows:
             state = StepState.COMPLETE if step.run_state == State.COMPLETE else StepState.FAILED
             self.store.settle(workflow.number, step.name, step.state, state)
             return True
-        if workflow.wish and step.run_wish not in (workflow.wish, Wish.KILL):
+        if workflow.stop_request and step.run_stop_request not in (workflow.stop_request, StopRequest.KILL):
             with contextlib.suppress(Conflict):  # it has just ended
-                self._service.wish(str(step.run), workflow.wish)
+                self._service.request_stop(str(step.run), workflow.stop_request)
         return False
 
     def _cast_step(self, workflow: StoredWorkflow, step: StoredStep) -> None:

@@ -63,7 +63,7 @@ class Resources:
         """
         kind, _, rest = canonical.partition("/")
         number = rest.partition("/")[0]
-        if kind == "runs" and number.isdecimal() and self._store.marks.is_archived(int(number)):
+        if kind == "runs" and number.isdecimal() and self._store.archive.has(int(number)):
             raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
     def mountable(self, resource: str) -> str:
@@ -91,7 +91,7 @@ class Resources:
                     f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {spoken(run.state)}'}.",
                     "" if what else f"Wait for it: spell wait {run.number}",
                 )
-            if self._store.garbage.is_removed(run.number):
+            if self._store.gc.is_removed(run.number):
                 raise removed_error(run.number)
         try:
             self.path(canonical)
@@ -125,7 +125,7 @@ class Resources:
             if run.state in ACTIVE:
                 words = f"Run {run.number} is still {spoken(run.state)}; its outputs appear when it has ended."
                 return Conflict(words, f"Wait for it: spell wait {run.number}")
-            if self._store.garbage.is_removed(run.number):
+            if self._store.gc.is_removed(run.number):
                 return removed_error(run.number)
             if run.state not in KEEPS_OUTPUTS:
                 return NotFound(
@@ -148,7 +148,7 @@ class Resources:
             return [_file_record(path, path.name)]
         names = os.listdir(path)
         if path == self._home.runs:
-            archived = self._store.marks.archived()
+            archived = self._store.archive.numbers()
             names = [name for name in names if name.isdecimal() and int(name) not in archived]
         names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         return [_file_record(path / name, name) for name in names]

@@ -1,6 +1,6 @@
 """Following a run: its events and its log, in the order in which they happened, as server-sent events.
 
-    event: state   data: an EventRecord (states, wishes, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
+    event: state   data: an EventRecord (states, stop requests, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
     event: end     data: the RunSummary; the stream is over (one that is over without it is to be gone on with)

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from orchestrator.content.manifest import Manifest
 from orchestrator.environments.request import redacted
 from orchestrator.errors import CodeFailed, SnapshotMissing, UsageError
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import (
     ChangeRecord,
     CodeChangeRecord,
@@ -41,8 +41,8 @@ _RESULT = ("state", "exit_code", "signal", "reason", "duration_s")
 class Compare:
     """Compares runs of one home."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     def diff(self, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
         """What differs between two runs.
@@ -58,7 +58,7 @@ class Compare:
         for name in sections:
             if name not in SECTIONS:
                 raise UsageError(f"There is no section {name!r}.", f"There are: {', '.join(SECTIONS)}.")
-        store = self._shop.store
+        store = self._context.store
         old, new = (store.record(store.find(reference)) for reference in (before, after))
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
@@ -92,10 +92,10 @@ class Compare:
         manifests = []
         for run, tree in zip((old, new), trees, strict=True):
             try:
-                manifests.append(self._shop.blobs.tree(tree) if tree else Manifest(()))
+                manifests.append(self._context.blobs.tree(tree) if tree else Manifest(()))
             except (SnapshotMissing, CodeFailed):
                 notes.append(f"The code of run {run.number} is not kept any more; it is not the same.")
-        return code_changes(self._shop.home, *manifests) if len(manifests) == 2 else []
+        return code_changes(self._context.home, *manifests) if len(manifests) == 2 else []
 
     def _outputs(self, old: RunRecord, new: RunRecord) -> tuple[list[OutputChangeRecord], int, list[str]]:
         """Those that differ, how many do not, and those of which that is not known yet."""
@@ -103,7 +103,7 @@ class Compare:
             return [], old.outputs_count, []
         deadline = time.monotonic() + _HASHES_LIMIT_S
         while True:
-            before, after = (self._shop.store.lineage.outputs(run.number) for run in (old, new))
+            before, after = (self._context.store.lineage.outputs(run.number) for run in (old, new))
             unhashed = [path for path, item in before.items() if _unknown(item, after.get(path))]
             if not unhashed or time.monotonic() > deadline:
                 break
@@ -119,10 +119,10 @@ class Compare:
         return found, same, unhashed
 
     def _metrics(self, old: RunRecord, new: RunRecord) -> list[MetricChangeRecord]:
-        shop = self._shop
+        context = self._context
         for run in (old, new):
-            ingest_metrics(shop.store, shop.home, run.number)
-        one, other = (shop.store.lineage.last_metrics(run.number) for run in (old, new))
+            ingest_metrics(context.store, context.home, run.number)
+        one, other = (context.store.lineage.last_metrics(run.number) for run in (old, new))
         names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
         return [MetricChangeRecord(name, one.get(name), other.get(name)) for name in names]
 

@@ -12,7 +12,7 @@ import pynvml
 import orchestrator
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import CheckRecord
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _LIMIT_S = 8.0
 
 
-def examine(shop: Workshop, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
+def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
     """Look at everything, all parts at once.
 
     Args:
@@ -30,9 +30,9 @@ def examine(shop: Workshop, default: str, limit_s: float = _LIMIT_S) -> list[Che
     """
     gpus = len(detect().gpus)
     parts: list[tuple[str, Callable[[], Iterable[CheckRecord]]]] = [
-        ("server", lambda: _server(shop)),
-        ("executor", lambda: _default(shop.executors[default])),
-        *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in shop.executors.items()),
+        ("server", lambda: _server(context)),
+        ("executor", lambda: _default(context.executors[default])),
+        *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in context.executors.items()),
         ("gpu", _gpus),
     ]
     waiting = [_Part(name, look) for name, look in parts]
@@ -69,9 +69,9 @@ class _Part:
             self._found.append(CheckRecord(self._name, "warn", words, "See: spell server logs"))
 
 
-def _server(shop: Workshop) -> Iterator[CheckRecord]:
-    words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {shop.home.root}"
-    yield CheckRecord("server", "ok", f"{words}, {shop.store.active_count()} active runs")
+def _server(context: Context) -> Iterator[CheckRecord]:
+    words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {context.home.root}"
+    yield CheckRecord("server", "ok", f"{words}, {context.store.active_count()} active runs")
 
 
 def _default(executor: Executor) -> Iterator[CheckRecord]:

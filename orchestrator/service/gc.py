@@ -12,7 +12,7 @@ from orchestrator.data.uploads import collect_partial
 from orchestrator.environments import Limit
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.gc import CollectedRecord, CollectionRecord
 from orchestrator.service import gc_runs
@@ -33,7 +33,7 @@ class _Collected(Protocol):
 
 
 def collect(
-    shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
+    context: Context, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
 ) -> CollectionRecord:
     """Remove what nobody uses and nobody used for long.
 
@@ -49,7 +49,7 @@ def collect(
     """
     removed: list[CollectedRecord] = []
     warnings: list[str] = []
-    for part in _parts(shop, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
+    for part in _parts(context, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
         try:
             removed += part()
         except SpellError as error:
@@ -61,60 +61,62 @@ def collect(
 
 
 def _parts(
-    shop: Workshop, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
+    context: Context, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
 ) -> Iterator[Callable[[], Sequence[CollectedRecord]]]:
     before = time.time() - older_than_s
-    for executor in shop.executors.values():
+    for executor in context.executors.values():
         if lack := executor.lacks():
             if executor.is_chosen:
                 yield functools.partial(_warn, lack)
             continue  # there is nothing of it that could be asked
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
-        yield functools.partial(_unused, shop, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
-    yield functools.partial(_environments, shop, keep_bytes, older_than_s, dry_run=dry_run)
+        yield functools.partial(_unused, context, _IMAGES, executor.collect, older_than_s, dry_run=dry_run)
+    yield functools.partial(_environments, context, keep_bytes, older_than_s, dry_run=dry_run)
     # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
-    yield functools.partial(gc_runs.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
-    yield functools.partial(gc_runs.collect_work, shop, before, dry_run=dry_run)
-    yield functools.partial(gc_runs.collect_snapshots, shop, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
-    yield functools.partial(collect_partial, shop.home, older_than_s, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_outputs, context, before, keep_bytes, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_work, context, before, dry_run=dry_run)
+    yield functools.partial(
+        gc_runs.collect_snapshots, context, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run
+    )
+    yield functools.partial(collect_partial, context.home, older_than_s, dry_run=dry_run)
 
 
-def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[CollectedRecord]:
+def limit_environments(context: Context, keep_bytes: int) -> Sequence[CollectedRecord]:
     """Remove the least recently used environments until those that are left take no more than so much.
 
     What was used within the last hour stays, whatever it takes: somebody may be about to use it.
     """
-    return _environments(shop, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
+    return _environments(context, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
 
 
 def _environments(
-    shop: Workshop, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
+    context: Context, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
 ) -> Sequence[CollectedRecord]:
     limit = None
     if keep_bytes is not None:
         began = time.time()  # in this order; see `_unused`
         # one that is young may have been taken by a run that is building, and is not in the store before it has all
-        young_s = _TAKEN_S if _is_building(shop) else young_s
+        young_s = _TAKEN_S if _is_building(context) else young_s
         limit = Limit(keep_bytes, began - young_s - _CALL_S)
-    collected = functools.partial(shop.environments.collect, limit=limit)
-    return _unused(shop, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
+    collected = functools.partial(context.environments.collect, limit=limit)
+    return _unused(context, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
 
 
 def _unused(
-    shop: Workshop, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
+    context: Context, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
 ) -> Sequence[CollectedRecord]:
     # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
     # is building still, or in the store.
     began = time.time()
-    is_building = _is_building(shop)
-    keep = shop.store.in_use()[column]
+    is_building = _is_building(context)
+    keep = context.store.in_use()[column]
     unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
     return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
 
 
-def _is_building(shop: Workshop) -> bool:
-    return bool(shop.store.summaries(Filter(states=[State.BUILDING]), limit=1))
+def _is_building(context: Context) -> bool:
+    return bool(context.store.summaries(Filter(states=[State.BUILDING]), limit=1))
 
 
 def _warn(lack: str) -> Sequence[CollectedRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import EdgeRecord, LineageRecord, NodeRecord
 from orchestrator.store.lineage import MountRow
 
@@ -14,8 +14,8 @@ MOST_NODES = 10_000
 class Lineage:
     """Follows the mounts of one home."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._home, self._all, self._store = shop.home, shop.store, shop.store.lineage
+    def __init__(self, context: Context) -> None:
+        self._home, self._all, self._store = context.home, context.store, context.store.lineage
 
     def of(self, reference: str, *, up: bool, down: bool) -> LineageRecord:
         """The lineage of a run.

@@ -8,7 +8,7 @@ from orchestrator.data.resources import Resources
 from orchestrator.errors import Conflict
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.names import check_alias, check_label, check_project
 from orchestrator.store import Store
 
@@ -20,18 +20,18 @@ class Organising:
         self.store, self._resources = store, resources
 
     def label(self, reference: str, add: Sequence[str], remove: Sequence[str]) -> RunSummary:
-        """Give a run labels, and take others from it. Raises as `MarkStore.label`."""
+        """Give a run labels, and take others from it. Raises as `LabelStore.label`."""
         for label in add:
             check_label(label)
-        return self._marked(reference, lambda number: self.store.marks.label(number, add, remove))
+        return self._marked(reference, lambda number: self.store.labels.label(number, add, remove))
 
     def archive(self, reference: str) -> RunSummary:
-        """Take a run out of lists and mounts; raises as `MarkStore.archive`."""
-        return self._marked(reference, self.store.marks.archive)
+        """Take a run out of lists and mounts; raises as `ArchiveStore.add`."""
+        return self._marked(reference, self.store.archive.add)
 
     def unarchive(self, reference: str) -> RunSummary:
-        """Bring an archived run back; raises as `MarkStore.unarchive`."""
-        return self._marked(reference, self.store.marks.unarchive)
+        """Bring an archived run back; raises as `ArchiveStore.remove`."""
+        return self._marked(reference, self.store.archive.remove)
 
     def _marked(self, reference: str, mark: Callable[[int], None]) -> RunSummary:
         number = self.store.find(reference)

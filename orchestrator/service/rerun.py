@@ -28,7 +28,7 @@ from packaging.utils import (
 from orchestrator.environments import Base
 from orchestrator.environments.request import Asked, Local, read, redacted
 from orchestrator.errors import InvalidConfig
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.run import RequirementFile, RunSpec, mount_place, to_wire
 from orchestrator.spec.validate import read_spec
@@ -54,7 +54,7 @@ class Repeat:
     warnings: list[str]
 
 
-def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
+def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
     """How to cast a run again.
 
     Args:
@@ -69,10 +69,10 @@ def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat
         if name in changes:
             raise InvalidConfig(f"The {name} of a run that is cast again stays as it is.", "Cast it with: spell run")
     spec = dataclasses.replace(read_spec(run.spec), executor=run.executor)
-    spec, base, warnings = _on_same_image(shop, run, spec, changes)
+    spec, base, warnings = _on_same_image(context, run, spec, changes)
     environment = None
     if run.environment:
-        spec, environment, more = _with_same_packages(shop, run, spec, base, changes)
+        spec, environment, more = _with_same_packages(context, run, spec, base, changes)
         warnings += more
     elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
         warnings.append(f"Run {run.number} never had its packages: they are chosen now.")
@@ -81,10 +81,10 @@ def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat
 
 
 def _on_same_image(
-    shop: Workshop, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
+    context: Context, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, Base | None, list[str]]:
     """The spec with the image that the run had, and what its environment stands on; None where that is another."""
-    executor = shop.executors.get(run.executor)
+    executor = context.executors.get(run.executor)
     elsewhere = "image" in changes or changes.get("executor", run.executor) != run.executor
     if executor is None or elsewhere or executor.lacks() or not run.environment:  # which comes after its image
         return spec, None, []
@@ -99,14 +99,14 @@ def _on_same_image(
 
 
 def _with_same_packages(
-    shop: Workshop, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
+    context: Context, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, str | None, list[str]]:
     """The spec with the packages that the run had, the key of the environment where that stays, and what may differ."""
     try:
-        asked = read(shop.request(spec))
+        asked = read(context.request(spec))
         if base and not _PACKAGES & set(changes):
-            key = shop.environments.key(shop.request(spec), base)
-            if key == run.environment and shop.environments.get(key):
+            key = context.environments.key(context.request(spec), base)
+            if key == run.environment and context.environments.get(key):
                 return spec, key, []
     except InvalidConfig as error:
         raise InvalidConfig(f"Run {run.number} cannot be cast again: {error.message}", error.cure) from error

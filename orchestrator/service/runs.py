@@ -22,23 +22,23 @@ from orchestrator.errors import (
     SnapshotMissing,
 )
 from orchestrator.executors.base import Session
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records import API_VERSION
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
 from orchestrator.records.gc import CollectionRecord
 from orchestrator.records.machines import CheckRecord, MachineRecord, MachineType, ServerRecord
-from orchestrator.records.runs import MetricRecord, RunRecord, StatRecord
-from orchestrator.records.watching import MetricPage, MetricSummary
+from orchestrator.records.metrics import MetricPage, MetricRecord, MetricSummary
+from orchestrator.records.runs import RunRecord, StatRecord
 from orchestrator.service import doctor
 from orchestrator.service.gc import collect
 from orchestrator.service.images import Baker
-from orchestrator.service.quota import Room
+from orchestrator.service.quota import Quota
 from orchestrator.service.rerun import repeat
 from orchestrator.service.reuse import Reuse
 from orchestrator.service.stats import Meter, not_running
 from orchestrator.spec.run import Mount, RunSpec
-from orchestrator.states import FINAL, State, Wish
+from orchestrator.states import FINAL, State, StopRequest
 from orchestrator.store import NewRun, WithRun
 from orchestrator.telemetry.metrics import ingest_metrics
 
@@ -49,23 +49,23 @@ class Service:
     """What a person can do with one home.
 
     Args:
-        workshop: store, home and tools.
-        scheduler: told of new runs and wishes.
+        context: store, home and tools.
+        scheduler: woken by new runs and stop requests.
         baker: bakes images.
         room: how much the home takes, and may take.
         defaults: executors for specs that name none: the first of them that lacks nothing is taken.
     """
 
     def __init__(
-        self, workshop: Workshop, scheduler: Scheduler, defaults: Sequence[str], baker: Baker, room: Room
+        self, context: Context, scheduler: Scheduler, defaults: Sequence[str], baker: Baker, quota: Quota
     ) -> None:
-        self.shop, self.scheduler, self._room = workshop, scheduler, room
-        self.store, self.home = workshop.store, workshop.home
-        self.resources = Resources(workshop.home, workshop.store)
+        self.context, self.scheduler, self._quota = context, scheduler, quota
+        self.store, self.home = context.store, context.home
+        self.resources = Resources(context.home, context.store)
         self._defaults = defaults
         self.baker = baker
         self._meter = Meter(self.store, scheduler)
-        self._reuse = Reuse(workshop)
+        self._reuse = Reuse(context)
         self._started_at = time.time()
         self._collecting = threading.Lock()  # two at once would tell of the same things
 
@@ -84,7 +84,7 @@ class Service:
             ImpossibleRequest: more than this machine has.
             NotFound, Conflict: a mount or secret that is not there.
             SnapshotMissing: the code has not been sent.
-            DiskFull: see `Room.check`.
+            DiskFull: see `Quota.check`.
         """
         new, warnings = self._new_run(spec, self.resources.mountable)
         new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))
@@ -120,7 +120,7 @@ class Service:
             SpellError: as `cast`.
         """
         run = self.store.record(self.store.find(reference))
-        repeated = repeat(self.shop, run, {"project": run.project, **changes})  # it may have changed since
+        repeated = repeat(self.context, run, {"project": run.project, **changes})  # it may have changed since
         new, warnings = self._new_run(repeated.spec, self.resources.mountable)
         new = dataclasses.replace(
             new,
@@ -148,17 +148,17 @@ class Service:
     def _new_run(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         wanted = self._machine_type(spec.machine_type)
         name = spec.executor or self.default_executor
-        executor = self.shop.executors.get(name)
+        executor = self.context.executors.get(name)
         if executor is None:
-            there = ", ".join(sorted(self.shop.executors))
+            there = ", ".join(sorted(self.context.executors))
             raise InvalidConfig(f"There is no executor {name!r}.", f"There are: {there}.")
         if lack := executor.lacks():
             others = [other for other in self._defaults if other != name]
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
             raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
         self._check(spec)
-        self._room.check()
-        self.shop.vault.require(spec.secrets)
+        self._quota.check()
+        self.context.secrets.require(spec.secrets)
         if spec.project:
             self.store.projects.require(spec.project)
         mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
@@ -170,7 +170,7 @@ class Service:
     def _passed_over(self, taken: str) -> Iterator[str]:
         """Why not an executor that is preferred, and that a person may take for granted."""
         for name in self._defaults[: self._defaults.index(taken)]:
-            executor = self.shop.executors[name]
+            executor = self.context.executors[name]
             if executor.is_expected and (lack := executor.lacks()):
                 yield f"This run does not go to the {name} executor: {lack}"
 
@@ -178,18 +178,18 @@ class Service:
     def default_executor(self) -> str:
         """The executor of specs that name none, at this moment."""
         for name in self._defaults:
-            executor = self.shop.executors[name]
+            executor = self.context.executors[name]
             if executor.is_chosen or not executor.lacks():
                 return name
         return self._defaults[-1]
 
     def _require_code(self, spec: RunSpec) -> None:
         code = spec.code
-        if code and not self.shop.blobs.has(code.tree, code.diff):
+        if code and not self.context.blobs.has(code.tree, code.diff):
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
 
     def _machine_type(self, name: str) -> MachineType:
-        wanted = self.shop.config.machine_type(name)
+        wanted = self.context.config.machine_type(name)
         lack = machine.lacks(self.scheduler.capacity, wanted)
         if lack:
             raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
@@ -199,17 +199,17 @@ class Service:
         for line in spec.pip:
             check_requirement(line)
         for framework in spec.frameworks or ():
-            self.shop.config.framework(framework)
+            self.context.config.framework(framework)
         try:
             check_patterns(spec.ignore)
         except ValueError as error:
             raise InvalidConfig(f"A pattern of --ignore cannot be read: {error}") from error
 
-    def wish(self, reference: str, wish: Wish) -> State:
-        """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.wish`."""
+    def request_stop(self, reference: str, request: StopRequest) -> State:
+        """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.request_stop`."""
         number = self.store.find(reference)
-        state = self.store.wish(number, wish)
-        self.scheduler.wished(number)
+        state = self.store.request_stop(number, request)
+        self.scheduler.stop_requested(number)
         return state
 
     def record(self, reference: str) -> RunRecord:
@@ -269,19 +269,19 @@ class Service:
 
     def examine(self) -> list[CheckRecord]:
         """What works here, and what does not."""
-        return [*doctor.examine(self.shop, self.default_executor), *self._room.checks()]
+        return [*doctor.examine(self.context, self.default_executor), *self._quota.checks()]
 
     def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
         """Remove what earlier runs have left and nobody uses any more; see `collect.collect`."""
         with self._collecting:
-            found = collect(self.shop, self.scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
-        self._room.changed()
+            found = collect(self.context, self.scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+        self._quota.changed()
         return found
 
     def machines(self) -> list[MachineRecord]:
         """All machine types, and how many more runs of each would start at once."""
         free, found = self.scheduler.free(), []
-        for wanted in self.shop.config.types().values():
+        for wanted in self.context.config.types().values():
             possible = not machine.lacks(self.scheduler.capacity, wanted)
             fits = [(free.cpus + 1e-9) // wanted.cpus]
             fits += [free.memory_bytes // wanted.memory_bytes] if wanted.memory_bytes else []
@@ -301,6 +301,6 @@ class Service:
             pid=os.getpid(),
             home=str(self.home.root),
             started_at=self._started_at,
-            executors=sorted(self.shop.executors),
+            executors=sorted(self.context.executors),
             active_runs=self.store.active_count(),
         )

@@ -25,7 +25,7 @@ async def put_tree(request: Request, verbs: Verbs) -> Response:
 
     def put() -> list[str]:
         text, _, pack = body.partition(b"\n")
-        return verbs.shop.blobs.put_tree(manifests.from_json(text), pack)
+        return verbs.context.blobs.put_tree(manifests.from_json(text), pack)
 
     return answer(await asyncio.to_thread(put))
 
@@ -33,14 +33,14 @@ async def put_tree(request: Request, verbs: Verbs) -> Response:
 @router.post("/blobs", status_code=204)
 async def put_blobs(request: Request, verbs: Verbs) -> Response:
     """Send many small blobs; see `orchestrator.content.packs` for the format."""
-    await asyncio.to_thread(verbs.shop.blobs.put_pack, await request.body())
+    await asyncio.to_thread(verbs.context.blobs.put_pack, await request.body())
     return Response(status_code=204)
 
 
 @router.get("/blobs/{digest}")
 def blob(digest: str, verbs: Verbs) -> Response:
     """The content of a blob: the patch of a run's uncommitted changes, say."""
-    if verbs.shop.blobs.missing([check_digest(digest)]):
+    if verbs.context.blobs.missing([check_digest(digest)]):
         raise NotFound(f"There is no blob {digest[:12]}.")
     return StreamingResponse(read_chunks(verbs.home.blob(digest)), media_type="application/octet-stream")
 
@@ -50,7 +50,7 @@ async def put_blob(digest: str, request: Request, verbs: Verbs) -> Response:
     """Send a blob; it is checked against its digest."""
     check_digest(digest)
     chunks = _Pull(request.stream(), asyncio.get_running_loop())
-    await asyncio.to_thread(verbs.shop.blobs.put, digest, chunks)
+    await asyncio.to_thread(verbs.context.blobs.put, digest, chunks)
     return Response(status_code=204)
 
 

@@ -21,25 +21,25 @@ router = APIRouter()
 @router.get("/runs/{reference}/diff/{other}", response_model=DiffRecord)
 def diff(reference: str, other: str, verbs: Verbs, section: Annotated[list[str] | None, Query()] = None) -> Response:
     """What differs between two runs; only these sections of it, when any are named."""
-    return answer(Compare(verbs.shop).diff(reference, other, section or ()))
+    return answer(Compare(verbs.context).diff(reference, other, section or ()))
 
 
 @router.get("/runs/{reference}/lineage", response_model=LineageRecord)
 def lineage(reference: str, verbs: Verbs, *, up: bool = True, down: bool = True) -> Response:
     """What a run was made of, and what was made of it."""
-    return answer(Lineage(verbs.shop).of(reference, up=up, down=down))
+    return answer(Lineage(verbs.context).of(reference, up=up, down=down))
 
 
 @router.post("/runs/{reference}/verify")
 def verify(reference: str, verbs: Verbs) -> Response:
     """Compare the outputs of a run with its manifest. JSON lines, see `verify.Verify.begin`."""
-    return StreamingResponse(Verify(verbs.shop).begin(reference), media_type="application/jsonl")
+    return StreamingResponse(Verify(verbs.context).begin(reference), media_type="application/jsonl")
 
 
 @router.get("/runs/{reference}/export")
 def export(reference: str, verbs: Verbs, *, inputs: bool = False, outputs: bool = False) -> Response:
     """A run with all it takes to run it without spell, as a tar stream (media type application/x-tar)."""
-    found = Exporter(verbs.shop).export(reference, with_inputs=inputs, with_outputs=outputs)
+    found = Exporter(verbs.context).export(reference, with_inputs=inputs, with_outputs=outputs)
     warnings = json.dumps([text[:300] for text in found.warnings[:20]])
     headers = {
         "Spell-Run": str(found.run),

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from orchestrator.records.links import LinkRecord
 from orchestrator.records.projects import ProjectRecord
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.server.routes.parts import answer
 from orchestrator.service.organise import Organising
 

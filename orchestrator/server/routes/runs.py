@@ -10,16 +10,18 @@ from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
+from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.records.runs import MetricRecord, RunRecord, SampleRecord
-from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.records.metrics import MetricRecord
+from orchestrator.records.run_summary import RunSummary
+from orchestrator.records.runs import RunRecord, SampleRecord
 from orchestrator.server.follow import Follower, Hub, Position
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.spec.filters import MAX_SKIP, Filter, parse_sort
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.validate import read_spec
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 from orchestrator.telemetry.logs import tail
 
 router = APIRouter()
@@ -89,13 +91,13 @@ def rerun(reference: str, verbs: Verbs, changes: Annotated[dict[str, Any], Body(
 @router.post("/runs/{reference}/stop")
 def stop(reference: str, verbs: Verbs) -> Response:
     """End the command; its outputs are kept. Answers the state of the run after that."""
-    return JSONResponse({"state": verbs.wish(reference, Wish.STOP)})
+    return JSONResponse({"state": verbs.request_stop(reference, StopRequest.STOP)})
 
 
 @router.post("/runs/{reference}/kill")
 def kill(reference: str, verbs: Verbs) -> Response:
     """End the command at once; its outputs are lost. Answers the state of the run after that."""
-    return JSONResponse({"state": verbs.wish(reference, Wish.KILL)})
+    return JSONResponse({"state": verbs.request_stop(reference, StopRequest.KILL)})
 
 
 @router.get("/runs/{reference}/events", response_model=list[EventRecord])

@@ -11,7 +11,7 @@ from orchestrator.controllers.searches import Searches
 from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary
 from orchestrator.server.routes.parts import answer
 from orchestrator.spec.validate import read_search
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 
 router = APIRouter()
 
@@ -49,13 +49,13 @@ def search(reference: str, hyper: Hyper) -> Response:
 @router.post("/searches/{reference}/stop", response_model=SearchRecord)
 def stop(reference: str, hyper: Hyper) -> Response:
     """End the commands of its trials, whose outputs are kept; no further trial starts."""
-    return answer(hyper.wish(reference, Wish.STOP))
+    return answer(hyper.request_stop(reference, StopRequest.STOP))
 
 
 @router.post("/searches/{reference}/kill", response_model=SearchRecord)
 def kill(reference: str, hyper: Hyper) -> Response:
     """End the commands of its trials at once; their outputs are lost. No further trial starts."""
-    return answer(hyper.wish(reference, Wish.KILL))
+    return answer(hyper.request_stop(reference, StopRequest.KILL))
 
 
 @router.post("/searches/{reference}/resume", response_model=SearchRecord)

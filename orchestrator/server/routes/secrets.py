@@ -18,7 +18,7 @@ router = APIRouter()
 @router.get("/secrets", response_model=list[SecretRecord])
 def secrets(verbs: Verbs) -> Response:
     """All secrets by name, without their values."""
-    return answer(verbs.shop.vault.records())
+    return answer(verbs.context.secrets.records())
 
 
 @router.put("/secrets/{name}", response_model=SecretRecord)
@@ -29,11 +29,11 @@ async def put(name: str, request: Request, verbs: Verbs) -> Response:
         value += chunk
         if len(value) > MAX_BYTES:
             raise InvalidConfig(f"Secret {name!r} is longer than {MAX_BYTES >> 10} KiB.")
-    return answer(await asyncio.to_thread(verbs.shop.vault.put, name, value))
+    return answer(await asyncio.to_thread(verbs.context.secrets.put, name, value))
 
 
 @router.delete("/secrets/{name}", status_code=204)
 def remove(name: str, verbs: Verbs) -> Response:
     """Forget a secret. Runs that have it keep it; those that wait for it will fail."""
-    verbs.shop.vault.remove(name)
+    verbs.context.secrets.remove(name)
     return Response(status_code=204)

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from orchestrator.records.watching import LogTime, MetricPage, MetricSummary
+from orchestrator.records.logs import LogTime
+from orchestrator.records.metrics import MetricPage, MetricSummary
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.telemetry import log_times
 

@@ -11,7 +11,7 @@ from orchestrator.controllers.workflows import Workflows
 from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord, WorkflowSummary
 from orchestrator.server.routes.parts import answer
 from orchestrator.spec.validate import read_workflow
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 
 router = APIRouter()
 
@@ -49,10 +49,10 @@ def workflow(reference: str, flows: Flows) -> Response:
 @router.post("/workflows/{reference}/stop", response_model=WorkflowRecord)
 def stop(reference: str, flows: Flows) -> Response:
     """End the commands of its steps, whose outputs are kept; steps that wait never start."""
-    return answer(flows.wish(reference, Wish.STOP))
+    return answer(flows.request_stop(reference, StopRequest.STOP))
 
 
 @router.post("/workflows/{reference}/kill", response_model=WorkflowRecord)
 def kill(reference: str, flows: Flows) -> Response:
     """End the commands of its steps at once; their outputs are lost. Steps that wait never start."""
-    return answer(flows.wish(reference, Wish.KILL))
+    return answer(flows.request_stop(reference, StopRequest.KILL))

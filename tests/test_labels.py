@@ -18,7 +18,7 @@ from orchestrator.client.links import Links
 from orchestrator.client.projects import Projects
 from orchestrator.client.runs import Runs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.records.runs import MetricRecord
+from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.spec.names import check_alias
 from orchestrator.spec.run import Mount, RunSpec, parse_mount
@@ -53,7 +53,7 @@ def numbers(store: Store, sort: str = "", *, limit: int = 50, skip: int = 0, **f
 @pytest.fixture(scope="module")
 def shared(make_shared: Callable[..., Spell]) -> Spell:
     """A home for all tests that name their runs by number."""
-    return make_shared("organise")
+    return make_shared("labels")
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
