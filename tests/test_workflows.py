@@ -22,6 +22,7 @@ from orchestrator.client.workflows import Workflows
 from orchestrator.controllers import workflows as server_workflows
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
+from orchestrator.service import Who
 from orchestrator.spec.run import Code, RunSpec, parse_mount
 from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import StopRequest, WorkflowState
@@ -351,15 +352,15 @@ def test_one_workflow_that_cannot_be_led_holds_up_no_other(tmp_path: Path) -> No
         """Casts nothing."""
 
         def __init__(self) -> None:
-            self.store = store
+            self.runs = self
 
-        def cast(self, spec: RunSpec, **_options: Any) -> Any:
+        def cast(self, _who: Who, spec: RunSpec, **_options: Any) -> Any:
             led.append(int(spec.command))
             raise OSError if spec.command == "1" else InvalidConfig("It cannot be.", "Cure it.")
 
     for number in (1, 2):
         assert store.workflows.add(WorkflowSpec("flow", (Step("a", RunSpec(str(number))),))) == number
-    flows = server_workflows.Workflows(Service(), lambda: None)  # type: ignore[arg-type]
+    flows = server_workflows.WorkflowController(store, Service())  # type: ignore[arg-type]
     with pytest.raises(ExceptionGroup):
         flows.advance()
     assert led == [1, 2]

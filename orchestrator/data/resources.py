@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State, spoken
 from orchestrator.store import Store
 from orchestrator.store.gc import removed_error
 
+Find = Callable[[str], int]
+"""The number of the run that a reference means; raises NotFound."""
 _CHUNK_BYTES = 1 << 20
 _MOST_USTAR_BYTES = 8 << 30  # source: POSIX, ustar: eleven octal digits
 
@@ -30,8 +32,11 @@ class Resources:
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
 
-    def canonical(self, resource: str) -> str:
+    def canonical(self, resource: str, find: Find) -> str:
         """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
+
+        Args:
+            find: asked for the run, whatever it was called.
 
         Raises:
             InvalidConfig: when it is no clean relative path.
@@ -40,9 +45,9 @@ class Resources:
         """
         parts = relative_parts(resource, "The resource")
         if parts[0] not in ("runs", "uploads"):
-            return "/".join((self._linked(parts[0], resource), *parts[1:]))
+            parts = (*self._linked(parts[0], resource).split("/"), *parts[1:])
         if parts[0] == "runs" and len(parts) > 1:
-            return "/".join(("runs", str(self._store.find(parts[1])), *parts[2:]))
+            return "/".join(("runs", str(find(parts[1])), *parts[2:]))
         return "/".join(parts)
 
     def _linked(self, alias: str, resource: str) -> str:
@@ -66,8 +71,8 @@ class Resources:
         if kind == "runs" and number.isdecimal() and self._store.archive.has(int(number)):
             raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
-    def mountable(self, resource: str) -> str:
-        """The canonical form of a resource that can be mounted now.
+    def mountable(self, resource: str, find: Find) -> str:
+        """The canonical form of a resource that can be mounted now; see `canonical`.
 
         A run's outputs can be mounted when it has ended in a state that keeps them: complete, failed, stopped or
         interrupted.
@@ -76,7 +81,7 @@ class Resources:
             NotFound, Conflict: when it cannot.
         """
         try:
-            canonical = self.canonical(resource)
+            canonical = self.canonical(resource, find)
         except NotFound as error:
             if "/" in resource:
                 raise
@@ -134,8 +139,10 @@ class Resources:
         there = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
-    def list(self, resource: str) -> list[FileRecord]:
+    def list(self, resource: str, find: Find) -> list[FileRecord]:
         """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
+
+        See `canonical`.
 
         Raises:
             NotFound: when it is not there.
@@ -143,7 +150,7 @@ class Resources:
         if resource.strip("/") in ("", "."):
             top = [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
             return [*top, *map(self._alias, self._store.links.list())]
-        path = self.path(self.canonical(resource))
+        path = self.path(self.canonical(resource, find))
         if not path.is_dir():
             return [_file_record(path, path.name)]
         names = os.listdir(path)

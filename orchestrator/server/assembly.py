@@ -11,9 +11,9 @@ from orchestrator import config as configuration
 from orchestrator import machine
 from orchestrator.config import Config
 from orchestrator.controllers.loop import Loop
-from orchestrator.controllers.searches import Searches
+from orchestrator.controllers.searches import SearchController
 from orchestrator.controllers.webhooks import Webhooks
-from orchestrator.controllers.workflows import Workflows
+from orchestrator.controllers.workflows import WorkflowController
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
@@ -32,11 +32,8 @@ from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
 from orchestrator.records.runs import RunRecord
 from orchestrator.server.follow import Hub
-from orchestrator.service import gc_runs
-from orchestrator.service.images import Baker
-from orchestrator.service.organise import Organising
+from orchestrator.service import Service, gc_runs
 from orchestrator.service.quota import Quota
-from orchestrator.service.runs import Service
 from orchestrator.states import FINAL, State
 from orchestrator.store import Store
 from orchestrator.store.database import Database
@@ -59,19 +56,19 @@ class Assembly:
 
     Args:
         found: the executors; None for all that there are.
+        capacity: what the machine has; None for all that is detected.
 
     Attributes:
         service: the verbs.
         hub: wakes followers.
-        workflows: casts their steps.
-        searches: casts their trials.
-        uploads: takes them in.
 
     Raises:
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
     """
 
-    def __init__(self, home: Home, found: Mapping[str, Executor] | None = None) -> None:
+    def __init__(
+        self, home: Home, found: Mapping[str, Executor] | None = None, capacity: machine.Capacity | None = None
+    ) -> None:
         config = configuration.load(home.config)
         engine = Engine(home, config.docker.host, reach=config.docker.reach)
         self._images = images = Images(engine, config.docker)
@@ -93,32 +90,38 @@ class Assembly:
             raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
         self._quota = Quota(self._context)
         defaults = [config.executor] if config.executor else list(self._context.executors)
-        self._scheduler = Scheduler(self._context, machine.detect())
+        self._scheduler = Scheduler(self._context, capacity or machine.detect())
+        self._uploads = Uploads(home, store.uploads, self._quota.check_quota)
         self.service = Service(
-            self._context, self._scheduler, defaults, Baker(self._context, engine, images), self._quota
+            self._context,
+            self._scheduler,
+            self._quota,
+            defaults,
+            engine=engine,
+            bases=images,
+            incoming=self._uploads,
+            wake=self._advance,
         )
-        self.organising = Organising(store, self.service.resources)
-        self.workflows = Workflows(self.service, self._lead_on)
-        self.searches = Searches(self.service, self._lead_on)
-        self._loop = Loop([self.workflows.advance, self.searches.advance])
+        searches = SearchController(store, self.service, self._advance)
+        workflows = WorkflowController(store, self.service)
+        self._loop = Loop([workflows.advance, searches.advance])
         self._webhooks = Webhooks(store, home)
-        self.uploads = Uploads(home, store.uploads, self._quota.check_quota)
 
-    def _lead_on(self) -> None:
+    def _advance(self) -> None:
         self._loop.wake()
 
     def _built(self) -> None:
         self._quota.built()
 
     def _ended(self, _number: int) -> None:
-        self._lead_on()
+        self._advance()
         self._webhooks.wake()
 
     def start(self) -> None:
         """Clear up after a server that was killed, go on where it was, and serve."""
         context = self._context
         _sweep(context)
-        self.uploads.recover()
+        self._uploads.recover()
         variables.install_runtime(context.home)
         context.environments.start()
         self._images.start()

@@ -31,8 +31,8 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from orchestrator.errors import InvalidConfig, SpellError
-from orchestrator.executors.base import Session
-from orchestrator.service.runs import Service
+from orchestrator.server.dependencies import Person, TheService
+from orchestrator.service.exec import Session
 
 router = APIRouter()
 
@@ -44,8 +44,8 @@ _Typed = bytes | tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the first frame says."""
+class _Command:
+    """What the first frame asks for."""
 
     command: list[str]
     terminal: bool
@@ -54,16 +54,15 @@ class _Asked:
 
 
 @router.websocket("/runs/{reference}/exec")
-async def exec_session(websocket: WebSocket, reference: str) -> None:
+async def exec_session(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
     """Run a command, or a shell, beside a running run's own."""
     await websocket.accept()
-    verbs: Service = websocket.app.state.service
     session: Session | None = None
     outcome: Mapping[str, Any] | None = None
     try:
-        asked = _asked(await websocket.receive())
+        asked = _command(await websocket.receive())
         session = await _apart(
-            lambda: verbs.open_session(reference, asked.command, asked.term, terminal=asked.terminal)
+            lambda: service.exec.open(who, reference, asked.command, asked.term, terminal=asked.terminal)
         )
         outcome = await _Talk(websocket, session, asked.size).lead()
     except WebSocketDisconnect:
@@ -95,13 +94,13 @@ async def refuse(websocket: WebSocket, error: SpellError) -> None:
     await websocket.close()
 
 
-def _asked(frame: Mapping[str, Any]) -> _Asked:
+def _command(frame: Mapping[str, Any]) -> _Command:
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(frame["code"])
     try:
         words = json.loads(frame["text"])
         command, size = [str(word) for word in words["command"]], words.get("size")
-        return _Asked(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
+        return _Command(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidConfig(f"That is no command to be run: {error}.") from error
 

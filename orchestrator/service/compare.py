@@ -24,12 +24,13 @@ from orchestrator.records.compare import (
     OutputChangeRecord,
 )
 from orchestrator.records.runs import RunRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.service.code_changes import code_changes
+from orchestrator.service.metrics import Metrics
 from orchestrator.spec.run import mount_place, to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
-from orchestrator.telemetry.metrics import ingest_metrics
 
 SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
 _HIDDEN = "***"
@@ -41,10 +42,10 @@ _RESULT = ("state", "exit_code", "signal", "reason", "duration_s")
 class Compare:
     """Compares runs of one home."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, access: Access, metrics: Metrics) -> None:
+        self._context, self._access, self._sent = context, access, metrics
 
-    def diff(self, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
+    def diff(self, who: Who, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
         """What differs between two runs.
 
         Args:
@@ -59,7 +60,7 @@ class Compare:
             if name not in SECTIONS:
                 raise UsageError(f"There is no section {name!r}.", f"There are: {', '.join(SECTIONS)}.")
         store = self._context.store
-        old, new = (store.record(store.find(reference)) for reference in (before, after))
+        old, new = (store.record(number) for number in self._access.resolve_all(who, (before, after)))
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
@@ -119,10 +120,7 @@ class Compare:
         return found, same, unhashed
 
     def _metrics(self, old: RunRecord, new: RunRecord) -> list[MetricChangeRecord]:
-        context = self._context
-        for run in (old, new):
-            ingest_metrics(context.store, context.home, run.number)
-        one, other = (context.store.lineage.last_metrics(run.number) for run in (old, new))
+        one, other = (self._sent.last(run.number) for run in (old, new))
         names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
         return [MetricChangeRecord(name, one.get(name), other.get(name)) for name in names]
 

@@ -16,9 +16,28 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import CheckRecord
+from orchestrator.service.executors import Executors
+from orchestrator.service.quota import Quota
 
 _log = logging.getLogger(__name__)
 _LIMIT_S = 8.0
+
+
+class Doctor:
+    """Examines one home.
+
+    Args:
+        context: store, home and tools.
+        executors: knows where runs go.
+        quota: how much the home takes, and may take.
+    """
+
+    def __init__(self, context: Context, executors: Executors, quota: Quota) -> None:
+        self._context, self._executors, self._quota = context, executors, quota
+
+    def examine(self) -> list[CheckRecord]:
+        """What works here, and what does not."""
+        return [*examine(self._context, self._executors.default), *self._quota.checks()]
 
 
 def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:

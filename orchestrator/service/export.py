@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.content.manifest import EXECUTABLE, LINK, Manifest, actual
-from orchestrator.data.resources import Resources
 from orchestrator.environments.request import redacted
 from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.service.export_packages import packages_of
 from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
 from orchestrator.spec.run import RunSpec, to_wire
@@ -49,7 +49,7 @@ class _Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportedRun:
     """What is sent.
 
     Attributes:
@@ -64,13 +64,13 @@ class Export:
     chunks: Iterator[bytes]
 
 
-class Exporter:
+class Export:
     """Exports runs of one home."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, access: Access) -> None:
+        self._context, self._access = context, access
 
-    def export(self, reference: str, *, with_inputs: bool, with_outputs: bool) -> Export:
+    def begin(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
         """Export a run.
 
         Raises:
@@ -78,7 +78,7 @@ class Exporter:
             Conflict: the run is still active, or its code is not kept any more.
         """
         context = self._context
-        run = context.store.record(context.store.find(reference))
+        run = context.store.record(self._access.resolve(who, reference))
         if run.state in ACTIVE:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         spec = read_spec(run.spec)
@@ -87,7 +87,7 @@ class Exporter:
         members = [*self._code(run, spec)]
         packages = packages_of(context, run, spec, warnings)
         members += (_Member(f"wheels/{path.name}", source=path, size=path.stat().st_size) for path in packages.wheels)
-        members += self._inputs(spec) if with_inputs else []
+        members += self._inputs(who, spec) if with_inputs else []
         members += self._outputs(run, with_outputs, warnings)
         members += self._records(run, spec, Path(scratch.name))
         parts = {"inputs": with_inputs, "outputs": with_outputs}
@@ -98,7 +98,7 @@ class Exporter:
         members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
         members.append(_text("README.md", readme(run, spec, warnings=warnings, parts=parts)))
         size = sum(item.size for item in members)
-        return Export(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
+        return ExportedRun(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
 
     def _base(self, run: RunRecord, spec: RunSpec, warnings: list[str]) -> str:
         config = self._context.config.docker
@@ -126,11 +126,10 @@ class Exporter:
                 mode = 0o755 if entry.mode == EXECUTABLE else 0o644
                 yield _Member(path, source=blob, size=entry.size, mode=mode)
 
-    def _inputs(self, spec: RunSpec) -> Iterator[_Member]:
-        resources = Resources(self._context.home, self._context.store)
+    def _inputs(self, who: Who, spec: RunSpec) -> Iterator[_Member]:
         for mount in spec.mounts:
             try:
-                path = resources.path(mount.resource)
+                path = self._access.path(who, mount.resource)
             except NotFound as error:
                 cure = "Export it without inputs."
                 raise NotFound(f"The input {mount.resource!r} is not there any more.", cure) from error

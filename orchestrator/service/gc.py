@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -26,6 +27,27 @@ _TAKEN_S = 3600.0
 _NEVER_S = 1e10
 _ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
 _CALL_S = 0.01  # who is called reads the clock a little later
+
+
+class Gc:
+    """Makes room in one home.
+
+    Args:
+        context: store, home and tools.
+        scheduler: knows which runs are being led.
+        changed: called when something may have gone.
+    """
+
+    def __init__(self, context: Context, scheduler: Scheduler, changed: Callable[[], None]) -> None:
+        self._context, self._scheduler, self._changed = context, scheduler, changed
+        self._collecting = threading.Lock()  # two at once would answer the same things
+
+    def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
+        """Remove what earlier runs have left and nobody uses any more; see `collect`."""
+        with self._collecting:
+            found = collect(self._context, self._scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+        self._changed()
+        return found
 
 
 class _Collected(Protocol):

@@ -15,8 +15,8 @@ from orchestrator.engine import Engine
 from orchestrator.environments import Base, Container
 from orchestrator.environments.orphans import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
+from orchestrator.images import images
 from orchestrator.images.bake import check_tag
-from orchestrator.images.images import ImageRequest, Images
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.images import ImageRecord
 from orchestrator.spec.run import RunSpec, to_wire
@@ -25,17 +25,17 @@ _LOOK_S = 0.05
 _SILENT_S = 1.0
 
 
-class Baker:
-    """Bakes images of one home.
+class Images:
+    """The images of one home, for other machines.
 
     Args:
         context: its environments.
         engine: makes them.
-        images: what they stand on.
+        bases: what they stand on.
     """
 
-    def __init__(self, context: Context, engine: Engine, images: Images) -> None:
-        self._context, self._engine, self._images = context, engine, images
+    def __init__(self, context: Context, engine: Engine, bases: images.Images) -> None:
+        self._context, self._engine, self._bases = context, engine, bases
 
     def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
         """Bake what `spec` asks for into the image `tag`, and push it to its registry when asked.
@@ -50,7 +50,7 @@ class Baker:
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
-        request = ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
+        request = images.ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
         if lack := self._engine.lacks():
             raise ExecutorFailed(f"No image can be made: {lack}", "See what works here: spell doctor")
         return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
@@ -58,19 +58,19 @@ class Baker:
     def _bake(
         self,
         spec: RunSpec,
-        request: ImageRequest,
+        request: images.ImageRequest,
         tag: str,
         log: Path,
         cancelled: Callable[[], bool],
         *,
         push: bool,
     ) -> ImageRecord:
-        image = self._images.ensure(request, log, cancelled)
+        image = self._bases.ensure(request, log, cancelled)
         base = Base(Container(self._engine, image.id, image.python), image.id, image.python, image.path)
         environment = self._context.environment(spec, base, log, cancelled)
-        baked = self._images.bake(image, environment.path, tag, log, cancelled)
+        baked = self._bases.bake(image, environment.path, tag, log, cancelled)
         if push:
-            self._images.push(tag, log, cancelled)
+            self._bases.push(tag, log, cancelled)
         return ImageRecord(tag, baked, push)
 
     def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, actual, printa
 from orchestrator.errors import Conflict
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import ProblemRecord, VerifyRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.gc import removed_error
@@ -30,10 +31,10 @@ _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 class Verify:
     """Reads outputs of one home again."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, access: Access) -> None:
+        self._context, self._access = context, access
 
-    def begin(self, reference: str) -> Iterator[bytes]:
+    def begin(self, who: Who, reference: str) -> Iterator[bytes]:
         """Compare the outputs of a run with its manifest.
 
         Returns:
@@ -43,7 +44,7 @@ class Verify:
             NotFound, Conflict: there is no such run; it is still active; its outputs were removed.
         """
         store = self._context.store
-        run = store.claimed(store.find(reference))
+        run = store.claimed(self._access.resolve(who, reference))
         if run.state in ACTIVE:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         if store.gc.is_removed(run.number):
