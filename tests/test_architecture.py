@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,27 @@ def test_imports_point_one_way(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_routes_are_named_as_the_nouns_of_the_service() -> None:
+    routes = {path.stem for path in (PACKAGE / "server" / "routes").glob("*.py")} - {"__init__"}
+    assigned = re.findall(r"^        self\.(\w+) = ", (PACKAGE / "service" / "service.py").read_text(), re.MULTILINE)
+    assert routes | {"exec"} == set(assigned)  # a WebSocket, which has a module of its own
+    assert [noun for noun in assigned if not (PACKAGE / "service" / f"{noun}.py").exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "only"),
+    [
+        (r"\b_?(store|searches|workflows)\.find\(", "service/access.py"),
+        (r"\bingest_metrics\(", "service/metrics.py"),
+    ],
+)
+def test_what_is_done_in_one_place(call: str, only: str) -> None:
+    """References become numbers in one module, and metrics are ingested before they are read in one."""
+    written = [path for room in ("server", "controllers", "service") for path in (PACKAGE / room).rglob("*.py")]
+    found = {str(path.relative_to(PACKAGE)) for path in written if re.search(call, path.read_text())}
+    assert found == {only}
 
 
 def test_no_module_is_too_long() -> None:

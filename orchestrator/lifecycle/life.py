@@ -114,7 +114,7 @@ class Life:
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
-    def conduct(self) -> None:
+    def lead(self) -> None:
         """Lead the run from its claim to its end."""
         self._safely(self._begin)
 

@@ -146,7 +146,7 @@ class Scheduler:
             claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted])
             if claimed:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
-                self._lead(claimed, lambda life: life.conduct())
+                self._lead(claimed, lambda life: life.lead())
 
     def _cancel(self, number: int) -> None:
         if self.life(number):

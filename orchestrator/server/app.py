@@ -87,13 +87,13 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
 async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:
     if request.method == "GET":  # nothing was sent: it is our own
         return await _answer_crash(request, error)
-    refusal = InvalidConfig("What was sent holds text that is not UTF-8.")
+    refusal = InvalidConfig("The request contains text that is not UTF-8.")
     return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
 
 
 async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
     _log.error("a request failed", exc_info=error)
-    words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+    words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
     return JSONResponse(words.to_wire(), status_code=500)
 
 
@@ -117,9 +117,7 @@ class _CheckSize:
         most = _most_bytes(scope["path"]) if scope["type"] == "http" else 0
         length = headers.get(b"content-length", b"" if b"transfer-encoding" in headers else b"0")
         if most and not (length.isdigit() and int(length) <= most):
-            error = InvalidConfig(
-                f"What is sent to {scope['path']} must say its size, and be of {most >> 20} MiB at most."
-            )
+            error = InvalidConfig(f"A request to {scope['path']} must say its size, and have {most >> 20} MiB at most.")
             await JSONResponse(error.to_wire(), status_code=413)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

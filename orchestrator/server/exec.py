@@ -39,7 +39,7 @@ router = APIRouter()
 WINDOW_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(64, "session")
+_THREADS = ThreadPoolExecutor(64, "exec")
 _Typed = bytes | tuple[int, int] | None
 
 
@@ -71,7 +71,7 @@ async def exec_session(websocket: WebSocket, reference: str, service: TheService
         outcome = error.to_wire()
     except Exception as error:
         _log.exception("a session failed")
-        words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+        words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
         outcome = words.to_wire()
     finally:
         if session:
@@ -102,7 +102,7 @@ def _command(frame: Mapping[str, Any]) -> _Command:
         command, size = [str(word) for word in words["command"]], words.get("size")
         return _Command(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidConfig(f"That is no command to be run: {error}.") from error
+        raise InvalidConfig(f"The first frame does not describe a command: {error}.") from error
 
 
 def _size(words: Any) -> tuple[int, int]:
@@ -149,7 +149,7 @@ class _Talk:
         if data := frame.get("bytes"):
             self._untaken_bytes += len(data)
             if data[0] != 0 or self._untaken_bytes > 2 * WINDOW_BYTES:
-                raise InvalidConfig("The client does not keep to the protocol of sessions.")
+                raise InvalidConfig("The client broke the protocol of exec sessions.")
             if len(data) > 1:
                 self._typed.put(data[1:])
             return
@@ -157,7 +157,7 @@ class _Talk:
             words = json.loads(frame["text"])
             self._typed.put(b"" if words.get("eof") else _size(words["resize"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidConfig("The client does not keep to the protocol of sessions.") from error
+            raise InvalidConfig("The client broke the protocol of exec sessions.") from error
 
     def _type(self) -> None:
         while (item := self._typed.get()) is not None:

@@ -1,6 +1,6 @@
 """What differs between two runs: what was asked, what it ran with, its code, and what came of it.
 
-Values of variables, and webhooks, are compared and never told. Nothing is read of outputs but what is recorded.
+Values of variables, and webhooks, are compared, and never shown. Nothing is read of outputs but what is recorded.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Compare:
             unhashed = [path for path, item in before.items() if _unknown(item, after.get(path))]
             if not unhashed or time.monotonic() > deadline:
                 break
-            time.sleep(_POLL_S)  # the hasher tells nobody; a moment is all that it needs for most runs
+            time.sleep(_POLL_S)  # the hasher signals nobody; a moment is all that it needs for most runs
         waiting = set(unhashed)
         found, same = [], 0
         for path in sorted(before.keys() | after.keys()):

@@ -100,7 +100,7 @@ def _default(executor: Executor) -> Iterator[CheckRecord]:
             "executor", "fail", f"runs go to the {executor.name} executor, which cannot run: {lack}", cure
         )
         return
-    yield CheckRecord("executor", "ok", f"runs that name none go to the {executor.name} executor")
+    yield CheckRecord("executor", "ok", f"runs without --executor go to the {executor.name} executor")
 
 
 def _gpus() -> Iterator[CheckRecord]:
@@ -112,7 +112,7 @@ def _gpus() -> Iterator[CheckRecord]:
         return
     except pynvml.NVMLError as error:
         cure = "Is the driver loaded? Look with: nvidia-smi"
-        yield CheckRecord("gpu", "warn", f"the NVIDIA driver does not tell its GPUs: {error}", cure)
+        yield CheckRecord("gpu", "warn", f"the NVIDIA driver does not list its GPUs: {error}", cure)
         return
     kinds = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     yield CheckRecord("gpu", "ok", kinds or "none")

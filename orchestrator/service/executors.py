@@ -33,7 +33,7 @@ class Executors:
         """An executor that can run something now.
 
         Raises:
-            InvalidConfig: there is none of this name.
+            InvalidConfig: no executor has this name.
             ExecutorFailed: it lacks something.
         """
         executor = self._executors.get(name)
@@ -43,7 +43,7 @@ class Executors:
         if lack := executor.lacks():
             others = [other for other in self._defaults if other != name]
             cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
-            raise ExecutorFailed(f"The {name} executor can run nothing now: {lack}", cure)
+            raise ExecutorFailed(f"The {name} executor cannot run anything now: {lack}", cure)
         return executor
 
     def passed_over(self, taken: str) -> Iterator[str]:

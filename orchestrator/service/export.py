@@ -119,7 +119,7 @@ class Export:
         for entry in manifest.entries:
             blob, path = self._context.home.blob(entry.digest), f"code/{entry.path}"
             if not blob.exists():
-                raise Conflict(f"The code of run {run.number} is not kept whole: {entry.path!r} is missing.")
+                raise Conflict(f"The code of run {run.number} is incomplete: {entry.path!r} is missing.")
             if entry.mode == LINK:
                 yield _Member(path, link=os.fsdecode(blob.read_bytes()))
             else:
@@ -256,7 +256,7 @@ def _head(folder: str, item: _Member) -> bytes:
 
 
 def _content(item: _Member) -> Iterator[bytes]:
-    """The bytes of a file: as many as its head has told."""
+    """The bytes of a file: as many as its head says."""
     if item.source is None:
         yield item.data
         return
@@ -265,6 +265,6 @@ def _content(item: _Member) -> Iterator[bytes]:
         while left:
             chunk = file.read(min(_CHUNK_BYTES, left))
             if not chunk:
-                raise Conflict(f"{item.path!r} has become shorter while it was exported.")
+                raise Conflict(f"{item.path!r} became shorter while it was exported.")
             left -= len(chunk)
             yield chunk

@@ -61,11 +61,11 @@ def collect(
 
     These are containers of ended runs, images, environments, snapshots of the code, outputs and work dirs of archived runs.
 
-    What cannot be looked at now (an engine that is down) is told in `warnings`, and does not keep the rest.
+    What cannot be looked at now (an engine that is down) is named in `warnings`, and does not keep the rest.
 
     Args:
         older_than_s: how long nobody must have used them.
-        dry_run: only tell.
+        dry_run: only report.
         keep_bytes: environments may take so much, and outputs of archived runs, too: beyond that, the least recently used
             go, however young. None for no bound.
     """

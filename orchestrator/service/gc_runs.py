@@ -58,7 +58,7 @@ def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, 
     Args:
         before: seconds since the epoch; what was used since stays.
         keep_bytes: those that are left may take so much; the least recently used go first. None for no bound.
-        dry_run: only tell.
+        dry_run: only report.
     """
     found, kept_bytes, sizes = [], 0, Sizes()
     for number, used_at in context.store.gc.removable():

@@ -52,7 +52,7 @@ class Images:
         check_tag(tag)
         request = images.ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
         if lack := self._engine.lacks():
-            raise ExecutorFailed(f"No image can be made: {lack}", "See what works here: spell doctor")
+            raise ExecutorFailed(f"The image cannot be built: {lack}", "See what works here: spell doctor")
         return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
 
     def _bake(
@@ -89,7 +89,7 @@ class Images:
             except SpellError as error:
                 last.append(dict(error.to_wire()))
             except Exception as error:
-                last.append(dict(SpellError(f"spelld met an error of its own: {error!r}").to_wire()))
+                last.append(dict(SpellError(f"spelld met an internal error: {error!r}").to_wire()))
                 raise
             finally:
                 over.set()

@@ -59,7 +59,7 @@ class Quota:
         self._wake.set()
 
     def changed(self) -> None:
-        """Much has gone: measure anew."""
+        """Much has gone: measure again."""
         self._measured_at = None
         self._wake.set()
 
@@ -95,7 +95,7 @@ class Quota:
         total = sum(used.values())
         if total + more_bytes > bound or (more_bytes == 0 and total >= bound):
             self._refused()
-            coming = f", {_size(more_bytes)} are to come" if more_bytes else ""
+            coming = f", and {_size(more_bytes)} would be added" if more_bytes else ""
             words = f"The home {self._context.home.root} takes {_size(total)}{coming}; home_gb allows {_size(bound)}."
             raise DiskFull(f"{words} {_shares(used)}.", _CURE)
         self._wake.set()

@@ -44,8 +44,8 @@ class Repeat:
     """How a run is cast again.
 
     Attributes:
-        environment, image: what is there of the run, and is to be kept for it; None for what is made anew.
-        warnings: what cannot be had as it was.
+        environment, image: what is there of the run, and is to be kept for it; None for what is built again.
+        warnings: what may differ from that run.
     """
 
     spec: RunSpec
@@ -67,7 +67,7 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repe
     """
     for name in _FIXED:
         if name in changes:
-            raise InvalidConfig(f"The {name} of a run that is cast again stays as it is.", "Cast it with: spell run")
+            raise InvalidConfig(f"A rerun cannot change the {name} of its run.", "Cast a new run with: spell run")
     spec = dataclasses.replace(read_spec(run.spec), executor=run.executor)
     spec, base, warnings = _on_same_image(context, run, spec, changes)
     environment = None
@@ -75,7 +75,7 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repe
         spec, environment, more = _with_same_packages(context, run, spec, base, changes)
         warnings += more
     elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
-        warnings.append(f"Run {run.number} never had its packages: they are chosen now.")
+        warnings.append(f"Run {run.number} ended before its packages were installed, so they are resolved now.")
     merged = read_spec(_merged(to_wire(spec), changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
 
@@ -90,9 +90,7 @@ def _on_same_image(
         return spec, None, []
     if run.image:
         if not executor.has_image(run.image):
-            words = (
-                f"The image of run {run.number} is not there any more: it is made anew, and may hold other versions."
-            )
+            words = f"The image of run {run.number} was removed, so it is built again and may contain other versions."
             return spec, None, [words]
         spec = dataclasses.replace(spec, image=run.image, apt=())
     return spec, executor.base(spec, 0, Path(os.devnull), lambda: False), []
@@ -121,7 +119,9 @@ def _with_same_packages(
     return (
         pinned,
         None,
-        [f"This cannot be had as it was, and is taken as it is now: {', '.join(loose)}"] if loose else [],
+        [f"These packages are taken as they are now, and may differ from that run's: {', '.join(loose)}"]
+        if loose
+        else [],
     )
 
 

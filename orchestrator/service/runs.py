@@ -84,7 +84,7 @@ class Runs:
         def recorded(connection: Any, number: int) -> None:
             # Its fingerprint says what the uploads held; from now on none that it mounts is replaced.
             if mounts_upload and self._reuse.fingerprint(new) != new.fingerprint:
-                raise Conflict("An upload that it mounts was replaced meanwhile.", "Cast it again.")
+                raise Conflict("An upload that the run mounts was replaced meanwhile.", "Cast it again.")
             with_run(connection, number)
 
         number = self._store.add(new, recorded)
@@ -116,10 +116,10 @@ class Runs:
             return self._add(new, [*warnings, *repeated.warnings])
         except SnapshotMissing:
             words = f"The code of run {run.number} is not kept any more."
-            raise Conflict(words, "Cast it anew with: spell run") from None
+            raise Conflict(words, "Cast it again with: spell run") from None
 
     def check(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
-        """The run that a spec would become, and what to tell the person. Raises as `cast`.
+        """The run that a spec would become, and warnings for the person. Raises as `cast`.
 
         Args:
             mountable: the canonical form of a resource that can be mounted.

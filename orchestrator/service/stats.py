@@ -1,4 +1,4 @@
-"""What runs use now, asked of their executors: all at once, and nobody is waited for who does not answer."""
+"""What runs use of the machine. Their executors are asked all at once; one that does not answer holds up no other."""
 
 from __future__ import annotations
 

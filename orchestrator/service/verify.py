@@ -23,7 +23,7 @@ from orchestrator.store.gc import removed_error
 from orchestrator.store.lineage import OutputRow
 
 _WORKERS = 4  # hashing lets go of the interpreter, reading waits for the disk
-_TELL_S = 0.2
+_REPORT_S = 0.2
 _AT_ONCE = 1000  # files that are handed to them: a run may have left millions
 _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 
@@ -86,7 +86,7 @@ class Verify:
 
     def _hash(self, number: int, todo: Mapping[str, OutputRow], problems: list[ProblemRecord]) -> Iterator[bytes]:
         root, total = self._context.home.run_dir(number), sum(row.size for row in todo.values())
-        done, told, rest = 0, time.monotonic(), iter(todo.items())
+        done, reported_at, rest = 0, time.monotonic(), iter(todo.items())
         closing = self._context.closing.is_set
         waiting: dict[Future[str | None], tuple[str, OutputRow]] = {}
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="verify") as pool:
@@ -96,15 +96,15 @@ class Verify:
                         waiting[pool.submit(sha256, root / actual(path), closing)] = path, row
                     if not waiting:
                         return
-                    for future in wait(waiting, _TELL_S, FIRST_COMPLETED).done:
+                    for future in wait(waiting, _REPORT_S, FIRST_COMPLETED).done:
                         path, row = waiting.pop(future)
                         problem = "unreadable" if future.exception() else "changed"
                         digest = "" if future.exception() else future.result() or ""
                         if digest != row.sha256:
                             problems.append(ProblemRecord(path, problem, row.sha256 or "", digest))
                         done += row.size
-                    if time.monotonic() - told > _TELL_S:
-                        told = time.monotonic()
+                    if time.monotonic() - reported_at > _REPORT_S:
+                        reported_at = time.monotonic()
                         yield _line({"done": done, "total": total})
             finally:  # nobody listens any more
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -54,7 +54,7 @@ async def follow(
     try:
         position = Position.parse(last_event_id or after)
     except ValueError:
-        raise InvalidConfig(f"{last_event_id or after!r} is no position in a log.") from None
+        raise InvalidConfig(f"{last_event_id or after!r} is not a position in a log.") from None
     hub: Hub = request.app.state.hub
     follower = Follower(hub, service.logs.follow(who, reference), position)
     return StreamingResponse(follower.stream(), media_type="text/event-stream")

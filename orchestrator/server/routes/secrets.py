@@ -1,4 +1,4 @@
-"""Secrets: what is set is never told again. A value is a body, which no log and no error shows."""
+"""Secrets: no answer ever contains a value. A value is sent as a body, which no log and no error shows."""
 
 from __future__ import annotations
 
