@@ -100,7 +100,7 @@ class Home:
         self.work = self.store / "work"
         self.runtime = self.store / "runtime"
         self.removed = self.store / "removed"
-        self.sharing = self.store / "sharing"
+        self.dedup = self.store / "sharing"
 
     @property
     def socket(self) -> Path:
@@ -145,7 +145,7 @@ class Home:
                 self.work,
                 self.runtime,
                 self.removed,
-                self.sharing,
+                self.dedup,
             ):
                 folder.mkdir(exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)

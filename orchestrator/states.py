@@ -2,7 +2,7 @@
 
 Pure tables; `store.Store.move` is the one function that writes a state, and it obeys these.
 The names are those that a person sees (`Machine_Requested`, `Building`, …), in lower case.
-A wish to stop or kill is not a state but a column of the run (`Wish`).
+A request to stop or kill is not a state but a column of the run (`StopRequest`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Wish(StrEnum):
+class StopRequest(StrEnum):
     """What a person asked of a run that is still alive. `KILL` may replace `STOP`, never the other way."""
 
     STOP = "stop"

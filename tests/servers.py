@@ -38,8 +38,7 @@ def serving(root: Path, found: Mapping[str, Executor], capacity: Capacity, confi
     def stop() -> None:
         server.should_exit = True
 
-    app = make_app(home, stop, found)
-    app.state.service.scheduler.capacity = capacity
+    app = make_app(home, stop, found, capacity)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
     )

@@ -22,9 +22,9 @@ from orchestrator.cli import main
 from orchestrator.client.searches import Searches
 from orchestrator.client.workflows import Workflows
 from orchestrator.home import Home
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
 from orchestrator.records.searches import SearchRecord, TrialRecord
-from orchestrator.records.summaries import RunSummary
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.server.app import make_app
 from orchestrator.spec import run

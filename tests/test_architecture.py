@@ -58,6 +58,27 @@ def test_imports_point_one_way(tmp_path: Path) -> None:
     assert "0 broken" in done.stdout
 
 
+def test_routes_are_named_as_the_nouns_of_the_service() -> None:
+    routes = {path.stem for path in (PACKAGE / "server" / "routes").glob("*.py")} - {"__init__"}
+    assigned = re.findall(r"^        self\.(\w+) = ", (PACKAGE / "service" / "service.py").read_text(), re.MULTILINE)
+    assert routes | {"exec"} == set(assigned)  # a WebSocket, which has a module of its own
+    assert [noun for noun in assigned if not (PACKAGE / "service" / f"{noun}.py").exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "only"),
+    [
+        (r"\b_?(store|searches|workflows)\.find\(", "service/access.py"),
+        (r"\bingest_metrics\(", "service/metrics.py"),
+    ],
+)
+def test_what_is_done_in_one_place(call: str, only: str) -> None:
+    """References become numbers in one module, and metrics are ingested before they are read in one."""
+    written = [path for room in ("server", "controllers", "service") for path in (PACKAGE / room).rglob("*.py")]
+    found = {str(path.relative_to(PACKAGE)) for path in written if re.search(call, path.read_text())}
+    assert found == {only}
+
+
 def test_no_module_is_too_long() -> None:
     long = {str(path): lines for path in modules() if (lines := len(path.read_text().splitlines())) > MODULE_LINES}
     assert long == {}

@@ -21,7 +21,7 @@ from wheels import SlowProject, make_wheel
 from orchestrator.engine import Engine
 from orchestrator.home import Home
 from orchestrator.records.images import ImageRecord
-from orchestrator.service.images import Baker
+from orchestrator.service.images import Images
 from orchestrator.spec.run import RunSpec, to_wire
 
 pytestmark = pytest.mark.engine
@@ -103,16 +103,16 @@ def test_f27_who_leaves_ends_the_build(shared: Spell) -> None:
 def test_a_build_that_does_not_end_holds_up_nobody(tmp_path: Path) -> None:
     home, end = Home(tmp_path), threading.Event()
     home.create()
-    shop: Any = SimpleNamespace(home=home, closing=threading.Event())
-    images: Any = None
-    baker = Baker(shop, Engine(home), images)
+    context: Any = SimpleNamespace(home=home, closing=threading.Event())
+    bases: Any = None
+    images = Images(context, Engine(home), bases)
 
     def make(_log: Path, _cancelled: Callable[[], bool]) -> ImageRecord:
         end.wait()
         return ImageRecord("greet:4", "sha256:0", pushed=False)
 
     async def leave() -> float:
-        stream: Any = baker._streamed(make)
+        stream: Any = images._streamed(make)
         assert json.loads(await anext(stream)) == {}
         began = time.monotonic()
         await stream.aclose()

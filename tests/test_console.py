@@ -17,7 +17,7 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.console import exit_code
 from orchestrator.home import Home
 from orchestrator.machine import detect
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 
 DETACHED = [
     "✨ Your run is still running remotely.",

@@ -38,7 +38,7 @@ from test_recovery import (
     assert_legal,
     caught,
     kill_again_and_again,
-    wish,
+    request_stop,
 )
 from wheels import SlowProject
 
@@ -293,9 +293,9 @@ def test_f06_while_queued(spell: Spell, tally: Tally, gate: Gate) -> None:
     blocker = spell.cast(gate.command, machine_type="whole")
     spell.reaches(blocker, "running")
     number = spell.cast(tally.command())
-    assert wish(spell, number, "stop") == "killed"
+    assert request_stop(spell, number, "stop") == "killed"
     with pytest.raises(Conflict, match="already finished"):
-        wish(spell, number, "stop")
+        request_stop(spell, number, "stop")
     gate.open()
     assert spell.ended(blocker).state == "complete"
     assert tally.counts == {}
@@ -318,7 +318,7 @@ def test_f06_while_its_environment_is_built(spell: Spell, tally: Tally, slow: Sl
 
 
 def _ends_by(spell: Spell, number: int, word: str, tally: Tally) -> None:
-    assert wish(spell, number, word) == "building"
+    assert request_stop(spell, number, word) == "building"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     none_left(spell)
@@ -333,7 +333,7 @@ def test_f06_while_starting(spell: Spell, proxy: EngineProxy, word: str) -> None
         number = spell.cast("trap 'exit 3' TERM; while :; do sleep 0.02; done", machine_type="whole")
         assert rule.came.wait(PROMPT_S)
         asked = time.monotonic()
-        wish(spell, number, word)
+        request_stop(spell, number, word)
         assert time.monotonic() - asked < 2
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
@@ -345,7 +345,7 @@ def test_f06_while_starting(spell: Spell, proxy: EngineProxy, word: str) -> None
 def test_f06_while_a_reaper_does_not_start(spell: Spell, hanging: str, word: str) -> None:
     number = spell.cast("true", image=hanging, machine_type="whole")
     wait_for(lambda: containers_of(spell.home, status=["running"], name=[f"-{number}-a1-"]), "its container")
-    wish(spell, number, word)
+    request_stop(spell, number, word)
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert_free(spell)
@@ -357,7 +357,7 @@ def test_f06_while_running(spell: Spell, word: str) -> None:
     number = spell.cast("echo out > out.txt; trap 'echo bye; exit' TERM; echo up; while :; do sleep 0.02; done")
     spell.says(number, b"up")
     spell.reaches(number, "running")
-    assert wish(spell, number, word) == "running"
+    assert request_stop(spell, number, word) == "running"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert (b"bye\n" in spell.log(number)) == (word == "stop")
@@ -367,7 +367,7 @@ def test_f06_while_running(spell: Spell, word: str) -> None:
 
 def test_f06_kill_while_saving(spell: Spell) -> None:
     with caught(spell, "saving", lambda: spell.cast(MANY_OUTPUTS)) as number:
-        asking = threading.Thread(target=wish, args=(spell, number, "kill"))
+        asking = threading.Thread(target=request_stop, args=(spell, number, "kill"))
         asking.start()
     asking.join()
     run = spell.ended(number)

@@ -127,7 +127,7 @@ def log_of_a_run_that_is_ended(spell: Spell, verb: str) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("verb", ["stop", "kill"])
 def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
-    """What was said before the wish is there; after a stop also the last words, said at TERM."""
+    """What was said before the stop request is there; after a stop also the last words, said at TERM."""
     number, log = log_of_a_run_that_is_ended(spell, verb)
     assert raw(spell, "logs", str(number)).stdout == log
 

@@ -46,7 +46,7 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import Code, RunSpec, to_wire
-from orchestrator.states import ENDS, FINAL, MOVES, State, Wish
+from orchestrator.states import ENDS, FINAL, MOVES, State, StopRequest
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -456,7 +456,7 @@ def test_f05_short_commands_are_never_stuck(spell: Spell) -> None:
 # -- F6: stop and kill in each phase --------------------------------------------------------------------------------
 
 
-def wish(spell: Spell, number: int, word: str) -> str:
+def request_stop(spell: Spell, number: int, word: str) -> str:
     return {"stop": spell.client.stop, "kill": spell.client.kill}[word](str(number))
 
 
@@ -469,11 +469,11 @@ def test_f06_while_queued(spell: Spell, tally: Tally, gate: Gate, word: str) -> 
     blocker = spell.cast(gate.command, machine_type="whole")
     spell.reaches(blocker, "running")
     number = spell.cast(tally.command())
-    assert wish(spell, number, word) == "killed"
+    assert request_stop(spell, number, word) == "killed"
     run = spell.client.run(str(number))
     assert (run.state, run.reason, run.duration_s) == ("killed", "kill_requested", 0.0)
     with pytest.raises(Conflict, match="already finished"):
-        wish(spell, number, word)
+        request_stop(spell, number, word)
     gate.open()
     assert spell.ended(blocker).state == "complete"
     assert_free(spell)
@@ -486,7 +486,7 @@ def test_f06_while_building(spell: Spell, tally: Tally, tmp_path: Path, word: st
     number = spell.cast(tally.command(), pip=(str(project.path),), machine_type="whole")
     (pid,) = wait_for(project.started, "a build")
     builder = psutil.Process(pid)
-    assert wish(spell, number, word) == "building"
+    assert request_stop(spell, number, word) == "building"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     if word == "stop":
@@ -502,7 +502,7 @@ def test_f06_while_mounting(spell: Spell, tally: Tally, word: str) -> None:
     mounts = many_mounts(spell)
     with caught(spell, "mounting", lambda: spell.cast(tally.command(), mounts=mounts, machine_type="whole")) as number:
         counted = sum(tally.counts.values())
-        asking = threading.Thread(target=wish, args=(spell, number, word))
+        asking = threading.Thread(target=request_stop, args=(spell, number, word))
         asking.start()
     asking.join()
     run = spell.ended(number, PROMPT_S)
@@ -518,7 +518,7 @@ def test_f06_while_running(spell: Spell, word: str) -> None:
     number = spell.cast("echo out > out.txt; trap 'echo bye; exit' TERM; echo up; while :; do sleep 0.02; done")
     spell.says(number, b"up")
     spell.reaches(number, "running")
-    assert wish(spell, number, word) == "running"
+    assert request_stop(spell, number, word) == "running"
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert (b"bye\n" in spell.log(number)) == (word == "stop")
@@ -530,7 +530,7 @@ def test_f06_while_running(spell: Spell, word: str) -> None:
 def test_f06_while_saving(spell: Spell, word: str) -> None:
     answers: list[str] = []
     with caught(spell, "saving", lambda: spell.cast(MANY_OUTPUTS)) as number:
-        asking = threading.Thread(target=lambda: answers.append(wish(spell, number, word)))
+        asking = threading.Thread(target=lambda: answers.append(request_stop(spell, number, word)))
         asking.start()
     asking.join()
     run = spell.ended(number)
@@ -544,14 +544,14 @@ def test_f06_while_saving(spell: Spell, word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["stop", "kill"])
-def test_f06_wish_of_a_run_whose_server_was_killed(spell: Spell, tally: Tally, word: str) -> None:
-    """The wish is recorded, then the server dies before it acts on it: nothing waits for ever."""
+def test_f06_stop_request_of_a_run_whose_server_was_killed(spell: Spell, tally: Tally, word: str) -> None:
+    """The stop request is recorded, then the server dies before it acts on it: nothing waits for ever."""
     spell.client.server()
     spell.kill_server()
     store = Store(Database(spell.home.database))
     number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
     assert store.claim(number, []) is not None
-    store.wish(number, Wish(word))
+    store.request_stop(number, StopRequest(word))
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert tally.counts == {}
@@ -639,10 +639,10 @@ def _idle(bench: Workbench) -> RunRecord:
     return bench.spell.ended(bench.spell.cast("sleep 1000", no_output_timeout_s=0.5))
 
 
-def _wished(bench: Workbench, word: str) -> RunRecord:
+def _stop_requested(bench: Workbench, word: str) -> RunRecord:
     number = bench.spell.cast("sleep 1000")
     bench.spell.reaches(number, "running")
-    wish(bench.spell, number, word)
+    request_stop(bench.spell, number, word)
     return bench.spell.ended(number)
 
 
@@ -763,8 +763,8 @@ PROVOKED: dict[str, tuple[Callable[[Workbench], RunRecord], int | None, int | No
     "timed_out": (_timed_out, None, int(signal.SIGTERM)),
     "condition_met": (_condition_met, None, int(signal.SIGTERM)),
     "idle": (_idle, None, int(signal.SIGTERM)),
-    "stop_requested": (lambda bench: _wished(bench, "stop"), None, int(signal.SIGTERM)),
-    "kill_requested": (lambda bench: _wished(bench, "kill"), None, SIGKILL),
+    "stop_requested": (lambda bench: _stop_requested(bench, "stop"), None, int(signal.SIGTERM)),
+    "kill_requested": (lambda bench: _stop_requested(bench, "kill"), None, SIGKILL),
     "build_failed": (_build_failed, None, None),
     "code_failed": (_code_failed, None, None),
     "secret_lost": (_secret_lost, None, None),
@@ -947,7 +947,7 @@ def test_f12_late_messages_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleFence):
         store.update(number, second.fence, environment="late")
     with pytest.raises(Conflict):
-        store.wish(number, Wish.KILL)
+        store.request_stop(number, StopRequest.KILL)
     assert store.take_over(number) is None
     assert store.claim(number, []) is None
     assert (store.record(number), store.events(number)) == before
@@ -990,7 +990,7 @@ def test_f13_cancelled_while_queued_never_starts(spell: Spell, tally: Tally, gat
     cancelled = [spell.cast(tally.command("cancelled"), machine_type="whole") for _ in range(3)]
     later = spell.cast(tally.command("later"), machine_type="whole")
     for number in cancelled:
-        wish(spell, number, word)
+        request_stop(spell, number, word)
     spell.kill_server()
     spell.client.server()
     gate.open()
@@ -1001,7 +1001,7 @@ def test_f13_cancelled_while_queued_never_starts(spell: Spell, tally: Tally, gat
 
 
 def test_f13_a_wish_that_was_recorded_while_queued_is_carried_out(spell: Spell, tally: Tally) -> None:
-    """As a server leaves it that died between the wish and the end; or took the run back into the queue."""
+    """As a server leaves it that died between the stop request and the end; or took the run back into the queue."""
     spell.client.server()
     spell.kill_server()
     store = Store(Database(spell.home.database))

@@ -214,7 +214,7 @@ def test_local_wheels_and_folders_work_and_are_told(spell: Spell, tmp_path: Path
     newer(index)
     make_wheel(tmp_path, "mine", code="def main(): print('changed')\n")
     cast = spell.client.rerun(str(first.number))
-    assert cast.warnings == [f"This cannot be had as it was, and is taken as it is now: {wheel}"]
+    assert cast.warnings == [f"These packages are taken as they are now, and may differ from that run's: {wheel}"]
     second = spell.ended(cast.number)
     assert (spell.log(second.number), second.packages) == (b"changed\n", ["mine==1.0", "thing==1.0"])
     wheel.unlink()
@@ -225,7 +225,9 @@ def test_local_wheels_and_folders_work_and_are_told(spell: Spell, tmp_path: Path
 def test_a_run_that_never_had_its_packages(spell: Spell) -> None:
     first = spell.run("true", pip=("/there/is/none.whl",))
     assert first.state == "build_failed"
-    assert warned(spell, first) == [f"Run {first.number} never had its packages: they are chosen now."]
+    assert warned(spell, first) == [
+        f"Run {first.number} ended before its packages were installed, so they are resolved now."
+    ]
 
 
 def test_a_container_is_the_same_image(docker_spell: Spell) -> None:
@@ -239,7 +241,7 @@ def test_a_container_is_the_same_image(docker_spell: Spell) -> None:
         store.execute("UPDATE runs SET image = ? WHERE number = ?", ("sha256:" + "0" * 64, first.number))
         store.commit()
     cast = docker_spell.client.rerun(str(first.number))
-    assert [words for words in cast.warnings if "is made anew" in words]
+    assert [words for words in cast.warnings if "is built again" in words]
     assert docker_spell.ended(cast.number).image == first.image
 
 
@@ -276,8 +278,8 @@ def test_code_that_is_gone_is_refused(make_spell: Callable[..., Spell], repo: Pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"command": "echo other"}, "The command of a run that is cast again stays as it is"),
-        ({"code": None}, "The code of a run that is cast again stays as it is"),
+        ({"command": "echo other"}, "A rerun cannot change the command of its run"),
+        ({"code": None}, "A rerun cannot change the code of its run"),
         ({"colour": "red"}, "A spec has no field 'colour'"),
         ({"params": {"x": "1"}}, "The command has no ':x:' for parameter 'x'"),
         ({"env": ["A=1"]}, "env"),

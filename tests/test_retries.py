@@ -192,14 +192,14 @@ def test_f48_a_stop_while_the_next_attempt_is_built_keeps_the_checkpoints(
     assert claimed is not None
     os.rename(home.work_dir(number) / "code/checkpoints", home.checkpoints(number))  # as `WorkDir.make` begins
     remove_tree(home.work_dir(number))
-    spell_store_wish(home, number)
+    store_stop_request(home, number)
     run = spell.ended(number)
     assert (run.state, run.reason, tally.counts["x"]) == ("stopped", "stop_requested", 1)
     assert (home.run_dir(number) / "checkpoints/step").read_text() == "1\n"
     assert_legal(spell, number)
 
 
-def spell_store_wish(home: Home, number: int) -> None:
+def store_stop_request(home: Home, number: int) -> None:
     with contextlib.closing(sqlite3.connect(home.database)) as store:
         store.execute("UPDATE runs SET wish = 'stop' WHERE number = ?", (number,))
         store.commit()
@@ -292,12 +292,12 @@ def test_f48_a_crash_at_any_step_of_making_the_work_dir_loses_no_checkpoint(
     assert spell.client.run(str(number)).state == "failed"
     client_spec = spell.client.run(str(number)).spec
     spell.end()
-    shop, run, spec = _workshop(spell.home, client_spec)
+    context, run, spec = _workshop(spell.home, client_spec)
     real = {(os, "rename"): os.rename, (outputs, "remove_tree"): remove_tree, (Path, "touch"): Path.touch}
     for crash_at in range(1, 20):
-        place = workdir.WorkDir(shop, run, spec)
+        place = workdir.WorkDir(context, run, spec)
         remove_tree(place.root)
-        remove_tree(shop.home.checkpoints(run.number))
+        remove_tree(context.home.checkpoints(run.number))
         place.make()
         (place.root / "code/checkpoints/step").write_text("mine\n")
         left = [crash_at]

@@ -18,7 +18,7 @@ from wheels import make_wheel
 from orchestrator.content.manifest import FILE, Entry
 from orchestrator.content.manifest import make as make_manifest
 from orchestrator.errors import SnapshotMissing
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import Code, RunSpec
 from orchestrator.store import NewRun, Store

@@ -25,11 +25,12 @@ from orchestrator.controllers import workflows as server_workflows
 from orchestrator.controllers.bayesian import Tried, suggest
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.searches import SearchRecord, TrialRecord
+from orchestrator.service import Who
 from orchestrator.spec.mounts import parse_mount
 from orchestrator.spec.run import Code, RunSpec
 from orchestrator.spec.search import Choice, Range, SearchSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
-from orchestrator.states import FINAL, Wish
+from orchestrator.states import FINAL, StopRequest
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -169,7 +170,7 @@ def test_failed_trials_do_not_count_and_stopped_ones_do(shared: Spell, tmp_path:
     assert [item.value for item in found.trials] == [None, 2.0, 3.0]
     assert (found.best_run, found.best_value) == (trials(found)["2"].run, 2.0)
     with_failed = hyper(shared).resume(str(number))
-    assert states(with_failed)["2"] == "stopped", "which was somebody's wish"
+    assert states(with_failed)["2"] == "stopped", "which was somebody's request"
     ended(shared, number)
 
 
@@ -344,7 +345,7 @@ def test_a_run_and_its_trial_are_recorded_together_or_not_at_all(store: Store) -
     first = add_run(store, number, 1)
     with pytest.raises(Conflict, match="can no longer be cast"):
         add_run(store, number, 1)
-    store.searches.wish(number, Wish.STOP)
+    store.searches.request_stop(number, StopRequest.STOP)
     with pytest.raises(Conflict, match="can no longer be cast"):
         add_run(store, number, 2)
     store.searches.settle_uncast(number, 2, {"x": "2"}, server_searches.TrialState.FAILED, message="no")
@@ -356,10 +357,10 @@ class Service:
     """Casts runs that nobody runs, unless `refusal` says otherwise."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.runs, self.store = self, store
         self.refusal: dict[str, Exception] = {}
 
-    def cast(self, spec: RunSpec, *, with_run: Any, **_options: Any) -> Any:
+    def cast(self, _who: Who, spec: RunSpec, *, with_run: Any, **_options: Any) -> Any:
         if refused := self.refusal.get(spec.command):
             raise refused
         number = self.store.add(NewRun(spec, "process", 1.0, None, 0), with_run)
@@ -368,7 +369,7 @@ class Service:
 
 def test_two_that_lead_a_search_at_once_cast_each_trial_once(store: Store) -> None:
     """Each looks at the search before the other has cast: as two servers might, or a server and a late thread of another."""
-    first, second = (server_searches.Searches(Service(store), lambda: None) for _ in "12")  # type: ignore[arg-type]
+    first, second = (server_searches.SearchController(store, Service(store), lambda: None) for _ in "12")  # type: ignore[arg-type]
     number = store.searches.add(grid("true :x:", *"123"))
     for _ in range(5):
         seen = store.searches.stored(number)
@@ -385,7 +386,7 @@ def test_one_search_that_cannot_be_led_holds_up_no_other(store: Store) -> None:
     for number in (1, 2):
         assert store.searches.add(grid(f"{number} :x:", "a")) == number
     with pytest.raises(ExceptionGroup):
-        server_searches.Searches(service, lambda: None).advance()  # type: ignore[arg-type]
+        server_searches.SearchController(store, service, lambda: None).advance()  # type: ignore[arg-type]
     assert [store.searches.record(number).state for number in (1, 2)] == ["running", "failed"]
     assert store.searches.record(2).trials[0].message == "It cannot be. Cure it."
 
@@ -395,8 +396,8 @@ def test_an_engine_that_is_away_fails_no_trial_and_no_step(store: Store) -> None
     service.refusal = {"true :x:": ExecutorFailed("No engine answers."), "true": ExecutorFailed("No engine answers.")}
     number = store.searches.add(grid("true :x:", *"12"))
     flow = store.workflows.add(WorkflowSpec("flow", (Step("a", RunSpec("true")),)))
-    searches = server_searches.Searches(service, lambda: None)  # type: ignore[arg-type]
-    flows = server_workflows.Workflows(service, lambda: None)  # type: ignore[arg-type]
+    searches = server_searches.SearchController(store, service, lambda: None)  # type: ignore[arg-type]
+    flows = server_workflows.WorkflowController(store, service)  # type: ignore[arg-type]
     for _ in "12":
         for lead in (searches, flows):
             with pytest.raises(ExceptionGroup):
@@ -418,7 +419,7 @@ def test_a_step_that_waits_holds_up_no_other_of_its_workflow(store: Store) -> No
     steps = (Step("a", RunSpec("away")), Step("b", RunSpec("true")), Step("c", RunSpec("away")))
     flow = store.workflows.add(WorkflowSpec("flow", steps))
     with pytest.raises(ExceptionGroup):
-        server_workflows.Workflows(service, lambda: None).advance()  # type: ignore[arg-type]
+        server_workflows.WorkflowController(store, service).advance()  # type: ignore[arg-type]
     found = {step.name: step for step in store.workflows.record(flow).steps}
     assert found["b"].run == 1
     assert {found[name].message for name in "ac"} == {"it waits: No engine answers."}
@@ -429,7 +430,7 @@ def test_no_room_is_waited_for_and_said(store: Store) -> None:
     service.refusal = {"true :x:": DiskFull("The home takes too much.")}
     number = store.searches.add(grid("true :x:", "1"))
     with pytest.raises(ExceptionGroup):
-        server_searches.Searches(service, lambda: None).advance()  # type: ignore[arg-type]
+        server_searches.SearchController(store, service, lambda: None).advance()  # type: ignore[arg-type]
     found = store.searches.record(number)
     assert (found.state, found.message) == ("running", "It waits: The home takes too much.")
 
@@ -438,7 +439,7 @@ def test_a_search_that_this_version_cannot_read_ends(store: Store) -> None:
     number = store.searches.add(grid("true :x:", "1"))
     with store._db.write() as connection:
         connection.exec_driver_sql("UPDATE searches SET spec = json_set(spec, '$.name', 'not a name/')")
-    server_searches.Searches(Service(store), lambda: None).advance()  # type: ignore[arg-type]
+    server_searches.SearchController(store, Service(store), lambda: None).advance()  # type: ignore[arg-type]
     found = store.searches.record(number)
     assert found.state == "failed" and found.message.startswith("This version cannot read what was asked: ")
 
@@ -508,7 +509,7 @@ def test_a_search_that_goes_on_is_not_resumed(shared: Spell, tmp_path: Path) -> 
     assert ended(shared, number).state == "killed"
 
 
-def test_a_wish_while_trials_are_cast(shared: Spell) -> None:
+def test_a_stop_request_while_trials_are_cast(shared: Spell) -> None:
     number = cast(shared, "sleep 600; true :x:", *map(str, range(400)))
     wait_for(lambda: hyper(shared).record(str(number)).trials, "the first trial")
     hyper(shared).kill(str(number))

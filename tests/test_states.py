@@ -14,7 +14,7 @@ from orchestrator import errors
 from orchestrator.executors.base import Verdict
 from orchestrator.executors.verdict import as_words, read_verdict
 from orchestrator.lifecycle.outcome import decide
-from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, Wish, may_move
+from orchestrator.states import ACTIVE, ENDS, FINAL, KEEPS_OUTPUTS, MOVES, State, StopRequest, may_move
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLACEHOLDERS = {"code", "signal", "detail"}
@@ -99,11 +99,11 @@ def test_every_failure_of_a_phase_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "exit_code", "wish", "said"),
+    ("flags", "exit_code", "asked", "said"),
     [
-        ({}, 143, Wish.STOP, "stopped on request; its outputs are kept"),
-        ({"out_of_memory": True}, 143, Wish.STOP, "stopped on request; its outputs are kept"),
-        ({"disk_full": True}, 1, Wish.STOP, "stopped on request; its outputs are kept"),
+        ({}, 143, StopRequest.STOP, "stopped on request; its outputs are kept"),
+        ({"out_of_memory": True}, 143, StopRequest.STOP, "stopped on request; its outputs are kept"),
+        ({"disk_full": True}, 1, StopRequest.STOP, "stopped on request; its outputs are kept"),
         ({"out_of_memory": True}, 137, None, "the command ran out of memory"),
         ({"disk_full": True, "out_of_memory": True}, 137, None, "the command ran out of memory"),
         (
@@ -114,9 +114,11 @@ def test_every_failure_of_a_phase_has_an_end() -> None:
         ),
     ],
 )
-def test_words_of_an_end_are_of_that_end(flags: dict[str, bool], exit_code: int, wish: Wish | None, said: str) -> None:
+def test_words_of_an_end_are_of_that_end(
+    flags: dict[str, bool], exit_code: int, asked: StopRequest | None, said: str
+) -> None:
     words = as_words(Verdict(exit_code=exit_code), 1) | flags
     verdict = read_verdict(words)
-    reason = decide(verdict, wish)
+    reason = decide(verdict, asked)
     detail = verdict.detail if reason == verdict.reason else ""
     assert ENDS[reason].words(exit_code, None, detail) == said

@@ -31,11 +31,11 @@ from orchestrator.errors import Conflict, HomeUnusable, NotFound, StaleFence, St
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.records.runs import MetricRecord
+from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import RunSpec
-from orchestrator.states import FINAL, MOVES, State, Wish
+from orchestrator.states import FINAL, MOVES, State, StopRequest
 from orchestrator.store import NewRun, Store, database
 from orchestrator.store import tables as store_tables
 from orchestrator.store.database import Database
@@ -106,7 +106,7 @@ def test_state_and_event_are_written_together_or_not_at_all(store: Store, path: 
     with pytest.raises(Exception, match="no events"):
         store.move(number, claimed.fence, State.RUNNING)
     with pytest.raises(Exception, match="no events"):
-        store.wish(number, Wish.KILL)
+        store.request_stop(number, StopRequest.KILL)
     run = store.record(number)
     assert (run.state, run.wish) == ("building", None)
 
@@ -133,23 +133,23 @@ def test_fence_grows_and_the_older_one_is_refused(store: Store) -> None:
     assert store.record(number).state == "building"
 
 
-def test_wish(store: Store) -> None:
+def test_stop_request(store: Store) -> None:
     queued, running = add(store), add(store)
-    assert store.wish(queued, Wish.STOP) == "killed"
+    assert store.request_stop(queued, StopRequest.STOP) == "killed"
     assert [event.state for event in store.events(queued)] == ["machine_requested", "stopping", "killed"]
     assert store.claim(queued, []) is None
     claimed = store.claim(running, [])
     assert claimed is not None
-    assert store.wish(running, Wish.STOP) == "building"
-    assert store.wish(running, Wish.KILL) == "building"
-    assert store.wish(running, Wish.STOP) == "building"
-    assert store.claimed(running).wish == "kill"
+    assert store.request_stop(running, StopRequest.STOP) == "building"
+    assert store.request_stop(running, StopRequest.KILL) == "building"
+    assert store.request_stop(running, StopRequest.STOP) == "building"
+    assert store.claimed(running).stop_request == "kill"
     assert [event.state for event in store.events(running) if event.kind == "wish"] == ["stopping", "killing"]
     store.end(running, claimed.fence, "kill_requested")
     with pytest.raises(Conflict):
-        store.wish(running, Wish.KILL)
+        store.request_stop(running, StopRequest.KILL)
     with pytest.raises(NotFound):
-        store.wish(99, Wish.STOP)
+        store.request_stop(99, StopRequest.STOP)
 
 
 # -- finding --------------------------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from orchestrator.client.workflows import Workflows
 from orchestrator.controllers import workflows as server_workflows
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
+from orchestrator.service import Who
 from orchestrator.spec.mounts import parse_mount
 from orchestrator.spec.run import Code, RunSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
-from orchestrator.states import Wish, WorkflowState
+from orchestrator.states import StopRequest, WorkflowState
 from orchestrator.store import NewRun, Store
 from orchestrator.store.database import Database
 
@@ -308,7 +309,7 @@ def test_a_server_that_is_killed_again_and_again_casts_each_step_once(own: Spell
     assert [run.number for run in own.client.runs()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_wish_outlives_the_server(own: Spell, tmp_path: Path) -> None:
+def test_a_stop_request_outlives_the_server(own: Spell, tmp_path: Path) -> None:
     number = cast(own, step("a", waiting_for(tmp_path / "never")), step("b", "true", "a"))
     reaches(own, number, a="running")
     flows(own).kill(str(number))
@@ -334,7 +335,7 @@ def test_a_run_and_its_step_are_recorded_together_or_not_at_all(tmp_path: Path) 
     with pytest.raises(Conflict, match="no longer waits"):
         cast("a")
     assert waiting() == ["b"]
-    store.workflows.wish(number, Wish.STOP)
+    store.workflows.request_stop(number, StopRequest.STOP)
     assert waiting() == []
     with pytest.raises(Conflict, match="no longer waits"):
         cast("b")
@@ -352,15 +353,15 @@ def test_one_workflow_that_cannot_be_led_holds_up_no_other(tmp_path: Path) -> No
         """Casts nothing."""
 
         def __init__(self) -> None:
-            self.store = store
+            self.runs = self
 
-        def cast(self, spec: RunSpec, **_options: Any) -> Any:
+        def cast(self, _who: Who, spec: RunSpec, **_options: Any) -> Any:
             led.append(int(spec.command))
             raise OSError if spec.command == "1" else InvalidConfig("It cannot be.", "Cure it.")
 
     for number in (1, 2):
         assert store.workflows.add(WorkflowSpec("flow", (Step("a", RunSpec(str(number))),))) == number
-    flows = server_workflows.Workflows(Service(), lambda: None)  # type: ignore[arg-type]
+    flows = server_workflows.WorkflowController(store, Service())  # type: ignore[arg-type]
     with pytest.raises(ExceptionGroup):
         flows.advance()
     assert led == [1, 2]
@@ -396,7 +397,7 @@ def test_kill_replaces_stop(make_spell: Callable[..., Spell], tmp_path: Path) ->
     number = cast(own, step("a", ignoring))
     wait_for((tmp_path / "begun").exists, "the command")
     flows(own).stop(str(number))
-    wait_for(lambda: own.client.run("1").wish == "stop", "the wish")
+    wait_for(lambda: own.client.run("1").wish == "stop", "the stop request")
     assert flows(own).record(str(number)).wish == "stop"
     flows(own).kill(str(number))
     assert ended(own, number).state == "killed"

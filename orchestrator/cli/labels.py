@@ -11,7 +11,7 @@ from orchestrator.cli.output import show
 from orchestrator.client.client import connect
 from orchestrator.client.runs import Runs
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.names import check_label
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}

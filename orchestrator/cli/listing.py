@@ -16,7 +16,7 @@ from orchestrator.client.client import Client, connect
 from orchestrator.client.runs import Runs
 from orchestrator.client.watching import Watching
 from orchestrator.errors import UsageError
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.states import ACTIVE, State
 

@@ -19,8 +19,7 @@ from orchestrator.cli.output.redraw import Redraw
 from orchestrator.client.client import Client, connect
 from orchestrator.client.watching import Watching
 from orchestrator.errors import NotFound, UsageError
-from orchestrator.records.runs import MetricRecord
-from orchestrator.records.watching import MetricSummary
+from orchestrator.records.metrics import MetricRecord, MetricSummary
 from orchestrator.spec.run import to_wire
 
 _MORE_RUNS = re.compile(r"\d+|latest(~\d+)?")

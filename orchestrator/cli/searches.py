@@ -21,7 +21,7 @@ from orchestrator.cli.output.detach import casting
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
 from orchestrator.client.client import Client, connect
 from orchestrator.client.searches import Searches
-from orchestrator.records.runs import MetricRecord
+from orchestrator.records.metrics import MetricRecord
 from orchestrator.records.searches import SearchRecord, SearchSummary
 from orchestrator.spec.search import (
     AGGREGATES,

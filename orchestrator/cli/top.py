@@ -18,8 +18,8 @@ from orchestrator.cli.stats import gpus
 from orchestrator.client.client import Client, connect
 from orchestrator.client.watching import Watching
 from orchestrator.errors import SpellError
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import StatRecord
-from orchestrator.records.summaries import RunSummary
 from orchestrator.states import ACTIVE, State
 
 _MOST_RUNS = 1000

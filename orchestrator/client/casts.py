@@ -10,7 +10,7 @@ from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped, pack
 from orchestrator.errors import SnapshotMissing
 from orchestrator.records import from_wire
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
 from orchestrator.spec.run import RunSpec, to_wire
 
 

@@ -22,13 +22,15 @@ from orchestrator.errors import ServerUnavailable
 from orchestrator.errors import from_wire as error_from_wire
 from orchestrator.home import Home, default_home
 from orchestrator.records import from_wire as record
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
+from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord, FileRecord
 from orchestrator.records.gc import CollectedRecord, CollectionRecord
 from orchestrator.records.images import ImageRecord
 from orchestrator.records.machines import CheckRecord, MachineRecord, ServerRecord
-from orchestrator.records.runs import AttemptRecord, MetricRecord, RunRecord, SampleRecord, StatRecord
-from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.records.metrics import MetricRecord
+from orchestrator.records.run_summary import RunSummary
+from orchestrator.records.runs import AttemptRecord, RunRecord, SampleRecord, StatRecord
 from orchestrator.spec.run import RunSpec, to_wire
 from orchestrator.states import FINAL
 

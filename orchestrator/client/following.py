@@ -11,7 +11,8 @@ from typing import NamedTuple
 from orchestrator.client.transport import Transport, lines
 from orchestrator.errors import ServerUnavailable
 from orchestrator.records import from_wire as record
-from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.records.events import EventRecord
+from orchestrator.records.run_summary import RunSummary
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
 _RETRY_S = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.client.transport import Transport, quote
 from orchestrator.records import from_wire
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.filters import Filter
 
 _WORDS = {"states": "state", "labels": "label", "machine_types": "machine_type", "metrics": "metric"}

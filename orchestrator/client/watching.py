@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from orchestrator.client.transport import Transport, quote
 from orchestrator.records import from_wire
-from orchestrator.records.runs import MetricRecord
-from orchestrator.records.watching import LogTime, MetricPage, MetricSummary, page_from_wire
+from orchestrator.records.logs import LogTime
+from orchestrator.records.metrics import MetricPage, MetricRecord, MetricSummary, page_from_wire
 
 _PAGE = 10_000
 

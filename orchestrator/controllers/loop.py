@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 _ERROR_PAUSE_S = 1.0
 
 
-class Conductor:
+class Loop:
     """Calls each of `advances` at the start, and again after every end of a run.
 
     Args:
@@ -22,7 +22,7 @@ class Conductor:
         self._advances = advances
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="conductor", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="controllers", daemon=True)
 
     def start(self) -> None:
         """Begin; what a dead server left is led on first."""

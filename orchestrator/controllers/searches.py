@@ -1,81 +1,50 @@
-"""Searches over parameters: each trial is a run. State is in the store alone; see `Searches.advance`."""
+"""Searches over parameters go on: each trial is a run. State is in the store alone; see `SearchController.advance`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
-import random
 from collections.abc import Callable, Mapping
 
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, SpellError, StoreBusy
-from orchestrator.records.searches import SearchCastRecord, SearchRecord
-from orchestrator.service.runs import Service
+from orchestrator.service import OWNER, Service
 from orchestrator.spec.search import BAYESIAN, SearchSpec
 from orchestrator.spec.validate import read_search
-from orchestrator.states import FINAL, State, TrialState, Wish
+from orchestrator.states import FINAL, State, StopRequest, TrialState
+from orchestrator.store import Store
 from orchestrator.store.searches import StoredSearch, StoredTrial
-from orchestrator.telemetry.metrics import ingest_metrics
 
-_SEEDS = 1 << 31
 _STEPS_AT_ONCE = 100  # then the others have their turn
 
 
-class Searches:
+class SearchController:
     """Casts the trials of all searches of a home, each exactly once.
 
     Args:
-        service: casts runs.
+        store: has them.
+        service: casts runs, in the name of the owner of the home.
         wake: sees to it that `advance` is called soon.
     """
 
-    def __init__(self, service: Service, wake: Callable[[], None]) -> None:
-        self._service, self._wake = service, wake
-        self.store = service.store.searches
+    def __init__(self, store: Store, service: Service, wake: Callable[[], None]) -> None:
+        self._store, self._service, self._wake = store.searches, service, wake
         self._specs: dict[int, SearchSpec] = {}
-
-    def cast(self, search: SearchSpec) -> SearchCastRecord:
-        """Record a search, and begin it. What can be known to be wrong with its trials is refused before there is any run.
-
-        Raises:
-            SpellError: as `Service.cast`.
-        """
-        new, warnings = self._service.check(search.spec, self._service.resources.mountable)
-        seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
-        # of the executor that was chosen now: when it cannot run anything later, the search waits for it
-        spec = dataclasses.replace(new.spec, executor=new.executor)
-        number = self.store.add(dataclasses.replace(search, spec=spec, seed=seed))
-        self._wake()
-        return SearchCastRecord(number, warnings)
-
-    def wish(self, reference: str, wish: Wish) -> SearchRecord:
-        """Stop or kill a search: no further trial starts, and the others' runs are asked to end. Raises as the store."""
-        number = self.store.find(reference)
-        self.store.wish(number, wish)
-        self._wake()
-        return self.store.record(number)
-
-    def resume(self, reference: str) -> SearchRecord:
-        """Go on with a search that has ended: trials that failed, or were never cast, are cast. Raises as the store."""
-        number = self.store.find(reference)
-        self.store.resume(number)
-        self._wake()
-        return self.store.record(number)
 
     def advance(self) -> None:
         """Do what can be done now for each search. May be called at any time; a next server goes on where this one was."""
         errors: list[Exception] = []
-        for number in self.store.running():
+        for number in self._store.running():
             try:
                 self._advance(number)
             except Exception as error:  # the others go on
                 errors.append(error)
         if errors:
-            raise ExceptionGroup("searches that wait to be led on", errors)
+            raise ExceptionGroup("searches that wait", errors)
 
     def _advance(self, number: int) -> None:
         for _ in range(_STEPS_AT_ONCE):
-            if not self._lead(self.store.stored(number)):
+            if not self._lead(self._store.stored(number)):
                 return
         self._wake()
 
@@ -90,13 +59,13 @@ class Searches:
             self._settle(stored, search, trial)
         if ended:
             return True
-        if stored.wish:
-            self._end_runs(stored, stored.wish)
+        if stored.stop_request:
+            self._end_runs(stored, stored.stop_request)
         elif len(stored.running) < search.at_once and (stored.waiting or stored.cast < search.count):
             self._cast_trial(stored, search)
             return True
         if not stored.running:
-            self.store.end(stored.number, self._said_of_end(stored, search))
+            self._store.end(stored.number, self._said_of_end(stored, search))
             self._specs.pop(stored.number, None)
         return False
 
@@ -105,11 +74,11 @@ class Searches:
         words = f"This version cannot read what was asked: {error.message}"
         ended = [trial for trial in stored.running if trial.run_state in FINAL]
         for trial in ended:
-            self.store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
-        if stored.wish:
-            self._end_runs(stored, stored.wish)
+            self._store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
+        if stored.stop_request:
+            self._end_runs(stored, stored.stop_request)
         if not stored.running:
-            self.store.end(stored.number, words)
+            self._store.end(stored.number, words)
         return bool(ended)
 
     def _spec(self, stored: StoredSearch) -> SearchSpec:
@@ -122,28 +91,27 @@ class Searches:
         """Write down how a trial has ended. What was stopped with the search is to be done again, should that go on."""
         assert trial.run is not None
         state, value, words = TrialState.FAILED, None, ""
-        if trial.run_state == State.COMPLETE or (trial.run_state == State.STOPPED and not stored.wish):
+        if trial.run_state == State.COMPLETE or (trial.run_state == State.STOPPED and not stored.stop_request):
             state = TrialState.COMPLETE if trial.run_state == State.COMPLETE else TrialState.STOPPED
             value, words = self._measured(search, trial.run)
-        self.store.settle(stored.number, trial.number, state, value, words)
+        self._store.settle(stored.number, trial.number, state, value, words)
 
     def _measured(self, search: SearchSpec, run: int) -> tuple[float | None, str]:
         """The value of a run's metric; without one, why."""
         if not search.metric:
             return None, ""
-        ingest_metrics(self._service.store, self._service.home, run)
-        value = self.store.value(run, search.metric, search.metric_agg)
+        value = self._service.metrics.value(run, search.metric, search.metric_agg)
         if value is None:
             return None, f"it did not send the metric {search.metric!r}"
         if not math.isfinite(value):
             return None, f"its values of {search.metric!r} are too large to be compared"
         return value, ""
 
-    def _end_runs(self, stored: StoredSearch, wish: Wish) -> None:
+    def _end_runs(self, stored: StoredSearch, request: StopRequest) -> None:
         for trial in stored.running:
-            if trial.run_wish not in (wish, Wish.KILL):
+            if trial.run_stop_request not in (request, StopRequest.KILL):
                 with contextlib.suppress(Conflict):  # it has just ended
-                    self._service.wish(str(trial.run), wish)
+                    self._service.runs.request_stop(OWNER, str(trial.run), request)
 
     def _cast_trial(self, stored: StoredSearch, search: SearchSpec) -> None:
         """Cast the next trial: one that waits to be tried again, else a new one."""
@@ -151,28 +119,29 @@ class Searches:
         number, trial = stored.number, again.number if again else stored.cast + 1
         params = again.params if again else self._params(stored, search, trial)
         try:
-            cast = self._service.cast(
+            cast = self._service.runs.cast(
+                OWNER,
                 dataclasses.replace(search.spec, params=params),
                 reuse=search.reuse,
-                with_run=lambda connection, run: self.store.cast(connection, number, trial, params, run),
+                with_run=lambda connection, run: self._store.cast(connection, number, trial, params, run),
             )
             if cast.reused:
                 value, words = self._measured(search, cast.number)
                 state, words = TrialState.COMPLETE, words or "taken from before, as it is identical"
-                self.store.settle_uncast(number, trial, params, state, run=cast.number, value=value, message=words)
+                self._store.settle_uncast(number, trial, params, state, run=cast.number, value=value, message=words)
         except StoreBusy:
             raise  # it is tried again
         except (DiskFull, ExecutorFailed) as error:  # there will be room, an engine again: no trial is to fail for that
-            self.store.say(number, f"It waits: {error.message}")
+            self._store.say(number, f"It waits: {error.message}")
             raise
         except SpellError as error:
             words = error.whole
-            self.store.settle_uncast(number, trial, params, TrialState.FAILED, message=words)
+            self._store.settle_uncast(number, trial, params, TrialState.FAILED, message=words)
 
     def _params(self, stored: StoredSearch, search: SearchSpec, trial: int) -> Mapping[str, str]:
         if search.kind != BAYESIAN:
             return search.params(trial)
-        tried = self.store.trials(stored.number)
+        tried = self._store.trials(stored.number)
         from orchestrator.controllers.bayesian import Tried, suggest  # 149 ms: optuna; most servers never need it
 
         return suggest(
@@ -181,9 +150,9 @@ class Searches:
 
     def _said_of_end(self, stored: StoredSearch, search: SearchSpec) -> str:
         """That nothing could be compared, where that was wanted."""
-        trials = self.store.trials(stored.number)
+        trials = self._store.trials(stored.number)
         well = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.STOPPED)]
         if not search.metric or not well or any(trial.value is not None for trial in well):
             return ""
-        sent = ", ".join(self.store.sent(stored.number))
+        sent = ", ".join(self._store.sent(stored.number))
         return f"No trial sent the metric {search.metric!r}. They sent {f'these: {sent}' if sent else 'none at all'}."

@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.home import Home
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.run import to_wire
 from orchestrator.store import Store
-from orchestrator.store.notifications import Notification
+from orchestrator.store.webhooks import Notification
 
 _log = logging.getLogger(__name__)
 _ANSWER_LIMIT_S = 10.0
@@ -43,7 +43,7 @@ _LEAST_KEY_BYTES = 16
 _PREFIX = "whsec_"
 
 
-class Notifier:
+class Webhooks:
     """Tells of the ends that the store has written down.
 
     Args:
@@ -56,7 +56,7 @@ class Notifier:
         self._connection: http.client.HTTPConnection | None = None
         self._open = urllib.request.build_opener(_NoRedirects, _Http(self._connected), _Https(self._connected)).open
         self._wake, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="notifier", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
 
     def start(self) -> None:
         """Begin, with whom a dead server did not tell."""
@@ -75,11 +75,11 @@ class Notifier:
         while not self._closing.is_set():
             wait_s: float | None = _ERROR_PAUSE_S
             try:
-                for item in self._store.notifications.due(time.time(), _AT_ONCE):
+                for item in self._store.webhooks.due(time.time(), _AT_ONCE):
                     if self._closing.is_set():
                         return
                     self._tell(item)
-                next_at = self._store.notifications.next_at()
+                next_at = self._store.webhooks.next_at()
                 wait_s = None if next_at is None else max(0.0, next_at - time.time())
             except Exception:  # a full disk, say: later is early enough
                 _log.exception("webhooks could not be told")
@@ -89,7 +89,7 @@ class Notifier:
     def _tell(self, item: Notification) -> None:
         answer, done = self._answer(item)
         pause_s = None if done or item.tries >= len(_PAUSES_S) else _PAUSES_S[item.tries]
-        self._store.notifications.tried(item.id, answer, None if pause_s is None else time.time() + pause_s)
+        self._store.webhooks.tried(item.id, answer, None if pause_s is None else time.time() + pause_s)
         if not done:
             again = "given up" if pause_s is None else f"again in {pause_s} s"
             _log.warning("run %d: a webhook was not told: %s; %s", item.run, answer, again)

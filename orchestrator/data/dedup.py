@@ -39,7 +39,7 @@ _CANNOT = frozenset(
 )
 
 
-class Sharing:
+class Dedup:
     """Lets new outputs share the bytes of earlier ones. For one thread.
 
     Args:
@@ -48,14 +48,14 @@ class Sharing:
 
     def __init__(self, store: Store, home: Home, cancelled: Callable[[], bool]) -> None:
         self._store, self._home, self._cancelled = store, home, cancelled
-        self._new, self._opened = home.sharing / "new", home.sharing / "opened"
+        self._new, self._opened = home.dedup / "new", home.dedup / "opened"
 
     def finish(self) -> None:
         """Clean up after a server that was killed meanwhile: both files are complete, but a folder may still be open."""
         self._new.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             place = os.readlink(self._opened)
-            with self._store.garbage.held(int(place.split("/")[0])) as is_kept:
+            with self._store.gc.held(int(place.split("/")[0])) as is_kept:
                 if is_kept:
                     with contextlib.suppress(OSError), _open(self._home.runs / place) as folder:
                         os.fchmod(folder, _SEALED_FOLDER)
@@ -94,7 +94,7 @@ class Sharing:
             try:
                 if not _is_unchanged(self._new.lstat(), source):
                     return False
-                with self._store.garbage.held(new.run) as is_kept:
+                with self._store.gc.held(new.run) as is_kept:
                     return is_kept and self._replace(new, before)
             finally:
                 self._new.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from orchestrator.content.files import sha256
 from orchestrator.content.manifest import LINK, actual
 from orchestrator.data.blobs import sync_all
-from orchestrator.data.dedup import Sharing
+from orchestrator.data.dedup import Dedup
 from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.store import Store
@@ -28,7 +28,7 @@ class Hasher:
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
         self._wake, self._closing = threading.Event(), threading.Event()
-        self._sharing = Sharing(store, home, self._closing.is_set)
+        self._dedup = Dedup(store, home, self._closing.is_set)
         self._failed: dict[tuple[int, str], int] = {}
         self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
         self._thread.start()
@@ -53,7 +53,7 @@ class Hasher:
                 return
             try:
                 if not is_clear:
-                    self._sharing.finish()
+                    self._dedup.finish()
                     is_clear = True
                 while self._hash_some() and not self._closing.is_set():
                     pass
@@ -80,7 +80,7 @@ class Hasher:
             if digest and item.mode != LINK:
                 key = digest, item.mode, item.size
                 # before its hash is recorded: who is killed in between does it again
-                self._sharing.share(item, digest, [latest[key]] if key in latest else [])
+                self._dedup.share(item, digest, [latest[key]] if key in latest else [])
                 latest[key] = item
             found.append((item.run, item.path, digest))
         self._record(found, is_durable=is_one_by_one)

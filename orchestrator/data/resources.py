@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from orchestrator.states import ACTIVE, KEEPS_OUTPUTS, State, spoken
 from orchestrator.store import Store
 from orchestrator.store.gc import removed_error
 
+Find = Callable[[str], int]
+"""The number of the run that a reference means; raises NotFound."""
 _CHUNK_BYTES = 1 << 20
 _MOST_USTAR_BYTES = 8 << 30  # source: POSIX, ustar: eleven octal digits
 
@@ -30,8 +32,11 @@ class Resources:
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
 
-    def canonical(self, resource: str) -> str:
+    def canonical(self, resource: str, find: Find) -> str:
         """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
+
+        Args:
+            find: asked for the run, whatever it was called.
 
         Raises:
             InvalidConfig: when it is not a clean relative path.
@@ -40,9 +45,9 @@ class Resources:
         """
         parts = relative_parts(resource, "The resource")
         if parts[0] not in ("runs", "uploads"):
-            return "/".join((self._linked(parts[0], resource), *parts[1:]))
+            parts = (*self._linked(parts[0], resource).split("/"), *parts[1:])
         if parts[0] == "runs" and len(parts) > 1:
-            return "/".join(("runs", str(self._store.find(parts[1])), *parts[2:]))
+            return "/".join(("runs", str(find(parts[1])), *parts[2:]))
         return "/".join(parts)
 
     def _linked(self, alias: str, resource: str) -> str:
@@ -63,11 +68,11 @@ class Resources:
         """
         kind, _, rest = canonical.partition("/")
         number = rest.partition("/")[0]
-        if kind == "runs" and number.isdecimal() and self._store.marks.is_archived(int(number)):
+        if kind == "runs" and number.isdecimal() and self._store.archive.has(int(number)):
             raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
-    def mountable(self, resource: str) -> str:
-        """The canonical form of a resource that can be mounted now.
+    def mountable(self, resource: str, find: Find) -> str:
+        """The canonical form of a resource that can be mounted now; see `canonical`.
 
         A run's outputs can be mounted when it has ended in a state that keeps them: complete, failed, stopped or
         interrupted.
@@ -76,7 +81,7 @@ class Resources:
             NotFound, Conflict: when it cannot be mounted.
         """
         try:
-            canonical = self.canonical(resource)
+            canonical = self.canonical(resource, find)
         except NotFound as error:
             if "/" in resource:
                 raise
@@ -91,7 +96,7 @@ class Resources:
                     f"Cannot mount resource {resource!r}: run {run.number} {what or f'is still {spoken(run.state)}'}.",
                     "" if what else f"Wait for it: spell wait {run.number}",
                 )
-            if self._store.garbage.is_removed(run.number):
+            if self._store.gc.is_removed(run.number):
                 raise removed_error(run.number)
         try:
             self.path(canonical)
@@ -125,7 +130,7 @@ class Resources:
             if run.state in ACTIVE:
                 words = f"Run {run.number} is still {spoken(run.state)}; its outputs appear when it has ended."
                 return Conflict(words, f"Wait for it: spell wait {run.number}")
-            if self._store.garbage.is_removed(run.number):
+            if self._store.gc.is_removed(run.number):
                 return removed_error(run.number)
             if run.state not in KEEPS_OUTPUTS:
                 return NotFound(
@@ -134,8 +139,10 @@ class Resources:
         there = "/".join(parts[:2]) if len(parts) > 2 else parts[0]
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
-    def list(self, resource: str) -> list[FileRecord]:
+    def list(self, resource: str, find: Find) -> list[FileRecord]:
         """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
+
+        See `canonical`.
 
         Raises:
             NotFound: when it does not exist.
@@ -143,12 +150,12 @@ class Resources:
         if resource.strip("/") in ("", "."):
             top = [_file_record(self._home.root / name, name) for name in ("runs", "uploads")]
             return [*top, *map(self._alias, self._store.links.list())]
-        path = self.path(self.canonical(resource))
+        path = self.path(self.canonical(resource, find))
         if not path.is_dir():
             return [_file_record(path, path.name)]
         names = os.listdir(path)
         if path == self._home.runs:
-            archived = self._store.marks.archived()
+            archived = self._store.archive.numbers()
             names = [name for name in names if name.isdecimal() and int(name) not in archived]
         names.sort(key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
         return [_file_record(path / name, name) for name in names]

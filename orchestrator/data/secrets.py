@@ -28,7 +28,7 @@ _VERSION = b"\x01"
 _AGAIN = "Set it again: spell secret set {name}"
 
 
-class Vault:
+class Secrets:
     """The secrets of one home.
 
     Args:

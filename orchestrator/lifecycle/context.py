@@ -14,7 +14,7 @@ from orchestrator.config import Config
 from orchestrator.content.manifest import actual
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
-from orchestrator.data.secrets import Vault
+from orchestrator.data.secrets import Secrets
 from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Bind, Executor, Launch, RunPaths
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class Context:
     """Store, home, and tools.
 
     Attributes:
@@ -46,7 +46,7 @@ class Workshop:
     config: Config
     blobs: BlobStore
     environments: Environments
-    vault: Vault
+    secrets: Secrets
     executors: Mapping[str, Executor]
     hasher: Hasher
     server_env: Mapping[str, str]
@@ -137,7 +137,7 @@ class Workshop:
             network=spec.network,
             timeout_s=spec.timeout_s,
             grace_s=self.config.grace_s,
-            secrets=self.vault.open(spec.secrets),
+            secrets=self.secrets.open(spec.secrets),
             log_bytes=self.config.limits.log_bytes,
         )
 
@@ -154,7 +154,7 @@ class Workshop:
             bytecode=None,
         )
         subdir = spec.code.subdir if spec.code else ""
-        env = self._env(run, spec, places) | self.vault.open_what_is_there(spec.secrets)
+        env = self._env(run, spec, places) | self.secrets.open_what_is_there(spec.secrets)
         return env, f"{places.code}/{subdir}".rstrip("/")
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:

@@ -38,12 +38,12 @@ from orchestrator.errors import (
 )
 from orchestrator.executors.base import Handle, Session, Usage, Verdict
 from orchestrator.lifecycle import retry, workdir
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.outcome import as_phase, decide, facts_of, is_disk_full, not_kept
 from orchestrator.lifecycle.release import Release
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
-from orchestrator.states import State, Wish
+from orchestrator.states import State, StopRequest
 from orchestrator.store import RELEASED, ClaimedRun
 from orchestrator.telemetry.metrics import ingest_metrics
 from orchestrator.telemetry.samples import last_sample
@@ -58,16 +58,16 @@ class Life:
     """Leads one claimed run to its end.
 
     Args:
-        workshop: the tools.
+        context: the tools.
         run: the run, claimed or taken over.
         on_free: called when the machine of the run is free.
     """
 
-    def __init__(self, workshop: Workshop, run: ClaimedRun, on_free: Callable[[], None]) -> None:
-        self.shop, self.run, self._on_free = workshop, run, on_free
-        self.executor = workshop.executors[run.executor]
+    def __init__(self, context: Context, run: ClaimedRun, on_free: Callable[[], None]) -> None:
+        self.context, self.run, self._on_free = context, run, on_free
+        self.executor = context.executors[run.executor]
         self.handle: Handle | None = None
-        self._wished = threading.Event()
+        self._stop_requested = threading.Event()
         self._release: Release | None = None
         self._started = self._resumed = self._over = self._keep_work = self._freed = False
 
@@ -79,24 +79,24 @@ class Life:
     @functools.cached_property
     def work(self) -> workdir.WorkDir:
         """Where it works."""
-        return workdir.WorkDir(self.shop, self.run, self.spec)
+        return workdir.WorkDir(self.context, self.run, self.spec)
 
     # -- called by other threads --------------------------------------------------------------------------------
 
-    def wished(self) -> None:
-        """A wish to stop or kill was recorded for this run: act on it."""
-        self._wished.set()
+    def stop_requested(self) -> None:
+        """A request to stop or kill was recorded for this run: act on it."""
+        self._stop_requested.set()
         if self.handle:
-            # in a thread of its own: who wished it does not wait for an executor that hangs
+            # in a thread of its own: who asked for it does not wait for an executor that hangs
             threading.Thread(target=self._stop, name=f"stop-{self.run.number}", daemon=True).start()
 
     def _stop(self) -> None:
         def ask() -> None:
             if handle := self.handle:
-                self.executor.stop(handle, kill=self._wish() == Wish.KILL)
+                self.executor.stop(handle, kill=self._stop_request() == StopRequest.KILL)
 
         with contextlib.suppress(StaleFence):
-            self.shop.patiently(self.run.number, "stopped", ask, lambda e: isinstance(e, OSError | SpellError))
+            self.context.patiently(self.run.number, "stopped", ask, lambda e: isinstance(e, OSError | SpellError))
 
     def usage(self) -> Usage | None:
         """Return what the run uses now; None when its command is not running."""
@@ -105,7 +105,7 @@ class Life:
 
     def open_session(self, command: Sequence[str], term: str, *, terminal: bool) -> Session:
         """Start a command beside the run's own; `term` names the kind of terminal. Raises as the executor does."""
-        env, cwd = self.shop.surroundings(self.run, self.spec)
+        env, cwd = self.context.surroundings(self.run, self.spec)
         handle = self.handle
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
@@ -114,7 +114,7 @@ class Life:
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
-    def conduct(self) -> None:
+    def lead(self) -> None:
         """Lead the run from its claim to its end."""
         self._safely(self._begin)
 
@@ -148,15 +148,15 @@ class Life:
             self._give_up("disk_full" if is_disk_full(error) else "internal_error", f"{type(error).__name__}: {error}")
         finally:
             self._give_back()
-            if self._over and not self._keep_work and not self.shop.closing.is_set():
+            if self._over and not self._keep_work and not self.context.closing.is_set():
                 self._remove_work()
 
     def _cancel(self) -> None:
         """End a run whose attempt was not started. Outputs of an earlier attempt are kept."""
         reason, detail = "stop_requested", ""
-        if self._wish() == Wish.KILL:
+        if self._stop_request() == StopRequest.KILL:
             reason = "kill_requested"
-        elif self.shop.store.attempts.count(self.run.number):
+        elif self.context.store.attempts.count(self.run.number):
             self._release_firmly()
             self._move(State.SAVING, reason=reason)
             self._save()
@@ -168,7 +168,7 @@ class Life:
 
     def _remove_work(self) -> None:
         try:
-            workdir.remove(self.shop.home, self.run.number)
+            workdir.remove(self.context.home, self.run.number)
         except SaveFailed:
             _log.exception("run %d", self.run.number)
 
@@ -182,13 +182,13 @@ class Life:
 
     def _try_again(self, reason: str, detail: str, facts: Mapping[str, Any]) -> bool:
         """Send the run back to the queue, where it asks for that and it may help. Returns whether it went there."""
-        run, store = self.run, self.shop.store
-        failed = self.shop.firmly(lambda: retry.failed(store, self.shop.home, run, reason, detail, facts))
+        run, store = self.run, self.context.store
+        failed = self.context.firmly(lambda: retry.failed(store, self.context.home, run, reason, detail, facts))
         if failed is None:
             return False
         self._release_firmly()
         try:
-            gone = self.shop.firmly(lambda: store.retry(run.number, run.fence, *failed))
+            gone = self.context.firmly(lambda: store.retry(run.number, run.fence, *failed))
         except StaleFence:
             raise
         except Conflict:  # it is being saved already
@@ -207,12 +207,12 @@ class Life:
         """Begin to free the machine of an attempt that is over. Without a handle, what is left of it is looked for."""
         self.handle = None
         if self._release is None:
-            shop, number = self.shop, self.run.number
+            context, number = self.context, self.run.number
             self._release = Release(
                 number,
                 lambda: self._destroy(handle or self.executor.recover(self._attempt_folder())),
-                lambda words: self.shop.firmly(lambda: shop.store.notice(number, words)),
-                shop.closing,
+                lambda words: self.context.firmly(lambda: context.store.notice(number, words)),
+                context.closing,
             )
 
     def _destroy(self, handle: Handle | None) -> None:
@@ -220,7 +220,7 @@ class Life:
             self.executor.destroy(handle)
 
     def _attempt_folder(self) -> Path:
-        folder = self.shop.home.attempt_dir(self.run.number, self.run.attempt)
+        folder = self.context.home.attempt_dir(self.run.number, self.run.attempt)
         folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that a dead server did
         return folder
 
@@ -235,20 +235,20 @@ class Life:
             self._release.join()
             if self._release.is_done and not self._freed:
                 with contextlib.suppress(StaleFence):
-                    self.shop.firmly(lambda: self.shop.store.release(self.run.number, self.run.fence))
+                    self.context.firmly(lambda: self.context.store.release(self.run.number, self.run.fence))
         self._on_free()
 
     def _begin(self) -> None:
-        self._stop_if_wished()  # it came before anybody could tell us
-        launch = self.shop.launch(self.run, self.spec, *self._build())
-        if self.run.attempt > 1 and self.shop.store.attempts.count(self.run.number):
+        self._stop_if_requested()  # it came before anybody could tell us
+        launch = self.context.launch(self.run, self.spec, *self._build())
+        if self.run.attempt > 1 and self.context.store.attempts.count(self.run.number):
             retry.begin(launch.log, self.run.attempt)
         if self.spec.mounts:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
-        self._stop_if_wished()
+        self._stop_if_requested()
         try:
-            handle = self.executor.start(launch, self._wished.is_set)
+            handle = self.executor.start(launch, self._stop_requested.is_set)
         except Conflict:
             raise  # the worker that started it leads it
         except Exception:
@@ -261,7 +261,7 @@ class Life:
         if handle:
             self._attend(handle)
         elif self.run.state in (State.BUILDING, State.MOUNTING):
-            self._stop_if_wished()
+            self._stop_if_requested()
             self._release_firmly()  # it starts again only when nothing of it is left
             self._move(State.MACHINE_REQUESTED, **RELEASED)  # nothing of it was started: it waits for its turn again
             self._freed = True
@@ -276,7 +276,7 @@ class Life:
         """Return the handle of the attempt, if it was started."""
         try:
             ask = functools.partial(self.executor.recover, self._attempt_folder())
-            return self.shop.patiently(self.run.number, "found again", ask, lambda e: isinstance(e, OSError))
+            return self.context.patiently(self.run.number, "found again", ask, lambda e: isinstance(e, OSError))
         except ExecutorFailed as error:
             _log.warning("run %d was not started, but something of it is left: %s", self.run.number, error)
             self._begin_release(None)
@@ -285,19 +285,20 @@ class Life:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _build(self) -> tuple[Environment, Base]:
-        home, number = self.shop.home, self.run.number
+        home, number = self.context.home, self.run.number
         self.work.check_free()
         try:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
             self.work.make()
             home.metrics(number).touch()
-            base = self.executor.base(self.spec, len(self.run.gpus), home.build_log(number), self._wished.is_set)
-            environment = self.shop.environment(self.spec, base, home.build_log(number), self._wished.is_set)
+            log, cancelled = home.build_log(number), self._stop_requested.is_set
+            base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
+            environment = self.context.environment(self.spec, base, log, cancelled)
         except OSError as error:
             raise as_phase(error) from error
         except InvalidConfig as error:  # not visible when it was cast: for example a missing local wheel
             raise BuildFailed(error.message, error.cure) from error
-        self.shop.store.update(
+        self.context.store.update(
             number,
             self.run.fence,
             image=base.image or None,
@@ -305,7 +306,7 @@ class Life:
             python=environment.python,
             packages=json.dumps(environment.packages),
         )
-        self._stop_if_wished()
+        self._stop_if_requested()
         return environment, base
 
     def _attend(self, handle: Handle) -> None:
@@ -313,10 +314,10 @@ class Life:
         self._started = True
         if self.run.state not in (State.RUNNING, State.SAVING, State.PUSHING):
             self._move(State.RUNNING, started_at=time.time())
-        if self._wish():
-            self.wished()  # it came while the command was being started
+        if self._stop_request():
+            self.stop_requested()  # it came while the command was being started
         ask = functools.partial(self.executor.wait, handle)
-        verdict = self.shop.patiently(
+        verdict = self.context.patiently(
             self.run.number, "waited for", ask, lambda e: isinstance(e, OSError) and e.errno in _PASSING
         )
         assert verdict is not None  # waited without a limit
@@ -327,10 +328,10 @@ class Life:
                 verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
             )
             return
-        self.shop.firmly(lambda: ingest_metrics(self.shop.store, self.shop.home, self.run.number))
+        self.context.firmly(lambda: ingest_metrics(self.context.store, self.context.home, self.run.number))
         if verdict.note:
-            self.shop.firmly(lambda: self.shop.store.notice(self.run.number, verdict.note))
-        retry.tell_of_cut(self.shop.store, self.shop.home, self.run.number)
+            self.context.firmly(lambda: self.context.store.notice(self.run.number, verdict.note))
+        retry.tell_of_cut(self.context.store, self.context.home, self.run.number)
         self._finish(verdict)
 
     def _is_gone(self) -> bool:
@@ -353,45 +354,45 @@ class Life:
         if self._freed:
             self._on_free()
         self._save()
-        if self._wish() == Wish.KILL:
-            remove_tree(self.shop.home.run_dir(self.run.number))
-            self.shop.firmly(lambda: self.shop.store.set_artifacts(self.run.number, []))
+        if self._stop_request() == StopRequest.KILL:
+            remove_tree(self.context.home.run_dir(self.run.number))
+            self.context.firmly(lambda: self.context.store.set_artifacts(self.run.number, []))
             reason = "kill_requested"
         self._end(reason, detail, **facts)
 
     def _reason(self, verdict: Verdict) -> tuple[str, str]:
-        """The end reason of what this verdict says and somebody may have wished by now, and its words."""
-        wished = self.shop.store.wished(self.run.number)
-        reason = self.run.reason or decide(verdict, wished.wish, wished.reason)
-        return reason, verdict.detail if reason == verdict.reason else wished.detail
+        """The end reason of what this verdict says and what somebody may have asked by now, and its words."""
+        asked = self.context.store.stop_request(self.run.number)
+        reason = self.run.reason or decide(verdict, asked.request, asked.reason)
+        return reason, verdict.detail if reason == verdict.reason else asked.detail
 
     def _save(self) -> None:
         number = self.run.number
         found = self.work.save()
         if self.run.state != State.PUSHING:
             self._move(State.PUSHING)
-        self.shop.firmly(lambda: self.shop.store.set_artifacts(number, found))
+        self.context.firmly(lambda: self.context.store.set_artifacts(number, found))
         if any(not item.note for item in found):
-            self.shop.hasher.wake()
+            self.context.hasher.wake()
         if lost := not_kept(found):
-            self.shop.firmly(lambda: self.shop.store.notice(number, lost))
+            self.context.firmly(lambda: self.context.store.notice(number, lost))
 
     # -- store --------------------------------------------------------------------------------------------------
 
-    def _wish(self) -> Wish | None:
-        return self.shop.store.wished(self.run.number).wish
+    def _stop_request(self) -> StopRequest | None:
+        return self.context.store.stop_request(self.run.number).request
 
-    def _stop_if_wished(self) -> None:
-        if self._wish():
+    def _stop_if_requested(self) -> None:
+        if self._stop_request():
             raise BuildCancelled("stopped before its command was started")
 
     def _move(self, to: State, **columns: Any) -> None:
-        self.shop.firmly(lambda: self.shop.store.move(self.run.number, self.run.fence, to, **columns))
+        self.context.firmly(lambda: self.context.store.move(self.run.number, self.run.fence, to, **columns))
 
     def _end(self, reason: str, detail: str = "", **columns: Any) -> None:
         try:
-            columns = {**columns, **self._columns_if_free()}
-            self.shop.firmly(lambda: self.shop.store.end(self.run.number, self.run.fence, reason, detail, **columns))
+            store, columns = self.context.store, {**columns, **self._columns_if_free()}
+            self.context.firmly(lambda: store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
             _log.info("run %d was ended by another worker", self.run.number)
         else:

@@ -1,4 +1,4 @@
-"""How a run ends: from a verdict and a wish, or from an error on the way."""
+"""How a run ends: from a verdict and a stop request, or from an error on the way."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
 from orchestrator.executors.base import Verdict
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 
 _TOLD = 5
 
 
-def decide(verdict: Verdict, wish: Wish | None, wish_reason: str = "") -> str:
+def decide(verdict: Verdict, request: StopRequest | None, request_reason: str = "") -> str:
     """The end reason of a run whose command has ended, in `states.ENDS`.
 
     Args:
-        wish_reason: the end reason of a wish to stop that no person had; "" else.
+        request_reason: the end reason of a request to stop that no person made; "" else.
     """
-    if wish == Wish.KILL:
+    if request == StopRequest.KILL:
         return "kill_requested"
-    if verdict.reason and not (wish and verdict.reason in ("disk_full", "out_of_memory")):
+    if verdict.reason and not (request and verdict.reason in ("disk_full", "out_of_memory")):
         return verdict.reason
-    if wish == Wish.STOP:
-        return wish_reason or "stop_requested"
+    if request == StopRequest.STOP:
+        return request_reason or "stop_requested"
     if verdict.signal is not None:
         return "signalled"
     return "exited_nonzero" if verdict.exit_code else "exited_zero"

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.life import Life
 from orchestrator.machine import Capacity
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 from orchestrator.store import ClaimedRun
 
 _log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ class Scheduler:
     """Leads all runs of a home.
 
     Args:
-        workshop: the tools that every run's life needs.
+        context: the tools that every run's life needs.
         capacity: what this machine has.
     """
 
-    def __init__(self, workshop: Workshop, capacity: Capacity) -> None:
-        self._shop, self.capacity = workshop, capacity
+    def __init__(self, context: Context, capacity: Capacity) -> None:
+        self._context, self.capacity = context, capacity
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -53,20 +53,20 @@ class Scheduler:
         """A run was cast, or a machine became free."""
         self._wake.set()
 
-    def wished(self, number: int) -> None:
-        """A wish was recorded for this run."""
+    def stop_requested(self, number: int) -> None:
+        """A stop request was recorded for this run."""
         with self._lock:
             life = self._lives.get(number)
         if life:
-            life.wished()
+            life.stop_requested()
         else:
             self.wake()  # it may still be in the queue
 
     def stop(self, number: int, reason: str, words: str) -> None:
         """Stop a run that met a stop condition, with this end reason. No error when it has ended by itself."""
         with contextlib.suppress(Conflict):
-            self._shop.store.wish(number, Wish.STOP, reason, words)
-            self.wished(number)
+            self._context.store.request_stop(number, StopRequest.STOP, reason, words)
+            self.stop_requested(number)
 
     def life(self, number: int) -> Life | None:
         """Return the life of a run that is led now; None for others."""
@@ -85,7 +85,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Admit no more. Runs go on without us: their supervisors lead them."""
-        self._shop.closing.set()
+        self._context.closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -93,7 +93,7 @@ class Scheduler:
     def free(self) -> Capacity:
         """Return the capacity that no run holds now."""
         left = self.capacity
-        for run in self._shop.store.occupying():
+        for run in self._context.store.occupying():
             left = left.without(run.cpus, run.memory_bytes, run.gpus)
         return left
 
@@ -103,36 +103,36 @@ class Scheduler:
         while True:
             self._wake.wait(self._pause_s())
             self._wake.clear()
-            if self._shop.closing.is_set():
+            if self._context.closing.is_set():
                 return
             try:
                 self._admit()
             except Exception:  # a full disk, say: the queue must go on afterwards
                 _log.exception("the queue could not be looked at")
-                self._shop.closing.wait(_ERROR_PAUSE_S)
+                self._context.closing.wait(_ERROR_PAUSE_S)
                 self._wake.set()
 
     def _pause_s(self) -> float | None:
         """How long nothing is to be done unless somebody wakes us; None for ever."""
         try:
-            at = self._shop.store.next_attempt_at()
+            at = self._context.store.next_attempt_at()
         except Exception:  # what is wrong with the store is told when the queue is looked at
             return _ERROR_PAUSE_S
         return None if at is None else max(0.0, at - time.time()) + _CLOCK_S
 
     def _adopt(self) -> None:
-        for number in self._shop.store.led():
-            taken = self._shop.store.take_over(number)
+        for number in self._context.store.led():
+            taken = self._context.store.take_over(number)
             if taken:
                 self._lead(taken, lambda life: life.resume())
-        for ended in self._shop.store.unreleased():
+        for ended in self._context.store.unreleased():
             self._lead(ended, lambda life: life.give_back())
 
     def _admit(self) -> None:
         free = self.free()
         blocked_gpus = False
-        for run in self._shop.store.queued():
-            if run.wish:  # it was asked to end between two attempts
+        for run in self._context.store.queued():
+            if run.stop_request:  # it was asked to end between two attempts
                 self._cancel(run.number)
                 continue
             wants_gpus = run.gpus_wanted > 0
@@ -143,15 +143,15 @@ class Scheduler:
             if run.gpus_wanted > len(free.gpus):
                 blocked_gpus = True
                 continue
-            claimed = self._shop.store.claim(run.number, free.gpus[: run.gpus_wanted])
+            claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted])
             if claimed:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
-                self._lead(claimed, lambda life: life.conduct())
+                self._lead(claimed, lambda life: life.lead())
 
     def _cancel(self, number: int) -> None:
         if self.life(number):
             return  # of the attempt before; we are woken when it is over
-        taken = self._shop.store.take_over(number)
+        taken = self._context.store.take_over(number)
         if taken:
             self._lead(taken, lambda life: life.cancel())
 
@@ -166,7 +166,7 @@ class Scheduler:
                 self.wake()
 
         try:
-            life = Life(self._shop, run, on_free=self.wake)
+            life = Life(self._context, run, on_free=self.wake)
             with self._lock:
                 self._lives[run.number] = life
             threading.Thread(target=thread, name=f"run-{run.number}", daemon=True).start()
@@ -174,4 +174,4 @@ class Scheduler:
             _log.exception("run %d", run.number)
             with self._lock:
                 self._lives.pop(run.number, None)
-            self._shop.store.end(run.number, run.fence, "internal_error", str(error))
+            self._context.store.end(run.number, run.fence, "internal_error", str(error))

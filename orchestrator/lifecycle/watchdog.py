@@ -29,7 +29,7 @@ _VALUES_AT_ONCE = 10_000
 _ANSWER_LIMIT_S = 10.0  # a slower answer of an executor counts as none
 
 
-class Watcher:
+class Watchdog:
     """Looks at all runs with such conditions, twice a second.
 
     Args:
@@ -44,7 +44,7 @@ class Watcher:
         self._watched: dict[int, tuple[_Metrics | None, _Pulse | None]] = {}
         self._complaints = Complaints(_log, "run %d could not be watched")
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="watcher", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

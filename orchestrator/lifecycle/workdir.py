@@ -18,7 +18,7 @@ from orchestrator.content.manifest import Manifest
 from orchestrator.data import outputs
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.runtime import CHECKPOINTS
 from orchestrator.spec.mounts import path_in_code
@@ -32,21 +32,21 @@ class WorkDir:
     """The work dir of one run, until its outputs are saved. A later server may repeat every step.
 
     Args:
-        shop: home and blobs.
+        context: home and blobs.
         run: the run.
         spec: the spec of the run.
     """
 
-    def __init__(self, shop: Workshop, run: ClaimedRun, spec: RunSpec) -> None:
-        self._shop, self._spec = shop, spec
+    def __init__(self, context: Context, run: ClaimedRun, spec: RunSpec) -> None:
+        self._context, self._spec = context, spec
         self._number = run.number
         self._mtime_ns = int(run.created_at) * 1_000_000_000
-        self.root = shop.home.work_dir(run.number)
+        self.root = context.home.work_dir(run.number)
         self._code = self.root / "code"
         self._own_manifest = self.root / "manifest.json"
         self._whole = self.root / "whole"
         self._checkpoints = self._code / CHECKPOINTS
-        self._kept = shop.home.checkpoints(run.number)
+        self._kept = context.home.checkpoints(run.number)
 
     def make(self) -> None:
         """Make the work dir, from the snapshot and the checkpoints of the attempt before.
@@ -60,8 +60,8 @@ class WorkDir:
         self._code.mkdir(parents=True)
         (self.root / "scratch").mkdir()
         if code:
-            manifest = self._shop.blobs.tree(code.tree)
-            self._shop.blobs.unpack(manifest, self._code, self._mtime_ns)
+            manifest = self._context.blobs.tree(code.tree)
+            self._context.blobs.unpack(manifest, self._code, self._mtime_ns)
             self._own_manifest.write_text(manifest.to_json())
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
@@ -89,11 +89,11 @@ class WorkDir:
 
     def save(self) -> list[ArtifactRecord]:
         """Move what the run has left to `runs/N`. Raises as `outputs.save`."""
-        target = self._shop.home.run_dir(self._number)
+        target = self._context.home.run_dir(self._number)
         if not target.exists():
             self._code.mkdir(parents=True, exist_ok=True)
             self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
-        is_one_disk = self._shop.home.runs.stat().st_dev == self.root.stat().st_dev
+        is_one_disk = self._context.home.runs.stat().st_dev == self.root.stat().st_dev
         staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
         return outputs.save(self._number, self._workspace(), staging, target)
 
@@ -103,7 +103,7 @@ class WorkDir:
         Raises:
             SaveFailed: when outputs of a lost store lie there, which must not be mistaken for those of this run.
         """
-        target = self._shop.home.run_dir(self._number)
+        target = self._context.home.run_dir(self._number)
         if target.exists():
             raise SaveFailed(f"{target} existed before the run. Move it away, and cast again.")
 
@@ -113,7 +113,7 @@ class WorkDir:
             manifest=self._manifest(),
             mtime_ns=self._mtime_ns,
             mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
-            ignore=(*self._shop.config.ignore, *self._spec.ignore),
+            ignore=(*self._context.config.ignore, *self._spec.ignore),
         )
 
     @property
@@ -126,7 +126,7 @@ class WorkDir:
         try:
             return manifests.from_json(self._own_manifest.read_bytes())
         except (OSError, InvalidConfig):  # a run that was stopped before it had any code
-            return self._shop.blobs.tree(self._spec.code.tree)
+            return self._context.blobs.tree(self._spec.code.tree)
 
 
 def remove(home: Home, number: int) -> None:

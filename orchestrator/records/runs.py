@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,6 @@ class RunRecord(RunSummary):
     outputs_count: int
     outputs_bytes: int
     outputs_removed_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRecord:
-    """One value that a run sent."""
-
-    run: int
-    name: str
-    step: int
-    value: float
-    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from orchestrator.content.packs import MOST_BYTES
 from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.home import Home
+from orchestrator.machine import Capacity
 from orchestrator.records import API_VERSION
 from orchestrator.server.assembly import Assembly
 from orchestrator.server.exec import refuse
-from orchestrator.server.exec import router as sessions
+from orchestrator.server.exec import router as exec_router
 from orchestrator.server.routes import ROUTERS
 
 _log = logging.getLogger(__name__)
@@ -35,17 +36,23 @@ _MOST_BYTES = {
 _MOST_OTHER_BYTES = 1 << 20
 
 
-def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor] | None = None) -> FastAPI:
+def make_app(
+    home: Home,
+    stop: Callable[[], None],
+    found: Mapping[str, Executor] | None = None,
+    capacity: Capacity | None = None,
+) -> FastAPI:
     """The application for one home, which must exist and be locked by the caller.
 
     Args:
         stop: called when a client asks the server to end.
         found: the executors; None for all that there are.
+        capacity: what the machine has; None for all that is detected.
 
     Raises:
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
     """
-    assembly = Assembly(home, found)
+    assembly = Assembly(home, found, capacity)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -63,12 +70,8 @@ def make_app(home: Home, stop: Callable[[], None], found: Mapping[str, Executor]
     )
     app.state.service = assembly.service
     app.state.hub = assembly.hub
-    app.state.workflows = assembly.workflows
-    app.state.searches = assembly.searches
-    app.state.uploads = assembly.uploads
-    app.state.organising = assembly.organising
     app.state.stop = stop
-    for router in (*ROUTERS, sessions):
+    for router in (*ROUTERS, exec_router):
         app.include_router(router)
     app.add_exception_handler(SpellError, _answer_error)
     app.add_exception_handler(UnicodeEncodeError, _answer_not_text)
@@ -84,13 +87,13 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
 async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:
     if request.method == "GET":  # nothing was sent: it is our own
         return await _answer_crash(request, error)
-    refusal = InvalidConfig("What was sent holds text that is not UTF-8.")
+    refusal = InvalidConfig("The request contains text that is not UTF-8.")
     return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
 
 
 async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
     _log.error("a request failed", exc_info=error)
-    words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+    words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
     return JSONResponse(words.to_wire(), status_code=500)
 
 
@@ -112,11 +115,9 @@ class _CheckSize:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         most = _most_bytes(scope["path"]) if scope["type"] == "http" else 0
-        told = headers.get(b"content-length", b"" if b"transfer-encoding" in headers else b"0")
-        if most and not (told.isdigit() and int(told) <= most):
-            error = InvalidConfig(
-                f"What is sent to {scope['path']} must say its size, and be of {most >> 20} MiB at most."
-            )
+        length = headers.get(b"content-length", b"" if b"transfer-encoding" in headers else b"0")
+        if most and not (length.isdigit() and int(length) <= most):
+            error = InvalidConfig(f"A request to {scope['path']} must say its size, and have {most >> 20} MiB at most.")
             await JSONResponse(error.to_wire(), status_code=413)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

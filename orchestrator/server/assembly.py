@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from orchestrator import config as configuration
 from orchestrator import machine
 from orchestrator.config import Config
-from orchestrator.controllers.loop import Conductor
-from orchestrator.controllers.searches import Searches
-from orchestrator.controllers.webhooks import Notifier
-from orchestrator.controllers.workflows import Workflows
+from orchestrator.controllers.loop import Loop
+from orchestrator.controllers.searches import SearchController
+from orchestrator.controllers.webhooks import Webhooks
+from orchestrator.controllers.workflows import WorkflowController
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
-from orchestrator.data.secrets import Vault
+from orchestrator.data.secrets import Secrets
 from orchestrator.data.uploads import Uploads
 from orchestrator.engine import Engine
 from orchestrator.environments import Environments
@@ -27,16 +27,13 @@ from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
 from orchestrator.lifecycle import variables, workdir
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
-from orchestrator.lifecycle.watchdog import Watcher
+from orchestrator.lifecycle.watchdog import Watchdog
 from orchestrator.records.runs import RunRecord
 from orchestrator.server.follow import Hub
-from orchestrator.service import gc_runs
-from orchestrator.service.images import Baker
-from orchestrator.service.organise import Organising
-from orchestrator.service.quota import Room
-from orchestrator.service.runs import Service
+from orchestrator.service import Service, gc_runs
+from orchestrator.service.quota import Quota
 from orchestrator.states import FINAL, State
 from orchestrator.store import Store
 from orchestrator.store.database import Database
@@ -59,104 +56,112 @@ class Assembly:
 
     Args:
         found: the executors; None for all that there are.
+        capacity: what the machine has; None for all that is detected.
 
     Attributes:
         service: the verbs.
         hub: wakes followers.
-        workflows: casts their steps.
-        searches: casts their trials.
-        uploads: takes them in.
 
     Raises:
         InvalidConfig, HomeUnusable: when configuration or store cannot be used.
     """
 
-    def __init__(self, home: Home, found: Mapping[str, Executor] | None = None) -> None:
+    def __init__(
+        self, home: Home, found: Mapping[str, Executor] | None = None, capacity: machine.Capacity | None = None
+    ) -> None:
         config = configuration.load(home.config)
         engine = Engine(home, config.docker.host, reach=config.docker.reach)
         self._images = images = Images(engine, config.docker)
         self.hub = Hub()
         store = Store(Database(home.database), self.hub.changed, self._ended)
-        self._shop = Workshop(
+        self._context = Context(
             store=store,
             home=home,
             config=config,
             blobs=BlobStore(home),
             environments=Environments(home, engine=engine, built=self._built),
-            vault=Vault(home, store),
+            secrets=Secrets(home, store),
             executors=found if found is not None else executors(engine, images, config),
             hasher=Hasher(store, home),
             server_env=dict(os.environ),
             closing=threading.Event(),
         )
-        if config.executor and config.executor not in self._shop.executors:
+        if config.executor and config.executor not in self._context.executors:
             raise InvalidConfig(f"{home.config}: executor: there is no executor {config.executor!r}.")
-        self._room = Room(self._shop)
-        defaults = [config.executor] if config.executor else list(self._shop.executors)
-        self._scheduler = Scheduler(self._shop, machine.detect())
-        self.service = Service(self._shop, self._scheduler, defaults, Baker(self._shop, engine, images), self._room)
-        self.organising = Organising(store, self.service.resources)
-        self.workflows = Workflows(self.service, self._lead_on)
-        self.searches = Searches(self.service, self._lead_on)
-        self._conductor = Conductor([self.workflows.advance, self.searches.advance])
-        self._notifier = Notifier(store, home)
-        self.uploads = Uploads(home, store.uploads, self._room.check_quota)
+        self._quota = Quota(self._context)
+        defaults = [config.executor] if config.executor else list(self._context.executors)
+        self._scheduler = Scheduler(self._context, capacity or machine.detect())
+        self._uploads = Uploads(home, store.uploads, self._quota.check_quota)
+        self.service = Service(
+            self._context,
+            self._scheduler,
+            self._quota,
+            defaults,
+            engine=engine,
+            bases=images,
+            incoming=self._uploads,
+            wake=self._advance,
+        )
+        searches = SearchController(store, self.service, self._advance)
+        workflows = WorkflowController(store, self.service)
+        self._loop = Loop([workflows.advance, searches.advance])
+        self._webhooks = Webhooks(store, home)
 
-    def _lead_on(self) -> None:
-        self._conductor.wake()
+    def _advance(self) -> None:
+        self._loop.wake()
 
     def _built(self) -> None:
-        self._room.built()
+        self._quota.built()
 
     def _ended(self, _number: int) -> None:
-        self._lead_on()
-        self._notifier.wake()
+        self._advance()
+        self._webhooks.wake()
 
     def start(self) -> None:
         """Clear up after a server that was killed, go on where it was, and serve."""
-        shop = self._shop
-        _sweep(shop)
-        self.uploads.recover()
-        variables.install_runtime(shop.home)
-        shop.environments.start()
+        context = self._context
+        _sweep(context)
+        self._uploads.recover()
+        variables.install_runtime(context.home)
+        context.environments.start()
         self._images.start()
         self._scheduler.start()
-        self._conductor.start()
-        self._sampler = Sampler(shop.store, shop.home, shop.config.sample_interval_s, self._scheduler.running)
-        self._watcher = Watcher(shop.store, shop.home, self._scheduler.lives, self._scheduler.stop)
-        self._notifier.start()
-        self._room.start()
+        self._loop.start()
+        self._sampler = Sampler(context.store, context.home, context.config.sample_interval_s, self._scheduler.running)
+        self._watchdog = Watchdog(context.store, context.home, self._scheduler.lives, self._scheduler.stop)
+        self._webhooks.start()
+        self._quota.start()
 
     def close(self) -> None:
         """End; active runs go on."""
-        self._conductor.close()
+        self._loop.close()
         self._scheduler.close()
         self._sampler.close()
-        self._watcher.close()
-        self._notifier.close()
-        self._room.close()
-        self._shop.hasher.close()
-        self._shop.environments.close()
+        self._watchdog.close()
+        self._webhooks.close()
+        self._quota.close()
+        self._context.hasher.close()
+        self._context.environments.close()
 
 
-def _may_hold_outputs(shop: Workshop, run: RunRecord) -> bool:
+def _may_hold_outputs(context: Context, run: RunRecord) -> bool:
     """Whether something may lie in the work dir of a run that has ended which was to be saved, and was not."""
-    if run.state in (State.COMPLETE, State.KILLED) or not any(shop.home.record_dir(run.number).glob("attempt-*")):
+    if run.state in (State.COMPLETE, State.KILLED) or not any(context.home.record_dir(run.number).glob("attempt-*")):
         return False
-    return State.PUSHING not in {event.state for event in shop.store.events(run.number) if event.kind == "state"}
+    return State.PUSHING not in {event.state for event in context.store.events(run.number) if event.kind == "state"}
 
 
-def _sweep(shop: Workshop) -> None:
+def _sweep(context: Context) -> None:
     """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
-    shop.blobs.sweep()
-    gc_runs.finish(shop)
-    for path in shop.home.work.iterdir():
+    context.blobs.sweep()
+    gc_runs.finish(context)
+    for path in context.home.work.iterdir():
         try:
-            run = shop.store.record(int(path.name))
+            run = context.store.record(int(path.name))
         except (ValueError, NotFound):
             continue  # not ours
-        if run.state in FINAL and not _may_hold_outputs(shop, run):
+        if run.state in FINAL and not _may_hold_outputs(context, run):
             try:
-                workdir.remove(shop.home, run.number)
+                workdir.remove(context.home, run.number)
             except SaveFailed:  # whatever a run left, the server starts
                 _log.exception("%s stays", path)

@@ -31,21 +31,21 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from orchestrator.errors import InvalidConfig, SpellError
-from orchestrator.executors.base import Session
-from orchestrator.service.runs import Service
+from orchestrator.server.dependencies import Person, TheService
+from orchestrator.service.exec import Session
 
 router = APIRouter()
 
 WINDOW_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(64, "session")
+_THREADS = ThreadPoolExecutor(64, "exec")
 _Typed = bytes | tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the first frame says."""
+class _Command:
+    """What the first frame asks for."""
 
     command: list[str]
     terminal: bool
@@ -54,16 +54,15 @@ class _Asked:
 
 
 @router.websocket("/runs/{reference}/exec")
-async def exec_session(websocket: WebSocket, reference: str) -> None:
+async def exec_session(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
     """Run a command, or a shell, beside a running run's own."""
     await websocket.accept()
-    verbs: Service = websocket.app.state.service
     session: Session | None = None
     outcome: Mapping[str, Any] | None = None
     try:
-        asked = _asked(await websocket.receive())
+        asked = _command(await websocket.receive())
         session = await _apart(
-            lambda: verbs.open_session(reference, asked.command, asked.term, terminal=asked.terminal)
+            lambda: service.exec.open(who, reference, asked.command, asked.term, terminal=asked.terminal)
         )
         outcome = await _Talk(websocket, session, asked.size).lead()
     except WebSocketDisconnect:
@@ -72,7 +71,7 @@ async def exec_session(websocket: WebSocket, reference: str) -> None:
         outcome = error.to_wire()
     except Exception as error:
         _log.exception("a session failed")
-        words = SpellError(f"spelld met an error of its own: {type(error).__name__}.", "See: spell server logs")
+        words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
         outcome = words.to_wire()
     finally:
         if session:
@@ -95,15 +94,15 @@ async def refuse(websocket: WebSocket, error: SpellError) -> None:
     await websocket.close()
 
 
-def _asked(frame: Mapping[str, Any]) -> _Asked:
+def _command(frame: Mapping[str, Any]) -> _Command:
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(frame["code"])
     try:
         words = json.loads(frame["text"])
         command, size = [str(word) for word in words["command"]], words.get("size")
-        return _Asked(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
+        return _Command(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidConfig(f"That is no command to be run: {error}.") from error
+        raise InvalidConfig(f"The first frame does not describe a command: {error}.") from error
 
 
 def _size(words: Any) -> tuple[int, int]:
@@ -150,7 +149,7 @@ class _Talk:
         if data := frame.get("bytes"):
             self._untaken_bytes += len(data)
             if data[0] != 0 or self._untaken_bytes > 2 * WINDOW_BYTES:
-                raise InvalidConfig("The client does not keep to the protocol of sessions.")
+                raise InvalidConfig("The client broke the protocol of exec sessions.")
             if len(data) > 1:
                 self._typed.put(data[1:])
             return
@@ -158,7 +157,7 @@ class _Talk:
             words = json.loads(frame["text"])
             self._typed.put(b"" if words.get("eof") else _size(words["resize"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidConfig("The client does not keep to the protocol of sessions.") from error
+            raise InvalidConfig("The client broke the protocol of exec sessions.") from error
 
     def _type(self) -> None:
         while (item := self._typed.get()) is not None:

@@ -1,6 +1,6 @@
 """Following a run: its events and its log, in the order in which they happened, as server-sent events.
 
-    event: state   data: an EventRecord (states, wishes, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
+    event: state   data: an EventRecord (states, stop requests, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
     event: end     data: the RunSummary; the stream is over (one that is over without it is to be gone on with)
@@ -19,13 +19,10 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from orchestrator.home import Home
+from orchestrator.service.logs import Feed
 from orchestrator.spec.run import to_wire
 from orchestrator.states import FINAL, State
-from orchestrator.store import Store
-from orchestrator.telemetry import logs
 
-_CHUNK_BYTES = 256 << 10
 _POLL_S = 0.02
 _KEEP_ALIVE_S = 15.0
 _BUILDING = frozenset({State.MACHINE_REQUESTED, State.BUILDING, State.MOUNTING})
@@ -93,15 +90,15 @@ class Position:
 class Follower:
     """One client that follows one run."""
 
-    def __init__(self, hub: Hub, store: Store, home: Home, number: int, position: Position) -> None:
-        self._hub, self._store, self._home, self._number = hub, store, home, number
+    def __init__(self, hub: Hub, feed: Feed, position: Position) -> None:
+        self._hub, self._feed = hub, feed
         self._at = position
         self._seen = 0  # the id of the last event that was looked at, whether it is to be sent or not
         self._state = State.MACHINE_REQUESTED
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The whole stream, until the run has ended and all was sent, or the server ends."""
-        changed = self._hub.listen(self._number)
+        changed = self._hub.listen(self._feed.number)
         changed.set()
         silent_s = 0.0
         try:
@@ -121,13 +118,13 @@ class Follower:
                     silent_s = 0.0
                 silent_s += await _wait(changed, _POLL_S)
         finally:
-            self._hub.forget(self._number, changed)
+            self._hub.forget(self._feed.number, changed)
 
     def _news(self, changed: asyncio.Event) -> Iterator[bytes]:
         """What is new since the last time. The store is asked only after a change; files are looked at each time."""
         if changed.is_set():
             changed.clear()
-            for event in self._store.events(self._number, self._seen):
+            for event in self._feed.events(self._seen):
                 self._seen = event.id
                 if event.id > self._at.event:
                     yield from self._files()  # all that was said before this event
@@ -139,16 +136,16 @@ class Follower:
 
     def _files(self) -> Iterator[bytes]:
         kind = "build" if self._state in _BUILDING else "log"
-        path = (self._home.build_log if kind == "build" else self._home.log)(self._number)
+        read = self._feed.build_log if kind == "build" else self._feed.log
         while True:
-            chunk, position = logs.read(path, getattr(self._at, kind), _CHUNK_BYTES)
+            chunk, position = read(getattr(self._at, kind))
             if not chunk:
                 return
             setattr(self._at, kind, position)
             yield self._frame(kind, base64.b64encode(chunk))
 
     def _end(self) -> bytes:
-        summary = self._store.summary(self._number)
+        summary = self._feed.summary()
         return self._frame("end", json.dumps(to_wire(summary)).encode())
 
     def _frame(self, kind: str, data: bytes) -> bytes:

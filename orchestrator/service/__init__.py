@@ -1,1 +1,6 @@
-"""The verbs: what the API routes call, and the only thing they call."""
+"""The verbs, by noun: `Service` is what the routes call, and the only thing that they call."""
+
+from orchestrator.service.access import OWNER, Who
+from orchestrator.service.service import Service
+
+__all__ = ["OWNER", "Service", "Who"]

@@ -1,6 +1,6 @@
 """What differs between two runs: what was asked, what it ran with, its code, and what came of it.
 
-Values of variables, and webhooks, are compared and never told. Nothing is read of outputs but what is recorded.
+Values of variables, and webhooks, are compared, and never shown. Nothing is read of outputs but what is recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from orchestrator.content.manifest import Manifest
 from orchestrator.errors import CodeFailed, SnapshotMissing, UsageError
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import (
     ChangeRecord,
     CodeChangeRecord,
@@ -23,14 +23,15 @@ from orchestrator.records.compare import (
     OutputChangeRecord,
 )
 from orchestrator.records.runs import RunRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.service.code_changes import code_changes
+from orchestrator.service.metrics import Metrics
 from orchestrator.spec.fields import BY_NAME
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
-from orchestrator.telemetry.metrics import ingest_metrics
 
 SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
 _HASHES_LIMIT_S, _POLL_S = 2.0, 0.02
@@ -41,10 +42,10 @@ _RESULT = ("state", "exit_code", "signal", "reason", "duration_s")
 class Compare:
     """Compares runs of one home."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, context: Context, access: Access, metrics: Metrics) -> None:
+        self._context, self._access, self._sent = context, access, metrics
 
-    def diff(self, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
+    def diff(self, who: Who, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
         """What differs between two runs.
 
         Args:
@@ -58,8 +59,8 @@ class Compare:
         for name in sections:
             if name not in SECTIONS:
                 raise UsageError(f"There is no section {name!r}.", f"There are: {', '.join(SECTIONS)}.")
-        store = self._shop.store
-        old, new = (store.record(store.find(reference)) for reference in (before, after))
+        store = self._context.store
+        old, new = (store.record(number) for number in self._access.resolve_all(who, (before, after)))
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
@@ -92,10 +93,10 @@ class Compare:
         manifests = []
         for run, tree in zip((old, new), trees, strict=True):
             try:
-                manifests.append(self._shop.blobs.tree(tree) if tree else Manifest(()))
+                manifests.append(self._context.blobs.tree(tree) if tree else Manifest(()))
             except (SnapshotMissing, CodeFailed):
                 notes.append(f"The code of run {run.number} is not kept any more; it is not the same.")
-        return code_changes(self._shop.home, *manifests) if len(manifests) == 2 else []
+        return code_changes(self._context.home, *manifests) if len(manifests) == 2 else []
 
     def _outputs(self, old: RunRecord, new: RunRecord) -> tuple[list[OutputChangeRecord], int, list[str]]:
         """Those that differ, how many do not, and those of which that is not known yet."""
@@ -103,11 +104,11 @@ class Compare:
             return [], old.outputs_count, []
         deadline = time.monotonic() + _HASHES_LIMIT_S
         while True:
-            before, after = (self._shop.store.lineage.outputs(run.number) for run in (old, new))
+            before, after = (self._context.store.lineage.outputs(run.number) for run in (old, new))
             unhashed = [path for path, item in before.items() if _unknown(item, after.get(path))]
             if not unhashed or time.monotonic() > deadline:
                 break
-            time.sleep(_POLL_S)  # the hasher tells nobody; a moment is all that it needs for most runs
+            time.sleep(_POLL_S)  # the hasher signals nobody; a moment is all that it needs for most runs
         waiting = set(unhashed)
         found, same = [], 0
         for path in sorted(before.keys() | after.keys()):
@@ -119,10 +120,7 @@ class Compare:
         return found, same, unhashed
 
     def _metrics(self, old: RunRecord, new: RunRecord) -> list[MetricChangeRecord]:
-        shop = self._shop
-        for run in (old, new):
-            ingest_metrics(shop.store, shop.home, run.number)
-        one, other = (shop.store.lineage.last_metrics(run.number) for run in (old, new))
+        one, other = (self._sent.last(run.number) for run in (old, new))
         names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
         return [MetricChangeRecord(name, one.get(name), other.get(name)) for name in names]
 

@@ -12,16 +12,35 @@ import pynvml
 import orchestrator
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import CheckRecord
+from orchestrator.service.executors import Executors
+from orchestrator.service.quota import Quota
 
 _log = logging.getLogger(__name__)
 _LIMIT_S = 8.0
 
 
-def examine(shop: Workshop, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
+class Doctor:
+    """Examines one home.
+
+    Args:
+        context: store, home and tools.
+        executors: knows where runs go.
+        quota: how much the home takes, and may take.
+    """
+
+    def __init__(self, context: Context, executors: Executors, quota: Quota) -> None:
+        self._context, self._executors, self._quota = context, executors, quota
+
+    def examine(self) -> list[CheckRecord]:
+        """What works here, and what does not."""
+        return [*examine(self._context, self._executors.default), *self._quota.checks()]
+
+
+def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
     """Look at everything, all parts at once.
 
     Args:
@@ -30,9 +49,9 @@ def examine(shop: Workshop, default: str, limit_s: float = _LIMIT_S) -> list[Che
     """
     gpus = len(detect().gpus)
     parts: list[tuple[str, Callable[[], Iterable[CheckRecord]]]] = [
-        ("server", lambda: _server(shop)),
-        ("executor", lambda: _default(shop.executors[default])),
-        *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in shop.executors.items()),
+        ("server", lambda: _server(context)),
+        ("executor", lambda: _default(context.executors[default])),
+        *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in context.executors.items()),
         ("gpu", _gpus),
     ]
     waiting = [_Part(name, look) for name, look in parts]
@@ -69,9 +88,9 @@ class _Part:
             self._found.append(CheckRecord(self._name, "warn", words, "See: spell server logs"))
 
 
-def _server(shop: Workshop) -> Iterator[CheckRecord]:
-    words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {shop.home.root}"
-    yield CheckRecord("server", "ok", f"{words}, {shop.store.active_count()} active runs")
+def _server(context: Context) -> Iterator[CheckRecord]:
+    words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {context.home.root}"
+    yield CheckRecord("server", "ok", f"{words}, {context.store.active_count()} active runs")
 
 
 def _default(executor: Executor) -> Iterator[CheckRecord]:
@@ -81,7 +100,7 @@ def _default(executor: Executor) -> Iterator[CheckRecord]:
             "executor", "fail", f"runs go to the {executor.name} executor, which cannot run: {lack}", cure
         )
         return
-    yield CheckRecord("executor", "ok", f"runs that name none go to the {executor.name} executor")
+    yield CheckRecord("executor", "ok", f"runs without --executor go to the {executor.name} executor")
 
 
 def _gpus() -> Iterator[CheckRecord]:
@@ -93,7 +112,7 @@ def _gpus() -> Iterator[CheckRecord]:
         return
     except pynvml.NVMLError as error:
         cure = "Is the driver loaded? Look with: nvidia-smi"
-        yield CheckRecord("gpu", "warn", f"the NVIDIA driver does not tell its GPUs: {error}", cure)
+        yield CheckRecord("gpu", "warn", f"the NVIDIA driver does not list its GPUs: {error}", cure)
         return
     kinds = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     yield CheckRecord("gpu", "ok", kinds or "none")

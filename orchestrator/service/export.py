@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.content.manifest import EXECUTABLE, LINK, Manifest, actual
-from orchestrator.data.resources import Resources
 from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.service.export_packages import packages_of
 from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
 from orchestrator.spec.fields import redacted_spec
@@ -49,7 +49,7 @@ class _Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportedRun:
     """What is sent.
 
     Attributes:
@@ -64,30 +64,30 @@ class Export:
     chunks: Iterator[bytes]
 
 
-class Exporter:
+class Export:
     """Exports runs of one home."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, context: Context, access: Access) -> None:
+        self._context, self._access = context, access
 
-    def export(self, reference: str, *, with_inputs: bool, with_outputs: bool) -> Export:
+    def begin(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
         """Export a run.
 
         Raises:
             NotFound: there is no such run; an input that is wanted is gone.
             Conflict: the run is still active, or its code is not kept any more.
         """
-        shop = self._shop
-        run = shop.store.record(shop.store.find(reference))
+        context = self._context
+        run = context.store.record(self._access.resolve(who, reference))
         if run.state in ACTIVE:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         spec = read_spec(run.spec)
         warnings: list[str] = []
         scratch = tempfile.TemporaryDirectory(prefix="spell-export-")
         members = [*self._code(run, spec)]
-        packages = packages_of(shop, run, spec, warnings)
+        packages = packages_of(context, run, spec, warnings)
         members += (_Member(f"wheels/{path.name}", source=path, size=path.stat().st_size) for path in packages.wheels)
-        members += self._inputs(spec) if with_inputs else []
+        members += self._inputs(who, spec) if with_inputs else []
         members += self._outputs(run, with_outputs, warnings)
         members += self._records(run, spec, Path(scratch.name))
         parts = {"inputs": with_inputs, "outputs": with_outputs}
@@ -98,10 +98,10 @@ class Exporter:
         members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
         members.append(_text("README.md", readme(run, spec, warnings=warnings, parts=parts)))
         size = sum(item.size for item in members)
-        return Export(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
+        return ExportedRun(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
 
     def _base(self, run: RunRecord, spec: RunSpec, warnings: list[str]) -> str:
-        config = self._shop.config.docker
+        config = self._context.config.docker
         configured = config.gpu_base_image if run.gpus or "gpu" in run.machine_type else config.base_image
         if spec.image.startswith("sha256:"):
             warnings.append("Its base image is known by its ID alone: it must be on the machine that builds this.")
@@ -111,33 +111,32 @@ class Exporter:
     def _code(self, run: RunRecord, spec: RunSpec) -> Iterator[_Member]:
         yield _Member("code", mode=0o755, is_dir=True)
         try:
-            manifest = self._shop.blobs.tree(spec.code.tree) if spec.code else Manifest(())
+            manifest = self._context.blobs.tree(spec.code.tree) if spec.code else Manifest(())
         except (SnapshotMissing, CodeFailed):
             raise Conflict(f"The code of run {run.number} is not kept any more.") from None
         if spec.code and spec.code.subdir:
             yield _Member(f"code/{spec.code.subdir}", mode=0o755, is_dir=True)
         for entry in manifest.entries:
-            blob, path = self._shop.home.blob(entry.digest), f"code/{entry.path}"
+            blob, path = self._context.home.blob(entry.digest), f"code/{entry.path}"
             if not blob.exists():
-                raise Conflict(f"The code of run {run.number} is not kept whole: {entry.path!r} is missing.")
+                raise Conflict(f"The code of run {run.number} is incomplete: {entry.path!r} is missing.")
             if entry.mode == LINK:
                 yield _Member(path, link=os.fsdecode(blob.read_bytes()))
             else:
                 mode = 0o755 if entry.mode == EXECUTABLE else 0o644
                 yield _Member(path, source=blob, size=entry.size, mode=mode)
 
-    def _inputs(self, spec: RunSpec) -> Iterator[_Member]:
-        resources = Resources(self._shop.home, self._shop.store)
+    def _inputs(self, who: Who, spec: RunSpec) -> Iterator[_Member]:
         for mount in spec.mounts:
             try:
-                path = resources.path(mount.resource)
+                path = self._access.path(who, mount.resource)
             except NotFound as error:
                 cure = "Export it without inputs."
                 raise NotFound(f"The input {mount.resource!r} is not there any more.", cure) from error
             yield from _tree(path.resolve(), f"inputs/{actual(mount.resource)}")
 
     def _outputs(self, run: RunRecord, with_outputs: bool, warnings: list[str]) -> Iterator[_Member]:  # noqa: FBT001
-        recorded = self._shop.store.lineage.outputs(run.number)
+        recorded = self._context.store.lineage.outputs(run.number)
         if any(row.sha256 is None for row in recorded.values()):
             warnings.append("Some hashes of outputs are still being computed: they are not in outputs.sha256.")
         lines = [
@@ -148,12 +147,12 @@ class Exporter:
         yield _bytes("outputs.sha256", b"".join(lines))
         yield _text("outputs.json", json.dumps([row._asdict() for row in recorded.values()], indent=2))
         if with_outputs and recorded:
-            if not self._shop.home.run_dir(run.number).is_dir():
+            if not self._context.home.run_dir(run.number).is_dir():
                 raise NotFound(f"The outputs of run {run.number} are not there any more.", "Export it without outputs.")
-            yield from _tree(self._shop.home.run_dir(run.number), "outputs")
+            yield from _tree(self._context.home.run_dir(run.number), "outputs")
 
     def _records(self, run: RunRecord, spec: RunSpec, scratch: Path) -> Iterator[_Member]:
-        home, store = self._shop.home, self._shop.store
+        home, store = self._context.home, self._context.store
         job, files = job_file(spec)
         yield _text("spec.yaml", job)
         yield from (_text(path, text) for path, text in files.items())
@@ -182,7 +181,7 @@ class Exporter:
 
     def _known(self, resource: str, path: str) -> dict[str, Any]:
         kind, name, *below = resource.split("/")
-        files = self._shop.store.reuse.content(int(name), "/".join(below)) if kind == "runs" else []
+        files = self._context.store.reuse.content(int(name), "/".join(below)) if kind == "runs" else []
         known = [{"path": item.path, "mode": item.mode, "size": item.size, "sha256": item.sha256} for item in files]
         return {"resource": resource, "path": path, "files": known}
 
@@ -254,7 +253,7 @@ def _head(folder: str, item: _Member) -> bytes:
 
 
 def _content(item: _Member) -> Iterator[bytes]:
-    """The bytes of a file: as many as its head has told."""
+    """The bytes of a file: as many as its head says."""
     if item.source is None:
         yield item.data
         return
@@ -263,6 +262,6 @@ def _content(item: _Member) -> Iterator[bytes]:
         while left:
             chunk = file.read(min(_CHUNK_BYTES, left))
             if not chunk:
-                raise Conflict(f"{item.path!r} has become shorter while it was exported.")
+                raise Conflict(f"{item.path!r} became shorter while it was exported.")
             left -= len(chunk)
             yield chunk

@@ -10,7 +10,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from orchestrator.environments.request import ParsedRequest, read
 from orchestrator.errors import InvalidConfig
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.redaction import redacted
 from orchestrator.spec.run import RunSpec
@@ -32,20 +32,20 @@ class Packages:
     wheels: Sequence[Path]
 
 
-def packages_of(shop: Workshop, run: RunRecord, spec: RunSpec, warnings: list[str]) -> Packages:
+def packages_of(context: Context, run: RunRecord, spec: RunSpec, warnings: list[str]) -> Packages:
     """The packages of a run.
 
     Args:
         warnings: gets what is not as it was.
     """
     try:
-        asked = read(shop.request(spec))
+        asked = read(context.request(spec))
     except InvalidConfig as error:
         warnings.append(f"What was installed from files of the server's machine is missing: {error.message}")
         asked = None
     wheels = _given(asked, warnings) if asked else []
     places = _places(asked, warnings) if asked else []
-    linked = {_build(path): path for folder in shop.environments.find_links for path in folder.glob("*.whl")}
+    linked = {_build(path): path for folder in context.environments.find_links for path in folder.glob("*.whl")}
     wheels += [path for line in run.packages if (path := linked.get(_named(line))) and path not in wheels]
     here = {_build(path)[0] for path in wheels}
     names = {_named(line)[0] for line in run.packages}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -12,7 +13,7 @@ from orchestrator.data.uploads import gc_partial
 from orchestrator.environments import Limit
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.gc import CollectedRecord, CollectionRecord
 from orchestrator.service import gc_runs
@@ -28,28 +29,49 @@ _ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
 _CALL_S = 0.01  # who is called reads the clock a little later
 
 
+class Gc:
+    """Makes room in one home.
+
+    Args:
+        context: store, home and tools.
+        scheduler: knows which runs are being led.
+        changed: called when something may have gone.
+    """
+
+    def __init__(self, context: Context, scheduler: Scheduler, changed: Callable[[], None]) -> None:
+        self._context, self._scheduler, self._changed = context, scheduler, changed
+        self._collecting = threading.Lock()  # two at once would answer the same things
+
+    def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
+        """Remove what earlier runs have left and nobody uses any more; see `collect`."""
+        with self._collecting:
+            found = collect(self._context, self._scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+        self._changed()
+        return found
+
+
 class _Collected(Protocol):
     def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[CollectedRecord]: ...
 
 
 def collect(
-    shop: Workshop, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
+    context: Context, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
 ) -> CollectionRecord:
     """Remove what nobody uses and nobody used for long.
 
     These are containers of ended runs, images, environments, snapshots of the code, outputs and work dirs of archived runs.
 
-    What cannot be looked at now (an engine that is down) is told in `warnings`, and does not keep the rest.
+    What cannot be looked at now (an engine that is down) is named in `warnings`, and does not keep the rest.
 
     Args:
         older_than_s: how long nobody must have used them.
-        dry_run: only tell.
+        dry_run: only report.
         keep_bytes: environments may take so much, and outputs of archived runs, too: beyond that, the least recently used
             go, however young. None for no bound.
     """
     removed: list[CollectedRecord] = []
     warnings: list[str] = []
-    for part in _parts(shop, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
+    for part in _parts(context, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
         try:
             removed += part()
         except SpellError as error:
@@ -61,60 +83,62 @@ def collect(
 
 
 def _parts(
-    shop: Workshop, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
+    context: Context, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
 ) -> Iterator[Callable[[], Sequence[CollectedRecord]]]:
     before = time.time() - older_than_s
-    for executor in shop.executors.values():
+    for executor in context.executors.values():
         if lack := executor.lacks():
             if executor.is_chosen:
                 yield functools.partial(_warn, lack)
             continue  # there is nothing of it that could be asked
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
-        yield functools.partial(_unused, shop, _IMAGES, executor.gc, older_than_s, dry_run=dry_run)
-    yield functools.partial(_environments, shop, keep_bytes, older_than_s, dry_run=dry_run)
+        yield functools.partial(_unused, context, _IMAGES, executor.gc, older_than_s, dry_run=dry_run)
+    yield functools.partial(_environments, context, keep_bytes, older_than_s, dry_run=dry_run)
     # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
-    yield functools.partial(gc_runs.collect_outputs, shop, before, keep_bytes, dry_run=dry_run)
-    yield functools.partial(gc_runs.collect_work, shop, before, dry_run=dry_run)
-    yield functools.partial(gc_runs.collect_snapshots, shop, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
-    yield functools.partial(gc_partial, shop.home, older_than_s, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_outputs, context, before, keep_bytes, dry_run=dry_run)
+    yield functools.partial(gc_runs.collect_work, context, before, dry_run=dry_run)
+    yield functools.partial(
+        gc_runs.collect_snapshots, context, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run
+    )
+    yield functools.partial(gc_partial, context.home, older_than_s, dry_run=dry_run)
 
 
-def limit_environments(shop: Workshop, keep_bytes: int) -> Sequence[CollectedRecord]:
+def limit_environments(context: Context, keep_bytes: int) -> Sequence[CollectedRecord]:
     """Remove the least recently used environments until those that are left take no more than so much.
 
     What was used within the last hour stays, whatever it takes: somebody may be about to use it.
     """
-    return _environments(shop, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
+    return _environments(context, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
 
 
 def _environments(
-    shop: Workshop, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
+    context: Context, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
 ) -> Sequence[CollectedRecord]:
     limit = None
     if keep_bytes is not None:
         began = time.time()  # in this order; see `_unused`
         # one that is young may have been taken by a run that is building, and is not in the store before it has all
-        young_s = _TAKEN_S if _is_building(shop) else young_s
+        young_s = _TAKEN_S if _is_building(context) else young_s
         limit = Limit(keep_bytes, began - young_s - _CALL_S)
-    collected = functools.partial(shop.environments.gc, limit=limit)
-    return _unused(shop, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
+    collected = functools.partial(context.environments.gc, limit=limit)
+    return _unused(context, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
 
 
 def _unused(
-    shop: Workshop, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
+    context: Context, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
 ) -> Sequence[CollectedRecord]:
     # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
     # is building still, or in the store.
     began = time.time()
-    is_building = _is_building(shop)
-    keep = shop.store.in_use()[column]
+    is_building = _is_building(context)
+    keep = context.store.in_use()[column]
     unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
     return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
 
 
-def _is_building(shop: Workshop) -> bool:
-    return bool(shop.store.summaries(Filter(states=[State.BUILDING]), limit=1))
+def _is_building(context: Context) -> bool:
+    return bool(context.store.summaries(Filter(states=[State.BUILDING]), limit=1))
 
 
 def _warn(lack: str) -> Sequence[CollectedRecord]:

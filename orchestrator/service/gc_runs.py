@@ -18,7 +18,7 @@ from orchestrator.content.files import remove_tree, sizes_below
 from orchestrator.data.blobs import unused_bytes
 from orchestrator.errors import InvalidConfig, SaveFailed
 from orchestrator.home import Home
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.gc import CollectedRecord
 
 _log = logging.getLogger(__name__)
@@ -52,69 +52,69 @@ class Sizes:
         return size_bytes
 
 
-def collect_outputs(shop: Workshop, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[CollectedRecord]:
+def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[CollectedRecord]:
     """Remove outputs of archived runs that no kept run mounted, no link leads to, and nothing waits for.
 
     Args:
         before: seconds since the epoch; what was used since stays.
         keep_bytes: those that are left may take so much; the least recently used go first. None for no bound.
-        dry_run: only tell.
+        dry_run: only report.
     """
     found, kept_bytes, sizes = [], 0, Sizes()
-    for number, used_at in shop.store.garbage.removable():
-        folder = shop.home.run_dir(number)
+    for number, used_at in context.store.gc.removable():
+        folder = context.home.run_dir(number)
         if not folder.is_dir():  # removed by hand: nobody counts them any more
             if not dry_run:
-                shop.store.garbage.remove_outputs(number)
+                context.store.gc.remove_outputs(number)
             continue
         kept_bytes += sizes.taken(folder)
         if used_at > before and (keep_bytes is None or kept_bytes <= keep_bytes):
             continue
-        if dry_run or shop.store.garbage.remove_outputs(number):
+        if dry_run or context.store.gc.remove_outputs(number):
             found.append(CollectedRecord(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
             if not dry_run:
-                _remove(shop.home, folder)
-                shop.store.notice(number, "Its outputs were removed by spell gc")
+                _remove(context.home, folder)
+                context.store.notice(number, "Its outputs were removed by spell gc")
     return found
 
 
-def collect_work(shop: Workshop, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def collect_work(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
     """Remove what archived runs have left in their work dirs, where it could not be saved."""
     found = []
-    for number in shop.store.garbage.archived(before):
-        work = shop.home.work_dir(number)
+    for number in context.store.gc.archived(before):
+        work = context.home.work_dir(number)
         if work.is_dir():
             found.append(CollectedRecord(f"work dir of run {number}", Sizes().given_back(work), "work"))
             if not dry_run:
-                _remove(shop.home, work)
+                _remove(context.home, work)
     return found
 
 
-def collect_snapshots(shop: Workshop, before: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove the code that no run needs which is kept, and no step, trial or upload; see `GarbageStore.needed`."""
-    needed = shop.store.garbage.needed(before)
+def collect_snapshots(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+    """Remove the code that no run needs which is kept, and no step, trial or upload; see `GcStore.needed`."""
+    needed = context.store.gc.needed(before)
     trees, kept, size_bytes = 0, needed.blobs, 0
-    for path in sorted(shop.home.trees.glob("*.json")):
+    for path in sorted(context.home.trees.glob("*.json")):
         gone = None
         if path.stem not in needed.trees:
-            gone = unused_bytes(path, before) if dry_run else shop.blobs.remove(path, before)
+            gone = unused_bytes(path, before) if dry_run else context.blobs.remove(path, before)
         if gone is None:
             kept |= _digests(path)
         else:
             trees, size_bytes = trees + 1, size_bytes + gone
-    files, more_bytes = _collect_blobs(shop, kept, before, dry_run=dry_run)
+    files, more_bytes = _collect_blobs(context, kept, before, dry_run=dry_run)
     if not (trees or files):
         return []
     what = f"{trees} snapshot{'s' * (trees != 1)} of code, {files} file{'s' * (files != 1)}"
     return [CollectedRecord(what, size_bytes + more_bytes, "snapshot")]
 
 
-def _collect_blobs(shop: Workshop, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
+def _collect_blobs(context: Context, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
     count = size_bytes = 0
-    for path in _blobs(shop.home):
+    for path in _blobs(context.home):
         if path.parent.name + path.name in kept:
             continue
-        gone = unused_bytes(path, before) if dry_run else shop.blobs.remove(path, before)
+        gone = unused_bytes(path, before) if dry_run else context.blobs.remove(path, before)
         if gone is not None:
             count, size_bytes = count + 1, size_bytes + gone
     return count, size_bytes
@@ -133,14 +133,14 @@ def _digests(tree: Path) -> AbstractSet[str]:
         return frozenset()
 
 
-def finish(shop: Workshop) -> None:
+def finish(context: Context) -> None:
     """Remove what a killed server has begun to remove."""
-    for path in shop.home.removed.iterdir():
+    for path in context.home.removed.iterdir():
         _remove_tree(path)
-    for number in shop.store.garbage.removed():
-        if shop.home.run_dir(number).exists():
+    for number in context.store.gc.removed():
+        if context.home.run_dir(number).exists():
             try:
-                _remove(shop.home, shop.home.run_dir(number))
+                _remove(context.home, context.home.run_dir(number))
             except OSError as error:  # whatever is in its way, the server starts
                 _log.warning("outputs of run %d: %s", number, error)
 

@@ -15,9 +15,9 @@ from orchestrator.engine import Engine
 from orchestrator.environments import Base, Container
 from orchestrator.environments.orphans import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
+from orchestrator.images import images
 from orchestrator.images.bake import check_tag
-from orchestrator.images.images import ImageRequest, Images
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.images import ImageRecord
 from orchestrator.spec.run import RunSpec, to_wire
 
@@ -25,17 +25,17 @@ _LOOK_S = 0.05
 _SILENT_S = 1.0
 
 
-class Baker:
-    """Bakes images of one home.
+class Images:
+    """The images of one home, for other machines.
 
     Args:
-        workshop: its environments.
+        context: its environments.
         engine: makes them.
-        images: what they stand on.
+        bases: what they stand on.
     """
 
-    def __init__(self, workshop: Workshop, engine: Engine, images: Images) -> None:
-        self._shop, self._engine, self._images = workshop, engine, images
+    def __init__(self, context: Context, engine: Engine, bases: images.Images) -> None:
+        self._context, self._engine, self._bases = context, engine, bases
 
     def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
         """Bake what `spec` asks for into the image `tag`, and push it to its registry when asked.
@@ -50,27 +50,27 @@ class Baker:
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
-        request = ImageRequest.of(spec, self._shop.config.machine_type(spec.machine_type).gpus)
+        request = images.ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
         if lack := self._engine.lacks():
-            raise ExecutorFailed(f"No image can be made: {lack}", "See what works here: spell doctor")
+            raise ExecutorFailed(f"The image cannot be built: {lack}", "See what works here: spell doctor")
         return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
 
     def _bake(
         self,
         spec: RunSpec,
-        request: ImageRequest,
+        request: images.ImageRequest,
         tag: str,
         log: Path,
         cancelled: Callable[[], bool],
         *,
         push: bool,
     ) -> ImageRecord:
-        image = self._images.ensure(request, log, cancelled)
+        image = self._bases.ensure(request, log, cancelled)
         base = Base(Container(self._engine, image.id, image.python), image.id, image.python, image.path)
-        environment = self._shop.environment(spec, base, log, cancelled)
-        baked = self._images.bake(image, environment.path, tag, log, cancelled)
+        environment = self._context.environment(spec, base, log, cancelled)
+        baked = self._bases.bake(image, environment.path, tag, log, cancelled)
         if push:
-            self._images.push(tag, log, cancelled)
+            self._bases.push(tag, log, cancelled)
         return ImageRecord(tag, baked, push)
 
     def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> AsyncIterator[bytes]:
@@ -78,18 +78,18 @@ class Baker:
         last: list[dict[str, object]] = []
         # Named so, it is removed at the next start when this server is killed.
         folder = tempfile.TemporaryDirectory(
-            prefix=f"{BUILDING}bake-", dir=self._shop.home.environments, ignore_cleanup_errors=True
+            prefix=f"{BUILDING}bake-", dir=self._context.home.environments, ignore_cleanup_errors=True
         )
         log = Path(folder.name, "log")
         log.touch()
 
         def work() -> None:
             try:
-                last.append({"image": to_wire(make(log, lambda: unwanted.is_set() or self._shop.closing.is_set()))})
+                last.append({"image": to_wire(make(log, lambda: unwanted.is_set() or self._context.closing.is_set()))})
             except SpellError as error:
                 last.append(dict(error.to_wire()))
             except Exception as error:
-                last.append(dict(SpellError(f"spelld met an error of its own: {error!r}").to_wire()))
+                last.append(dict(SpellError(f"spelld met an internal error: {error!r}").to_wire()))
                 raise
             finally:
                 over.set()

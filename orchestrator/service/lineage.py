@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import EdgeRecord, LineageRecord, NodeRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.store.lineage import MountRow
 
 MOST_NODES = 10_000
@@ -14,10 +15,10 @@ MOST_NODES = 10_000
 class Lineage:
     """Follows the mounts of one home."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._home, self._all, self._store = shop.home, shop.store, shop.store.lineage
+    def __init__(self, context: Context, access: Access) -> None:
+        self._home, self._store, self._access = context.home, context.store.lineage, access
 
-    def of(self, reference: str, *, up: bool, down: bool) -> LineageRecord:
+    def of(self, who: Who, reference: str, *, up: bool, down: bool) -> LineageRecord:
         """The lineage of a run.
 
         Args:
@@ -27,7 +28,7 @@ class Lineage:
         Raises:
             NotFound: there is no such run.
         """
-        root = self._all.find(reference)
+        root = self._access.resolve(who, reference)
         found = [self._follow(root, up=True)] if up else []
         found += [self._follow(root, up=False)] if down else []
         edges = list(dict.fromkeys(edge for mounts, _ in found for edge in mounts))

@@ -1,4 +1,4 @@
-"""Room: how much the home takes, and may take. Looked at in the background, so that no cast waits for it."""
+"""Quota: how much the home takes, and may take. Looked at in the background, so that no cast waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.content.files import sizes_below
 from orchestrator.data.blobs import free_bytes
 from orchestrator.errors import DiskFull
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.machines import CheckRecord
 from orchestrator.service.gc import limit_environments
 
@@ -25,21 +25,21 @@ _CURE = (
 )
 
 
-class Room:
+class Quota:
     """Holds one home to the room that it may take: `free_gb`, `home_gb` and `environments_gb` of the configuration.
 
     Args:
-        shop: the home, its store and configuration.
+        context: the home, its store and configuration.
     """
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop, self._limits = shop, shop.config.limits
+    def __init__(self, context: Context) -> None:
+        self._context, self._limits = context, context.config.limits
         self._wake, self._closing = threading.Event(), threading.Event()
         self._is_new = True  # the bound may be lower than it was under the last server
         self._trim_at: float | None = None
         self._measured: dict[str, int] = {}
         self._measured_at: float | None = None
-        self._thread = threading.Thread(target=self._loop, name="room", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="quota", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -59,7 +59,7 @@ class Room:
         self._wake.set()
 
     def changed(self) -> None:
-        """Much has gone: measure anew."""
+        """Much has gone: measure again."""
         self._measured_at = None
         self._wake.set()
 
@@ -71,7 +71,7 @@ class Room:
         Raises:
             DiskFull: the disk has too little left, or the home takes too much.
         """
-        root = self._shop.home.root
+        root = self._context.home.root
         wanted, free = self._limits.free_bytes, free_bytes(root)
         if free < wanted:
             words = f"The disk of {root} has {_size(free)} left; no run is cast below {_size(wanted)}."
@@ -95,14 +95,14 @@ class Room:
         total = sum(used.values())
         if total + more_bytes > bound or (more_bytes == 0 and total >= bound):
             self._refused()
-            coming = f", {_size(more_bytes)} are to come" if more_bytes else ""
-            words = f"The home {self._shop.home.root} takes {_size(total)}{coming}; home_gb allows {_size(bound)}."
+            coming = f", and {_size(more_bytes)} would be added" if more_bytes else ""
+            words = f"The home {self._context.home.root} takes {_size(total)}{coming}; home_gb allows {_size(bound)}."
             raise DiskFull(f"{words} {_shares(used)}.", _CURE)
         self._wake.set()
 
     def checks(self) -> Iterator[CheckRecord]:
         """Whether a run can be cast, and what the home takes where that is bounded."""
-        wanted, free = self._limits.free_bytes, free_bytes(self._shop.home.root)
+        wanted, free = self._limits.free_bytes, free_bytes(self._context.home.root)
         if free < wanted:
             words = f"no run is cast: {_size(free)} are free on the disk, and {_size(wanted)} must be (free_gb)"
             yield CheckRecord("room", "fail", words, _FREE_CURE)
@@ -121,8 +121,8 @@ class Room:
 
     def _used(self) -> dict[str, int]:
         used = dict(self._measured)
-        used["runs"] = self._shop.store.garbage.outputs_bytes()
-        uploads = sum(upload.bytes for upload in self._shop.store.uploads.list())
+        used["runs"] = self._context.store.gc.outputs_bytes()
+        uploads = sum(upload.bytes for upload in self._context.store.uploads.list())
         used["uploads"] = used.get("uploads", 0) + uploads
         return used
 
@@ -145,7 +145,7 @@ class Room:
             return
         self._trim_at = time.monotonic() + _AGAIN_S if self._is_new else None
         self._is_new = False
-        for removed in limit_environments(self._shop, self._limits.environments_bytes):
+        for removed in limit_environments(self._context, self._limits.environments_bytes):
             _log.info("removed for environments_gb: %s", removed.what)
 
     def _measure(self) -> None:
@@ -154,7 +154,7 @@ class Room:
         if not self._limits.home_bytes or is_fresh:
             return
         self._measured_at = time.monotonic()  # first: what changes meanwhile is measured again
-        home, counted = self._shop.home, set[tuple[int, int]]()
+        home, counted = self._context.home, set[tuple[int, int]]()
         self._measured = {
             "environments": self._bytes(counted, home.environments),
             "snapshots": self._bytes(counted, home.blobs, home.trees),

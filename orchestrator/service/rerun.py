@@ -28,7 +28,7 @@ from packaging.utils import (
 from orchestrator.environments import Base
 from orchestrator.environments.request import Local, ParsedRequest, read
 from orchestrator.errors import InvalidConfig
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.fields import FIELDS, joined
 from orchestrator.spec.redaction import redacted
@@ -46,8 +46,8 @@ class Repeat:
     """How a run is cast again.
 
     Attributes:
-        environment, image: what is there of the run, and is to be kept for it; None for what is made anew.
-        warnings: what cannot be had as it was.
+        environment, image: what is there of the run, and is to be kept for it; None for what is built again.
+        warnings: what may differ from that run.
     """
 
     spec: RunSpec
@@ -56,7 +56,7 @@ class Repeat:
     warnings: list[str]
 
 
-def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
+def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
     """How to cast a run again.
 
     Args:
@@ -69,46 +69,44 @@ def repeat(shop: Workshop, run: RunRecord, changes: Mapping[str, Any]) -> Repeat
     """
     for name in _FIXED:
         if name in changes:
-            raise InvalidConfig(f"The {name} of a run that is cast again stays as it is.", "Cast it with: spell run")
+            raise InvalidConfig(f"A rerun cannot change the {name} of its run.", "Cast a new run with: spell run")
     spec = dataclasses.replace(read_spec(run.spec), executor=run.executor)
-    spec, base, warnings = _on_same_image(shop, run, spec, changes)
+    spec, base, warnings = _on_same_image(context, run, spec, changes)
     environment = None
     if run.environment:
-        spec, environment, more = _with_same_packages(shop, run, spec, base, changes)
+        spec, environment, more = _with_same_packages(context, run, spec, base, changes)
         warnings += more
     elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
-        warnings.append(f"Run {run.number} never had its packages: they are chosen now.")
+        warnings.append(f"Run {run.number} ended before its packages were installed, so they are resolved now.")
     merged = read_spec(joined(to_wire(spec), changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
 
 
 def _on_same_image(
-    shop: Workshop, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
+    context: Context, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, Base | None, list[str]]:
     """The spec with the image that the run had, and what its environment stands on; None where that is another."""
-    executor = shop.executors.get(run.executor)
+    executor = context.executors.get(run.executor)
     elsewhere = "image" in changes or changes.get("executor", run.executor) != run.executor
     if executor is None or elsewhere or executor.lacks() or not run.environment:  # which comes after its image
         return spec, None, []
     if run.image:
         if not executor.has_image(run.image):
-            words = (
-                f"The image of run {run.number} is not there any more: it is made anew, and may hold other versions."
-            )
+            words = f"The image of run {run.number} was removed, so it is built again and may contain other versions."
             return spec, None, [words]
         spec = dataclasses.replace(spec, image=run.image, apt=())
     return spec, executor.base(spec, 0, Path(os.devnull), lambda: False), []
 
 
 def _with_same_packages(
-    shop: Workshop, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
+    context: Context, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, str | None, list[str]]:
     """The spec with the packages that the run had, the key of the environment where that stays, and what may differ."""
     try:
-        asked = read(shop.request(spec))
+        asked = read(context.request(spec))
         if base and not _PACKAGES & set(changes):
-            key = shop.environments.key(shop.request(spec), base)
-            if key == run.environment and shop.environments.get(key):
+            key = context.environments.key(context.request(spec), base)
+            if key == run.environment and context.environments.get(key):
                 return spec, key, []
     except InvalidConfig as error:
         raise InvalidConfig(f"Run {run.number} cannot be cast again: {error.message}", error.cure) from error
@@ -123,7 +121,9 @@ def _with_same_packages(
     return (
         pinned,
         None,
-        [f"This cannot be had as it was, and is taken as it is now: {', '.join(loose)}"] if loose else [],
+        [f"These packages are taken as they are now, and may differ from that run's: {', '.join(loose)}"]
+        if loose
+        else [],
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from orchestrator.content.files import sha256
 from orchestrator.content.manifest import LINK, actual
 from orchestrator.errors import SpellError
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.spec.mounts import Mount, normal_path
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun
@@ -29,12 +29,12 @@ class Reuse:
     """Compares new runs with those of one home.
 
     Args:
-        workshop: store, home and tools.
+        context: store, home and tools.
     """
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._shop = workshop
-        self._store: ReuseStore = workshop.store.reuse
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store: ReuseStore = context.store.reuse
 
     def fingerprint(self, new: NewRun) -> str | None:
         """SHA-256 of what decides what a run does, in canonical JSON; None where that cannot be known.
@@ -42,9 +42,9 @@ class Reuse:
         Args:
             new: with canonical mounts.
         """
-        shop, spec = self._shop, new.spec
+        context, spec = self._context, new.spec
         try:
-            environment = shop.environments.key(shop.request(spec))
+            environment = context.environments.key(context.request(spec))
         except SpellError:  # a local package that cannot be read: its build says so
             return None
         inputs = [self._input(mount) for mount in spec.mounts]
@@ -52,14 +52,14 @@ class Reuse:
             return None
         content = {
             "format": _FORMAT,
-            "executor": [new.executor, *shop.executors[new.executor].conditions(spec, new.gpus)],
+            "executor": [new.executor, *context.executors[new.executor].conditions(spec, new.gpus)],
             "gpus": new.gpus,
             "code": [spec.code.tree, spec.code.subdir] if spec.code else None,
             "command": spec.filled_command,
             "environment": environment,
             "variables": dict(spec.env),
             "secrets": dict(spec.secrets),
-            "ignored": [*shop.config.ignore, *spec.ignore],
+            "ignored": [*context.config.ignore, *spec.ignore],
             "mounts": sorted(
                 (normal_path(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
             ),
@@ -76,7 +76,7 @@ class Reuse:
         wanted = {normal_path(mount.path): mount.resource for mount in new.spec.mounts}
         for number, outputs_count in self._store.complete(new.fingerprint, _MOST_LOOKED_AT):
             had = {normal_path(path): resource for path, resource in self._store.mounts(number)}
-            if outputs_count and not self._shop.home.run_dir(number).is_dir():
+            if outputs_count and not self._context.home.run_dir(number).is_dir():
                 continue
             if all(self._is_same(resource, had[path]) for path, resource in wanted.items()):
                 return number
@@ -84,7 +84,7 @@ class Reuse:
 
     def warnings(self, spec: RunSpec, earlier: int) -> list[str]:
         """What is asked that an earlier run does not have, and does not get."""
-        had = self._shop.store.summary(earlier)
+        had = self._context.store.summary(earlier)
         lost = [f"name {spec.name!r}"] if spec.name not in ("", had.name) else []
         lost += [f"label {label!r}" for label in sorted(set(spec.labels) - set(had.labels))]
         lost += [f"project {spec.project!r}"] if spec.project.lower() not in ("", had.project.lower()) else []
@@ -123,12 +123,12 @@ class Reuse:
             if digest is None:
                 digest = ""
                 with contextlib.suppress(OSError):  # removed by hand
-                    path = self._shop.home.run_dir(number) / actual(item.stored)
+                    path = self._context.home.run_dir(number) / actual(item.stored)
                     digest = sha256(path, durably=True) or ""
                 computed.append((number, item.stored, digest))
             found.append(digest or f"{resource}/{item.path}")
         if computed:
-            self._shop.store.set_hashes(computed)
+            self._context.store.set_hashes(computed)
         return found
 
 

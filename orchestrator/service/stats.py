@@ -1,4 +1,4 @@
-"""What runs use now, asked of their executors: all at once, and nobody is waited for who does not answer."""
+"""What runs use of the machine. Their executors are asked all at once; one that does not answer holds up no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from orchestrator.executors.base import Usage
 from orchestrator.lifecycle.life import Life
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.machine import gpu_samples
-from orchestrator.records.runs import StatRecord
+from orchestrator.records.runs import SampleRecord, StatRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.states import State, spoken
 from orchestrator.store import Store
 from orchestrator.telemetry.complaints import Complaints
@@ -29,28 +30,29 @@ class _Reading:
     usage: Usage
 
 
-class Meter:
-    """Reads what runs use.
+class Stats:
+    """What the runs of one home use, now and at every moment before.
 
     Args:
-        store: their names and times.
-        scheduler: who leads them.
+        store: their names and times, and what was sampled of them.
+        scheduler: leads them.
+        access: resolves references.
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler) -> None:
-        self._store, self._scheduler = store, scheduler
+    def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
+        self._store, self._scheduler, self._access = store, scheduler, access
         self._asking: set[int] = set()
         self._lock = threading.Lock()
         self._complaints = Complaints(_log, "run %d does not say what it uses")
 
-    def stats(self, references: Sequence[str]) -> list[StatRecord]:
+    def now(self, who: Who, references: Sequence[str]) -> list[StatRecord]:
         """What these runs use now; all that run, when none is named.
 
         Raises:
             NotFound: there is no such run.
             Conflict: it does not run.
         """
-        lives = self._running(references)
+        lives = self._running(who, references)
         self._complaints.forget_all_but([life.run.number for life in self._scheduler.lives()])
         first = self._read(lives, _ANSWER_LIMIT_S)
         began = min((reading.at for reading in first.values()), default=0.0)
@@ -58,12 +60,15 @@ class Meter:
         again = self._read([life for life in lives if life.run.number in first], _ANSWER_LIMIT_S)
         return [self._record(life, first.get(life.run.number), again.get(life.run.number)) for life in lives]
 
-    def _running(self, references: Sequence[str]) -> list[Life]:
+    def samples(self, who: Who, reference: str) -> list[SampleRecord]:
+        """What a run used of the machine, in order of time."""
+        return self._store.samples(self._access.resolve(who, reference))
+
+    def _running(self, who: Who, references: Sequence[str]) -> list[Life]:
         if not references:
             return [life for life in self._scheduler.lives() if life.handle]
         found = {}
-        for reference in references:
-            number = self._store.find(reference)
+        for number in self._access.resolve_all(who, references):
             life = self._scheduler.life(number)
             if life is None or life.handle is None:
                 raise not_running(self._store, number)

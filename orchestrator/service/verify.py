@@ -14,15 +14,16 @@ from pathlib import Path
 from orchestrator.content.files import sha256
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, actual, printable
 from orchestrator.errors import Conflict
-from orchestrator.lifecycle.context import Workshop
+from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import ProblemRecord, VerifyRecord
+from orchestrator.service.access import Access, Who
 from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.gc import removed_error
 from orchestrator.store.lineage import OutputRow
 
 _WORKERS = 4  # hashing lets go of the interpreter, reading waits for the disk
-_TELL_S = 0.2
+_REPORT_S = 0.2
 _AT_ONCE = 1000  # files that are handed to them: a run may have left millions
 _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 
@@ -30,10 +31,10 @@ _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 class Verify:
     """Reads outputs of one home again."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, context: Context, access: Access) -> None:
+        self._context, self._access = context, access
 
-    def begin(self, reference: str) -> Iterator[bytes]:
+    def begin(self, who: Who, reference: str) -> Iterator[bytes]:
         """Compare the outputs of a run with its manifest.
 
         Returns:
@@ -42,17 +43,17 @@ class Verify:
         Raises:
             NotFound, Conflict: there is no such run; it is still active; its outputs were removed.
         """
-        store = self._shop.store
-        run = store.claimed(store.find(reference))
+        store = self._context.store
+        run = store.claimed(self._access.resolve(who, reference))
         if run.state in ACTIVE:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
-        if store.garbage.is_removed(run.number):
+        if store.gc.is_removed(run.number):
             raise removed_error(run.number)
         return self._lines(run.number)
 
     def _lines(self, number: int) -> Iterator[bytes]:
         recorded = yield from self._recorded(number)
-        found, problems = _scan(self._shop.home.run_dir(number))
+        found, problems = _scan(self._context.home.run_dir(number))
         problems += [ProblemRecord(path, "extra", "", "") for path in found if path not in recorded]
         todo = {}
         for path, row in recorded.items():
@@ -74,7 +75,7 @@ class Verify:
         """The manifest, when its hashes are there, or have not come for a while."""
         deadline, fewest = 0.0, -1
         while True:
-            recorded = self._shop.store.lineage.outputs(number)
+            recorded = self._context.store.lineage.outputs(number)
             left = sum(row.sha256 is None for row in recorded.values())
             if fewest < 0 or left < fewest:
                 deadline, fewest = time.monotonic() + _HASHES_LIMIT_S, left
@@ -84,9 +85,9 @@ class Verify:
             time.sleep(_POLL_S)
 
     def _hash(self, number: int, todo: Mapping[str, OutputRow], problems: list[ProblemRecord]) -> Iterator[bytes]:
-        root, total = self._shop.home.run_dir(number), sum(row.size for row in todo.values())
-        done, told, rest = 0, time.monotonic(), iter(todo.items())
-        closing = self._shop.closing.is_set
+        root, total = self._context.home.run_dir(number), sum(row.size for row in todo.values())
+        done, reported_at, rest = 0, time.monotonic(), iter(todo.items())
+        closing = self._context.closing.is_set
         waiting: dict[Future[str | None], tuple[str, OutputRow]] = {}
         with ThreadPoolExecutor(_WORKERS, thread_name_prefix="verify") as pool:
             try:
@@ -95,15 +96,15 @@ class Verify:
                         waiting[pool.submit(sha256, root / actual(path), closing)] = path, row
                     if not waiting:
                         return
-                    for future in wait(waiting, _TELL_S, FIRST_COMPLETED).done:
+                    for future in wait(waiting, _REPORT_S, FIRST_COMPLETED).done:
                         path, row = waiting.pop(future)
                         problem = "unreadable" if future.exception() else "changed"
                         digest = "" if future.exception() else future.result() or ""
                         if digest != row.sha256:
                             problems.append(ProblemRecord(path, problem, row.sha256 or "", digest))
                         done += row.size
-                    if time.monotonic() - told > _TELL_S:
-                        told = time.monotonic()
+                    if time.monotonic() - reported_at > _REPORT_S:
+                        reported_at = time.monotonic()
                         yield _line({"done": done, "total": total})
             finally:  # nobody listens any more
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -28,7 +28,7 @@ class Needed:
     blobs: set[str]
 
 
-class GarbageStore:
+class GcStore:
     """What is asked, and noted, before something of a run goes."""
 
     def __init__(self, database: Database) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Float, Select, TextClause, and_, bindparam, func, not_, select, text
 
-from orchestrator.states import State, Wish
+from orchestrator.states import State, StopRequest
 from orchestrator.store.database import Database
 from orchestrator.store.rows import Demand
 from orchestrator.store.tables import runs
@@ -36,7 +36,7 @@ _OCCUPYING = _demands(text("held"))  # as the index says it
 _NEXT_ATTEMPT = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused())
 
 
-class DemandReader:
+class QueueReader:
     """Reads what runs want of the machine."""
 
     def __init__(self, database: Database) -> None:
@@ -61,7 +61,7 @@ class DemandReader:
                 yield Demand(
                     row.number,
                     row.fence,
-                    Wish(row.wish) if row.wish else None,
+                    StopRequest(row.wish) if row.wish else None,
                     row.cpus,
                     row.memory_bytes or 0,
                     row.gpus_wanted,

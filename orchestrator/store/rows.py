@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from orchestrator.spec.run import RunSpec
-from orchestrator.states import State, Wish
+from orchestrator.states import State, StopRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ClaimedRun:
 
     number: int
     state: State
-    wish: Wish | None
+    stop_request: StopRequest | None
     fence: int
     attempt: int
     spec: Mapping[str, Any] = field(repr=False)  # it has the values of variables
@@ -53,10 +53,10 @@ class ClaimedRun:
     reason: str
 
 
-class Wished(NamedTuple):
-    """How somebody wants a run to end: nobody does without a wish; `reason` and `detail` see `Store.wish`."""
+class RequestedStop(NamedTuple):
+    """How somebody asked a run to end; `request` is None while nobody did. `reason` and `detail`: see `Store.request_stop`."""
 
-    wish: Wish | None
+    request: StopRequest | None
     reason: str
     detail: str
 
@@ -67,7 +67,7 @@ class Demand:
 
     number: int
     fence: int
-    wish: Wish | None
+    stop_request: StopRequest | None
     cpus: float
     memory_bytes: int
     gpus_wanted: int
@@ -79,7 +79,7 @@ def claimed_run(row: Row[Any]) -> ClaimedRun:
     return ClaimedRun(
         number=row.number,
         state=State(row.state),
-        wish=Wish(row.wish) if row.wish else None,
+        stop_request=StopRequest(row.wish) if row.wish else None,
         fence=row.fence,
         attempt=row.attempt,
         spec=json.loads(row.spec),

@@ -15,7 +15,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.searches import SearchRecord, SearchSummary, TrialRecord
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.search import SearchSpec
-from orchestrator.states import FINAL, SearchState, State, TrialState, Wish
+from orchestrator.states import FINAL, SearchState, State, StopRequest, TrialState
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts, metric_summaries, metrics, runs, searches, trials
 
@@ -39,7 +39,7 @@ class StoredTrial:
     params: Mapping[str, str]
     run: int | None = None
     run_state: State | None = None
-    run_wish: Wish | None = None
+    run_stop_request: StopRequest | None = None
     value: float | None = None
 
 
@@ -54,7 +54,7 @@ class StoredSearch:
     """
 
     number: int
-    wish: Wish | None
+    stop_request: StopRequest | None
     body: Mapping[str, Any]
     cast: int
     waiting: list[StoredTrial]
@@ -106,8 +106,8 @@ class SearchStore:
         with self._db.write() as connection:
             connection.execute(update(trials).where(this).values(state=state, value=value, message=message))
 
-    def wish(self, number: int, wish: Wish) -> None:
-        """Record a wish to stop or kill; `KILL` replaces `STOP`. No further trial is cast.
+    def request_stop(self, number: int, request: StopRequest) -> None:
+        """Record a request to stop or kill; `KILL` replaces `STOP`. No further trial is cast.
 
         Raises:
             NotFound: when there is no such search.
@@ -117,8 +117,8 @@ class SearchStore:
             row = _existing(connection, number)
             if row.state != SearchState.RUNNING:
                 raise Conflict(f"Search {number} is already finished: {row.state}.")
-            if row.wish != Wish.KILL:
-                connection.execute(update(searches).where(searches.c.id == number).values(wish=wish))
+            if row.wish != StopRequest.KILL:
+                connection.execute(update(searches).where(searches.c.id == number).values(wish=request))
             waiting = and_(trials.c.search == number, trials.c.state == TrialState.WAITING)
             connection.execute(update(trials).where(waiting).values(state=TrialState.FAILED))
 
@@ -148,17 +148,17 @@ class SearchStore:
             connection.execute(update(searches).where(this).values(message=message))
 
     def end(self, number: int, message: str = "") -> None:
-        """A search none of whose trials is open has ended: as was wished, or as its trials say."""
+        """A search none of whose trials is open has ended: as was asked, or as its trials say."""
         with self._db.write() as connection:
             row = _existing(connection, number)
             complete = select(trials.c.number).where(trials.c.search == number, trials.c.state == TrialState.COMPLETE)
             well = connection.scalar(complete.limit(1)) is not None
-            ends: dict[Wish | None, SearchState] = {None: SearchState.COMPLETE if well else SearchState.FAILED}
-            ends |= {Wish.STOP: SearchState.STOPPED, Wish.KILL: SearchState.KILLED}
+            ends: dict[StopRequest | None, SearchState] = {None: SearchState.COMPLETE if well else SearchState.FAILED}
+            ends |= {StopRequest.STOP: SearchState.STOPPED, StopRequest.KILL: SearchState.KILLED}
             connection.execute(
                 update(searches)
                 .where(searches.c.id == number, searches.c.state == SearchState.RUNNING)
-                .values(state=ends[Wish(row.wish) if row.wish else None], ended_at=time.time(), message=message)
+                .values(state=ends[StopRequest(row.wish) if row.wish else None], ended_at=time.time(), message=message)
             )
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class SearchStore:
         del settings["count"]
         return StoredSearch(
             number,
-            Wish(row.wish) if row.wish else None,
+            StopRequest(row.wish) if row.wish else None,
             {**settings, "kind": row.kind, "spec": json.loads(row.spec), "space": json.loads(row.space)},
             cast,
             [trial for trial in found if trial.state == TrialState.WAITING],
@@ -302,7 +302,7 @@ def _stored_trial(row: Row[Any]) -> StoredTrial:
         json.loads(row.params),
         row.run,
         State(row.run_state) if row.run_state else None,
-        Wish(row.run_wish) if row.run_wish else None,
+        StopRequest(row.run_wish) if row.run_wish else None,
         row.value,
     )
 

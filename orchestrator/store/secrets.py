@@ -1,4 +1,4 @@
-"""Secrets as the store has them: sealed. Who can open them is `vault`."""
+"""Secrets as the store has them: sealed. `data/secrets` opens them."""
 
 from __future__ import annotations
 

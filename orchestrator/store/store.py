@@ -16,24 +16,27 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records.runs import AttemptRecord, SampleRecord
 from orchestrator.spec.run import to_wire
-from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, Wish
+from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, StopRequest
+from orchestrator.store.archive import ArchiveStore
+from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.database import Database
-from orchestrator.store.details import DetailStore, add_sample
-from orchestrator.store.gc import GarbageStore, check_sources
-from orchestrator.store.labels import MarkStore
+from orchestrator.store.gc import GcStore, check_sources
+from orchestrator.store.labels import LabelStore
 from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
-from orchestrator.store.notifications import NotificationStore, add_notifications
+from orchestrator.store.metrics import MetricStore
 from orchestrator.store.projects import ProjectStore, open_project
-from orchestrator.store.queue import DemandReader
-from orchestrator.store.reading import RunReader
+from orchestrator.store.queue import QueueReader
 from orchestrator.store.reuse import ReuseStore
-from orchestrator.store.rows import ClaimedRun, NewRun, Wished, claimed_run
+from orchestrator.store.rows import ClaimedRun, NewRun, RequestedStop, claimed_run
+from orchestrator.store.runs import RunReader
+from orchestrator.store.samples import SampleStore, add_sample
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.secrets import SecretStore
 from orchestrator.store.tables import events, labels, mounts, runs
 from orchestrator.store.uploads import UploadStore
+from orchestrator.store.webhooks import WebhookStore, add_notifications
 from orchestrator.store.workflows import WorkflowStore
 
 WithRun = Callable[[Connection, int], None]
@@ -64,10 +67,10 @@ _CLAIM = (
     )
 )
 _CLAIMED = select(runs).where(_IS_THIS)
-_WISHED = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(_IS_THIS)
+_STOP_REQUEST = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(_IS_THIS)
 
 
-class Store(RunReader, DetailStore, DemandReader):
+class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
     """All that is recorded in one home.
 
     Args:
@@ -84,18 +87,19 @@ class Store(RunReader, DetailStore, DemandReader):
     ) -> None:
         super().__init__(database)
         self.on_change, self.on_end = on_change, on_end
-        self.notifications = NotificationStore(database)
+        self.webhooks = WebhookStore(database)
         self.reuse = ReuseStore(database)
         self.attempts = AttemptStore(database)
         self.lineage = LineageStore(database)
         self.workflows = WorkflowStore(database)
         self.searches = SearchStore(database)
-        self.garbage = GarbageStore(database)
+        self.gc = GcStore(database)
         self.secrets = SecretStore(database)
         self.uploads = UploadStore(database)
         self.projects = ProjectStore(database)
         self.links = LinkStore(database)
-        self.marks = MarkStore(database)
+        self.labels = LabelStore(database)
+        self.archive = ArchiveStore(database)
 
     # -- casting ------------------------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class Store(RunReader, DetailStore, DemandReader):
             text: a message for followers.
 
         Returns:
-            False, and nothing is changed, when somebody has wished its end meanwhile.
+            False, and nothing is changed, when somebody has asked for its end meanwhile.
 
         Raises:
             StaleFence, Conflict: as `move`.
@@ -232,11 +236,11 @@ class Store(RunReader, DetailStore, DemandReader):
             row = connection.execute(select(runs).where(runs.c.number == number)).one()
         return claimed_run(row) if changed else None
 
-    def wish(self, number: int, wish: Wish, reason: str = "", detail: str = "") -> State:
-        """Record a wish to stop or kill. A run that was never taken from the queue ends at once.
+    def request_stop(self, number: int, request: StopRequest, reason: str = "", detail: str = "") -> State:
+        """Record a request to stop or kill. A run that was never taken from the queue ends at once.
 
         Args:
-            reason, detail: the end reason, with its words, of a wish to stop that no person had.
+            reason, detail: the end reason, with its words, of a request to stop that no person made.
 
         Returns:
             The state of the run after this.
@@ -252,14 +256,15 @@ class Store(RunReader, DetailStore, DemandReader):
                 raise NotFound(f"There is no run {number}.")
             if row.state in FINAL:
                 raise Conflict(f"Run {number} is already finished: {row.state}.")
-            replaceable = runs.c.wish.is_(None) if wish == Wish.STOP else runs.c.wish.is_distinct_from(Wish.KILL)
+            unasked = runs.c.wish.is_(None)
+            replaceable = unasked if request == StopRequest.STOP else runs.c.wish.is_distinct_from(StopRequest.KILL)
             changed = connection.execute(
                 update(runs)
                 .where(runs.c.number == number, replaceable)
-                .values(wish=wish, wish_reason=reason or None, wish_detail=detail, not_before=None)
+                .values(wish=request, wish_reason=reason or None, wish_detail=detail, not_before=None)
             ).rowcount
             if changed:
-                shown = "stopping" if wish == Wish.STOP else "killing"
+                shown = "stopping" if request == StopRequest.STOP else "killing"
                 _add_event(connection, number, time.time(), "wish", shown, detail)
             is_untouched = row.state == State.MACHINE_REQUESTED and not row.attempt
             if is_untouched:  # nothing was started, so nothing can be kept
@@ -301,17 +306,17 @@ class Store(RunReader, DetailStore, DemandReader):
             raise NotFound(f"There is no run {number}.")
         return claimed_run(row)
 
-    def wished(self, number: int) -> Wished:
+    def stop_request(self, number: int) -> RequestedStop:
         """How somebody wants a run to end.
 
         Raises:
             NotFound: when there is no such run.
         """
         with self._db.read() as connection:
-            row = connection.execute(_WISHED, {"run": number}).one_or_none()
+            row = connection.execute(_STOP_REQUEST, {"run": number}).one_or_none()
         if row is None:
             raise NotFound(f"There is no run {number}.")
-        return Wished(Wish(row.wish) if row.wish else None, row.wish_reason or "", row.wish_detail)
+        return RequestedStop(StopRequest(row.wish) if row.wish else None, row.wish_reason or "", row.wish_detail)
 
     def unreleased(self) -> list[ClaimedRun]:
         """Return the runs that have ended, but whose machine is not free yet."""

@@ -14,7 +14,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowSummary
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.workflow import WorkflowSpec
-from orchestrator.states import State, StepState, Wish, WorkflowState
+from orchestrator.states import State, StepState, StopRequest, WorkflowState
 from orchestrator.store.database import Database
 from orchestrator.store.tables import runs, steps, workflows
 
@@ -30,7 +30,7 @@ class StoredStep:
     needs: tuple[str, ...]
     run: int | None
     run_state: State | None
-    run_wish: Wish | None
+    run_stop_request: StopRequest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class StoredWorkflow:
     """A workflow as its controller sees it; its steps by name, in the order of its file."""
 
     number: int
-    wish: Wish | None
+    stop_request: StopRequest | None
     reuse: bool
     steps: Mapping[str, StoredStep]
 
@@ -70,8 +70,8 @@ class WorkflowStore:
             connection.execute(insert(steps), rows)
         return int(number)
 
-    def wish(self, number: int, wish: Wish) -> None:
-        """Record a wish to stop or kill; `KILL` replaces `STOP`. Steps that wait never start.
+    def request_stop(self, number: int, request: StopRequest) -> None:
+        """Record a request to stop or kill; `KILL` replaces `STOP`. Steps that wait never start.
 
         Raises:
             NotFound: when there is no such workflow.
@@ -83,10 +83,10 @@ class WorkflowStore:
                 raise NotFound(f"There is no workflow {number}.")
             if row.state != WorkflowState.RUNNING:
                 raise Conflict(f"Workflow {number} is already finished: {row.state}.")
-            if row.wish != Wish.KILL:
-                connection.execute(update(workflows).where(workflows.c.id == number).values(wish=wish))
+            if row.wish != StopRequest.KILL:
+                connection.execute(update(workflows).where(workflows.c.id == number).values(wish=request))
             waiting = and_(steps.c.workflow == number, steps.c.state == StepState.WAITING)
-            words = "the workflow was stopped" if wish == Wish.STOP else "the workflow was killed"
+            words = "the workflow was stopped" if request == StopRequest.STOP else "the workflow was killed"
             connection.execute(update(steps).where(waiting).values(state=StepState.SKIPPED, message=words))
 
     def cast(self, connection: Connection, number: int, name: str, run: int) -> None:
@@ -153,11 +153,11 @@ class WorkflowStore:
                     tuple(json.loads(step.needs)),
                     step.run,
                     State(step.run_state) if step.run_state else None,
-                    Wish(step.run_wish) if step.run_wish else None,
+                    StopRequest(step.run_wish) if step.run_wish else None,
                 )
                 for step in _steps_of(connection, number)
             }
-        return StoredWorkflow(number, Wish(row.wish) if row.wish else None, row.reuse, found)
+        return StoredWorkflow(number, StopRequest(row.wish) if row.wish else None, row.reuse, found)
 
     def step_spec(self, number: int, name: str) -> dict[str, Any]:
         """Return the spec of a step, as it was sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.records.watching import LogTime
+from orchestrator.records.logs import LogTime
 from orchestrator.supervisor.log_times import RECORD
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 
 from orchestrator.home import Home
-from orchestrator.records.runs import MetricRecord
+from orchestrator.records.metrics import MetricRecord
 from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)

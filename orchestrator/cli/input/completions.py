@@ -14,7 +14,7 @@ from orchestrator.client.secrets import Secrets
 from orchestrator.client.uploads import Uploads
 from orchestrator.client.workflows import Workflows
 from orchestrator.errors import SpellError
-from orchestrator.records.summaries import RunSummary
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.filters import Filter
 from orchestrator.states import State
 

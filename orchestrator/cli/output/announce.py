@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached
 from orchestrator.cli.output.streams import close_stdout
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
 
 
 def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.output import show
 from orchestrator.cli.output.spinner import Spinner, TerminalSpinner
 from orchestrator.client.following import Followed
-from orchestrator.records.summaries import EventRecord, RunSummary
+from orchestrator.records.events import EventRecord
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.states import FINAL, State
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from orchestrator.cli.output import show
 from orchestrator.client.watching import Watching
+from orchestrator.records.logs import LogTime
 from orchestrator.records.runs import RunRecord
-from orchestrator.records.watching import LogTime
 from orchestrator.states import FINAL
 
 _HOLE = re.compile(rb"--- (\d+) bytes of the log are not kept: it grew beyond its limit ---\n")  # as `logs` tells of it

@@ -8,49 +8,38 @@ from collections.abc import AsyncIterator, Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.content import manifest as manifests
-from orchestrator.data.resources import read_chunks
-from orchestrator.errors import NotFound
-from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.server.dependencies import TheService, answer
 from orchestrator.spec.run import check_digest
 
 router = APIRouter()
 
 
 @router.post("/trees")
-async def put_tree(request: Request, verbs: Verbs) -> Response:
+async def put_tree(request: Request, service: TheService) -> Response:
     """Send the manifest of a snapshot: JSON without line breaks. The answer lists the digests of the blobs that must be
     sent first; a line break and a pack of them may follow it (see `orchestrator.content.packs`)."""
-    body = await request.body()
-
-    def put() -> list[str]:
-        text, _, pack = body.partition(b"\n")
-        return verbs.shop.blobs.put_tree(manifests.from_json(text), pack)
-
-    return answer(await asyncio.to_thread(put))
+    return answer(await asyncio.to_thread(service.code.put_tree, await request.body()))
 
 
 @router.post("/blobs", status_code=204)
-async def put_blobs(request: Request, verbs: Verbs) -> Response:
+async def put_blobs(request: Request, service: TheService) -> Response:
     """Send many small blobs; see `orchestrator.content.packs` for the format."""
-    await asyncio.to_thread(verbs.shop.blobs.put_pack, await request.body())
+    await asyncio.to_thread(service.code.put_blobs, await request.body())
     return Response(status_code=204)
 
 
 @router.get("/blobs/{digest}")
-def blob(digest: str, verbs: Verbs) -> Response:
+def blob(digest: str, service: TheService) -> Response:
     """The content of a blob: the patch of a run's uncommitted changes, say."""
-    if verbs.shop.blobs.missing([check_digest(digest)]):
-        raise NotFound(f"There is no blob {digest[:12]}.")
-    return StreamingResponse(read_chunks(verbs.home.blob(digest)), media_type="application/octet-stream")
+    return StreamingResponse(service.code.blob(digest), media_type="application/octet-stream")
 
 
 @router.put("/blobs/{digest}", status_code=204)
-async def put_blob(digest: str, request: Request, verbs: Verbs) -> Response:
+async def put_blob(digest: str, request: Request, service: TheService) -> Response:
     """Send a blob; it is checked against its digest."""
     check_digest(digest)
     chunks = _Pull(request.stream(), asyncio.get_running_loop())
-    await asyncio.to_thread(verbs.shop.blobs.put, digest, chunks)
+    await asyncio.to_thread(service.code.put_blob, digest, chunks)
     return Response(status_code=204)
 
 

@@ -4,61 +4,52 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import Response
 
-from orchestrator.controllers.searches import Searches
 from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary
-from orchestrator.server.routes.parts import answer
+from orchestrator.server.dependencies import Person, TheService, answer
 from orchestrator.spec.validate import read_search
-from orchestrator.states import Wish
+from orchestrator.states import StopRequest
 
 router = APIRouter()
 
 
-def _searches(request: Request) -> Searches:
-    searches: Searches = request.app.state.searches
-    return searches
-
-
-Hyper = Annotated[Searches, Depends(_searches)]
-
-
 @router.post("/searches", response_model=SearchCastRecord, status_code=201)
-def cast(hyper: Hyper, spec: Annotated[dict[str, Any], Body()]) -> Response:
+def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()]) -> Response:
     """Cast a search. 409 with code `snapshot_missing`: send the code first."""
-    return answer(hyper.cast(read_search(spec)), 201)
+    return answer(service.searches.cast(who, read_search(spec)), 201)
 
 
 @router.get("/searches", response_model=list[SearchSummary])
 def searches(
-    hyper: Hyper,
+    service: TheService,
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """The newest `limit` searches, newest last; page back with `before`."""
-    return answer(hyper.store.summaries(limit=limit, before=before))
+    return answer(service.searches.list(limit=limit, before=before))
 
 
 @router.get("/searches/{reference}", response_model=SearchRecord)
-def search(reference: str, hyper: Hyper) -> Response:
+def search(reference: str, service: TheService, who: Person) -> Response:
     """All about one search, by number or `latest`."""
-    return answer(hyper.store.record(hyper.store.find(reference)))
+    return answer(service.searches.record(who, reference))
 
 
 @router.post("/searches/{reference}/stop", response_model=SearchRecord)
-def stop(reference: str, hyper: Hyper) -> Response:
+def stop(reference: str, service: TheService, who: Person) -> Response:
     """End the commands of its trials, whose outputs are kept; no further trial starts."""
-    return answer(hyper.wish(reference, Wish.STOP))
+    return answer(service.searches.request_stop(who, reference, StopRequest.STOP))
 
 
 @router.post("/searches/{reference}/kill", response_model=SearchRecord)
-def kill(reference: str, hyper: Hyper) -> Response:
+def kill(reference: str, service: TheService, who: Person) -> Response:
     """End the commands of its trials at once; their outputs are lost. No further trial starts."""
-    return answer(hyper.wish(reference, Wish.KILL))
+    return answer(service.searches.request_stop(who, reference, StopRequest.KILL))
 
 
 @router.post("/searches/{reference}/resume", response_model=SearchRecord)
-def resume(reference: str, hyper: Hyper) -> Response:
+def resume(reference: str, service: TheService, who: Person) -> Response:
     """Go on with a search that has ended: trials that failed, or were never cast, are cast."""
-    return answer(hyper.resume(reference))
+    return answer(service.searches.resume(who, reference))

@@ -1,4 +1,4 @@
-"""Secrets: what is set is never told again. A value is a body, which no log and no error shows."""
+"""Secrets: no answer ever contains a value. A value is sent as a body, which no log and no error shows."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from orchestrator.data.secrets import MAX_BYTES
 from orchestrator.errors import InvalidConfig
 from orchestrator.records.secrets import SecretRecord
-from orchestrator.server.routes.parts import Verbs, answer
+from orchestrator.server.dependencies import TheService, answer
+from orchestrator.service.secrets import MAX_BYTES
 
 router = APIRouter()
 
 
 @router.get("/secrets", response_model=list[SecretRecord])
-def secrets(verbs: Verbs) -> Response:
+def secrets(service: TheService) -> Response:
     """All secrets by name, without their values."""
-    return answer(verbs.shop.vault.records())
+    return answer(service.secrets.list())
 
 
 @router.put("/secrets/{name}", response_model=SecretRecord)
-async def put(name: str, request: Request, verbs: Verbs) -> Response:
+async def put(name: str, request: Request, service: TheService) -> Response:
     """Set a secret, in the place of what there was of this name. The body is its value."""
     value = b""
     async for chunk in request.stream():
         value += chunk
         if len(value) > MAX_BYTES:
             raise InvalidConfig(f"Secret {name!r} is longer than {MAX_BYTES >> 10} KiB.")
-    return answer(await asyncio.to_thread(verbs.shop.vault.put, name, value))
+    return answer(await asyncio.to_thread(service.secrets.put, name, value))
 
 
 @router.delete("/secrets/{name}", status_code=204)
-def remove(name: str, verbs: Verbs) -> Response:
+def remove(name: str, service: TheService) -> Response:
     """Forget a secret. Runs that have it keep it; those that wait for it will fail."""
-    verbs.shop.vault.remove(name)
+    service.secrets.remove(name)
     return Response(status_code=204)

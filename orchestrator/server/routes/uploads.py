@@ -5,69 +5,74 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from orchestrator.data.uploads import Uploads
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession
-from orchestrator.server.routes.parts import answer
+from orchestrator.server.dependencies import Person, TheService, answer
 from orchestrator.spec.run import check_digest
 
 router = APIRouter()
 
 
-def _uploads(request: Request) -> Uploads:
-    uploads: Uploads = request.app.state.uploads
-    return uploads
-
-
-Kept = Annotated[Uploads, Depends(_uploads)]
-
-
 @router.get("/uploads", response_model=list[UploadRecord])
-def uploads(kept: Kept) -> Response:
+def uploads(service: TheService) -> Response:
     """All uploads, by name."""
-    return answer(kept.list())
+    return answer(service.uploads.list())
 
 
 @router.post("/uploads/{name}", response_model=UploadSession)
 def open_upload(
-    name: str, size_bytes: Annotated[int, Query(ge=0)], kept: Kept, *, tree: str = "", replace: bool = False
+    name: str,
+    size_bytes: Annotated[int, Query(ge=0)],
+    service: TheService,
+    who: Person,
+    *,
+    tree: str = "",
+    replace: bool = False,
 ) -> Response:
     """Begin an upload, or go on with one."""
-    return answer(kept.open(name, size_bytes, tree, replace=replace))
+    return answer(service.uploads.open(who, name, size_bytes, tree, replace=replace))
 
 
 @router.post("/uploads/{name}/entries", response_model=UploadNeeds)
-async def announce(name: str, session: str, request: Request, kept: Kept) -> Response:
+async def announce(name: str, session: str, request: Request, service: TheService, who: Person) -> Response:
     """Announce files. The body is a manifest of some of the upload's; the answer says which of them to send."""
-    return answer(await asyncio.to_thread(kept.announce, name, session, await request.body()))
+    return answer(await asyncio.to_thread(service.uploads.announce, who, name, session, await request.body()))
 
 
 @router.post("/uploads/{name}/pack", status_code=204)
-async def add_pack(name: str, session: str, request: Request, kept: Kept) -> Response:
+async def add_pack(name: str, session: str, request: Request, service: TheService, who: Person) -> Response:
     """Send small files; see `orchestrator.content.packs` for the format."""
-    await asyncio.to_thread(kept.add_pack, name, session, await request.body())
+    await asyncio.to_thread(service.uploads.add_pack, who, name, session, await request.body())
     return Response(status_code=204)
 
 
 @router.post("/uploads/{name}/chunk", status_code=204)
 async def add_chunk(
-    name: str, session: str, digest: str, offset: Annotated[int, Query(ge=0)], request: Request, kept: Kept
+    name: str,
+    session: str,
+    digest: str,
+    offset: Annotated[int, Query(ge=0)],
+    request: Request,
+    service: TheService,
+    who: Person,
 ) -> Response:
     """Send the bytes of a big file that follow those that are there."""
-    await asyncio.to_thread(kept.add_chunk, name, session, check_digest(digest), offset, await request.body())
+    await asyncio.to_thread(
+        service.uploads.add_chunk, who, name, session, check_digest(digest), offset, await request.body()
+    )
     return Response(status_code=204)
 
 
 @router.post("/uploads/{name}/publish", response_model=UploadRecord, status_code=201)
-def publish(name: str, session: str, tree: str, kept: Kept, *, replace: bool = False) -> Response:
+def publish(name: str, session: str, tree: str, service: TheService, who: Person, *, replace: bool = False) -> Response:
     """Let an upload appear, all of which is there."""
-    return answer(kept.publish(name, session, tree, replace=replace), 201)
+    return answer(service.uploads.publish(who, name, session, tree, replace=replace), 201)
 
 
 @router.delete("/uploads/{name}", status_code=204)
-def remove(name: str, kept: Kept) -> Response:
+def remove(name: str, service: TheService, who: Person) -> Response:
     """Remove an upload, and what came in of one under its name."""
-    kept.remove(name)
+    service.uploads.remove(who, name)
     return Response(status_code=204)

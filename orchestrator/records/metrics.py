@@ -1,4 +1,4 @@
-"""What the API answers of runs that are watched. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""What the API answers about the metrics of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.records import from_wire
-from orchestrator.records.runs import MetricRecord
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """One value that a run sent."""
+
+    run: int
+    name: str
+    step: int
+    value: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +47,6 @@ class MetricPage:
     values: list[MetricRecord]
     next: int
     over: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LogTime:
-    """When a run's log had grown to a size.
-
-    Attributes:
-        offset: bytes of the log that were written by then.
-        at: seconds since the epoch.
-    """
-
-    offset: int
-    at: float
 
 
 def page_from_wire(words: Mapping[str, Any]) -> MetricPage:

@@ -1,4 +1,4 @@
-"""What the API answers about runs in short: a line of `spell ps`, and what happened. Who follows a run needs no more."""
+"""What the API answers about a run in short: a line of `spell ps`. Whoever lists or follows runs loads no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A line of `spell ps`."""
+    """A line of `spell ps`.
+
+    Attributes:
+        wish: `stop` or `kill`, once somebody asked for it (`states.StopRequest`).
+    """
 
     number: int
     name: str
@@ -31,15 +35,3 @@ class RunSummary:
     signal: int | None
     reason: str | None
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """One thing that happened to a run. `kind` is `state`, `wish` or `notice`."""
-
-    id: int
-    run: int
-    at: float
-    kind: str
-    state: str
-    text: str

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, literal, select
 
 from orchestrator.errors import NotFound
+from orchestrator.records.events import EventRecord
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import AttemptRecord, RunRecord
-from orchestrator.records.summaries import EventRecord, RunSummary
 from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database

@@ -17,7 +17,7 @@ _STOPPED_S = 20.0
 @pytest.fixture(scope="module")
 def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home for all tests here."""
-    return make_shared("watching")
+    return make_shared("watchdog")
 
 
 def python(*lines: str) -> str:

@@ -28,7 +28,7 @@ def _cleared(spell: Spell) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home for all tests here."""
-    return make_shared("watch")
+    return make_shared("telemetry")
 
 
 def python(*lines: str) -> str:

@@ -18,7 +18,7 @@ from orchestrator.client.links import Links
 from orchestrator.client.projects import Projects
 from orchestrator.client.runs import Runs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
-from orchestrator.records.runs import MetricRecord
+from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.spec.mounts import Mount, parse_mount
 from orchestrator.spec.names import check_alias
@@ -54,7 +54,7 @@ def numbers(store: Store, sort: str = "", *, limit: int = 50, skip: int = 0, **f
 @pytest.fixture(scope="module")
 def shared(make_shared: Callable[..., Spell]) -> Spell:
     """A home for all tests that name their runs by number."""
-    return make_shared("organise")
+    return make_shared("labels")
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ def test_bodies_are_bounded_and_text(spell: Spell) -> None:
     for body in ({"name": "odd", "description": "\ud800"}, {"name": "odd", "runs": ["\ud800"]}):
         with pytest.raises(SpellError) as caught:
             transport.call("POST", "/projects", content=json.dumps(body))
-        assert "error of its own" not in caught.value.message
+        assert "internal error" not in caught.value.message
     with pytest.raises(InvalidConfig, match="100 labels"):
         spell.cast("true", labels=tuple(f"l{index}" for index in range(101)))
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import Spell, wait_for
 from servers import python
 
-from orchestrator.data.dedup import Sharing
+from orchestrator.data.dedup import Dedup
 from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.store import Store
@@ -34,7 +34,7 @@ def shared(make_shared: Callable[..., Spell], tmp_path_factory: pytest.TempPathF
     cloning = ["cp", "--reflink=always", str(folder / "one"), str(folder / "two")]
     if not subprocess.run(cloning, check=False, capture_output=True).returncode:
         pytest.skip("this file system shares extents, which no number tells")
-    return make_shared("sharing")
+    return make_shared("dedup")
 
 
 def left(spell: Spell, command: str, path: str = "data") -> Path:
@@ -73,7 +73,7 @@ def execute(spell: Spell, statement: str) -> None:
 
 
 def is_clear(home: Home) -> bool:
-    return not list(home.sharing.iterdir())
+    return not list(home.dedup.iterdir())
 
 
 @contextlib.contextmanager
@@ -178,14 +178,14 @@ def test_outputs_that_are_being_removed_are_left_alone(shared: Spell) -> None:
         execute(shared, f"UPDATE runs SET outputs_removed_at = {when} WHERE number = {path.parent.name}")
 
     with store_of(shared) as store:
-        sharing, new = Sharing(store, shared.home, lambda: False), artifact(shared, two)
-        cancelled = Sharing(store, shared.home, lambda: True)
+        dedup, new = Dedup(store, shared.home, lambda: False), artifact(shared, two)
+        cancelled = Dedup(store, shared.home, lambda: True)
         assert not cancelled.share(new, str(new.sha256)), "the server ends"
         for path in (one, two):
             remove(path, "1")
-            assert not sharing.share(new, str(new.sha256)) and two.stat().st_nlink == 1
+            assert not dedup.share(new, str(new.sha256)) and two.stat().st_nlink == 1
             remove(path, "NULL")
-        assert sharing.share(new, str(new.sha256)) and two.samefile(one)
+        assert dedup.share(new, str(new.sha256)) and two.samefile(one)
     assert is_clear(shared.home)
 
 
@@ -204,7 +204,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(shared: Spell) -> None:
 
     with store_of(shared) as store:
         new = artifact(shared, two)
-        assert not Sharing(store, shared.home, write).share(new, str(new.sha256))
+        assert not Dedup(store, shared.home, write).share(new, str(new.sha256))
     assert asked >= 2 and two.stat().st_nlink == 1
     assert is_clear(shared.home)
 
@@ -213,13 +213,13 @@ SHARE = """
 import os, signal, sys
 from pathlib import Path
 from orchestrator.home import Home
-from orchestrator.data.dedup import Sharing
+from orchestrator.data.dedup import Dedup
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 home, left = Home(Path(sys.argv[1])), int(sys.argv[3])
 store = Store(Database(home.database))
 (new,) = store.artifacts(int(sys.argv[2]))
-sharing = Sharing(store, home, lambda: False)
+dedup = Dedup(store, home, lambda: False)
 
 def die(event, _words):
     global left
@@ -229,7 +229,7 @@ def die(event, _words):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(die)
-sharing.share(new, new.sha256)
+dedup.share(new, new.sha256)
 """
 
 
@@ -255,7 +255,7 @@ def test_f40_killed_at_any_moment_both_are_whole(shared: Spell) -> None:
             assert shared("verify", one.parent.name, two.parent.name).code == 0
         else:
             with store_of(shared) as store:
-                Sharing(store, shared.home, lambda: False).finish()
+                Dedup(store, shared.home, lambda: False).finish()
         wait_for(lambda: is_clear(shared.home), "all is cleared up")
         assert stat.S_IMODE(two.parent.stat().st_mode) == 0o555
     assert one.samefile(two) and is_clear(shared.home)

@@ -49,7 +49,7 @@ def test_nothing_is_taken_in_when_the_home_takes_too_much(make_spell: Callable[.
     wait_for(lambda: "outputs of run 1" in spell("gc", "--older-than", "0").out, "its outputs go")
     assert spell.run("true", machine_type="small").state == "complete"
     told = spell("upload", str(tmp_path / "big"))
-    assert told.code == 1 and "8.0 MiB are to come" in told.err, told
+    assert told.code == 1 and "8.0 MiB would be added" in told.err, told
     assert not list(spell.home.uploads.iterdir()) and not list(spell.home.incoming.iterdir())
     assert spell("upload", str(tmp_path / "little")).code == 0
     (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]

@@ -24,7 +24,7 @@ class Notification:
     tries: int
 
 
-class NotificationStore:
+class WebhookStore:
     """Notifications of one home."""
 
     def __init__(self, database: Database) -> None:

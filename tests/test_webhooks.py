@@ -56,7 +56,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(scope="module")
 def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home for all tests here."""
-    return make_shared("notifying")
+    return make_shared("webhooks")
 
 
 def test_a_webhook_is_told_once_and_signed(spell: Spell, hook: Hook) -> None:

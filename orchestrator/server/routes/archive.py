@@ -1,0 +1,23 @@
+"""The archive of runs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from orchestrator.records.run_summary import RunSummary
+from orchestrator.server.dependencies import Person, TheService, answer
+
+router = APIRouter()
+
+
+@router.post("/runs/{reference}/archive", response_model=RunSummary)
+def archive(reference: str, service: TheService, who: Person) -> Response:
+    """Take a run that has ended out of lists and mounts; nothing of it is removed."""
+    return answer(service.archive.add(who, reference))
+
+
+@router.post("/runs/{reference}/unarchive", response_model=RunSummary)
+def unarchive(reference: str, service: TheService, who: Person) -> Response:
+    """Bring an archived run back."""
+    return answer(service.archive.remove(who, reference))

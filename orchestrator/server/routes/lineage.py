@@ -1,0 +1,17 @@
+"""What runs were made of."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from orchestrator.records.compare import LineageRecord
+from orchestrator.server.dependencies import Person, TheService, answer
+
+router = APIRouter()
+
+
+@router.get("/runs/{reference}/lineage", response_model=LineageRecord)
+def lineage(reference: str, service: TheService, who: Person, *, up: bool = True, down: bool = True) -> Response:
+    """What a run was made of, and what was made of it."""
+    return answer(service.lineage.of(who, reference, up=up, down=down))

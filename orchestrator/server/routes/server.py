@@ -1,0 +1,24 @@
+"""The server itself."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from orchestrator.records.machines import ServerRecord
+from orchestrator.server.dependencies import TheService, answer
+
+router = APIRouter()
+
+
+@router.get("/server", response_model=ServerRecord)
+def server(service: TheService) -> Response:
+    """Which server answers."""
+    return answer(service.server.record())
+
+
+@router.post("/server/stop", status_code=202)
+def stop_server(request: Request) -> Response:
+    """End the server. Active runs go on without it, and are found again by the next one."""
+    request.app.state.stop()
+    return Response(status_code=202)

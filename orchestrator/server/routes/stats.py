@@ -1,0 +1,25 @@
+"""What runs use of the machine, now and before."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from orchestrator.records.runs import SampleRecord, StatRecord
+from orchestrator.server.dependencies import Person, TheService, answer
+
+router = APIRouter()
+
+
+@router.get("/stats", response_model=list[StatRecord])
+def stats(service: TheService, who: Person, run: Annotated[list[str] | None, Query()] = None) -> Response:
+    """What these runs use now; all that run, when none is named."""
+    return answer(service.stats.now(who, run or ()))
+
+
+@router.get("/runs/{reference}/samples", response_model=list[SampleRecord])
+def samples(reference: str, service: TheService, who: Person) -> Response:
+    """What a run used of the machine, in order of time."""
+    return answer(service.stats.samples(who, reference))

@@ -1,0 +1,49 @@
+"""Code of runs: manifests of snapshots, and the blobs that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from orchestrator.content import manifest as manifests
+from orchestrator.data.resources import read_chunks
+from orchestrator.errors import NotFound
+from orchestrator.lifecycle.context import Context
+from orchestrator.spec.run import check_digest
+
+
+class Code:
+    """The code that one home keeps."""
+
+    def __init__(self, context: Context) -> None:
+        self._blobs, self._home = context.blobs, context.home
+
+    def put_tree(self, body: bytes) -> list[str]:
+        """Keep the manifest of a snapshot, when all of its blobs are there.
+
+        Args:
+            body: the manifest as JSON without line breaks; a line break and a pack of blobs may follow.
+
+        Returns:
+            The digests of the blobs that must be sent first. Raises as `BlobStore.put_tree`.
+        """
+        text, _, pack = body.partition(b"\n")
+        return self._blobs.put_tree(manifests.from_json(text), pack)
+
+    def put_blobs(self, pack: bytes) -> None:
+        """Keep many small blobs; raises as `BlobStore.put_pack`."""
+        self._blobs.put_pack(pack)
+
+    def put_blob(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """Keep a blob, which is checked against its digest; raises as `BlobStore.put`."""
+        self._blobs.put(digest, chunks)
+
+    def blob(self, digest: str) -> Iterator[bytes]:
+        """The content of a blob.
+
+        Raises:
+            InvalidConfig: what is no digest.
+            NotFound: there is no such blob.
+        """
+        if self._blobs.missing([check_digest(digest)]):
+            raise NotFound(f"There is no blob {digest[:12]}.")
+        return read_chunks(self._home.blob(digest))

@@ -1,0 +1,54 @@
+"""Which executor a run goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.errors import ExecutorFailed, InvalidConfig
+from orchestrator.executors.base import Executor
+from orchestrator.lifecycle.context import Context
+
+
+class Executors:
+    """The executors of one home.
+
+    Args:
+        context: has them.
+        defaults: names of those for specs that name none: the first of them that lacks nothing is taken.
+    """
+
+    def __init__(self, context: Context, defaults: Sequence[str]) -> None:
+        self._executors, self._defaults = context.executors, defaults
+
+    @property
+    def default(self) -> str:
+        """The executor of specs that name none, at this moment."""
+        for name in self._defaults:
+            executor = self._executors[name]
+            if executor.is_chosen or not executor.lacks():
+                return name
+        return self._defaults[-1]
+
+    def usable(self, name: str) -> Executor:
+        """An executor that can run something now.
+
+        Raises:
+            InvalidConfig: no executor has this name.
+            ExecutorFailed: it lacks something.
+        """
+        executor = self._executors.get(name)
+        if executor is None:
+            there = ", ".join(sorted(self._executors))
+            raise InvalidConfig(f"There is no executor {name!r}.", f"There are: {there}.")
+        if lack := executor.lacks():
+            others = [other for other in self._defaults if other != name]
+            cure = "See what works here: spell doctor" + "".join(f"; or cast it with --executor {o}" for o in others)
+            raise ExecutorFailed(f"The {name} executor cannot run anything now: {lack}", cure)
+        return executor
+
+    def passed_over(self, taken: str) -> Iterator[str]:
+        """Why not an executor that is preferred, and that a person may take for granted."""
+        for name in self._defaults[: self._defaults.index(taken)]:
+            executor = self._executors[name]
+            if executor.is_expected and (lack := executor.lacks()):
+                yield f"This run does not go to the {name} executor: {lack}"

@@ -1,0 +1,44 @@
+"""Links: other names of resources."""
+
+from __future__ import annotations
+
+from orchestrator.data.resources import Resources
+from orchestrator.errors import Conflict
+from orchestrator.records.links import LinkRecord
+from orchestrator.service.access import Access, Who
+from orchestrator.spec.names import check_alias
+from orchestrator.store import Store
+
+
+class Links:
+    """The links of one home."""
+
+    def __init__(self, store: Store, access: Access, resources: Resources) -> None:
+        self._store, self._access, self._resources = store.links, access, resources
+
+    def list(self) -> list[LinkRecord]:
+        """All links, by alias; those to archived runs are left out."""
+        return self._store.list()
+
+    def record(self, alias: str) -> LinkRecord:
+        """One link; raises as `LinkStore.get`."""
+        return self._store.get(alias)
+
+    def put(self, who: Who, alias: str, resource: str, *, replace: bool) -> LinkRecord:
+        """Give a resource, which must be there, another name.
+
+        Raises:
+            InvalidConfig: what is no alias.
+            NotFound, Conflict: no such resource; it is archived; the alias leads elsewhere.
+        """
+        check_alias(alias)
+        canonical = self._access.resolve_resource(who, resource)
+        if "/" not in canonical:
+            raise Conflict(f"{resource!r} as a whole cannot have an alias.", "Link what is in it: runs/NUMBER/…")
+        self._resources.refuse_archived(canonical)
+        self._resources.path(canonical)
+        return self._store.put(alias, canonical, replace=replace)
+
+    def remove(self, alias: str) -> None:
+        """Remove a link; raises as `LinkStore.remove`."""
+        self._store.remove(alias)

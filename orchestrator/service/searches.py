@@ -1,0 +1,66 @@
+"""Searches over parameters: cast, listed, looked at, ended, resumed. `controllers/searches` casts their trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+
+from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary
+from orchestrator.service.access import Access, Who
+from orchestrator.service.runs import Runs
+from orchestrator.spec.search import SearchSpec
+from orchestrator.states import StopRequest
+from orchestrator.store import Store
+
+_SEEDS = 1 << 31
+
+
+class Searches:
+    """The searches of one home.
+
+    Args:
+        store: has them.
+        access: resolves references.
+        runs: checks what is asked.
+        wake: called when the controller of searches has something to do.
+    """
+
+    def __init__(self, store: Store, access: Access, runs: Runs, wake: Callable[[], None]) -> None:
+        self._store, self._access, self._runs, self._wake = store.searches, access, runs, wake
+
+    def cast(self, who: Who, search: SearchSpec) -> SearchCastRecord:
+        """Record a search, and begin it. What can be known to be wrong with its trials is refused before there is any run.
+
+        Raises:
+            SpellError: as `Runs.cast`.
+        """
+        new, warnings = self._runs.check(search.spec, lambda resource: self._access.mountable(who, resource))
+        seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
+        # of the executor that was chosen now: when it cannot run anything later, the search waits for it
+        spec = dataclasses.replace(new.spec, executor=new.executor)
+        number = self._store.add(dataclasses.replace(search, spec=spec, seed=seed))
+        self._wake()
+        return SearchCastRecord(number, warnings)
+
+    def list(self, *, limit: int, before: int) -> list[SearchSummary]:
+        """The newest `limit` searches, newest last, that are older than `before`."""
+        return self._store.summaries(limit=limit, before=before)
+
+    def record(self, who: Who, reference: str) -> SearchRecord:
+        """All about one search, by number or `latest`."""
+        return self._store.record(self._access.resolve_search(who, reference))
+
+    def request_stop(self, who: Who, reference: str, request: StopRequest) -> SearchRecord:
+        """Stop or kill a search: no further trial starts, and the others' runs are asked to end. Raises as the store."""
+        number = self._access.resolve_search(who, reference)
+        self._store.request_stop(number, request)
+        self._wake()
+        return self._store.record(number)
+
+    def resume(self, who: Who, reference: str) -> SearchRecord:
+        """Go on with a search that has ended: trials that failed, or were never cast, are cast. Raises as the store."""
+        number = self._access.resolve_search(who, reference)
+        self._store.resume(number)
+        self._wake()
+        return self._store.record(number)

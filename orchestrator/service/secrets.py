@@ -1,0 +1,28 @@
+"""Secrets: set, listed without their values, removed. Only the launch of a run reads a value."""
+
+from __future__ import annotations
+
+from orchestrator.data import secrets
+from orchestrator.records.secrets import SecretRecord
+
+MAX_BYTES = secrets.MAX_BYTES
+"""How long a value may be."""
+
+
+class Secrets:
+    """The secrets of one home."""
+
+    def __init__(self, kept: secrets.Secrets) -> None:
+        self._kept = kept
+
+    def list(self) -> list[SecretRecord]:
+        """All secrets by name, without their values."""
+        return self._kept.records()
+
+    def put(self, name: str, value: bytes) -> SecretRecord:
+        """Set a secret, in the place of what there was of this name; raises as `data.secrets.Secrets.put`."""
+        return self._kept.put(name, value)
+
+    def remove(self, name: str) -> None:
+        """Forget a secret. Runs that have it keep it; those that wait for it will fail. Raises NotFound."""
+        self._kept.remove(name)

@@ -1,0 +1,31 @@
+"""The server itself: which one it is."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import orchestrator
+from orchestrator.lifecycle.context import Context
+from orchestrator.records import API_VERSION
+from orchestrator.records.machines import ServerRecord
+
+
+class Server:
+    """The server of one home."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._started_at = time.time()
+
+    def record(self) -> ServerRecord:
+        """Which server this is."""
+        return ServerRecord(
+            version=orchestrator.__version__,
+            api=API_VERSION,
+            pid=os.getpid(),
+            home=str(self._context.home.root),
+            started_at=self._started_at,
+            executors=sorted(self._context.executors),
+            active_runs=self._context.store.active_count(),
+        )
