@@ -19,8 +19,6 @@ from conftest import Spell
 
 from orchestrator import records
 from orchestrator.cli import main
-from orchestrator.client.searches import Searches
-from orchestrator.client.workflows import Workflows
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
 from orchestrator.records.searches import SearchRecord, TrialRecord
@@ -123,9 +121,9 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     mounts = (run.parse_mount(f"runs/{first.number}/data.txt"),)
     spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
     flow = WorkflowSpec("flow", (Step("a", run.RunSpec("true")), Step("b", run.RunSpec("true"), ("a",))))
-    Workflows(spell.client.transport).cast(flow)
+    spell.client.workflows.cast(flow)
     sweep = run.RunSpec("true :X:", params={"X": "1"})
-    Searches(spell.client.transport).cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
+    spell.client.searches.cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
     return spell
 
 

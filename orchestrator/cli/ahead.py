@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
+from collections.abc import Callable
 
 
-def load(name: str) -> None:
-    """Begin to load a module. Whoever imports it then waits for the rest only, and meets whatever is wrong with it."""
-    threading.Thread(target=_load, args=(name,), name=f"load-{name}").start()
+def load(importing: Callable[[], object]) -> None:
+    """Begin to load what a function imports. Whoever calls it then waits for the rest only, and meets whatever is wrong."""
+    threading.Thread(target=_load, args=(importing,), name="load-ahead").start()
 
 
-def _load(name: str) -> None:
+def _load(importing: Callable[[], object]) -> None:
     with contextlib.suppress(Exception):
-        importlib.import_module(name)
+        importing()

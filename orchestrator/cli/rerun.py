@@ -27,7 +27,7 @@ def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, j
     asked = changes(Asked(**typed))
     with connect() as client:
         if "project" in asked:
-            see_project(client.transport, asked["project"], force=False)
+            see_project(client, asked["project"], force=False)
         with casting("spell ps"):
-            cast = client.rerun(run, asked)
+            cast = client.runs.rerun(run, asked)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=json_))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +15,16 @@ from orchestrator.cli.input.spec import Asked, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import casting
 
-_CASTS = "orchestrator.client.casts"
+if TYPE_CHECKING:
+    from orchestrator.client.client import Client
+
+
+def _connect() -> Client:
+    # 20 ms, about as long as git takes, so they are loaded meanwhile
+    from orchestrator.client import runs  # noqa: F401
+    from orchestrator.client.client import connect
+
+    return connect()
 
 
 @click.command(
@@ -36,15 +44,14 @@ _CASTS = "orchestrator.client.casts"
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     asked = Asked(**typed)
-    ahead.load(_CASTS)  # which takes about as long as git does
+    ahead.load(_connect)
     spec, code = build_spec(asked)
     warn_unfilled(spec)
-    casts: Any = importlib.import_module(_CASTS)
-    transport: Any = importlib.import_module("orchestrator.client.transport")
-    with transport.reached() as server:
+    with _connect() as client:
         if spec.project:
-            project: Any = importlib.import_module("orchestrator.cli.projects")
-            project.see_project(server, spec.project, force=asked.force)
+            from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
+
+            see_project(client, spec.project, force=asked.force)
         with casting("spell ps"):
-            cast = casts.Casts(server).cast(spec, code, reuse=reuse)
+            cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=asked.json_))

@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from orchestrator.errors import InvalidConfig
 from orchestrator.records.casting import CastRecord
 from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.position import Position
 from orchestrator.records.runs import MetricRecord, RunRecord, SampleRecord
 from orchestrator.records.summaries import EventRecord, RunSummary
-from orchestrator.server.follow import Follower, Hub, Position
+from orchestrator.server.follow import Follower, Hub
 from orchestrator.server.routes.parts import Verbs, answer
 from orchestrator.spec.filters import MAX_SKIP, Filter, parse_sort
 from orchestrator.spec.run import to_wire
