@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.measure import BIN, Bench, Row, command, medians
-from orchestrator.client.compare import Comparisons
 from orchestrator.spec.run import RunSpec
 
 _REPEATS = 9
@@ -18,8 +17,7 @@ def compare(bench: Bench) -> list[Row]:
     before = _run(bench, 0, 0)
     for differing, words in ((100, "100 of them differ"), (_OUTPUTS, "all of them differ")):
         after = _run(bench, 1, differing)
-        comparisons = Comparisons(bench.client.transport)
-        while (found := comparisons.diff(str(before), str(after), ["outputs"])).outputs_unhashed:
+        while (found := bench.client.compare.diff(str(before), str(after), ["outputs"])).outputs_unhashed:
             pass
         assert len(found.outputs) == differing
         (taken_s,) = medians(

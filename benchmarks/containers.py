@@ -50,7 +50,7 @@ def _overhead(what: str, run_s: float, engine_s: float) -> Row:
 def burst(bench: Bench) -> list[Row]:
     """100 containers, two at a time, against as many of the engine alone, two at a time."""
     alone_s = seconds(lambda: _engine_burst(bench)) / _BURST
-    numbers = [bench.client.cast(RunSpec(command="true")).number for _ in range(_BURST)]
+    numbers = [bench.client.runs.cast(RunSpec(command="true")).number for _ in range(_BURST)]
     runs = [bench.ended(number) for number in numbers]
     took_s = (max(run.ended_at or 0 for run in runs) - runs[0].created_at) / _BURST
     _await_machine(bench)
@@ -76,10 +76,10 @@ def burst(bench: Bench) -> list[Row]:
 
 def _await_machine(bench: Bench) -> None:
     """A machine is free when the engine has confirmed that nothing of its run is left: a moment after the run's end."""
-    whole = {item.name: item.free_now for item in bench.client.machine_types()}
+    whole = {item.name: item.free_now for item in bench.client.machines.list()}
     deadline = time.monotonic() + _FREE_LIMIT_S
     while whole["cpu"] < _AT_ONCE and time.monotonic() < deadline:
-        whole = {item.name: item.free_now for item in bench.client.machine_types()}
+        whole = {item.name: item.free_now for item in bench.client.machines.list()}
 
 
 def _engine_burst(bench: Bench) -> None:
@@ -105,7 +105,7 @@ def environments(bench: Bench) -> list[Row]:
 def _building_s(bench: Bench, packages: tuple[str, ...]) -> float:
     run = bench.run(RunSpec(command="true", pip=packages))
     assert run.state == "complete", run.message
-    at = {event.state: event.at for event in bench.client.events(str(run.number))}
+    at = {event.state: event.at for event in bench.client.runs.events(str(run.number))}
     return at["running"] - at["building"]
 
 

@@ -27,5 +27,5 @@ def environments(bench: Bench) -> list[Row]:
 def _building_s(bench: Bench, packages: tuple[str, ...]) -> float:
     run = bench.run(RunSpec(command="true", pip=packages))
     assert run.state == "complete", run.message
-    at = {event.state: event.at for event in bench.client.events(str(run.number))}
+    at = {event.state: event.at for event in bench.client.runs.events(str(run.number))}
     return at["running"] - at["building"]

@@ -15,7 +15,7 @@ _LINE_EVERY_S = 0.02
 
 def logs(bench: Bench) -> list[Row]:
     """A gibibyte through `spell logs -f`, and the age of 200 lines when a follower gets them."""
-    number = bench.client.cast(RunSpec(command=f"yes 'a line of a log' | head -c {_BYTES}")).number
+    number = bench.client.runs.cast(RunSpec(command=f"yes 'a line of a log' | head -c {_BYTES}")).number
     bench.ended(number)
     started = time.perf_counter()
     with subprocess.Popen(
@@ -38,10 +38,10 @@ def logs(bench: Bench) -> list[Row]:
 def _ages(bench: Bench) -> list[float]:
     """Seconds between the writing of a line (it holds its own time) and its arrival."""
     script = f"import time\nfor _ in range({_LINES}): print(time.time()); time.sleep({_LINE_EVERY_S})"
-    number = bench.client.cast(RunSpec(command=f"python -c '{script}'")).number
+    number = bench.client.runs.cast(RunSpec(command=f"python -c '{script}'")).number
     found: list[float] = []
     rest = b""
-    for item in bench.client.follow(str(number)):
+    for item in bench.client.runs.follow(str(number)):
         now = time.time()
         *lines, rest = (rest + item.data).split(b"\n")
         found += [now - float(line) for line in lines]

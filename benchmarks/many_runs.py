@@ -25,12 +25,12 @@ def many_runs(bench: Bench) -> list[Row]:
         home.config.write_text(bench.home.config.read_text())
         small = Client(home)
         try:
-            small.wait(str(small.cast(RunSpec(command="true")).number))
+            small.runs.wait(str(small.runs.cast(RunSpec(command="true")).number))
             _fill(home, _SMALL)
             _fill(bench.home, _LARGE)
             return [_compared(bench, home, words) for words in _ASKED]
         finally:
-            small.stop_server()
+            small.server.stop()
 
 
 _ASKED = (

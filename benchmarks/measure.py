@@ -53,16 +53,16 @@ class Bench:
 
     def ended(self, number: int) -> RunRecord:
         """The run, when it has ended; told by the server, not asked for again and again."""
-        self.client.wait(str(number))
-        return self.client.run(str(number))
+        self.client.runs.wait(str(number))
+        return self.client.runs.get(str(number))
 
     def run(self, spec: RunSpec) -> RunRecord:
         """Cast a run and wait for its end."""
-        return self.ended(self.client.cast(spec).number)
+        return self.ended(self.client.runs.cast(spec).number)
 
     def server(self) -> psutil.Process:
         """The server's process."""
-        return psutil.Process(self.client.server().pid)
+        return psutil.Process(self.client.server.get().pid)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def bench(config: str) -> Iterator[Bench]:
         yield made
     finally:
         process = made.server()
-        client.stop_server()
+        client.server.stop()
         process.wait(30)
         subprocess.run(["chmod", "-R", "u+w", str(root)], check=False)
         shutil.rmtree(root)

@@ -21,8 +21,8 @@ def reuse(bench: Bench) -> list[Row]:
         command([str(BIN / "spell"), "run", "--reuse", "true"], bench.env, bench.repo),
     )
     spec = RunSpec(command="true")
-    (server_s,) = medians(_CASTS, lambda: bench.client.cast(spec, reuse=True))
-    assert bench.client.cast(spec, reuse=True).reused
+    (server_s,) = medians(_CASTS, lambda: bench.client.runs.cast(spec, reuse=True))
+    assert bench.client.runs.cast(spec, reuse=True).reused
     return [
         Row(BASELINE_WORDS, f"{base_s * 1000:.0f} ms", "", holds=True),
         ratio(f"`spell run --reuse true`, a hit among {_RUNS:,} runs", hit_s, base_s, 1.5),

@@ -31,13 +31,13 @@ def server(bench: Bench) -> list[Row]:
 
 def _start_s(bench: Bench) -> float:
     process = bench.server()
-    bench.client.stop_server()
+    bench.client.server.stop()
     process.wait(30)
     return seconds(lambda: ensure_server(bench.home))
 
 
 def _cast(bench: Bench, count: int) -> None:
-    numbers = [bench.client.cast(RunSpec(command="true")).number for _ in range(count)]
+    numbers = [bench.client.runs.cast(RunSpec(command="true")).number for _ in range(count)]
     for number in numbers:
         bench.ended(number)
     time.sleep(0.1)

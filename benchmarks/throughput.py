@@ -17,7 +17,7 @@ _BIG, _SMALL = 4 << 30, 4 << 10
 def burst(bench: Bench) -> list[Row]:
     """500 trivial runs, cast as fast as the server takes them, until the last has ended."""
     spec = RunSpec(command="true")
-    numbers = [bench.client.cast(spec).number for _ in range(_BURST)]
+    numbers = [bench.client.runs.cast(spec).number for _ in range(_BURST)]
     bench.ended(numbers[-1])
     runs = [bench.ended(number) for number in numbers]
     rate = _BURST / (max(run.ended_at or 0 for run in runs) - runs[0].created_at)
@@ -31,7 +31,7 @@ def burst(bench: Bench) -> list[Row]:
 
 
 def _claim_times(bench: Bench, numbers: list[int]) -> list[float]:
-    return [next(e.at for e in bench.client.events(str(number)) if e.state == "building") for number in numbers]
+    return [next(e.at for e in bench.client.runs.events(str(number)) if e.state == "building") for number in numbers]
 
 
 def big_files(bench: Bench) -> list[Row]:
@@ -55,11 +55,11 @@ def _mounting(run: RunRecord) -> RunSpec:
 
 def _saving_s(bench: Bench, size: int) -> float:
     """From the end of the command to the final state; the hash of the file before is waited for first."""
-    newest = str(bench.client.runs(limit=1)[0].number)
-    while any(item.sha256 is None for item in bench.client.artifacts(newest)):
+    newest = str(bench.client.runs.list(limit=1)[0].number)
+    while any(item.sha256 is None for item in bench.client.runs.artifacts(newest)):
         time.sleep(0.05)
     run = bench.run(RunSpec(command=f"fallocate -l {size} file"))
-    at = {event.state: event.at for event in bench.client.events(str(run.number))}
+    at = {event.state: event.at for event in bench.client.runs.events(str(run.number))}
     return at["complete"] - at["saving"]
 
 

@@ -1,3 +1,130 @@
-"""spell: numbered runs of machine-learning commands, with their code, environment, log and outputs kept."""
+"""spell: numbered runs of machine-learning commands, with their code, environment, log and outputs kept.
+
+from orchestrator import RunSpec, connect
+
+with connect() as client:
+    number = client.runs.cast(RunSpec(command="python train.py")).number
+
+Inside a run only this file and `runtime.py` can be imported, by whatever Python the run has; and a container waits for the
+supervisor that imports it. So it loads nothing before somebody asks for a name, and keeps to the syntax of old Pythons.
+"""
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BuildFailed",
+    "Choice",
+    "Client",
+    "CodeFailed",
+    "Conflict",
+    "ConnectionLost",
+    "DiskFull",
+    "ExecutorFailed",
+    "Filter",
+    "Home",
+    "HomeUnusable",
+    "ImpossibleRequest",
+    "InvalidCommit",
+    "InvalidConfig",
+    "InvalidRepository",
+    "Mount",
+    "MountFailed",
+    "NotFound",
+    "PhaseFailed",
+    "Position",
+    "Range",
+    "RunSpec",
+    "SaveFailed",
+    "SearchSpec",
+    "SecretLost",
+    "ServerUnavailable",
+    "SnapshotMissing",
+    "SpellError",
+    "StaleFence",
+    "Step",
+    "StoreBusy",
+    "UploadLost",
+    "UsageError",
+    "VersionMismatch",
+    "WorkflowSpec",
+    "__version__",
+    "checkpoint_dir",
+    "connect",
+    "on_stop",
+    "send_metric",
+]
+
+TYPE_CHECKING = False  # type checkers take it for true; to import typing would take longer than all else here
+
+if TYPE_CHECKING:
+    from orchestrator.client.client import Client, connect
+    from orchestrator.errors import (
+        BuildFailed,
+        CodeFailed,
+        Conflict,
+        ConnectionLost,
+        DiskFull,
+        ExecutorFailed,
+        HomeUnusable,
+        ImpossibleRequest,
+        InvalidCommit,
+        InvalidConfig,
+        InvalidRepository,
+        MountFailed,
+        NotFound,
+        PhaseFailed,
+        SaveFailed,
+        SecretLost,
+        ServerUnavailable,
+        SnapshotMissing,
+        SpellError,
+        StaleFence,
+        StoreBusy,
+        UploadLost,
+        UsageError,
+        VersionMismatch,
+    )
+    from orchestrator.home import Home
+    from orchestrator.records.position import Position
+    from orchestrator.runtime import checkpoint_dir, on_stop, send_metric
+    from orchestrator.spec.filters import Filter
+    from orchestrator.spec.mounts import Mount
+    from orchestrator.spec.run import RunSpec
+    from orchestrator.spec.search import Choice, Range, SearchSpec
+    from orchestrator.spec.workflow import Step, WorkflowSpec
+else:
+    _IN_RUNS = ("send_metric", "checkpoint_dir", "on_stop")
+    _PLACES = {
+        "client.client": ("Client", "connect"),
+        "home": ("Home",),
+        "records.position": ("Position",),
+        "runtime": _IN_RUNS,
+        "spec.filters": ("Filter",),
+        "spec.mounts": ("Mount",),
+        "spec.run": ("RunSpec",),
+        "spec.search": ("Choice", "Range", "SearchSpec"),
+        "spec.workflow": ("Step", "WorkflowSpec"),
+    }
+    _MODULES = {name: module for module, names in _PLACES.items() for name in names}  # all others are errors
+
+    def __getattr__(name: str) -> object:
+        """Load what is asked for (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # 1 ms, which the supervisor of a run need not wait for
+
+        try:
+            value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith(__name__):
+                raise
+            raise ImportError(
+                f"{name} is not available inside a run, where orchestrator has only {', '.join(_IN_RUNS)}. "
+                "Use it in a program that runs outside."
+            ) from None
+        globals()[name] = value
+        return value
+
+    def __dir__() -> "list[str]":
+        """What there is, loaded or not."""
+        return sorted({*globals(), *__all__})

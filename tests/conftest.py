@@ -129,13 +129,13 @@ class Spell:
 
     def cast(self, command: str, **fields: Any) -> int:
         """Cast a run through the API, without code. Returns its number."""
-        return self.client.cast(RunSpec(command=command, **fields)).number
+        return self.client.runs.cast(RunSpec(command=command, **fields)).number
 
     def ended(self, number: int, limit_s: float = DEADLINE_S) -> RunRecord:
         """The run, when it has ended."""
 
         def final() -> RunRecord | None:
-            run = self.client.run(str(number))
+            run = self.client.runs.get(str(number))
             return run if run.state in FINAL else None
 
         return wait_for(final, f"the end of run {number}", limit_s)
@@ -146,7 +146,7 @@ class Spell:
 
     def reaches(self, number: int, *states: str) -> None:
         """Wait until the run is in one of these states."""
-        wait_for(lambda: self.client.run(str(number)).state in states, f"run {number} in {states}")
+        wait_for(lambda: self.client.runs.get(str(number)).state in states, f"run {number} in {states}")
 
     def log(self, number: int) -> bytes:
         """What the run has said."""
@@ -188,10 +188,10 @@ class Spell:
 
     def clear(self) -> None:
         """End every run."""
-        active = [run.number for run in self.client.runs(limit=10_000) if run.state not in FINAL]
+        active = [run.number for run in self.client.runs.list(limit=10_000) if run.state not in FINAL]
         for number in active:
             with contextlib.suppress(Conflict):  # it ended meanwhile
-                self.client.kill(str(number))
+                self.client.runs.kill(str(number))
         for number in active:
             self.ended(number)
 
@@ -201,7 +201,7 @@ class Spell:
             return
         self.clear()
         with awaited(self.server_pid):
-            self.client.stop_server()
+            self.client.server.stop()
             self.client.close()
 
 

@@ -57,12 +57,12 @@ def serving(root: Path, found: Mapping[str, Executor], capacity: Capacity, confi
 
 def end_all(client: Client) -> None:
     """Kill every run, and wait for its end."""
-    active = [run.number for run in client.runs(limit=10_000) if run.state not in FINAL]
+    active = [run.number for run in client.runs.list(limit=10_000) if run.state not in FINAL]
     for number in active:
         with contextlib.suppress(Conflict):  # it ended meanwhile
-            client.kill(str(number))
+            client.runs.kill(str(number))
     for number in active:
-        client.wait(str(number), 30)
+        client.runs.wait(str(number), 30)
 
 
 def python(code: str, *args: str) -> subprocess.Popen[str]:

@@ -19,8 +19,6 @@ from conftest import Spell
 
 from orchestrator import records
 from orchestrator.cli import main
-from orchestrator.client.searches import Searches
-from orchestrator.client.workflows import Workflows
 from orchestrator.home import Home
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
@@ -28,6 +26,7 @@ from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.server.app import make_app
 from orchestrator.spec import run
+from orchestrator.spec.mounts import parse_mount
 from orchestrator.spec.search import Choice, SearchSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import ENDS, State
@@ -120,12 +119,12 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     spell = make_shared("api")
     first = spell.run("echo x > data.txt", name="first", labels=("a",))
     code = "from orchestrator.runtime import send_metric; send_metric('loss', 0.5)"
-    mounts = (run.parse_mount(f"runs/{first.number}/data.txt"),)
+    mounts = (parse_mount(f"runs/{first.number}/data.txt"),)
     spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
     flow = WorkflowSpec("flow", (Step("a", run.RunSpec("true")), Step("b", run.RunSpec("true"), ("a",))))
-    Workflows(spell.client.transport).cast(flow)
+    spell.client.workflows.cast(flow)
     sweep = run.RunSpec("true :X:", params={"X": "1"})
-    Searches(spell.client.transport).cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
+    spell.client.searches.cast(SearchSpec(kind="grid", spec=sweep, space={"X": Choice(("1", "2"))}))
     return spell
 
 

@@ -147,7 +147,10 @@ def is_reason(comment: str) -> bool:
 
 
 def test_no_import_is_hidden() -> None:
-    assert [f"{path}:{line}" for path in modules() for line in hidden_imports(path.read_text())] == []
+    shown = [
+        path for path in modules() if path != PACKAGE / "__init__.py"
+    ]  # the lazy face: test_public.py holds its table
+    assert [f"{path}:{line}" for path in shown for line in hidden_imports(path.read_text())] == []
 
 
 def test_late_imports_have_a_measured_reason() -> None:

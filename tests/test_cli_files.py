@@ -109,7 +109,7 @@ def test_outputs_of_a_run_that_goes_on(spell: Spell) -> None:
 def test_outputs_of_a_run_that_kept_none(spell: Spell) -> None:
     number = spell.cast("echo x > data.txt; sleep 1000")
     spell.reaches(number, "running")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
     for words in (["ls", f"runs/{number}"], ["cat", f"runs/{number}/data.txt"], ["cp", f"runs/{number}"]):
         done = spell(*words)

@@ -18,7 +18,6 @@ from conftest import BIN, Done, Spell, git, wait_for
 from terminal import Terminal
 
 from orchestrator import machine
-from orchestrator.client.searches import Searches
 
 CONFIG = f"""
 grace_s = 1
@@ -135,13 +134,13 @@ def test_the_examples_of_the_docs(make_spell: Callable[..., Spell], repo: Path) 
     ],
 )
 def test_what_is_typed_wrong_casts_nothing(shared: Spell, words: list[str], code: int, said: str) -> None:
-    shared.client.server()
-    before = Searches(shared.client.transport).list()
+    shared.client.server.get()
+    before = shared.client.searches.list()
     done = shared("hyper", *words)
     assert (done.code, said.lower() in done.err.lower()) == (code, True), done
     assert "Traceback" not in done.err
     assert "Casting" not in done.out
-    assert Searches(shared.client.transport).list() == before
+    assert shared.client.searches.list() == before
 
 
 def test_values_go_into_the_command_as_they_stand(shared: Spell) -> None:
@@ -276,7 +275,7 @@ def test_a_reader_that_goes_away_ends_nothing(own: Spell, tmp_path: Path) -> Non
     assert process.stderr
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
-    wait_for(lambda: Searches(own.client.transport).record("1").state == "complete", "the end of the search")
+    wait_for(lambda: own.client.searches.get("1").state == "complete", "the end of the search")
 
 
 def test_completion_offers_searches(shared: Spell) -> None:

@@ -94,7 +94,7 @@ def test_f27_who_leaves_ends_the_build(shared: Spell) -> None:
             assert any(json.loads(line) == {} for line in said)
             assert len(containers_of(shared.home)) == 1
         began = time.monotonic()
-        shared.client.server()
+        shared.client.server.get()
         assert time.monotonic() - began < 3
     wait_for(lambda: not containers_of(shared.home), "the build ends")
     wait_for(lambda: not list(shared.home.environments.glob(".building-*")), "and leaves nothing")

@@ -208,13 +208,13 @@ BAD = [
 def test_bad_input_gets_a_clear_error_and_no_run(
     spell: Spell, tmp_path: Path, words: list[str], code: int, said: str
 ) -> None:
-    if not spell.client.runs():
+    if not spell.client.runs.list():
         spell.run("touch a b")
-    before = spell.client.run("latest").number
+    before = spell.client.runs.get("latest").number
     done = spell("run", *words, cwd=tmp_path)
     assert (done.code, said in done.err) == (code, True), done
     assert "Traceback" not in done.err and done.out == ""
-    assert spell.client.run("latest").number == before
+    assert spell.client.runs.get("latest").number == before
 
 
 @pytest.mark.parametrize(
@@ -304,10 +304,10 @@ def test_killed_and_stopped_from_elsewhere(spell: Spell) -> None:
         ("kill", 137, "💀 Run {n} killed: killed on request"),
         ("stop", 143, "✋ Run {n} stopped: "),
     ):
-        before = spell.client.runs()[-1].number
+        before = spell.client.runs.list()[-1].number
         process = spell.popen("run", "echo begun; sleep 1000")
-        wait_for(lambda before=before: spell.client.run("latest").number > before, "the run")
-        number = spell.client.run("latest").number
+        wait_for(lambda before=before: spell.client.runs.get("latest").number > before, "the run")
+        number = spell.client.runs.get("latest").number
         spell.says(number, b"begun")
         assert spell(verb, "latest").code == 0
         out, _ = process.communicate(timeout=60)
@@ -360,7 +360,7 @@ def test_a_reader_that_goes_away_leaves_the_run_alone(spell: Spell) -> None:
     done = subprocess.run(
         ["bash", "-c", words], env=spell.env, cwd=spell.cwd, capture_output=True, text=True, check=True
     )
-    number = spell.client.run("latest").number
+    number = spell.client.runs.get("latest").number
     assert done.stdout == f"💫 Casting spell #{number}…\n141\n"
     assert f"✨ Use 'spell logs -f {number}' to view logs again\n" in done.stderr
     assert "Traceback" not in done.stderr
@@ -374,7 +374,7 @@ def test_closed_standard_streams(spell: Spell) -> None:
             ["bash", "-c", words], env=spell.env, cwd=spell.cwd, capture_output=True, text=True, check=False
         )
         assert (done.returncode, "Traceback" in done.stderr) == (5, False), done
-        assert spell.log(spell.client.run("latest").number) == b"hi\n"
+        assert spell.log(spell.client.runs.get("latest").number) == b"hi\n"
 
 
 # -- parameters, variables, outputs -----------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_runs_are_mounted_by_number_name_and_latest(spell: Spell) -> None:
     for reference in ("latest", "maker", "latest~2", str(number)):
         done = spell("run", "-m", f"runs/{reference}/data.txt:in/x.txt", "cat in/x.txt")
         assert "\nsecond\n" in done.out, reference
-        assert spell.client.run("latest").mounts == [{"resource": f"runs/{number}/data.txt", "path": "in/x.txt"}]
+        assert spell.client.runs.get("latest").mounts == [{"resource": f"runs/{number}/data.txt", "path": "in/x.txt"}]
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_code_goes_along_with_its_changes(spell: Spell, repo: Path) -> None:
     (repo / "n\r\nERROR: not a line").unlink()
     sent = spell("run", "--include-untracked", "cat ../new.txt", cwd=folder)
     assert ("\nnew\n" in sent.out, sent.err) == (True, "")
-    run = spell.client.run("latest")
+    run = spell.client.runs.get("latest")
     assert (run.repository, run.dirty, run.description) == ("project", True, "Say hello")
 
 

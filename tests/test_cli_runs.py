@@ -162,7 +162,7 @@ def test_unknown_runs(told: Spell, verb: str) -> None:
 )
 def test_what_can_be_no_run(told: Spell, reference: str) -> None:
     with pytest.raises(SpellError, match="There is no run "):
-        told.client.run(reference)
+        told.client.runs.get(reference)
 
 
 def test_missing_and_superfluous_words(told: Spell) -> None:
@@ -222,7 +222,7 @@ def test_a_reader_that_goes_away_detaches(spell: Spell) -> None:
     spell.says(number, b"x")
     done = bash(spell, f"spell logs -f {number} | head -n 2; echo ${{PIPESTATUS[0]}}")
     assert (done.out, done.err.splitlines()[-1]) == ("x\nx\n141\n", "✨ Run is running")
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
 
 
 # -- info -------------------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_stop_of_a_run_that_has_not_started(spell: Spell) -> None:
     number = spell.cast("true")
     done = spell("stop", str(number))
     assert (done.code, done.out) == (0, f"Run {number} had not started; it never will.\n")
-    assert spell.client.run(str(number)).state == "killed"
+    assert spell.client.runs.get(str(number)).state == "killed"
 
 
 def test_several_at_once_are_reported_one_by_one(spell: Spell) -> None:
@@ -355,7 +355,7 @@ def test_a_server_that_hangs(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("hanging")
     spell.run("true")
     with spell.frozen(), pytest.raises(ServerUnavailable, match="The server does not answer"):
-        spell.client._call("GET", "/server", read_limit_s=0.2)
+        spell.client.transport.call("GET", "/server", read_limit_s=0.2)
 
 
 # -- completion -------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def server(make_spell: Callable[..., Spell], clock: Clock) -> Iterator[Spell]:
 
 def _answers(client: Client) -> bool:
     with contextlib.suppress(orchestrator.errors.ServerUnavailable):
-        return client.server().pid > 0
+        return client.server.get().pid > 0
     return False
 
 
@@ -124,18 +124,18 @@ def test_f46_the_clock_of_the_server_jumps(server: Spell, clock: Clock, tmp_path
     server.reaches(running, "running")
     clock.set(jump_s)
     later = server.cast("true", name="after")
-    assert server.client.run("after").created_at == pytest.approx(time.time() + jump_s, abs=LIMIT_S)
-    queued = server.client.cast(RunSpec(command="true")).number
+    assert server.client.runs.get("after").created_at == pytest.approx(time.time() + jump_s, abs=LIMIT_S)
+    queued = server.client.runs.cast(RunSpec(command="true")).number
     with contextlib.suppress(orchestrator.errors.Conflict):  # it may have had its turn
-        server.client.kill(str(queued))
-    server.client.stop(str(stopped))
+        server.client.runs.kill(str(queued))
+    server.client.runs.stop(str(stopped))
     gate.touch()
     states = {number: server.ended(number) for number in (running, stopped, later, queued)}
     assert (states[running].state, states[later].state) == ("complete", "complete")
     assert states[stopped].state in ("stopped", "killed")
     for run in states.values():
         assert_sane(run)
-    events = server.client.events(str(running))
+    events = server.client.runs.events(str(running))
     assert [event.id for event in events] == sorted(event.id for event in events)
     assert events[-1].state == "complete"  # their order is that of their ids, whatever the clock says
     told = server("ps")

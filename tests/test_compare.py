@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import BIN, Spell, git
 
-from orchestrator.client.compare import Comparisons
 from orchestrator.spec.run import RequirementFile
 
 TRAIN = """import sys
@@ -88,7 +87,7 @@ def test_code(spell: Spell, repo: Path) -> None:
     (repo / "big").write_bytes(b"b\n" * (600 << 10))
     (repo / "empty").touch()
     after = code_of(spell, repo)
-    found = Comparisons(spell.client.transport).diff(str(before), str(after), ["code"])
+    found = spell.client.compare.diff(str(before), str(after), ["code"])
     changes = {item.path: item for item in found.code}
     assert {path: (item.kind, item.note) for path, item in changes.items()} == {
         "a.py": ("changed", ""),
@@ -116,7 +115,7 @@ def test_a_run_without_code_and_code_that_is_gone(spell: Spell, repo: Path) -> N
     bare, coded = spell.run("true").number, spell("run", "-f", "true", cwd=repo).number
     done = spell("diff", str(bare), str(coded), "--code")
     assert "  + hello.py" in done.out and "+print('hello')" in done.out
-    tree = spell.client.run(str(coded)).spec["code"]["tree"]
+    tree = spell.client.runs.get(str(coded)).spec["code"]["tree"]
     spell.home.tree(tree).unlink()
     done = spell("diff", str(bare), str(coded), "--code", "--exit-code")
     assert (done.code, done.out) == (1, f"Nothing else differs between run {bare} and run {coded}.\n")
@@ -152,7 +151,7 @@ def test_a_run_that_is_still_active(spell: Spell, token: str) -> None:
     spell.reaches(two, "running")
     done = spell("diff", str(one), str(two))
     assert f"Run {two} is still running." in done.err and "- f (2B)" in done.out
-    spell.client.kill(str(two))
+    spell.client.runs.kill(str(two))
 
 
 def test_colours_only_on_a_terminal(spell: Spell) -> None:

@@ -142,19 +142,19 @@ NO_REPOSITORY = "Could not find a git repository, so no user files will be avail
 
 
 def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> None:
-    before = len(spell.client.runs())
+    before = len(spell.client.runs.list())
     with on_terminal(spell, "run", "ls", cwd=tmp_path) as terminal:
         assert terminal.sees("Continue anyway")[-1] == NO_REPOSITORY
         terminal.type("n\n")
         assert terminal.ends() == 1
         assert terminal.screen.lines[-1] == "Aborted."
-    assert len(spell.client.runs()) == before
+    assert len(spell.client.runs.list()) == before
     with on_terminal(spell, "run", "ls; echo end", cwd=tmp_path) as terminal:
         terminal.sees("Continue anyway")
         terminal.type("\n")
         assert terminal.ends() == 0
         assert "✨ Run is running end" in " ".join(terminal.screen.lines)
-    assert spell.client.run("latest").spec["code"] is None
+    assert spell.client.runs.get("latest").spec["code"] is None
 
 
 def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_interrupt_detaches_and_the_run_goes_on(spell: Spell, tmp_path: Path) ->
         terminal.interrupt()
         assert terminal.ends() == 130
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     with on_terminal(spell, "logs", "-f", str(number)) as terminal:
         terminal.sees("begun")
         terminal.interrupt()
@@ -231,7 +231,7 @@ def test_interrupt_while_the_run_waits_for_a_machine(spell: Spell, tmp_path: Pat
         assert terminal.ends() == 130, terminal.screen.lines
         assert not any("Machine_Requested" in line for line in terminal.screen.lines)
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
-    assert spell.client.run(str(number)).state == "machine_requested"
+    assert spell.client.runs.get(str(number)).state == "machine_requested"
 
 
 def test_interrupt_of_json_keeps_standard_output_clean(spell: Spell, tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_interrupt_of_json_keeps_standard_output_clean(spell: Spell, tmp_path: P
     command = [str(BIN / "spell"), "run", "-f", "--json", waiting_for(gate)]
     kept = tmp_path / "out"
     with Terminal(["sh", "-c", f'exec "$@" > {kept}', "sh", *command], spell.cwd, spell.env) as terminal:
-        wait_for(lambda: any(run.state == "running" for run in spell.client.runs()), "the run")
+        wait_for(lambda: any(run.state == "running" for run in spell.client.runs.list()), "the run")
         terminal.interrupt()
         assert terminal.ends() == 130
-        number = spell.client.run("latest").number
+        number = spell.client.runs.get("latest").number
         assert terminal.screen.lines[-4:] == shown(DETACHED, number)
     assert kept.read_bytes() == b""
 

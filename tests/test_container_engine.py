@@ -64,11 +64,11 @@ def spell(shared: Spell) -> Iterator[Spell]:
 
 
 def free_now(spell: Spell, name: str) -> int:
-    return {item.name: item.free_now for item in spell.client.machine_types()}[name]
+    return {item.name: item.free_now for item in spell.client.machines.list()}[name]
 
 
 def notices(spell: Spell, number: int) -> list[str]:
-    return [event.text for event in spell.client.events(str(number)) if event.kind == "notice"]
+    return [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"]
 
 
 def cast_or_none(spell: Spell, command: str) -> int | None:
@@ -101,10 +101,10 @@ def test_f09_machine_is_held_until_the_container_is_gone(
         assert notices(spell, number)[0].startswith("Its machine is not free yet: ")
         if server == "killed":
             spell.kill_server()
-            assert spell.client.run(str(number)).state == "complete"
+            assert spell.client.runs.get(str(number)).state == "complete"
             assert free_now(spell, "whole") == 0
         waiting = spell.cast("true", machine_type="whole")
-        assert spell.client.run(str(waiting)).state == "machine_requested"
+        assert spell.client.runs.get(str(waiting)).state == "machine_requested"
         assert len(containers_of(spell.home)) == 1
     assert spell.ended(waiting).state == "complete"
     wait_for(lambda: free_now(spell, "whole") == 1, "the machine is free")
@@ -136,13 +136,13 @@ def test_f10_a_hung_engine_blocks_nobody(spell: Spell, proxy: EngineProxy) -> No
         other = spell.cast("echo up; sleep 1000", executor="process")
         spell.says(other, b"up")
         spell.reaches(other, "running")
-        wait_for(lambda: spell.client.samples(str(other)), "samples of the other run")
+        wait_for(lambda: spell.client.runs.samples(str(other)), "samples of the other run")
         with at_once(), contextlib.suppress(ExecutorFailed):
             spell.cast("true")
         with at_once():
-            assert spell.client.stop(str(number)) == "running"
+            assert spell.client.runs.stop(str(number)) == "running"
         with at_once():
-            assert spell.client.kill(str(other)) == "running"
+            assert spell.client.runs.kill(str(other)) == "running"
         assert spell.ended(other, PROMPT_S).state == "killed"
     run = spell.ended(number)
     assert (run.state, run.exit_code) == ("stopped", 3)
@@ -157,12 +157,12 @@ def test_f10_a_server_starts_and_ends_beside_a_hung_engine(spell: Spell, proxy: 
     with proxy.rule("hold", ".*"):
         spell.kill_server()
         with at_once():
-            assert spell.client.run(str(number)).state == "running"
+            assert spell.client.runs.get(str(number)).state == "running"
         assert spell.run("true", executor="process").state == "complete"
         began = time.monotonic()
         assert spell("server", "stop").code == 0
         assert time.monotonic() - began < PROMPT_S
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number, PROMPT_S).state == "killed"
     assert_free(spell)
 
@@ -218,24 +218,24 @@ def created(proxy: EngineProxy) -> dict[str, dict]:
 
 def test_f18_no_two_runs_get_one_gpu(two_gpus: Client, proxy: EngineProxy) -> None:
     with proxy.rule("hold", START):
-        numbers = [two_gpus.cast(RunSpec(command="true", machine_type="gpu")).number for _ in range(3)]
+        numbers = [two_gpus.runs.cast(RunSpec(command="true", machine_type="gpu")).number for _ in range(3)]
         wait_for(lambda: len(created(proxy)) == 2, "two containers")
-        assert two_gpus.run(str(numbers[2])).state == "machine_requested"
+        assert two_gpus.runs.get(str(numbers[2])).state == "machine_requested"
         wanted = [words["HostConfig"]["DeviceRequests"] for words in created(proxy).values()]
         assert sorted(requests[0]["DeviceIDs"] for requests in wanted) == [["0"], ["1"]]
         assert all(words["HostConfig"]["Init"] is False for words in created(proxy).values()), "the reaper is"
         assert {name for (request,) in wanted for name in request["Capabilities"][0]} == {"gpu", "compute", "utility"}
         assert all(not any("NVIDIA" in item for item in words["Env"] or ()) for words in created(proxy).values())
     for number in numbers:
-        run = two_gpus.wait(str(number), PROMPT_S)
+        run = two_gpus.runs.wait(str(number), PROMPT_S)
         assert (run.state, run.reason) == ("failed", "executor_failed")
         assert "cannot give GPUs to containers" in run.message and "spell doctor" in run.message
-    wait_for(lambda: two_gpus.machine_types()[1].free_now == 2, "both GPUs are free")
+    wait_for(lambda: two_gpus.machines.list()[1].free_now == 2, "both GPUs are free")
 
 
 def test_f18_a_run_without_gpus_sees_none(two_gpus: Client, proxy: EngineProxy, tmp_path: Path) -> None:
-    number = two_gpus.cast(RunSpec(command='echo "[$NVIDIA_VISIBLE_DEVICES] [$CUDA_VISIBLE_DEVICES]"')).number
-    assert two_gpus.wait(str(number), PROMPT_S).state == "complete"
+    number = two_gpus.runs.cast(RunSpec(command='echo "[$NVIDIA_VISIBLE_DEVICES] [$CUDA_VISIBLE_DEVICES]"')).number
+    assert two_gpus.runs.wait(str(number), PROMPT_S).state == "complete"
     assert not created(proxy)[str(number)]["HostConfig"].get("DeviceRequests")
     assert Home(tmp_path / "home").log(number).read_text() == "[void] []\n"
 
@@ -322,7 +322,7 @@ def test_a_cast_that_fails_leaves_no_run(proxy: EngineProxy, make_spell: Callabl
     with proxy.rule("refuse", "GET .*/info"):
         done = spell("run", "--force", "-t", "small", "true")
         assert done.code == 1, done
-    assert spell.client.runs() == []
+    assert spell.client.runs.list() == []
 
 
 def test_an_engine_that_is_named_and_away_is_not_passed_over(make_spell: Callable[..., Spell]) -> None:
@@ -348,7 +348,7 @@ def test_started_at_is_told_while_it_runs(docker_spell: Spell) -> None:
     number = docker_spell.cast("echo up; sleep 1000")
     docker_spell.says(number, b"up")
     docker_spell.reaches(number, "running")
-    run = docker_spell.client.run(str(number))
+    run = docker_spell.client.runs.get(str(number))
     assert run.started_at is not None and run.started_at >= run.created_at
 
 

@@ -69,7 +69,7 @@ def test_variables_and_files_of_a_run_do_not_reach_its_reaper(spell: Spell, forg
     more = ("LD_PRELOAD=/spell/evil.so", "LD_LIBRARY_PATH=/spell", "PYTHONBREAKPOINT=os.system", "LINES=a\nB=c\nPATH=/")
     words = [word for value in (*names, *more) for word in ("--env", value)]
     done = spell("run", *words, 'test "$LINES" != a && test -z "$B"; ls; exit 7', cwd=forging)
-    run = spell.client.run("latest")
+    run = spell.client.runs.get("latest")
     assert (run.state, run.exit_code, done.code) == ("failed", 7, 7), done
     assert "as-1\n" not in said(spell, run)
     assert not (spell.home.run_dir(run.number) / "as-1").exists()
@@ -128,7 +128,7 @@ def test_byte_code_is_not_shared(spell: Spell, tmp_path: Path) -> None:
 def answers(spell: Spell) -> None:
     """The server answers, and another run is run."""
     began = time.monotonic()
-    spell.client.runs(limit=5)
+    spell.client.runs.list(limit=5)
     assert spell.run("echo fine").state == "complete"
     assert time.monotonic() - began < SOON_S
 
@@ -141,7 +141,7 @@ def test_a_fork_bomb_is_bounded_and_ends_on_stop(spell: Spell) -> None:
     (container,) = containers_of(spell.home, label=[f"spell.home={spell.home.root}", f"spell.run={number}"])
     assert engine_api().inspect_container(container["Id"])["HostConfig"]["PidsLimit"] == 64
     assert len(engine_api().top(container["Id"])["Processes"]) <= 64
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     assert spell.ended(number).state == "stopped"
 
 
@@ -155,7 +155,7 @@ def test_a_log_flood_holds_up_nobody(spell: Spell) -> None:
             lambda: len(spell.log(number)) > 0 and spell.home.log(number).stat().st_size > 200 << 20, "a large log"
         )
         answers(spell)
-        spell.client.stop(str(number))
+        spell.client.runs.stop(str(number))
         assert spell.ended(number).state == "stopped"
         assert psutil.Process(spell.server_pid).memory_info().rss - before < 200 << 20
     finally:
@@ -170,8 +170,7 @@ def test_files_of_terabytes_made_out_of_nothing(spell: Spell) -> None:
     try:
         assert run.state == "complete"
         began = time.monotonic()
-        chunks, _ = spell.client.log(str(run.number), lines=1)
-        assert next(chunks)
+        assert next(spell.client.logs.get(str(run.number), lines=1).chunks)
         assert time.monotonic() - began < SOON_S
         answers(spell)
     finally:

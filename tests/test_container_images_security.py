@@ -157,7 +157,7 @@ def test_labels_of_an_image_make_nothing_ours(make_spell: Callable[..., Spell], 
         image = make_image(f"LABEL spell.home={spell.home.root} spell.role={role} {more}")
         made.append(api.create_container(image, ["true"], name=f"{REPOSITORY}-{uuid.uuid4().hex}")["Id"])
     try:
-        assert spell.client.collect(0.0).warnings == []
+        assert spell.client.gc.collect(0.0).warnings == []
         spell.kill_server()
         assert spell.run("true").state == "complete"
         assert {item["Id"] for item in containers_of(spell.home)} >= set(made)
@@ -226,7 +226,7 @@ def test_nonsense_of_a_reaper_is_a_failure_and_no_more(spell: Spell, liar: str, 
 def test_a_reaper_that_does_not_listen_is_killed(spell: Spell, liar: str) -> None:
     number = spell.cast(f"lie:{STARTED}import time; time.sleep(1000)", image=liar)
     spell.reaches(number, "running")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number).state == "killed"
     wait_for(lambda: not containers_of(spell.home), "its container is gone")
 
@@ -237,7 +237,7 @@ def test_a_reaper_that_talks_on_and_on_holds_up_nobody(spell: Spell, liar: str) 
     answers(spell)
     began = psutil.Process(spell.server_pid).cpu_times()
     answers(spell)
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number).state == "killed"
     assert psutil.Process(spell.server_pid).cpu_times().user - began.user < SOON_S
 

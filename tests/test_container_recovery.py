@@ -104,12 +104,12 @@ def hanging() -> Iterator[str]:
 @pytest.fixture
 def slow(shared: Spell) -> SlowProject:
     """A project whose build waits, where the container of the build can see it."""
-    shared.client.server()
+    shared.client.server.get()
     return SlowProject(shared.home.environments / ".containers" / secrets.token_hex(4))
 
 
 def free_now(spell: Spell, name: str) -> int:
-    return {item.name: item.free_now for item in spell.client.machine_types()}[name]
+    return {item.name: item.free_now for item in spell.client.machines.list()}[name]
 
 
 # -- F1: the server is killed ---------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_f01_killed_while_its_environment_is_built(spell: Spell, tally: Tally, s
     wait_for(slow.started, "a build")
     (first,) = containers_of(spell.home)
     spell.kill_server()
-    assert spell.client.run(str(number)).state not in FINAL
+    assert spell.client.runs.get(str(number)).state not in FINAL
     wait_for(lambda: len(slow.started()) == 2, "the second build")
     wait_for(lambda: first["Id"] not in {item["Id"] for item in containers_of(spell.home)}, "the end of the first")
     slow.go()
@@ -186,7 +186,7 @@ def test_f01_killed_while_running(spell: Spell, tally: Tally, gate: Gate) -> Non
     spell.says(number, b"before")
     spell.reaches(number, "running")
     spell.kill_server()
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     spell.kill_server()
     gate.open()
     assert assert_completed_once(spell, number, tally).attempt == 1

@@ -98,7 +98,7 @@ def test_resources_stay_in_their_run(spell: Spell, source: int, tmp_path: Path, 
     """Whether by dots or by links: listed, copied or mounted."""
     for ask in (
         lambda: spell.cast("true", mounts=(Mount(f"runs/{source}/{path}", "data"),)),
-        lambda: spell.client.ls(f"runs/{source}/{path}"),
+        lambda: spell.client.resources.list(f"runs/{source}/{path}"),
     ):
         with pytest.raises((InvalidConfig, NotFound)):
             ask()
@@ -110,7 +110,7 @@ def test_links_that_lead_out_are_not_kept(spell: Spell, source: int) -> None:
     kept = {path.name for path in spell.home.run_dir(source).rglob("*")}
     assert kept.isdisjoint({"etc", "passwd", "up", "fooled"})
     assert {"kept", "data.txt", "y"} <= kept
-    notes = {item.path: item.note for item in spell.client.artifacts(str(source)) if item.note}
+    notes = {item.path: item.note for item in spell.client.runs.artifacts(str(source)) if item.note}
     assert {"etc", "folder/passwd", "up", "fooled"} <= notes.keys()
 
 
@@ -133,7 +133,7 @@ def test_a_mount_point_does_not_follow_links_of_the_code(
 ) -> None:
     repo, victim = snared
     done = spell("run", "--mount", f"runs/{source}/folder:{path}", "cat out/*", cwd=repo)
-    run = spell.client.run("latest")
+    run = spell.client.runs.get("latest")
     assert (done.code != 0, run.state) == (True, "mount_failed")
     assert "link" in run.message and path in run.message
     assert [item.name for item in victim.iterdir()] == ["file"]
@@ -142,7 +142,7 @@ def test_a_mount_point_does_not_follow_links_of_the_code(
 def test_the_working_directory_does_not_follow_links_of_the_code(spell: Spell, snared: tuple[Path, Path]) -> None:
     repo, victim = snared
     assert spell("run", "true", cwd=repo).code == 0
-    tree = spell.client.run("latest").spec["code"]["tree"]
+    tree = spell.client.runs.get("latest").spec["code"]["tree"]
     run = spell.run("touch mine", code=Code(tree, subdir="out/new"))
     assert run.state == "failed" and "link" in run.message
     assert [item.name for item in victim.iterdir()] == ["file"]
@@ -271,7 +271,7 @@ def test_the_host_is_not_seen(spell: Spell, source: int) -> None:
     mine = [root for root in roots if str(spell.home.store) in root]
     seen = (f"/{run.number}/", "/environments/", "/runtime")
     assert mine and all(any(word in root for word in seen) for root in mine), mine
-    spell.client.kill(str(other))
+    spell.client.runs.kill(str(other))
 
 
 def test_no_network_means_none_and_its_environment_is_built(spell: Spell, tmp_path: Path) -> None:
@@ -310,11 +310,11 @@ LABELS = ["a\nb", "a=b", "spell.home=/", "", "a\0", "$(id)", "x" * 64]
     ids=repr,
 )
 def test_a_spec_is_no_way_to_say_something_to_the_engine(spell: Spell, fields: dict[str, object]) -> None:
-    before = len(spell.client.runs(limit=10_000))
+    before = len(spell.client.runs.list(limit=10_000))
     with pytest.raises(SpellError) as refused:
         spell.cast("true", **fields)
     assert refused.value.message.strip()
-    assert len(spell.client.runs(limit=10_000)) == before
+    assert len(spell.client.runs.list(limit=10_000)) == before
 
 
 def test_job_files_are_data(tmp_path: Path) -> None:

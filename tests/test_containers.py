@@ -66,7 +66,7 @@ def test_f14_nothing_outlives_a_run(spell: Spell, token: str, tmp_path: Path, en
     if ending == "end":
         go.write_text("\n")
     elif ending != "limit":
-        {"stop": spell.client.stop, "kill": spell.client.kill}[ending](str(number))
+        {"stop": spell.client.runs.stop, "kill": spell.client.runs.kill}[ending](str(number))
     run = spell.ended(number)
     assert not bearing(token)
     assert run.state == {"stop": "stopped", "kill": "killed", "end": "complete", "limit": "stopped"}[ending]
@@ -89,7 +89,7 @@ def test_f14_a_server_that_came_back_ends_the_whole_tree(spell: Spell, token: st
 
 def test_f15_trap_handler_gets_its_time(spell: Spell) -> None:
     number = _ready(spell, f"trap 'sleep 0.1; echo saved > kept.txt; echo bye; exit 7' TERM; {_LOOP}")
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.exit_code, run.reason) == ("stopped", 7, "stop_requested")
     assert spell.log(number).endswith(b"\nbye\n")
@@ -105,7 +105,7 @@ def test_f15_kill_follows_when_the_grace_time_is_over(spell: Spell) -> None:
         while not over.wait(GRACE_S / 5):
             spell("stop", str(number))
 
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     again = threading.Thread(target=ask_again)
     again.start()
     run = spell.ended(number)
@@ -181,7 +181,7 @@ def test_f19_out_of_memory_is_told(spell: Spell, name: str) -> None:
 def test_f19_a_command_that_copes_is_no_failure(spell: Spell) -> None:
     run = spell.run(f"{HUNGRY}; exit 0", machine_type="small")
     assert (run.state, run.reason) == ("complete", "exited_zero")
-    notices = [event.text for event in spell.client.events(str(run.number)) if event.kind == "notice"]
+    notices = [event.text for event in spell.client.runs.events(str(run.number)) if event.kind == "notice"]
     assert len(notices) == 1 and "more memory than it may have" in notices[0], "but it is told"
 
 
@@ -195,7 +195,7 @@ def test_f20_log_is_byte_exact(spell: Spell, name: str) -> None:
     command, said = SAYINGS[name]
     number = spell.run(command).number
     assert spell.log(number) == said
-    assert followed(spell.client.follow(str(number))) == said
+    assert followed(spell.client.runs.follow(str(number))) == said
 
 
 @pytest.mark.parametrize("ending", ["exit 3", "kill -9 $$", "exec true"])
@@ -222,7 +222,7 @@ def _failed_to_build(spell: Spell, number: int, words: str) -> None:
 
 
 def test_f33_failed_packages(spell: Spell) -> None:
-    spell.client.server()
+    spell.client.server.get()
     project = SlowProject(spell.home.environments / ".containers" / "failing")
     before = set(spell.home.environments.iterdir())
     project.fail("my compiler is missing")
@@ -258,7 +258,7 @@ def test_f39_nothing_is_left_of_many_runs(make_spell: Callable[..., Spell], tmp_
         hanging = spell.cast("true", image=image, apt=("tree",))
         log = spell.home.build_log(hanging)
         wait_for(lambda: log.exists() and "waiting\n" in log.read_text(), "the build hangs")
-        spell.client.kill(str(hanging))
+        spell.client.runs.kill(str(hanging))
         long = [_ready(spell, _LOOP, image=image) for _ in range(2)]
         mounts = [
             item for number in long for item in engine_api().inspect_container(container_of(spell, number))["Mounts"]
@@ -270,7 +270,7 @@ def test_f39_nothing_is_left_of_many_runs(make_spell: Callable[..., Spell], tmp_
             for index in range(100)
         ]
         for number in long:
-            spell.client.kill(str(number))
+            spell.client.runs.kill(str(number))
         for index, number in enumerate(numbers):
             if index % 10 == 9:
                 spell("kill", str(number))
@@ -342,7 +342,7 @@ def test_f42_files_of_a_run_are_its_persons(person: Spell) -> None:
         status = path.lstat()
         assert (status.st_uid, status.st_gid) == (PERSON_ID, PERSON_ID), path
     assert stat.S_IMODE((person.home.run_dir(run.number) / "shut").stat().st_mode) == 0o555
-    person.client.kill(str(running))
+    person.client.runs.kill(str(running))
     assert person.ended(running).state == "killed"
     wait_for(lambda: not any(person.home.work.iterdir()), "the work dirs are gone")
     folder = person.home.run_dir(run.number)

@@ -62,8 +62,8 @@ def test_f27_many_files_in_few_requests_and_only_once(shared: Spell, repo: Path)
     (repo / "big").write_bytes(os.urandom(3 * MIB))
     third = shared("run", "-f", "sha256sum < big", cwd=repo)
     assert shared.log(third.number).split()[0].decode() == sha256(repo / "big")
-    diff = shared.client.run(str(third.number)).spec["code"]["diff"]
-    assert len(shared.client.blob(diff)) > 3 * MIB, "bigger than what a pack takes"
+    diff = shared.client.runs.get(str(third.number)).spec["code"]["diff"]
+    assert len(shared.client.code.blob(diff)) > 3 * MIB, "bigger than what a pack takes"
 
 
 # -- F28 --------------------------------------------------------------------------------------------------------------

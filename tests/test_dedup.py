@@ -43,7 +43,7 @@ def left(spell: Spell, command: str, path: str = "data") -> Path:
     assert run.state == "complete", run.message
 
     def is_hashed() -> bool:
-        return all(item.sha256 for item in spell.client.artifacts(str(run.number)) if not item.note)
+        return all(item.sha256 for item in spell.client.runs.artifacts(str(run.number)) if not item.note)
 
     wait_for(is_hashed, f"hashes of run {run.number}")
     return spell.home.run_dir(run.number) / path
@@ -86,7 +86,7 @@ def store_of(spell: Spell) -> Iterator[Store]:
 
 
 def artifact(spell: Spell, path: Path) -> ArtifactRecord:
-    (found,) = [item for item in spell.client.artifacts(path.parent.name) if item.path == path.name]
+    (found,) = [item for item in spell.client.runs.artifacts(path.parent.name) if item.path == path.name]
     return found
 
 

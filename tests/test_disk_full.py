@@ -137,7 +137,7 @@ def test_f38_while_the_code_is_sent(spell: Spell, disk: Disk, repo: Path) -> Non
     assert done.code == 1
     assert "ERROR: the code could not be stored" in done.err, done
     assert not list(spell.home.blobs.glob("incoming-*"))
-    assert len(spell.client.runs()) == 1, "no run was made of it"
+    assert len(spell.client.runs.list()) == 1, "no run was made of it"
     disk.make_room()
     assert spell("run", "-f", "true", cwd=repo).code == 0
 
@@ -191,8 +191,7 @@ def test_f38_while_the_log_is_written(spell: Spell, disk: Disk) -> None:
     assert run.exit_code == 1
     log = spell.log(run.number)
     assert len(log) > MIB and log.startswith(b"first\na line of some length\n")
-    said, _ = spell.client.log(str(run.number))
-    assert b"".join(said) == log
+    assert spell.client.logs.get(str(run.number)).read() == log
     spell.home.log(run.number).write_bytes(b"")
 
 
@@ -209,9 +208,9 @@ def test_f38_a_stop_is_a_stop_all_the_same(spell: Spell, disk: Disk) -> None:
     )
     wait_for(lambda: disk.free_bytes < MIB, "the disk is full")
     with contextlib.suppress(DiskFull):
-        spell.client.stop(str(number))
+        spell.client.runs.stop(str(number))
     with contextlib.suppress(Exception):
-        spell.client.stop(str(number))
+        spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.reason) == ("stopped", "stop_requested")
     disk.remove(spell.home.run_dir(number))
@@ -258,7 +257,7 @@ def test_f38_while_a_run_ends(spell: Spell, disk: Disk) -> None:
     run = spell.ended(number)
     assert (run.state, run.exit_code, run.outputs_count) == ("complete", 0, 1)
     assert (spell.home.run_dir(number) / "kept").read_text() == "x\n"
-    assert [(item.name, item.value) for item in spell.client.metrics(str(number))] == [("loss", 1.5)]
+    assert [(item.name, item.value) for item in spell.client.metrics.list(str(number))] == [("loss", 1.5)]
 
 
 def test_f38_store_has_no_room(spell: Spell, disk: Disk) -> None:
@@ -293,7 +292,7 @@ def test_f38_server_that_starts_on_a_full_disk(disk: Disk, make_spell: Callable[
         assert "ERROR" in done.err and "Traceback" not in done.err
     disk.make_room()
     assert spell("ps").code == 0
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     assert spell.ended(number, DEADLINE_S).state == "stopped"
     goes_on(spell)
 

@@ -118,7 +118,7 @@ class Away(FakeExecutor):
 def test_an_executor_that_hangs_or_can_run_nothing(tmp_path: Path) -> None:
     with serving(tmp_path, {"fake": Away()}, Capacity(8, 8 << 30, ())) as client:
         began = time.monotonic()
-        found = {item.name: item for item in client.examine()}
+        found = {item.name: item for item in client.doctor.examine()}
         assert time.monotonic() - began < 15
     assert (found["executor"].status, "its machines are away." in found["executor"].text) == ("fail", True)
     assert found["first"].status == "ok"

@@ -315,7 +315,7 @@ def test_the_end_of_the_run_ends_its_sessions(home: Spell) -> None:
     home.says(number, b"up")
     client = home.popen("exec", str(number), "echo up; sleep 1000")
     assert client.stdout is not None and client.stdout.readline() == b"up\n"
-    home.client.kill(str(number))
+    home.client.runs.kill(str(number))
     assert client.wait(20) == 137
     assert client.communicate() == (b"", f"Run {number} has ended, and this command with it.\n".encode())
     assert home.ended(number).state == "killed"
@@ -350,19 +350,19 @@ def test_runs_that_have_no_container_now(home: Spell) -> None:
     assert home("exec", "4711", "true").err.startswith("ERROR: There is no run '4711'.")
     waiting = home.cast("true", machine_type="whole")
     assert "it is queued" in home("exec", str(waiting)).err
-    home.client.kill(str(waiting))
+    home.client.runs.kill(str(waiting))
 
 
 def test_python_api(home: Spell) -> None:
-    with home.client.open_session("sleeper", ["sh", "-c", "cat; exit 4"]) as session:
-        session.write(b"hello")
-        session.write(b"")
-        assert b"".join(data for _, data in session.read()) == b"hello"
-        assert session.exit_code == 4
+    with home.client.exec.start("sleeper", ["sh", "-c", "cat; exit 4"]) as started:
+        started.write(b"hello")
+        started.write(b"")
+        assert b"".join(output.data for output in started.read()) == b"hello"
+        assert started.exit_code == 4
     with pytest.raises(InvalidConfig, match="not text in UTF-8"):
-        home.client.open_session("1", ["echo", "\udcff"])
+        home.client.exec.start("1", ["echo", "\udcff"])
     with pytest.raises(NotFound):
-        home.client.open_session("nobody")
+        home.client.exec.start("nobody")
 
 
 def talk(home: Spell, *frames: str | bytes, api: str = str(API_VERSION)) -> dict[str, Any]:

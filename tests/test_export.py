@@ -134,7 +134,7 @@ def test_an_active_run_is_refused(spell: Spell, token: str) -> None:
     spell.reaches(number, "running")
     done = spell("export", str(number))
     assert done.code == 1 and "is still running" in done.err
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
 
 
 def test_credentials_of_packages(spell: Spell, tmp_path: Path) -> None:

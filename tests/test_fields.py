@@ -14,7 +14,7 @@ import pytest
 from conftest import Spell
 
 from orchestrator.cli.main import spell as group
-from orchestrator.records.casting import CastRecord
+from orchestrator.records.casts import CastRecord
 from orchestrator.service.export_texts import job_file
 from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, joined, redacted_spec
@@ -229,5 +229,5 @@ def first(home: Spell) -> int:
 @pytest.mark.parametrize("name", CHANGES)
 def test_reuse_compares_what_the_table_says(spell: Spell, first: int, name: str) -> None:
     fields: dict[str, Any] = {"command": "echo :X:", "params": {"X": "1"}, "env": {"A": "1"}, name: CHANGES[name]}
-    found: CastRecord = spell.client.cast(RunSpec(**fields), reuse=True)
+    found: CastRecord = spell.client.runs.cast(RunSpec(**fields), reuse=True)
     assert (found.number == first, found.reused) == ((False, False) if BY_NAME[name].is_compared else (True, True))

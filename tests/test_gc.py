@@ -63,12 +63,12 @@ def test_environments(spell: Spell) -> None:
 def test_what_an_active_run_uses_stays(spell: Spell) -> None:
     number = spell.cast("echo up; sleep 1000", machine_type="small")
     spell.says(number, b"up")
-    key = spell.client.run(str(number)).environment
+    key = spell.client.runs.get(str(number)).environment
     assert key is not None
     grow_old(spell, key, 100)
     assert spell("gc", "--older-than", "0").out == "Freed 0B.\n"
     assert environments(spell) == [key]
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
     wait_for(
         lambda: spell("gc", "--older-than", "0").out.splitlines()[-1] != "Freed 0B." or not environments(spell), "it"
@@ -98,8 +98,8 @@ class Mourning(FakeExecutor):
 @pytest.mark.server
 def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     with serving(tmp_path, {"fake": Mourning()}, Capacity(8, 8 << 30, ())) as client:
-        client.wait(str(client.cast(RunSpec(command="exit 0")).number))
-        found = client.collect(0.0)
+        client.runs.wait(str(client.runs.cast(RunSpec(command="exit 0")).number))
+        found = client.gc.collect(0.0)
     assert found.warnings == ["the Docker engine does not answer"]
     assert [item.what.split()[0] for item in found.removed] == ["environment"]
 
@@ -116,11 +116,11 @@ def test_what_a_run_takes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Mo
         return found
 
     with serving(tmp_path, {"fake": FakeExecutor()}, Capacity(8, 8 << 30, ())) as client:
-        client.wait(str(client.cast(RunSpec(command="exit 0")).number))
+        client.runs.wait(str(client.runs.cast(RunSpec(command="exit 0")).number))
         with monkeypatch.context() as patched:
             patched.setattr(Store, "in_use", in_use)
-            assert client.collect(0.0).removed == []
-        wait_for(lambda: client.collect(0.0).removed, "it is no longer in use")
+            assert client.gc.collect(0.0).removed == []
+        wait_for(lambda: client.gc.collect(0.0).removed, "it is no longer in use")
 
 
 @pytest.mark.engine
@@ -149,7 +149,7 @@ def test_containers_and_images(make_spell: Callable[..., Spell]) -> None:
         assert not engine_api().images(tag)
         assert engine_api().images(TEST_IMAGE)
         assert left not in [item["Id"] for item in containers_of(spell.home)]
-        assert spell.client.run(str(number)).state == "running"
+        assert spell.client.runs.get(str(number)).state == "running"
         assert len(containers_of(spell.home)) == 1
     finally:
         if engine_api().images(tag):

@@ -77,7 +77,7 @@ def test_outputs_of_archived_runs(spell: Spell) -> None:
     assert removed(spell) == []
     for number in (kept.number, young.number):
         assert (spell.home.run_dir(number) / "data").stat().st_size == 8192
-    record = spell.client.run(str(old.number))
+    record = spell.client.runs.get(str(old.number))
     assert record.outputs_removed_at and record.outputs_count == 1
     words = f"The outputs of run {old.number} were removed by spell gc."
     for verb in (["ls", f"runs/{old.number}"], ["cat", f"runs/{old.number}/data"]):
@@ -106,7 +106,7 @@ def test_what_a_kept_run_mounted_stays(spell: Spell) -> None:
     )
     archive(spell, source)  # which the verb refuses while a run needs it
     assert removed(spell, "--older-than", "0") == [f"outputs of run {user.number}"]
-    spell.client.kill(str(active))
+    spell.client.runs.kill(str(active))
     spell.ended(active)
 
 
@@ -185,12 +185,12 @@ def test_snapshots(spell: Spell, repo: Path) -> None:
 def test_a_cast_under_way_keeps_its_code(spell: Spell, repo: Path) -> None:
     """What a server says that it has is not sent, and so must stay until the run is cast."""
     spell.ended(spell("run", "-b", "-t", "small", "true", cwd=repo).number)
-    archive(spell, spell.client.run("latest"))
+    archive(spell, spell.client.runs.get("latest"))
     grow_old(spell)
     tree = next(iter(spell.home.trees.glob("*.json")))
     before = len(list(spell.home.blobs.glob("*/*")))
     manifest = tree.read_bytes()
-    assert spell.client._call("POST", "/trees", content=manifest) == []
+    assert spell.client.transport.call("POST", "/trees", content=manifest) == []
     # by now all its blobs count as used
     removed(spell)
     assert len(list(spell.home.blobs.glob("*/*"))) == before

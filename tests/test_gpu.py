@@ -94,13 +94,13 @@ def test_a_run_sees_the_gpus_that_it_was_given(spell: Spell, python: str) -> Non
 
 def test_who_finds_all_gpus_taken_waits(spell: Spell, python: str) -> None:
     holders = [busy(spell, python) for _ in range(COUNT)]
-    assert sorted(itertools.chain.from_iterable(spell.client.run(str(number)).gpus for number in holders)) == [
+    assert sorted(itertools.chain.from_iterable(spell.client.runs.get(str(number)).gpus for number in holders)) == [
         *range(COUNT)
     ]
     waiting = spell.cast(f"{shlex.quote(python)} -c {shlex.quote(SEEN)}", machine_type="gpu")
-    assert spell.client.run(str(waiting)).state == "machine_requested"
+    assert spell.client.runs.get(str(waiting)).state == "machine_requested"
     assert spell.run("true").state == "complete"  # nobody else waits
-    spell.client.kill(str(holders[0]))
+    spell.client.runs.kill(str(holders[0]))
     assert spell.ended(waiting, WARM_UP_S).state == "complete"
     assert spell.log(waiting) == b"GPUs: 1\n"
 
@@ -112,7 +112,7 @@ def test_what_a_run_takes_of_its_gpu_is_measured(spell: Spell, python: str) -> N
     number = busy(spell, python)
 
     def full() -> dict[str, float] | None:
-        found = [gpu for sample in spell.client.samples(str(number)) for gpu in sample.gpus]
+        found = [gpu for sample in spell.client.runs.samples(str(number)) for gpu in sample.gpus]
         return next((gpu for gpu in found if gpu["utilization_percent"] > 50), None)
 
     gpu = wait_for(full, "a sample of a GPU at work")
@@ -122,7 +122,7 @@ def test_what_a_run_takes_of_its_gpu_is_measured(spell: Spell, python: str) -> N
     assert 0 < gpu["temperature_c"] < 120
     shown = spell("stats", str(number)).out
     assert re.search(r"(?i)gpu", shown), shown
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     spell.ended(number)
     wait_for(lambda: machine.gpu_samples([0])[0]["memory_used_bytes"] < gpu["memory_used_bytes"], "its memory is free")
 
@@ -130,8 +130,8 @@ def test_what_a_run_takes_of_its_gpu_is_measured(spell: Spell, python: str) -> N
 def test_a_killed_run_gives_its_gpu_back(spell: Spell, python: str) -> None:
     number = busy(spell, python)
     spell.kill_server()
-    assert spell.client.run(str(number)).state == "running"
-    spell.client.kill(str(number))
+    assert spell.client.runs.get(str(number)).state == "running"
+    spell.client.runs.kill(str(number))
     assert spell.ended(number).state == "killed"
     run, log = said(spell, SEEN, python, "gpu")
     assert (run.state, log) == ("complete", "GPUs: 1\n")
@@ -165,7 +165,7 @@ def test_jokes_are_learned_on_the_gpu(spell: Spell, python: str, start: Path) ->
     number = spell.cast(f"{shlex.quote(python)} {JOKES}/finetune.py {files}", machine_type="gpu")
     assert spell.ended(number, WARM_UP_S).state == "complete", spell.log(number)
     assert "On cuda" in spell.log(number).decode()
-    perplexity = {item.step: item.value for item in spell.client.metrics(str(number), "held_out_perplexity")}
+    perplexity = {item.step: item.value for item in spell.client.metrics.list(str(number), "held_out_perplexity")}
     assert perplexity[60] < perplexity[0] / 2
     words = f"--model {spell.home.root}/runs/{number}/model --smoke"
     number = spell.cast(f"{shlex.quote(python)} {JOKES}/generate.py {words}", machine_type="gpu")

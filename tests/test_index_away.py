@@ -46,10 +46,10 @@ def test_f36_a_run_starts_without_the_index(make_spell: Callable[..., Spell], tm
     assert spell("server", "stop").code == 0
     known = spell("run", "--pip", "tiny", uses)
     assert known.code == 0 and "1.0" in known.out, known
-    assert len({spell.client.run(str(number)).environment for number in (1, 2, 3)}) == 1
+    assert len({spell.client.runs.get(str(number)).environment for number in (1, 2, 3)}) == 1
 
     unknown = spell("run", "--pip", "absent", "true")
     assert unknown.code not in (0, 2), unknown
-    run = spell.client.run("latest")
+    run = spell.client.runs.get("latest")
     assert (run.state, run.reason) == ("build_failed", "build_failed")
     assert "index could not be reached" in (run.message or "") + unknown.out + unknown.err

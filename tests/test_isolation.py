@@ -154,8 +154,8 @@ def test_a_run_cannot_change_an_earlier_one(place: Place, source: int) -> None:
     assert fingerprint(spell.home.run_dir(source)) == before
     assert (spell.home.run_dir(number) / "after").read_text() == "y\n"
     assert [sorted(set(os.listdir(path)) - {str(number)}) for path in watched] == names
-    assert spell.client.run(str(other)).state == "running"
-    spell.client.kill(str(other))
+    assert spell.client.runs.get(str(other)).state == "running"
+    spell.client.runs.kill(str(other))
     spell.ended(other)
 
 
@@ -208,7 +208,7 @@ def test_killed_run_leaves_no_files(place: Place) -> None:
     spell = place.spell
     number = spell.cast("mkdir -p a/b/c; echo x > a/b/c/d; chmod 0 a/b/c a/b a; echo ready; sleep 1000")
     spell.says(number, b"ready\n")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number).state == "killed"
     wait_for(lambda: not spell.home.work_dir(number).exists(), "its work dir is gone")
     assert not spell.home.run_dir(number).exists()
@@ -245,9 +245,9 @@ def test_a_run_sees_and_signals_only_its_own_processes(place: Place) -> None:
     assert int(seen) <= 5
     assert int(reached) <= 4  # sleep, the loop, wc, and a thread of the process that looks after them
     assert alone == "alone"
-    assert spell.client.run(str(other)).state == "running"
+    assert spell.client.runs.get(str(other)).state == "running"
     assert psutil.pid_exists(spell.server_pid)
-    spell.client.kill(str(other))
+    spell.client.runs.kill(str(other))
     spell.ended(other)
 
 

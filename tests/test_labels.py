@@ -14,9 +14,6 @@ from sqlalchemy.dialects import sqlite
 from terminal import Terminal
 
 from orchestrator.cli.listing import since
-from orchestrator.client.links import Links
-from orchestrator.client.projects import Projects
-from orchestrator.client.runs import Runs
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter, parse_sort
@@ -194,7 +191,7 @@ def test_ps_and_search_show_what_is_asked(shared: Spell) -> None:
     code = "from orchestrator.runtime import send_metric; send_metric('loss', {})"
     found = [shared.run(f'python -c "{code.format(value)}"', labels=("shown",)).number for value in (0.7, 0.2, 0.9)]
     for number in found:
-        shared.client.metrics(str(number))
+        shared.client.metrics.list(str(number))
     done = shared("ps", "-l", "shown", "--sort", "-metric:loss")
     assert re.findall(r"^(\d+) .* (0\.\d)$", done.out, re.MULTILINE) == [
         (str(found[2]), "0.9"),
@@ -222,11 +219,11 @@ def test_labels_of_several_runs(shared: Spell) -> None:
         f"Successfully added labels best one, v2 to run {one}.",
         f"Successfully added labels best one, v2 to run {two}.",
     ]
-    assert shared.client.run(str(two)).labels == ["best one", "v2"]
+    assert shared.client.runs.get(str(two)).labels == ["best one", "v2"]
     assert shared("label", str(one), "best one").code == 0, "what it has already is no error"
     done = shared("label", "--remove", str(one), "99999", str(two), "v2", "-q")
     assert (done.code, done.out) == (1, "") and "99999" in done.err
-    assert shared.client.run(str(one)).labels == ["best one"]
+    assert shared.client.runs.get(str(one)).labels == ["best one"]
     assert shared("label", str(one), "v2", "--remove").code == 1
     assert shared("label", str(one), "no;pe").code == 3
     done = shared("label", str(one))
@@ -274,11 +271,11 @@ def test_a_run_is_cast_into_its_project(shared: Spell) -> None:
     assert "spell project create" in done.err and "Casting" not in done.out
     done = shared("run", "-f", "-p", "forced", "true")
     assert done.code == 0 and "it is created" in done.err
-    run = shared.client.run(str(done.number))
+    run = shared.client.runs.get(str(done.number))
     assert (run.project, run.spec["project"]) == ("forced", "forced")
-    Projects(shared.client.transport).edit("forced", "renamed")
+    shared.client.projects.edit("forced", "renamed")
     again = shared("rerun", str(done.number))
-    assert shared.client.run(str(again.number)).project == "renamed"
+    assert shared.client.runs.get(str(again.number)).project == "renamed"
     with pytest.raises(NotFound):
         shared.cast("true", project="typo")
 
@@ -292,7 +289,7 @@ def test_a_person_is_asked_about_an_unknown_project(shared: Spell) -> None:
             terminal.sees("create a new one?")
             terminal.type(f"{answer}\r")
             assert terminal.ends() == (0 if made else 1)
-        names = [item.name for item in Projects(shared.client.transport).list()]
+        names = [item.name for item in shared.client.projects.list()]
         assert [name for name in names if name.startswith("asked-")] == made
 
 
@@ -324,13 +321,13 @@ def test_an_alias_is_usable_wherever_a_resource_is(shared: Spell, tmp_path: Path
         "run", "-m", "montag_text_file:in.txt", "-m", "montagmodel/checkpoint:cp", "-m", "öl", "cat in.txt cp/w öl/w"
     )
     assert done.code == 0 and "text\ndeep\ndeep\n" in done.out
-    run = shared.client.run(str(done.number))
+    run = shared.client.runs.get(str(done.number))
     assert [item["resource"] for item in run.mounts] == [
         f"runs/{source}/montag.txt",
         f"runs/{source}/checkpoint",
         f"runs/{source}/checkpoint",
     ]
-    assert shared.client.run(str(source)).mounted_by == [done.number]
+    assert shared.client.runs.get(str(source)).mounted_by == [done.number]
     env = {"_SPELL_COMPLETE": "bash_complete", "COMP_WORDS": "spell unlink mon", "COMP_CWORD": "2"}
     assert "montagmodel" in shared(env=env).out
     done = shared("link", "montagmodel", f"runs/{source}/checkpoint")
@@ -353,16 +350,16 @@ def test_an_alias_is_usable_wherever_a_resource_is(shared: Spell, tmp_path: Path
 
 def test_f41_of_an_alias_that_leads_nowhere(shared: Spell) -> None:
     source = shared.run("echo x > data.txt").number
-    links = Links(shared.client.transport)
+    links = shared.client.links
     links.put("gone", f"runs/{source}/data.txt")
-    Runs(shared.client.transport).archive(str(source))
+    shared.client.runs.archive(str(source))
     for words in (("ls", "gone"), ("cat", "gone"), ("run", "-m", "gone", "true"), ("link", "other", "gone")):
         done = shared(*words)
         assert done.code == 1 and f"spell unarchive {source}" in done.err, words
     assert "gone" not in [item.alias for item in links.list()]
     with pytest.raises(Conflict, match="is archived"):
         shared.cast("true", mounts=(parse_mount(f"runs/{source}/data.txt"),))
-    Runs(shared.client.transport).unarchive(str(source))
+    shared.client.runs.unarchive(str(source))
     assert shared("cat", "gone").out == "x\n"
     with pytest.raises(NotFound, match="not a valid resource"):
         shared.cast("true", mounts=(Mount("absent", "absent"),))
@@ -378,11 +375,11 @@ def test_an_archived_run_is_out_of_sight(spell: Spell) -> None:
     assert (done.code, done.out) == (0, f"Archived run {second}.\n"), "what is named twice is one run"
     done = spell("archive", str(second))
     assert done.code == 1 and "already archived" in done.err
-    assert [run.number for run in spell.client.runs()] == [first]
+    assert [run.number for run in spell.client.runs.list()] == [first]
     assert [run["number"] for run in spell("search", "needle", "--json").json()] == [first]
     assert [run["number"] for run in spell("ps", "--archived", "--json").json()] == [second]
-    assert spell.client.run("latest").number == spell.client.run("twin").number == first
-    assert [item.path for item in spell.client.ls("runs")] == [str(first)]
+    assert spell.client.runs.get("latest").number == spell.client.runs.get("twin").number == first
+    assert [item.path for item in spell.client.resources.list("runs")] == [str(first)]
     assert spell("run", "--reuse", "echo needle > f").out.startswith(f"💫 Run {first} is identical")
     assert spell("cat", f"runs/{second}/f").out == "needle\n"
     assert "[Archived]" in spell("info", str(second)).out
@@ -401,8 +398,8 @@ def test_what_cannot_be_archived(spell: Spell) -> None:
     done = spell("archive", str(user), str(source), "99999")
     assert done.code == 1 and done.out == ""
     assert "still running" in done.err and f"mounted by run {user}" in done.err and "99999" in done.err
-    spell.client.kill(str(user))
-    wait_for(lambda: spell.client.run(str(user)).state == "killed", "the end")
+    spell.client.runs.kill(str(user))
+    wait_for(lambda: spell.client.runs.get(str(user)).state == "killed", "the end")
     assert spell("archive", str(source), str(user)).code == 0
 
 
@@ -437,7 +434,7 @@ def test_bodies_are_bounded_and_text(spell: Spell) -> None:
 
 
 def test_names_that_differ_beyond_ascii_are_two(spell: Spell) -> None:
-    projects = Projects(spell.client.transport)
+    projects = spell.client.projects
     projects.create("Ärger")
     projects.create("ärger")
     with pytest.raises(Conflict):

@@ -47,22 +47,22 @@ def test_ten_commands_at_once_start_one_server(make_spell: Callable[..., Spell])
 
 def test_a_second_spelld_is_refused(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("taken")
-    spell.client.server()
+    spell.client.server.get()
     for words in ([], ["--home", str(spell.home.root)]):
         second = subprocess.run(
             [str(BIN / "spelld"), *words], env=spell.env, capture_output=True, text=True, check=False
         )
         said = f"ERROR: A server (process {spell.server_pid}) serves {spell.home.root} already.\n"
         assert (second.returncode, second.stderr) == (1, said)
-    assert spell.client.server().pid == spell.server_pid
+    assert spell.client.server.get().pid == spell.server_pid
 
 
 def test_a_new_server_waits_for_one_that_is_ending(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("changing")
-    spell.client.server()
+    spell.client.server.get()
     for _ in range(3):
         old = psutil.Process(spell.server_pid)
-        spell.client.stop_server()
+        spell.client.server.stop()
         assert spell("ps").code == 0  # at once: the old one may not have gone yet
         assert spell.server_pid != old.pid
         old.wait(DEADLINE_S)
@@ -72,7 +72,7 @@ def test_a_new_server_waits_for_one_that_is_ending(make_spell: Callable[..., Spe
 
 def test_what_a_dead_server_left_is_no_obstacle(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("crashed")
-    spell.client.server()
+    spell.client.server.get()
     spell.kill_server()
     assert spell.home.socket.exists() and not answers(spell.home.socket)
     assert spell("ps").code == 0
@@ -249,7 +249,7 @@ def test_inside_a_run_of_the_same_home_no_server_is_started(make_spell: Callable
 
 def test_an_old_client_is_refused_with_words(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("newer")
-    spell.client.server()
+    spell.client.server.get()
     transport = httpx.HTTPTransport(uds=str(spell.home.socket))
     with httpx.Client(transport=transport, base_url="http://spell") as client:
         for version in ("0", str(API_VERSION + 1), "", "nonsense"):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 from conftest import Spell
 
-from orchestrator.client.compare import Comparisons
 from orchestrator.spec.mounts import Mount
 
 
@@ -71,7 +70,7 @@ def test_a_chain_of_thousands(spell: Spell) -> None:
             )
             values = (number, f"runs/{number - 1}/f", number - 1)
             store.execute("INSERT INTO mounts VALUES (?, 0, ?, 'f', ?)", values)
-    found = Comparisons(spell.client.transport).lineage(str(first))
+    found = spell.client.lineage.get(str(first))
     assert (len(found.nodes), len(found.edges), found.complete) == (count, count - 1, True)
     shown = spell("lineage", str(first))
     assert shown.code == 0 and len(shown.out.splitlines()) == 23 and "--depth 30" in shown.out

@@ -42,7 +42,7 @@ def check(spell: Spell, number: int, lines: int) -> None:
         missing = int(marker.split()[1])
         assert len(text) - len(marker) - 2 + missing == lines * 15
     assert spell("logs", "-n", "2", str(number)).out == f"line {lines - 2:09}\nline {lines - 1:09}\n"
-    notices = [event.text for event in spell.client.events(str(number)) if event.kind == "notice"]
+    notices = [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"]
     assert any("grew beyond its limit" in text for text in notices), notices
 
 
@@ -68,8 +68,8 @@ def test_f23_while_it_is_written_it_takes_little_room(spell: Spell) -> None:
     log = spell.home.log(number)
     while log.stat().st_size < 400 << 20:
         most = max(most, held(log))
-        assert spell.client.run(str(number)).state not in ("failed", "complete")
-    spell.client.stop(str(number))
+        assert spell.client.runs.get(str(number)).state not in ("failed", "complete")
+    spell.client.runs.stop(str(number))
     assert spell.ended(number).state == "stopped"
     assert most < 300 << 20
     assert held(spell.home.log(number)) <= LIMIT_BYTES + SLACK_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 
 from orchestrator.client.client import Client
-from orchestrator.client.following import Followed
+from orchestrator.client.follow import Followed
 from orchestrator.home import Home
 from orchestrator.telemetry.logs import tail
 
@@ -82,7 +83,7 @@ def test_f20_log_is_byte_exact(spell: Spell, name: str) -> None:
     command, said = SAYINGS[name]
     number = spell.run(command).number
     assert spell.log(number) == said
-    assert followed(spell.client.follow(str(number))) == said
+    assert followed(spell.client.runs.follow(str(number))) == said
     shown = raw(spell, "logs", str(number))
     assert (shown.returncode, shown.stdout) == (0, said)
     assert raw(spell, "logs", "-f", str(number)).stdout == said
@@ -105,7 +106,7 @@ def test_f20_foreground_run_shows_every_byte(spell: Spell, name: str) -> None:
 def test_f20_last_line_before_the_end(spell: Spell, ending: str, last: bytes) -> None:
     number = spell.run(f"ulimit -c 0; printf 'a\\nb'; {ending}").number
     assert spell.log(number) == last
-    assert followed(spell.client.follow(str(number))) == last
+    assert followed(spell.client.runs.follow(str(number))) == last
 
 
 def log_of_a_run_that_is_ended(spell: Spell, verb: str) -> tuple[int, bytes]:
@@ -113,9 +114,9 @@ def log_of_a_run_that_is_ended(spell: Spell, verb: str) -> tuple[int, bytes]:
     number = spell.cast(f"{SIGTERM_SAYS}; printf 'partial'; while :; do read -t 0.02 < <(sleep 1); done")
     spell.says(number, b"partial")
     said: list[bytes] = []
-    follower = threading.Thread(target=lambda: said.append(followed(spell.client.follow(str(number)))))
+    follower = threading.Thread(target=lambda: said.append(followed(spell.client.runs.follow(str(number)))))
     follower.start()
-    getattr(spell.client, verb)(str(number))
+    getattr(spell.client.runs, verb)(str(number))
     spell.ended(number)
     follower.join(DEADLINE_S)
     log = spell.log(number)
@@ -134,7 +135,7 @@ def test_f20_last_line_before_stop_and_kill(spell: Spell, verb: str) -> None:
 
 def test_f20_every_byte_comes_before_the_next_state(spell: Spell) -> None:
     number = spell.run("head -c 3000000 /dev/urandom").number
-    order = [(item.kind, item.event.state if item.event else "") for item in spell.client.follow(str(number))]
+    order = [(item.kind, item.event.state if item.event else "") for item in spell.client.runs.follow(str(number))]
     states = [state for kind, state in order if kind == "state"]
     assert states == ["machine_requested", "building", "running", "saving", "pushing", "complete"]
     logs = [position for position, (kind, _) in enumerate(order) if kind == "log"]
@@ -269,7 +270,7 @@ def test_f21_dropped_connections_lose_and_repeat_nothing(
     number = spell.cast(COUNTING.replace("echo line $i", "printf '%s \\r' $i"), env={"GO": str(tmp_path / "go")})
     client, cutter = cut(1_500)
     items = []
-    for item in client.follow(str(number)):
+    for item in client.runs.follow(str(number)):
         items.append(item)
         if cutter.cuts >= 4:
             (tmp_path / "go").touch()
@@ -282,19 +283,18 @@ def test_f21_dropped_connections_lose_and_repeat_nothing(
 def test_f21_dropped_connections_in_a_big_log(spell: Spell, cut: Callable[[int], tuple[Client, Cutter]]) -> None:
     number = spell.run("head -c 3000000 /dev/urandom").number
     client, cutter = cut(600_000)
-    assert followed(client.follow(str(number))) == spell.log(number)
+    assert followed(client.runs.follow(str(number))) == spell.log(number)
     assert cutter.cuts >= 5
 
 
 def test_f21_follower_resumes_at_its_offset(spell: Spell) -> None:
     number = spell.run("seq 100; printf tail").number
-    items = list(spell.client.follow(str(number)))
+    items = list(spell.client.runs.follow(str(number)))
     for position, item in enumerate(items[:-1]):
-        rest = list(spell.client.follow(str(number), item.position))
+        rest = list(spell.client.runs.follow(str(number), item.position))
         assert [(one.kind, one.data) for one in rest] == [(one.kind, one.data) for one in items[position + 1 :]]
-    middle = items[-1].position.split(".")
-    again = f"{middle[0]}.100.{middle[2]}"
-    assert followed(spell.client.follow(str(number), again)) == spell.log(number)[100:]
+    again = dataclasses.replace(items[-1].position, log=100)
+    assert followed(spell.client.runs.follow(str(number), again)) == spell.log(number)[100:]
 
 
 def test_f21_wait_survives_a_killed_server(own: Spell, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_f22_interrupt_only_detaches(own: Spell, tmp_path: Path, terminal_group:
     out, err = _interrupted(own, tmp_path, terminal_group=terminal_group)
     assert out.endswith("said 3\n\n" + DETACHED.format(1)), out
     assert "Traceback" not in err
-    run = own.client.run("1")
+    run = own.client.runs.get("1")
     assert (run.state, run.wish) == ("running", None)
     (tmp_path / "go").touch()
     assert own.ended(1).exit_code == 9
@@ -352,7 +352,7 @@ def test_f22_interrupt_of_logs_only_detaches(spell: Spell, tmp_path: Path) -> No
     assert process.wait(DEADLINE_S) == 130
     assert out.read_bytes() == b"said\n", "standard output holds the run's own words only"
     assert err.read_text().endswith(DETACHED.format(number))
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     (tmp_path / "go").touch()
     assert spell.ended(number).state == "complete"
 
@@ -389,7 +389,7 @@ def test_logs_of_a_running_run_end_at_once(spell: Spell) -> None:
     spell.says(number, b"so far")
     shown = raw(spell, "logs", str(number))
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"so far", b"")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
 
 
@@ -400,7 +400,7 @@ def test_logs_of_a_queued_run(spell: Spell, make_spell: Callable[..., Spell]) ->
     own.reaches(first, "running")
     assert raw(own, "logs", str(second)).stdout == b""
     follower = own.popen("logs", "-f", str(second))
-    own.client.kill(str(first))
+    own.client.runs.kill(str(first))
     out, err = follower.communicate(timeout=DEADLINE_S)
     assert (out, follower.returncode) == (b"hello\n", 0)
     assert "Run is running" in err.decode()
@@ -427,7 +427,7 @@ def test_logs_last_lines(spell: Spell, command: str, lines: int) -> None:
     number = _said(spell, command)
     whole = spell.log(number)
     expected = b"".join(whole.splitlines(keepends=True)[-lines:] if lines else [])
-    assert b"".join(spell.client.log(str(number), lines)[0]) == expected
+    assert spell.client.logs.get(str(number), lines).read() == expected
 
 
 _numbers: dict[tuple[int, str], int] = {}
@@ -491,8 +491,8 @@ def test_f23_followers_of_a_big_log_do_not_fill_the_servers_memory(own: Spell) -
     server = psutil.Process(own.server_pid)
     before = server.memory_info().rss
     size = 0
-    for item in own.client.follow(str(number)):
+    for item in own.client.runs.follow(str(number)):
         size += len(item.data) if item.kind == "log" else 0
     assert size == 100_000_000
-    assert b"".join(own.client.log(str(number), 2)[0]).count(b"\n") >= 1
+    assert own.client.logs.get(str(number), 2).read().count(b"\n") >= 1
     assert server.memory_info().rss - before < 50 << 20

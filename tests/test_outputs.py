@@ -57,7 +57,7 @@ def kept(spell: Spell, number: int) -> dict[str, bytes]:
 
 def notes(spell: Spell, number: int) -> dict[str, str]:
     """What was not kept, and why."""
-    return {item.path: item.note for item in spell.client.artifacts(str(number)) if item.note}
+    return {item.path: item.note for item in spell.client.runs.artifacts(str(number)) if item.note}
 
 
 def commit(repo: Path, **files: str) -> None:
@@ -122,7 +122,7 @@ def test_code_that_turns_into_something_else_is_kept(spell: Spell, repo: Path) -
         "relinked": b"folder",
         "unlinked": b"s",
     }
-    modes = {item.path: item.mode for item in spell.client.artifacts(str(number))}
+    modes = {item.path: item.mode for item in spell.client.runs.artifacts(str(number))}
     assert modes["script.sh"] == EXECUTABLE
     assert modes["folder"] == FILE
     assert modes["swapped"] == LINK
@@ -205,7 +205,7 @@ def test_hard_links_are_kept_and_cut(spell: Spell, repo: Path, tmp_path: Path) -
     outside.chmod(0o644)
     outside.write_text("changed afterwards")
     assert kept(spell, number) == {"a": b"two\n", "b": b"two\n", "linked": b"shared"}
-    assert spell.client.run(str(number)).outputs_bytes == 14
+    assert spell.client.runs.get(str(number)).outputs_bytes == 14
 
 
 @pytest.mark.parametrize("place", ["work dir", "temporary folder"])
@@ -255,12 +255,12 @@ def test_names_of_all_kinds(spell: Spell, repo: Path, tmp_path: Path) -> None:
     for name in NAMES:
         digest = hashlib.sha256(b"content of " + name).hexdigest()
         assert listed[printable(os.fsdecode(name))].sha256 == digest, name
-    assert len(spell.client.ls(f"runs/{number}")) == len(NAMES) + 1
+    assert len(spell.client.resources.list(f"runs/{number}")) == len(NAMES) + 1
     assert spell("ls", f"runs/{number}").code == 0
     for name in NAMES:
         if b"\n" not in name:
             shown = printable(os.fsdecode(name))
-            assert b"".join(spell.client.download(f"runs/{number}/{shown}")[2]) == b"content of " + name
+            assert b"".join(spell.client.resources.download(f"runs/{number}/{shown}").chunks) == b"content of " + name
             assert shown.isprintable()
     (tmp_path / "copy").mkdir()
     assert spell("cp", f"runs/{number}", str(tmp_path / "copy")).code == 0
@@ -271,10 +271,10 @@ def test_link_with_a_name_that_is_not_utf8(spell: Spell, repo: Path) -> None:
     number = run_in(
         spell, repo, "ln -s $(printf '/gone\\377') out; echo x > $(printf 'in\\377'); ln -s $(printf 'in\\377') in"
     ).number
-    assert spell.client.run(str(number)).state == "complete"
+    assert spell.client.runs.get(str(number)).state == "complete"
     assert notes(spell, number) == {"out": "a link to a file that is not an output: /gone\\xff"}
     assert kept(spell, number) == {"in\\xff": b"x\n", "in": b"in\xff"}
-    assert {item.path: item.link for item in spell.client.ls(f"runs/{number}")}["in"] == "in\\xff"
+    assert {item.path: item.link for item in spell.client.resources.list(f"runs/{number}")}["in"] == "in\\xff"
 
 
 def test_ignored_files_are_not_kept(spell: Spell, repo: Path) -> None:
@@ -294,10 +294,10 @@ def test_ignored_by_the_configuration(make_spell: Callable[..., Spell]) -> None:
 
 
 def test_pattern_that_cannot_be_read_is_refused(spell: Spell) -> None:
-    before = len(spell.client.runs(limit=10_000))
+    before = len(spell.client.runs.list(limit=10_000))
     with pytest.raises(InvalidConfig, match="--ignore"):
         spell.cast("true", ignore=("!",))
-    assert len(spell.client.runs(limit=10_000)) == before
+    assert len(spell.client.runs.list(limit=10_000)) == before
 
 
 def test_run_from_a_subfolder(spell: Spell, repo: Path) -> None:
@@ -322,7 +322,7 @@ def hashed(spell: Spell, number: int) -> list[ArtifactRecord]:
     """The artifacts of a run, when all are hashed."""
 
     def found() -> list[ArtifactRecord] | None:
-        items = [item for item in spell.client.artifacts(str(number)) if not item.note]
+        items = [item for item in spell.client.runs.artifacts(str(number)) if not item.note]
         return items if all(item.sha256 is not None for item in items) else None
 
     items = wait_for(found, f"hashes of run {number}")
@@ -354,7 +354,7 @@ def test_manifest_has_sizes_and_hashes(spell: Spell) -> None:
         ("link", 3, LINK, hashlib.sha256(b"big").hexdigest()),
     ]
     assert [(item.path, item.size, item.mode, item.sha256) for item in items] == expected
-    run = spell.client.run(str(number))
+    run = spell.client.runs.get(str(number))
     assert (run.outputs_count, run.outputs_bytes) == (4, 3_000_008)
 
 
@@ -505,9 +505,9 @@ def test_mounted_inputs_are_not_outputs(either: Spell, source: int, repo: Path) 
     assert "data\nw\nran" in done.out and done.out.count("w\n") >= 2
     assert kept(either, done.number) == {"folder/new": b"own\n", "m2": b"beside\n", "x/y": b"in\n"}
     assert not notes(either, done.number)
-    run = either.client.run(str(done.number))
+    run = either.client.runs.get(str(done.number))
     assert run.mounts[1] == {"resource": f"runs/{source}/model", "path": "m"}
-    assert done.number in either.client.run(str(source)).mounted_by
+    assert done.number in either.client.runs.get(str(source)).mounted_by
     assert (either.home.run_dir(source) / "data.txt").read_text() == "data\n"
 
 
@@ -538,13 +538,13 @@ def test_mount_costs_the_same_whatever_its_size(make_spell: Callable[..., Spell]
 def test_f41_of_a_run_that_goes_on_is_refused(spell: Spell) -> None:
     number = spell.cast("echo early > data.txt; sleep 1000")
     spell.reaches(number, "running")
-    before = len(spell.client.runs(limit=10_000))
+    before = len(spell.client.runs.list(limit=10_000))
     done = spell("run", "-f", "-m", f"runs/{number}/data.txt", "cat data.txt")
     assert done.code == 1
     assert f"Cannot mount resource 'runs/{number}/data.txt': run {number} is still running." in done.err
     assert f"spell wait {number}" in done.err
-    assert len(spell.client.runs(limit=10_000)) == before, "no run was made of it"
-    spell.client.stop(str(number))
+    assert len(spell.client.runs.list(limit=10_000)) == before, "no run was made of it"
+    spell.client.runs.stop(str(number))
     assert spell.ended(number).state == "stopped"
     assert spell("run", "-f", "-m", f"runs/{number}/data.txt", "cat data.txt").code == 0, (
         "a stopped run keeps its outputs"
@@ -560,7 +560,7 @@ def test_f41_of_a_failed_run_is_allowed(spell: Spell) -> None:
 def test_f41_of_a_killed_run_is_refused(spell: Spell) -> None:
     number = spell.cast("echo early > data.txt; sleep 1000")
     spell.reaches(number, "running")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
     with pytest.raises(Conflict, match=f"run {number} kept no outputs"):
         spell.cast("true", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
@@ -568,7 +568,7 @@ def test_f41_of_a_killed_run_is_refused(spell: Spell) -> None:
 
 def test_f41_of_a_run_that_was_never_built_is_refused(spell: Spell) -> None:
     number = spell.run("true", pip=("/nowhere/no-such-wheel-1.0-py3-none-any.whl",)).number
-    assert spell.client.run(str(number)).state == "build_failed"
+    assert spell.client.runs.get(str(number)).state == "build_failed"
     with pytest.raises(Conflict, match=f"run {number} kept no outputs"):
         spell.cast("true", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
 
@@ -578,11 +578,11 @@ def test_f41_of_a_run_that_was_never_built_is_refused(spell: Spell) -> None:
 )
 def test_f41_of_what_is_not_there_is_refused(spell: Spell, resource: str) -> None:
     number = spell.run("echo data > data.txt").number
-    before = len(spell.client.runs(limit=10_000))
+    before = len(spell.client.runs.list(limit=10_000))
     done = spell("run", "-f", "-m", resource.format(number) + ":here", "true")
     assert done.code == 1
     assert done.err.count("ERROR") == 1 and "Traceback" not in done.err
-    assert len(spell.client.runs(limit=10_000)) == before
+    assert len(spell.client.runs.list(limit=10_000)) == before
 
 
 def test_f41_of_deleted_outputs_is_refused(spell: Spell) -> None:
@@ -599,7 +599,7 @@ def test_f41_outputs_deleted_after_casting_fail_the_mount(make_spell: Callable[.
     spell.reaches(first, "running")
     second = spell.cast("cat data.txt; echo ran", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
     remove_tree(spell.home.run_dir(number))
-    spell.client.kill(str(first))
+    spell.client.runs.kill(str(first))
     run = spell.ended(second)
     assert (run.state, run.reason) == ("mount_failed", "mount_failed")
     assert "data.txt" in run.message
@@ -625,11 +625,13 @@ def test_f41_names_and_latest_mean_a_run_once_and_for_all(spell: Spell) -> None:
     ):
         done = spell("run", "-f", "-m", f"{resource}:in.txt", "cat in.txt")
         assert done.code == 0, done
-        assert spell.client.run(str(done.number)).mounts == [{"resource": f"runs/{meant}/data.txt", "path": "in.txt"}]
+        assert spell.client.runs.get(str(done.number)).mounts == [
+            {"resource": f"runs/{meant}/data.txt", "path": "in.txt"}
+        ]
         assert spell.log(done.number) == (b"new\n" if meant == new else b"old\n")
     last = spell.run("echo last > data.txt").number
     done = spell("run", "-f", "-m", "runs/latest/data.txt", "cat data.txt")
-    assert spell.client.run(str(done.number)).mounts[0]["resource"] == f"runs/{last}/data.txt"
+    assert spell.client.runs.get(str(done.number)).mounts[0]["resource"] == f"runs/{last}/data.txt"
     assert spell("run", "-f", "-m", "runs/no-such-name/data.txt", "true").code == 1
 
 
@@ -659,7 +661,7 @@ def test_f41_bad_mounts_are_explained(spell: Spell) -> None:
 
 def test_mount_of_a_folder_in_the_place_of_a_file_fails_with_words(either: Spell, source: int, repo: Path) -> None:
     done = either("run", "-f", "-m", f"runs/{source}/model:hello.py/in", "true", cwd=repo)
-    run = either.client.run(str(done.number))
+    run = either.client.runs.get(str(done.number))
     assert (run.state, done.code) == ("mount_failed", 1)
     assert "hello.py/in" in run.message
 

@@ -161,9 +161,9 @@ def test_f14_nothing_outlives_a_run(spell: Spell, token: str, go: Path, name: st
     number = _let_out(spell, escapes, token, go)
     _are_out(spell, number, escapes, token)
     if ending == "stop":
-        spell.client.stop(str(number))
+        spell.client.runs.stop(str(number))
     elif ending == "kill":
-        spell.client.kill(str(number))
+        spell.client.runs.kill(str(number))
     else:
         go.write_text("\n")
     run = spell.ended(number)
@@ -238,7 +238,7 @@ def test_f15_trap_handler_gets_its_time(spell: Spell) -> None:
 def test_f15_kill_follows_when_the_grace_time_is_over(spell: Spell) -> None:
     number = _ready(spell, f"trap '' TERM; echo early > kept.txt; {_LOOP}")
     asked = time.monotonic()
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert time.monotonic() - asked >= GRACE_S
     assert (run.state, run.exit_code, run.signal) == ("stopped", None, 9)
@@ -249,7 +249,7 @@ def test_f15_children_get_the_grace_time_too(spell: Spell) -> None:
     """The shell ends at TERM; its child, in a session of its own, still saves."""
     child = "trap 'sleep 0.1; echo saved > kept.txt; exit' TERM; echo ready; while :; do sleep 0.02; done"
     number = _ready(spell, f'setsid bash -c "{child}" & wait')
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     assert spell.ended(number).state == "stopped"
     assert (spell.home.run_dir(number) / "kept.txt").read_text() == "saved\n"
 
@@ -277,7 +277,7 @@ def test_f15_foreground_run_exits_as_its_command(spell: Spell, command: str, cod
 
 def test_f15_time_limit_stops_and_keeps(spell: Spell) -> None:
     done = spell("run", "--timeout", "0.02", f"trap 'echo late > b.txt; exit 5' TERM; echo early > a.txt; {_LOOP}")
-    run = spell.client.run(str(done.number))
+    run = spell.client.runs.get(str(done.number))
     assert (run.state, run.reason, run.exit_code, done.code) == ("stopped", "timed_out", 5, 5)
     assert sorted(os.listdir(spell.home.run_dir(run.number))) == ["a.txt", "b.txt"]
     assert run.duration_s is not None and run.duration_s >= 1.2
@@ -297,8 +297,8 @@ def test_f15_kill_keeps_nothing(spell: Spell) -> None:
 def test_f15_kill_cuts_a_stop_short(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell(config="grace_s = 1000")
     number = _ready(spell, f"trap '' TERM; echo early > a.txt; {_LOOP}")
-    spell.client.stop(str(number))
-    spell.client.kill(str(number))
+    spell.client.runs.stop(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number).state == "killed"
     assert not spell.home.run_dir(number).exists()
 
@@ -309,7 +309,7 @@ def test_f15_stop_of_a_queued_run_ends_it_at_once(make_spell: Callable[..., Spel
     second = spell.cast("echo never > never.txt")
     assert spell("stop", str(second)).code == 0
     assert spell.ended(second).state == "killed"
-    spell.client.kill(str(first))
+    spell.client.runs.kill(str(first))
     spell.ended(first)
     third = spell.run("true")  # a run that comes after it
     assert third.state == "complete"
@@ -322,7 +322,7 @@ def test_f15_stop_of_what_is_over_is_refused(spell: Spell) -> None:
         done = spell(verb, str(number))
         assert done.code == 1
         assert f"Run {number} is already finished" in done.err
-    assert spell.client.run(str(number)).state == "complete"
+    assert spell.client.runs.get(str(number)).state == "complete"
 
 
 def test_f15_on_stop_of_the_runtime(spell: Spell) -> None:
@@ -338,7 +338,7 @@ while True:
     time.sleep(0.02)
 END"""
     number = _ready(spell, script)
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.exit_code) == ("stopped", 0)
     assert (spell.home.run_dir(number) / "checkpoints" / "last.txt").read_text() == "step 12"
@@ -353,7 +353,7 @@ def test_f51_run_inside_a_run_is_its_own(spell: Spell) -> None:
     number = spell.run(outer, env={"SECRET": "xyz"}).number
     said = spell.log(number).decode()
     child = number + 1
-    run = spell.client.run(str(child))
+    run = spell.client.runs.get(str(child))
     assert (run.state, run.exit_code) == ("failed", 5)
     assert f"outer={number}\n" in said and f"still={number}\n" in said
     assert f"Casting spell #{child}…" in said
@@ -370,11 +370,11 @@ def test_f51_run_inside_a_run_lives_on(spell: Spell, token: str) -> None:
     child = number + 1
     spell.says(child, b"ready\n")
     spell.reaches(child, "running")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
-    assert spell.client.run(str(child)).state == "running"
+    assert spell.client.runs.get(str(child)).state == "running"
     assert bearing(token)
-    spell.client.stop(str(child))
+    spell.client.runs.stop(str(child))
     assert spell.ended(child).state == "stopped"
 
 
@@ -458,8 +458,8 @@ def test_output_is_unbuffered(spell: Spell) -> None:
     number = spell.cast("python -c 'import time; print(\"said\"); time.sleep(1000)'")
     spell.says(number, b"said\n")
     spell.reaches(number, "running")
-    assert spell.client.run(str(number)).state == "running"
-    spell.client.kill(str(number))
+    assert spell.client.runs.get(str(number)).state == "running"
+    spell.client.runs.kill(str(number))
     spell.ended(number)
 
 

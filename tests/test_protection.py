@@ -91,4 +91,4 @@ def _lives(pid: int) -> bool:
 
 
 def _ended(spell: Spell) -> RunRecord:
-    return spell.client.run("latest")
+    return spell.client.runs.get("latest")

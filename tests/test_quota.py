@@ -24,7 +24,7 @@ def test_no_run_is_cast_when_the_disk_has_too_little(make_spell: Callable[..., S
     spell = make_spell(config="[limits]\nfree_gb = 1000000\n")
     told = spell("run", "true")
     assert told.code == 1 and " left; no run is cast" in told.err and "spell gc" in told.err, told
-    assert spell.client.runs() == []
+    assert spell.client.runs.list() == []
     (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]
     assert (found["status"], "free_gb" in found["text"]) == ("fail", True)
 
@@ -39,7 +39,7 @@ def test_nothing_is_taken_in_when_the_home_takes_too_much(make_spell: Callable[.
     told = spell("run", "true", "--machine-type", "small")
     assert told.code == 1 and "home_gb allows 5.1 MiB. Runs 7.0 MiB, " in told.err, told
     assert "spell archive" in told.err and "spell gc" in told.err
-    assert [run.number for run in spell.client.runs()] == [1]
+    assert [run.number for run in spell.client.runs.list()] == [1]
     told = spell("upload", str(tmp_path / "little"))
     assert told.code == 1 and "home_gb" in told.err, told
     (found,) = [item for item in spell("doctor", "--json").json() if item["name"] == "room"]
@@ -91,7 +91,7 @@ def test_f35_the_bound_of_environments(make_spell: Callable[..., Spell], tmp_pat
     spell = make_spell(config=f"{SMALL}[limits]\nenvironments_gb = 0.000001\n")
     active = spell.cast("echo up; sleep 1000", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),))
     spell.says(active, b"up")
-    used = spell.client.run(str(active)).environment
+    used = spell.client.runs.get(str(active)).environment
     unused = spell.run("true", machine_type="small").environment
     assert environments(spell.home) == {used, unused}  # both are young
     grow_old(spell.home, used, 3)
@@ -99,7 +99,7 @@ def test_f35_the_bound_of_environments(make_spell: Callable[..., Spell], tmp_pat
     newest = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "small")),)).environment
     wait_for(lambda: unused not in environments(spell.home), "the unused environment goes")
     assert environments(spell.home) == {used, newest}
-    assert spell.client.run(str(active)).state == "running"
+    assert spell.client.runs.get(str(active)).state == "running"
 
 
 def test_f35_without_a_bound_they_stay(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_f35_without_a_bound_they_stay(make_spell: Callable[..., Spell], tmp_pat
     first = spell.run("true", machine_type="small").environment
     grow_old(spell.home, first, 300)
     second = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),)).environment
-    spell.client.stop_server()  # whatever it does in the background is done when it has ended
+    spell.client.server.stop()  # whatever it does in the background is done when it has ended
     wait_for(lambda: not spell.home.socket.exists(), "the end of the server")
     assert environments(spell.home) == {first, second}
 

@@ -36,7 +36,6 @@ from servers import python, serving
 from wheels import SlowProject
 
 from orchestrator import machine
-from orchestrator.client.secrets import Secrets
 from orchestrator.content.manifest import FILE, Entry, Manifest
 from orchestrator.content.manifest import make as make_manifest
 from orchestrator.errors import Conflict, StaleFence
@@ -44,6 +43,7 @@ from orchestrator.executors.base import Handle, Launch
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.records.runs import RunRecord
+from orchestrator.spec.filters import Filter
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import Code, RunSpec, to_wire
 from orchestrator.states import ENDS, FINAL, MOVES, State, StopRequest
@@ -119,7 +119,7 @@ def gate(tmp_path: Path) -> Gate:
 
 def assert_legal(spell: Spell, number: int) -> None:
     """The run's states followed each other as the table allows, and it ended once."""
-    states = [State(event.state) for event in spell.client.events(str(number)) if event.kind == "state"]
+    states = [State(event.state) for event in spell.client.runs.events(str(number)) if event.kind == "state"]
     assert states[0] == State.MACHINE_REQUESTED
     for current, to in pairwise(states):
         assert to in MOVES[current], states
@@ -227,7 +227,7 @@ def test_f01_killed_while_building(spell: Spell, tally: Tally, tmp_path: Path) -
     (pid,) = wait_for(project.started, "a build")
     first = psutil.Process(pid)
     spell.kill_server()
-    assert spell.client.run(str(number)).state not in FINAL
+    assert spell.client.runs.get(str(number)).state not in FINAL
     wait_for(lambda: len(project.started()) == 2, "the second build")
     wait_gone(first)
     project.go()
@@ -236,7 +236,7 @@ def test_f01_killed_while_building(spell: Spell, tally: Tally, tmp_path: Path) -
 
 def test_f01_killed_before_anything_was_made(spell: Spell, tally: Tally) -> None:
     """The server can die between the claim and the first folder of the attempt."""
-    spell.client.server()
+    spell.client.server.get()
     spell.kill_server()
     store = Store(Database(spell.home.database))
     number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
@@ -276,7 +276,7 @@ def test_f01_killed_while_outputs_are_saved(spell: Spell, tmp_path: Path, moment
         run = assert_completed_once(spell, number, tally)
         assert run.outputs_count == 4000
         assert sum(1 for _ in (spell.home.run_dir(number) / "many").iterdir()) == 4000
-        notes = {item.path: item.note for item in spell.client.artifacts(str(number)) if item.note}
+        notes = {item.path: item.note for item in spell.client.runs.artifacts(str(number)) if item.note}
         assert notes == {"pipe": "a named pipe, not a file"}
 
 
@@ -300,7 +300,7 @@ def test_f01_killed_while_running(spell: Spell, tally: Tally, gate: Gate) -> Non
     spell.says(number, b"before")
     spell.reaches(number, "running")
     spell.kill_server()
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     spell.kill_server()
     gate.open()
     run = assert_completed_once(spell, number, tally)
@@ -325,7 +325,7 @@ def kill_again_and_again(spell: Spell, tally: Tally, gate: Gate, runs: int, paus
     before = events()
     gate.open()
     for threshold in sorted(chance.sample(range(1, 5 * runs), 8)):
-        spell.client.server()
+        spell.client.server.get()
         wait_for(lambda limit=before + threshold: events() >= limit, f"{threshold} events")
         time.sleep(chance.uniform(0, pause_s))
         spell.kill_server()
@@ -352,7 +352,7 @@ def test_f02_command_ends_while_the_server_is_down(spell: Spell, gate: Gate, how
         spell.kill_server()
     else:
         server = psutil.Process(spell.server_pid)
-        spell.client.stop_server()
+        spell.client.server.stop()
         server.wait(PROMPT_S)
     gate.open()
     wait_for(verdict_of(spell, number).exists, "the verdict")
@@ -367,7 +367,7 @@ def test_f02_command_ends_while_the_server_is_down(spell: Spell, gate: Gate, how
     assert run.duration_s == pytest.approx(run.ended_at - run.started_at, abs=0.5)
     assert spell.log(number) == b"before\nafter"
     assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
-    assert [item.path for item in spell.client.artifacts(str(number))] == ["out.txt"]
+    assert [item.path for item in spell.client.runs.artifacts(str(number))] == ["out.txt"]
 
 
 # -- F3: the supervisor is killed -----------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ def test_f03_forkserver_is_killed(spell: Spell, gate: Gate) -> None:
     assert len(forkservers) == 1
     forkservers[0].kill()
     assert spell.run("true").state == "complete"
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     gate.open()
     assert spell.ended(number).state == "complete"
 
@@ -449,7 +449,7 @@ def test_f05_short_commands_are_never_stuck(spell: Spell) -> None:
         assert run.exit_code == code
         assert run.state == ("failed" if code else "complete")
         assert_legal(spell, number)
-        states = [event.state for event in spell.client.events(str(number))]
+        states = [event.state for event in spell.client.runs.events(str(number))]
         assert states[:3] == ["machine_requested", "building", "running"]
 
 
@@ -457,7 +457,7 @@ def test_f05_short_commands_are_never_stuck(spell: Spell) -> None:
 
 
 def request_stop(spell: Spell, number: int, word: str) -> str:
-    return {"stop": spell.client.stop, "kill": spell.client.kill}[word](str(number))
+    return {"stop": spell.client.runs.stop, "kill": spell.client.runs.kill}[word](str(number))
 
 
 STATE_AFTER = {"stop": "stopped", "kill": "killed"}
@@ -470,7 +470,7 @@ def test_f06_while_queued(spell: Spell, tally: Tally, gate: Gate, word: str) -> 
     spell.reaches(blocker, "running")
     number = spell.cast(tally.command())
     assert request_stop(spell, number, word) == "killed"
-    run = spell.client.run(str(number))
+    run = spell.client.runs.get(str(number))
     assert (run.state, run.reason, run.duration_s) == ("killed", "kill_requested", 0.0)
     with pytest.raises(Conflict, match="already finished"):
         request_stop(spell, number, word)
@@ -546,7 +546,7 @@ def test_f06_while_saving(spell: Spell, word: str) -> None:
 @pytest.mark.parametrize("word", ["stop", "kill"])
 def test_f06_stop_request_of_a_run_whose_server_was_killed(spell: Spell, tally: Tally, word: str) -> None:
     """The stop request is recorded, then the server dies before it acts on it: nothing waits for ever."""
-    spell.client.server()
+    spell.client.server.get()
     spell.kill_server()
     store = Store(Database(spell.home.database))
     number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
@@ -655,7 +655,7 @@ def _build_failed(bench: Workbench) -> RunRecord:
 def _code_failed(bench: Workbench) -> RunRecord:
     spell, gate, code = bench.spell, bench.gate(), OneFile(secrets.token_bytes(16))
     spell.cast(gate.command, machine_type="whole")
-    number = spell.client.cast(RunSpec(command="true", code=Code(code.manifest.tree)), code).number
+    number = spell.client.runs.cast(RunSpec(command="true", code=Code(code.manifest.tree)), code).number
     spell.home.blob(code.digest).unlink()
     gate.open()
     return spell.ended(number)
@@ -725,7 +725,7 @@ def _container_lost(bench: Workbench) -> RunRecord:
 
 def _secret_lost(bench: Workbench) -> RunRecord:
     spell = bench.spell
-    Secrets(spell.client.transport).put("TOKEN", b"value")
+    spell.client.secrets.put("TOKEN", b"value")
     spell.home.secrets_key.unlink()
     return spell.run("true", secrets={"TOKEN": "TOKEN"})
 
@@ -743,7 +743,7 @@ def _machine_restarted(bench: Workbench) -> RunRecord:
 def _internal_error(bench: Workbench) -> RunRecord:
     """A spec that a newer server wrote, in a store that an older one opens."""
     spell = bench.spell
-    spell.client.server()
+    spell.client.server.get()
     spell.kill_server()
     store = Store(Database(spell.home.database))
     number = store.add(NewRun(RunSpec(command="true"), "process", 0.1, None, 0))
@@ -813,12 +813,12 @@ def test_f10_a_hung_supervisor_blocks_nobody(spell: Spell, victim: str) -> None:
     assert spell("ps").code == 0
     assert spell("machine-types").code == 0
     assert spell.run("true").state == "complete"
-    wait_for(lambda: spell.client.samples(str(number)), "samples of it are taken as of any other")
+    wait_for(lambda: spell.client.runs.samples(str(number)), "samples of it are taken as of any other")
     assert time.monotonic() - began < PROMPT_S
     spell.kill_server()
-    assert spell.client.run(str(number)).state == "running"
+    assert spell.client.runs.get(str(number)).state == "running"
     assert spell.run("true").state == "complete"
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     assert spell.ended(number, PROMPT_S).state == "killed"
     wait_gone(hung)
 
@@ -840,14 +840,16 @@ class Stuck(FakeExecutor):
 def test_f10_an_executor_that_hangs_in_start_blocks_nobody(tmp_path: Path) -> None:
     executor = Stuck()
     with serving(tmp_path, {"fake": executor}, machine.Capacity(4, 1 << 30, ())) as client:
-        stuck = client.cast(RunSpec(command="stick")).number
-        wait_for(lambda: client.run(str(stuck)).state == "building", "the run that hangs")
+        stuck = client.runs.cast(RunSpec(command="stick")).number
+        wait_for(lambda: client.runs.get(str(stuck)).state == "building", "the run that hangs")
         for _ in range(5):
-            assert client.wait(str(client.cast(RunSpec(command="exit 0")).number), PROMPT_S).state == "complete"
-        assert client.stop(str(stuck)) == "building"
-        assert [run.number for run in client.runs(states=["building"])] == [stuck]
+            assert (
+                client.runs.wait(str(client.runs.cast(RunSpec(command="exit 0")).number), PROMPT_S).state == "complete"
+            )
+        assert client.runs.stop(str(stuck)) == "building"
+        assert [run.number for run in client.runs.list(Filter(states=["building"]))] == [stuck]
         executor.free.set()
-        assert client.wait(str(stuck), PROMPT_S).state == "stopped"
+        assert client.runs.wait(str(stuck), PROMPT_S).state == "stopped"
 
 
 # -- F11: many at once ----------------------------------------------------------------------------------------------
@@ -903,7 +905,7 @@ def test_f11_many_runs_end_at_once(spell: Spell, gate: Gate) -> None:
     numbers = [spell.cast(f"{gate.command}; echo {index} > out.txt; exit {index % 2}") for index in range(16)]
     for number in numbers:
         spell.reaches(number, "running")
-    free_before = {item.name: item.free_now for item in spell.client.machine_types()}
+    free_before = {item.name: item.free_now for item in spell.client.machines.list()}
     assert free_before["cpu"] == 4
     gate.open()
     for index, number in enumerate(numbers):
@@ -911,8 +913,8 @@ def test_f11_many_runs_end_at_once(spell: Spell, gate: Gate) -> None:
         assert (run.exit_code, run.state) == (index % 2, "failed" if index % 2 else "complete")
         assert run.outputs_count == 1
         assert_legal(spell, number)
-    wait_for(lambda: spell.client.server().active_runs == 0, "no active run")
-    free = {item.name: item.free_now for item in spell.client.machine_types()}
+    wait_for(lambda: spell.client.server.get().active_runs == 0, "no active run")
+    free = {item.name: item.free_now for item in spell.client.machines.list()}
     assert (free["cpu"], free["whole"]) == (20, 1)
 
 
@@ -963,7 +965,7 @@ def test_f12_a_verdict_that_comes_late_changes_nothing(spell: Spell) -> None:
     verdict_of(spell, number).write_text(json.dumps(verdict))
     spell.kill_server()
     assert spell.run("true").state == "complete"
-    assert spell.client.run(str(number)) == before
+    assert spell.client.runs.get(str(number)) == before
 
 
 def test_f12_an_attempt_that_was_given_up_never_starts(tmp_path: Path, tally: Tally) -> None:
@@ -992,17 +994,17 @@ def test_f13_cancelled_while_queued_never_starts(spell: Spell, tally: Tally, gat
     for number in cancelled:
         request_stop(spell, number, word)
     spell.kill_server()
-    spell.client.server()
+    spell.client.server.get()
     gate.open()
     assert_completed_once(spell, later, tally, "later")
-    assert [spell.client.run(str(number)).state for number in cancelled] == ["killed"] * 3
-    assert [spell.client.run(str(number)).attempt for number in cancelled] == [0] * 3
+    assert [spell.client.runs.get(str(number)).state for number in cancelled] == ["killed"] * 3
+    assert [spell.client.runs.get(str(number)).attempt for number in cancelled] == [0] * 3
     assert tally.counts == {"later": 1}
 
 
 def test_f13_a_wish_that_was_recorded_while_queued_is_carried_out(spell: Spell, tally: Tally) -> None:
     """As a server leaves it that died between the stop request and the end; or took the run back into the queue."""
-    spell.client.server()
+    spell.client.server.get()
     spell.kill_server()
     store = Store(Database(spell.home.database))
     number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
@@ -1022,7 +1024,7 @@ def test_what_was_not_saved_of_a_run_that_has_ended_stays(spell: Spell) -> None:
         store.execute("UPDATE runs SET state = 'failed', reason = 'supervisor_lost' WHERE number = ?", (number,))
         store.execute("DELETE FROM events WHERE run = ? AND state = 'pushing'", (number,))
     spell.kill_server()
-    assert spell.client.run(str(number)).state == "failed"
+    assert spell.client.runs.get(str(number)).state == "failed"
     assert (spell.home.work_dir(number) / "code" / "f").read_text() == "x"
 
 

@@ -156,7 +156,7 @@ def test_no_repr_shows_it(spell: Spell, tmp_path: Path) -> None:
     assert "'TOKEN': '***'" in repr(spec)
     (tmp_path / "job.yaml").write_text(JOB)
     assert CANARY not in repr(load(tmp_path / "job.yaml"))
-    assert CANARY not in repr(spell.client.run("1"))
+    assert CANARY not in repr(spell.client.runs.get("1"))
     assert {field.name for field in FIELDS if field.hides} == {"pip", "requirements", "env", "code", "notify"}
 
 

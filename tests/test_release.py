@@ -63,14 +63,14 @@ def test_f09_a_machine_that_is_not_given_back_is_not_given_out(tmp_path: Path) -
     executor = Sticky()
     with serving(tmp_path / "home", {"fake": executor}, MACHINE, CONFIG) as client, contextlib.ExitStack() as end:
         end.callback(executor.may_go.set)
-        first = client.cast(RunSpec("exit 0")).number
-        assert client.wait(str(first), 30).state == "complete"
-        second = client.cast(RunSpec("exit 0")).number
-        wait_for(lambda: any(e.kind == "notice" for e in client.events(str(first))), "words about the machine")
-        assert client.run(str(second)).state == "machine_requested"
-        assert {item.free_now for item in client.machine_types() if item.name == "cpu"} == {0}
+        first = client.runs.cast(RunSpec("exit 0")).number
+        assert client.runs.wait(str(first), 30).state == "complete"
+        second = client.runs.cast(RunSpec("exit 0")).number
+        wait_for(lambda: any(e.kind == "notice" for e in client.runs.events(str(first))), "words about the machine")
+        assert client.runs.get(str(second)).state == "machine_requested"
+        assert {item.free_now for item in client.machines.list() if item.name == "cpu"} == {0}
         executor.may_go.set()
-        assert client.wait(str(second), 30).state == "complete"
+        assert client.runs.wait(str(second), 30).state == "complete"
 
 
 def test_nothing_is_saved_while_something_may_still_write_it(tmp_path: Path, monkeypatch) -> None:
@@ -79,8 +79,8 @@ def test_nothing_is_saved_while_something_may_still_write_it(tmp_path: Path, mon
     home = Home(tmp_path / "home")
     with serving(home.root, {"fake": executor}, MACHINE, CONFIG) as client, contextlib.ExitStack() as end:
         end.callback(executor.may_go.set)
-        number = client.cast(RunSpec("lose")).number
-        run = client.wait(str(number), 30)
+        number = client.runs.cast(RunSpec("lose")).number
+        run = client.runs.wait(str(number), 30)
         assert (run.state, run.reason) == ("failed", "supervisor_lost")
         assert "not saved" in run.message
         assert not home.run_dir(number).exists()
@@ -97,7 +97,7 @@ def test_f01_a_run_that_nobody_can_tell_of_is_asked_for_again(tmp_path: Path, mo
     assert claimed
     executor = Forgetful(times=3)
     with serving(home.root, {"fake": executor}, MACHINE, CONFIG) as client:
-        run = client.wait(str(number), 30)
+        run = client.runs.wait(str(number), 30)
     assert (run.state, run.exit_code) == ("failed", 7), run
     assert executor.times == 0
 
@@ -113,7 +113,7 @@ def test_f01_a_machine_that_cannot_tell_for_a_moment_costs_no_run(tmp_path: Path
 
     monkeypatch.setattr(context, "_RETRY_S", 0.05)
     with serving(tmp_path / "home", {"fake": Blind()}, MACHINE, CONFIG) as client:
-        run = client.wait(str(client.cast(RunSpec("exit 7")).number), 30)
+        run = client.runs.wait(str(client.runs.cast(RunSpec("exit 7")).number), 30)
     assert (run.state, run.exit_code, failures) == ("failed", 7, []), run
 
 
@@ -131,10 +131,10 @@ def test_f09_whatever_a_start_raises_nothing_is_left_of_it(tmp_path: Path) -> No
 
     executor = Odd()
     with serving(tmp_path / "home", {"fake": executor}, MACHINE, CONFIG) as client:
-        run = client.wait(str(client.cast(RunSpec("hang")).number), 30)
+        run = client.runs.wait(str(client.runs.cast(RunSpec("hang")).number), 30)
         assert (run.state, run.reason) == ("failed", "internal_error"), run
         wait_for(lambda: executor.destroyed, "what was started is ended")
-        assert client.wait(str(client.cast(RunSpec("refuse")).number), 30).state == "failed"
+        assert client.runs.wait(str(client.runs.cast(RunSpec("refuse")).number), 30).state == "failed"
 
 
 def test_a_reason_that_is_no_text_ends_the_run_all_the_same(tmp_path: Path) -> None:
@@ -143,5 +143,5 @@ def test_a_reason_that_is_no_text_ends_the_run_all_the_same(tmp_path: Path) -> N
             return Verdict(reason="executor_failed", detail="\ud800 is gone")
 
     with serving(tmp_path / "home", {"fake": Odd()}, MACHINE, CONFIG) as client:
-        run = client.wait(str(client.cast(RunSpec("exit 0")).number), 30)
+        run = client.runs.wait(str(client.runs.cast(RunSpec("exit 0")).number), 30)
     assert run.state == "failed" and "\\ud800 is gone" in run.message

@@ -41,11 +41,11 @@ def spell(shared: Spell) -> Iterator[Spell]:
 
 def again(spell: Spell, run: RunRecord, **changes: object) -> RunRecord:
     """The run cast again, when it has ended."""
-    return spell.ended(spell.client.rerun(str(run.number), changes).number)
+    return spell.ended(spell.client.runs.rerun(str(run.number), changes).number)
 
 
 def warned(spell: Spell, run: RunRecord, **changes: object) -> list[str]:
-    cast = spell.client.rerun(str(run.number), changes)
+    cast = spell.client.runs.rerun(str(run.number), changes)
     spell.ended(cast.number)
     return cast.warnings
 
@@ -69,7 +69,7 @@ def test_a_rerun_sees_what_the_run_saw(make_spell: Callable[..., Spell], repo: P
     done = spell("rerun", str(first.number), cwd=repo.parent)
     assert done.code == 0
     assert "then data hidden\n" in done.out
-    old, new = spell.client.run(str(first.number)), spell.client.run(str(done.number))
+    old, new = spell.client.runs.get(str(first.number)), spell.client.runs.get(str(done.number))
     assert new.rerun_of == first.number
     assert new.mounts == old.mounts == [{"resource": f"runs/{source}/data.txt", "path": "in"}]
     assert new.spec | {"executor": ""} == old.spec, "as it was asked"
@@ -81,7 +81,7 @@ def test_a_rerun_sees_what_the_run_saw(make_spell: Callable[..., Spell], repo: P
 def test_a_run_that_was_killed_or_archived_can_be_cast_again(spell: Spell) -> None:
     number = spell.cast('[ -n "$GO" ] || sleep 1000; echo went')
     spell.reaches(number, "running")
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     killed = spell.ended(number)
     assert again(spell, killed, env={"GO": "1"}).state == "complete"
     with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
@@ -130,7 +130,7 @@ def test_options_add_or_replace(spell: Spell) -> None:
     )
     done = spell("rerun", "first", *words, *more, "-v")
     assert done.code == 0
-    new = spell.client.run("second")
+    new = spell.client.runs.get("second")
     assert spell.log(new.number) == b"1 3\ntwo\none\n"
     assert [(item["resource"], item["path"]) for item in new.mounts] == [
         (f"runs/{two}/f", "./in"),
@@ -143,7 +143,7 @@ def test_options_add_or_replace(spell: Spell) -> None:
         "process",
     )
     assert (new.spec["timeout_s"], new.spec["retries"], list(new.spec["env"])) == (120.0, 4, ["A", "B"])
-    assert spell.client.run(str(first.number)) == first, "the run itself stays as it is"
+    assert spell.client.runs.get(str(first.number)) == first, "the run itself stays as it is"
 
 
 def test_background_and_json(spell: Spell) -> None:
@@ -213,13 +213,13 @@ def test_local_wheels_and_folders_work_and_are_told(spell: Spell, tmp_path: Path
     lose_environment(spell, first)
     newer(index)
     make_wheel(tmp_path, "mine", code="def main(): print('changed')\n")
-    cast = spell.client.rerun(str(first.number))
+    cast = spell.client.runs.rerun(str(first.number))
     assert cast.warnings == [f"These packages are taken as they are now, and may differ from that run's: {wheel}"]
     second = spell.ended(cast.number)
     assert (spell.log(second.number), second.packages) == (b"changed\n", ["mine==1.0", "thing==1.0"])
     wheel.unlink()
     with pytest.raises(InvalidConfig, match=f"Run {first.number} cannot be cast again: .* does not exist"):
-        spell.client.rerun(str(first.number))
+        spell.client.runs.rerun(str(first.number))
 
 
 def test_a_run_that_never_had_its_packages(spell: Spell) -> None:
@@ -240,7 +240,7 @@ def test_a_container_is_the_same_image(docker_spell: Spell) -> None:
     with contextlib.closing(sqlite3.connect(docker_spell.home.database)) as store:
         store.execute("UPDATE runs SET image = ? WHERE number = ?", ("sha256:" + "0" * 64, first.number))
         store.commit()
-    cast = docker_spell.client.rerun(str(first.number))
+    cast = docker_spell.client.runs.rerun(str(first.number))
     assert [words for words in cast.warnings if "is built again" in words]
     assert docker_spell.ended(cast.number).image == first.image
 
@@ -250,7 +250,7 @@ def test_a_container_is_the_same_image(docker_spell: Spell) -> None:
 
 def test_there_is_no_such_run(spell: Spell) -> None:
     with pytest.raises(NotFound):
-        spell.client.rerun("99999")
+        spell.client.runs.rerun("99999")
     assert "There is no run 'nobody'." in spell("rerun", "nobody").err
 
 
@@ -269,10 +269,10 @@ def test_a_mount_that_is_gone_is_refused(spell: Spell) -> None:
 
 def test_code_that_is_gone_is_refused(make_spell: Callable[..., Spell], repo: Path) -> None:
     spell = make_spell(cwd=repo)
-    first = spell.client.run(str(spell("run", "python hello.py").number))
+    first = spell.client.runs.get(str(spell("run", "python hello.py").number))
     spell.home.tree(first.spec["code"]["tree"]).unlink()
     with pytest.raises(Conflict, match=f"The code of run {first.number} is not kept any more"):
-        spell.client.rerun(str(first.number))
+        spell.client.runs.rerun(str(first.number))
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,8 @@ def test_code_that_is_gone_is_refused(make_spell: Callable[..., Spell], repo: Pa
 def test_wrong_changes_are_refused(spell: Spell, changes: dict[str, object], words: str) -> None:
     first = spell.run("true")
     with pytest.raises(InvalidConfig, match=words):
-        spell.client.rerun(str(first.number), changes)
-    assert spell.client.runs(limit=1)[-1].number == first.number, "nothing was cast"
+        spell.client.runs.rerun(str(first.number), changes)
+    assert spell.client.runs.list(limit=1)[-1].number == first.number, "nothing was cast"
 
 
 def test_what_is_typed_wrong(spell: Spell) -> None:

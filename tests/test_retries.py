@@ -61,12 +61,12 @@ def gate(tmp_path: Path) -> Gate:
 
 
 def notices(spell: Spell, number: int) -> list[str]:
-    return [event.text for event in spell.client.events(str(number)) if event.kind == "notice"]
+    return [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"]
 
 
 def pauses(spell: Spell, number: int) -> None:
     """Wait until an attempt of the run has failed, and make its pause so long that only we can end it."""
-    wait_for(lambda: spell.client.run(str(number)).attempts, "a failed attempt")
+    wait_for(lambda: spell.client.runs.get(str(number)).attempts, "a failed attempt")
     with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
         changed = store.execute("UPDATE runs SET not_before = ? WHERE number = ?", (time.time() + 55, number)).rowcount
         store.commit()
@@ -163,7 +163,7 @@ def test_f48_out_of_memory_is_not_tried_again(make_spell: Callable[..., Spell]) 
 def test_f48_a_stop_ends_it_while_it_runs(spell: Spell, tally: Tally) -> None:
     number = spell.cast(f"{tally.command()}; trap 'exit 7' TERM; echo up; sleep 1000 & wait", retries=3)
     spell.says(number, b"up")
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.reason, run.attempts, tally.counts["x"]) == ("stopped", "stop_requested", [], 1)
 
@@ -171,7 +171,7 @@ def test_f48_a_stop_ends_it_while_it_runs(spell: Spell, tally: Tally) -> None:
 def test_f48_a_stop_ends_it_between_attempts_and_keeps_what_there_is(spell: Spell, tally: Tally) -> None:
     number = spell.cast(f"{tally.command()}; echo half > half.txt; {CHECKPOINT}; echo 1 > step; exit 1", retries=3)
     pauses(spell, number)
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.reason, run.attempt, tally.counts["x"]) == ("stopped", "stop_requested", 1, 1)
     assert (spell.home.run_dir(number) / "half.txt").read_text() == "half\n"
@@ -208,7 +208,7 @@ def store_stop_request(home: Home, number: int) -> None:
 def test_f48_a_kill_between_attempts_loses_everything(spell: Spell, tally: Tally) -> None:
     number = spell.cast(f"{tally.command()}; echo half > half.txt; exit 1", retries=3)
     pauses(spell, number)
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     run = spell.ended(number)
     assert (run.state, run.outputs_count, tally.counts["x"]) == ("killed", 0, 1)
     assert not spell.home.run_dir(number).exists()
@@ -228,7 +228,7 @@ def test_f48_a_pause_holds_nobody_up(make_spell: Callable[..., Spell]) -> None:
 
 def test_f48_a_pause_survives_the_server(spell: Spell, tally: Tally) -> None:
     number = spell.cast(f"{tally.command()}; [ $SPELL_ATTEMPT = 2 ]", retries=3)
-    wait_for(lambda: spell.client.run(str(number)).attempts, "a failed attempt")
+    wait_for(lambda: spell.client.runs.get(str(number)).attempts, "a failed attempt")
     spell.kill_server()
     run = spell.ended(number)
     assert (run.state, tally.counts["x"], len(run.attempts)) == ("complete", 2, 1)
@@ -264,7 +264,7 @@ def test_f48_killed_again_and_again_each_attempt_is_made_once(spell: Spell, tmp_
     seed = secrets.randbits(16)
     print(f"seed {seed}")
     for step in range(6):
-        spell.client.server()
+        spell.client.server.get()
         deadline = time.monotonic() + (seed >> (2 * step) & 3) * 0.3 + 0.1
         wait_for(lambda deadline=deadline: time.monotonic() >= deadline, "a moment")
         spell.kill_server()
@@ -289,8 +289,8 @@ def test_f48_a_crash_at_any_step_of_making_the_work_dir_loses_no_checkpoint(
     git(repo, "commit", "-qm", "Checkpoints")
     spell = make_spell(cwd=repo)
     number = spell("run", f"{CHECKPOINT}; echo mine > step; exit 1").number
-    assert spell.client.run(str(number)).state == "failed"
-    client_spec = spell.client.run(str(number)).spec
+    assert spell.client.runs.get(str(number)).state == "failed"
+    client_spec = spell.client.runs.get(str(number)).spec
     spell.end()
     context, run, spec = _workshop(spell.home, client_spec)
     real = {(os, "rename"): os.rename, (outputs, "remove_tree"): remove_tree, (Path, "touch"): Path.touch}

@@ -46,7 +46,7 @@ def spell(shared: Spell) -> Iterator[Spell]:
 
 
 def reusing(spell: Spell, command: str, **fields: Any) -> CastRecord:
-    return spell.client.cast(RunSpec(command=command, **fields), reuse=True)
+    return spell.client.runs.cast(RunSpec(command=command, **fields), reuse=True)
 
 
 def change(spell: Spell, statement: str, *values: object) -> None:
@@ -64,7 +64,7 @@ def test_an_identical_complete_run_is_taken(spell: Spell, token: str) -> None:
     first = spell.run("echo :x: > out.txt", **fields)
     again = reusing(spell, "echo :x: > out.txt", **{**fields, "env": {"A": "1", "B": "2"}})
     assert (again.number, again.reused, again.warnings) == (first.number, True, [])
-    assert spell.client.runs(limit=1)[-1].number == first.number, "nothing was cast"
+    assert spell.client.runs.list(limit=1)[-1].number == first.number, "nothing was cast"
 
 
 def test_nobody_reads_the_record_of_a_run_that_is_taken(spell: Spell, token: str) -> None:
@@ -183,10 +183,10 @@ def test_files_of_the_same_size_are_told_apart_before_they_are_hashed(spell: Spe
     one, same, other = sources(spell, "printf aa > f", "printf aa > f; true", "printf bb > f")
     first = spell.run("cat f", mounts=(Mount(f"runs/{one}/f", "f"),)).number
     assert not reusing(spell, "cat f", mounts=(Mount(f"runs/{other}/f", "f"),)).reused
-    wait_for(lambda: all(item.sha256 for item in spell.client.artifacts(str(same))), "the background's hashes")
+    wait_for(lambda: all(item.sha256 for item in spell.client.runs.artifacts(str(same))), "the background's hashes")
     change(spell, "UPDATE artifacts SET sha256 = NULL WHERE run IN (?, ?)", one, same)
     assert reusing(spell, "cat f", mounts=(Mount(f"runs/{same}/f", "f"),)).number == first
-    assert all(item.sha256 for item in spell.client.artifacts(str(same))), "what was computed is kept"
+    assert all(item.sha256 for item in spell.client.runs.artifacts(str(same))), "what was computed is kept"
 
 
 def test_an_upload_is_known_by_its_content(spell: Spell) -> None:
@@ -210,13 +210,13 @@ def test_an_upload_is_known_by_its_content(spell: Spell) -> None:
 def test_code_need_not_be_sent_for_what_is_taken(make_spell: Callable[..., Spell], repo: Path) -> None:
     spell = make_spell(cwd=repo)
     first = spell("run", "python hello.py").number
-    spec = spell.client.run(str(first)).spec
+    spec = spell.client.runs.get(str(first)).spec
     code = Code(**spec["code"])
     spell.home.tree(code.tree).rename(repo / "away")
-    found = spell.client.cast(RunSpec(command="python hello.py", code=code), reuse=True)
+    found = spell.client.runs.cast(RunSpec(command="python hello.py", code=code), reuse=True)
     assert (found.number, found.reused) == (first, True)
     with pytest.raises(SnapshotMissing):
-        spell.client.cast(RunSpec(command="python other.py", code=code), reuse=True)
+        spell.client.runs.cast(RunSpec(command="python other.py", code=code), reuse=True)
     (repo / "hello.py").write_text("print('changed')\n")
     assert spell("run", "--reuse", "python hello.py").number != first
     git(repo, "commit", "-qam", "Changed")

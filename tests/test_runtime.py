@@ -149,6 +149,9 @@ def test_lines_of_several_processes_never_mix(metrics: Path) -> None:
 @pytest.mark.parametrize("path", IN_RUNS, ids=lambda path: path.name)
 def test_syntax_is_that_of_python_3_8(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []  # what only type checkers see
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names) | {"__future__"}
@@ -199,7 +202,7 @@ send_metric("loss", 8)
 send_metric("loss", 7, 4)"""
     run = spell.run(python(code))
     assert run.state == "complete"
-    found = [(item.name, item.step, item.value) for item in spell.client.metrics(str(run.number))]
+    found = [(item.name, item.step, item.value) for item in spell.client.metrics.list(str(run.number))]
     assert [item for item in found if item[0] == "loss"] == [
         ("loss", 0, 1.0),
         ("loss", 1, 0.5),
@@ -213,7 +216,7 @@ send_metric("loss", 7, 4)"""
         (1, 0.1),
         (2, 0.2),
     ]
-    assert [item.value for item in spell.client.metrics(str(run.number), "accuracy")] == [0.0, 0.1, 0.2]
+    assert [item.value for item in spell.client.metrics.list(str(run.number), "accuracy")] == [0.0, 0.1, 0.2]
     shown = spell("metrics", str(run.number), "loss", "--json").json()
     assert [item["step"] for item in shown] == [0, 1, 2, 10, 11, 4]
     values = spell("metrics", str(run.number), "loss", "--no-chart").out.splitlines()
@@ -232,10 +235,10 @@ print("sent", flush=True)
 time.sleep(1000)"""
     number = spell.cast(python(code))
     spell.says(number, b"sent\n")
-    assert [item.value for item in spell.client.metrics(str(number))] == [0.5]
-    spell.client.kill(str(number))
+    assert [item.value for item in spell.client.metrics.list(str(number))] == [0.5]
+    spell.client.runs.kill(str(number))
     spell.ended(number)
-    assert [item.value for item in spell.client.metrics(str(number))] == [0.5], "a killed run keeps them too"
+    assert [item.value for item in spell.client.metrics.list(str(number))] == [0.5], "a killed run keeps them too"
 
 
 def test_metrics_of_several_processes_and_readers(spell: Spell) -> None:
@@ -244,11 +247,11 @@ def test_metrics_of_several_processes_and_readers(spell: Spell) -> None:
     go = spell.home.root / "go"
     os.mkfifo(go)
     number = spell.cast(f"cat > w.py <<'END'\n{WRITER}\nEND\n{code}", env={"GO": str(go)})
-    wait_for(lambda: len(spell.client.metrics(str(number))) >= 900, "all metrics")
+    wait_for(lambda: len(spell.client.metrics.list(str(number))) >= 900, "all metrics")
     spell.says(number, b"written")
     go.write_text("\n")
     spell.ended(number)
-    found = spell.client.metrics(str(number))
+    found = spell.client.metrics.list(str(number))
     for name in "abc":
         assert [item.step for item in found if item.name == name * 50] == list(range(300))
     assert len(found) == 900
@@ -291,7 +294,7 @@ def test_malformed_lines_are_passed_over(spell: Spell, tmp_path: Path) -> None:
         file.write(b'{"name": "good", "value": 1, "ste')  # cut off
     run = spell.run(f"cat {tmp_path}/lines >> $SPELL_METRICS; echo said")
     assert (run.state, run.exit_code) == ("complete", 0), run
-    found = spell.client.metrics(str(run.number))
+    found = spell.client.metrics.list(str(run.number))
     assert [(item.name, item.step, item.value) for item in found] == [
         ("good", step, float(step)) for step in range(number_of_good)
     ]
@@ -360,7 +363,7 @@ def test_on_stop_outside_of_a_run() -> None:
 def test_on_stop_inside_a_run(spell: Spell) -> None:
     number = spell.cast(python(ON_STOP))
     spell.says(number, b"ready\n")
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
     assert (run.state, run.exit_code) == ("stopped", 4)
     assert spell.log(number) == b"ready\nsaving\nsaved\n"
@@ -385,12 +388,14 @@ while True:
     spell.says(number, b"ready\n")
 
     def busy() -> bool:
-        return any(item.memory_bytes > 60 << 20 and item.cpu_time_s > 0.2 for item in spell.client.samples(str(number)))
+        return any(
+            item.memory_bytes > 60 << 20 and item.cpu_time_s > 0.2 for item in spell.client.runs.samples(str(number))
+        )
 
     wait_for(busy, "a sample of what it holds")
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     run = spell.ended(number)
-    samples = spell.client.samples(str(number))
+    samples = spell.client.runs.samples(str(number))
     running = [item for item in samples if item.processes]
     assert all(earlier.at <= later.at for earlier, later in pairwise(running))
     assert all(item.gpus == [] for item in samples)
@@ -402,7 +407,7 @@ while True:
 
 def test_shortest_run_has_a_sample(spell: Spell) -> None:
     run = spell.run("exit 0")
-    samples = spell.client.samples(str(run.number))
+    samples = spell.client.runs.samples(str(run.number))
     assert [item.cpu_time_s for item in samples if not item.processes] == [run.cpu_time_s]
 
 

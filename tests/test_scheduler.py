@@ -94,11 +94,11 @@ def real(tmp_path: Path) -> Iterator[Client]:
 
 
 def cast(client: Client, command: str, machine_type: str = "cpu") -> int:
-    return client.cast(RunSpec(command=command, machine_type=machine_type)).number
+    return client.runs.cast(RunSpec(command=command, machine_type=machine_type)).number
 
 
 def state(client: Client, number: int) -> str:
-    return client.run(str(number)).state
+    return client.runs.get(str(number)).state
 
 
 def reaches(client: Client, number: int, *states: str) -> None:
@@ -120,7 +120,7 @@ def assert_never_overcommitted(client: Client, sizes: dict[int, tuple[float, flo
     Args:
         sizes: number → cores, bytes of memory.
     """
-    events = [event for number in sizes for event in client.events(str(number)) if event.kind == "state"]
+    events = [event for number in sizes for event in client.runs.events(str(number)) if event.kind == "state"]
     held: set[int] = set()
     for event in sorted(events, key=lambda event: event.id):
         if event.state in (State.BUILDING, State.MOUNTING, State.RUNNING):
@@ -149,14 +149,14 @@ def test_a_waiting_run_keeps_its_place(spell: Spell, tmp_path: Path) -> None:
     spell.reaches(first, "running")
     big = spell.cast("true", machine_type="most")
     small = [spell.cast("true", machine_type="sliver") for _ in range(5)]
-    free = {item.name: item.free_now for item in spell.client.machine_types()}
+    free = {item.name: item.free_now for item in spell.client.machines.list()}
     assert (free["sliver"], free["most"]) == (2, 0)
-    assert {spell.client.run(str(number)).state for number in small} == {"machine_requested"}
+    assert {spell.client.runs.get(str(number)).state for number in small} == {"machine_requested"}
     gate.touch()
     claims = []
     for number in (big, *small):
         assert spell.ended(number).state == "complete"
-        claims += [event.id for event in spell.client.events(str(number)) if event.state == "building"]
+        claims += [event.id for event in spell.client.runs.events(str(number)) if event.state == "building"]
     assert claims == sorted(claims)
     assert len(claims) == 6
 
@@ -167,15 +167,15 @@ def test_a_waiting_run_keeps_its_place(spell: Spell, tmp_path: Path) -> None:
 def test_impossible_request_is_refused_at_once(spell: Spell, machine_type: str, words: str) -> None:
     if machine_type == "gpu" and machine.detect().gpus:
         pytest.skip("this machine has a GPU")
-    newest = [run.number for run in spell.client.runs(limit=1)]
+    newest = [run.number for run in spell.client.runs.list(limit=1)]
     with pytest.raises(ImpossibleRequest, match=words):
         spell.cast("true", machine_type=machine_type)
     done = spell("run", "-t", machine_type, "true")
     assert done.code == 3
     assert words in done.err
     assert "can never run here" in done.err
-    assert [run.number for run in spell.client.runs(limit=1)] == newest
-    possible = {item.name: item.possible for item in spell.client.machine_types()}
+    assert [run.number for run in spell.client.runs.list(limit=1)] == newest
+    possible = {item.name: item.possible for item in spell.client.machines.list()}
     assert not possible[machine_type]
     assert possible["whole"]
 
@@ -183,19 +183,19 @@ def test_impossible_request_is_refused_at_once(spell: Spell, machine_type: str, 
 def test_cores_are_never_overcommitted(real: Client) -> None:
     numbers = {cast(real, "sleep 0.05", kind): kind for kind in ["cpu", "pair", "cpu", "pair", "cpu"] * 4}
     for number in numbers:
-        assert real.wait(str(number), LIMIT_S).state == "complete"
+        assert real.runs.wait(str(number), LIMIT_S).state == "complete"
     assert_never_overcommitted(real, {number: ({"cpu": 1, "pair": 2}[kind], 0) for number, kind in numbers.items()})
-    assert_apart([real.run(str(number)) for number, kind in numbers.items() if kind == "pair"], 2)
+    assert_apart([real.runs.get(str(number)) for number, kind in numbers.items() if kind == "pair"], 2)
 
 
 def test_memory_is_never_overcommitted(fake: Client) -> None:
     held = [cast(fake, "hang", "memory") for _ in range(3)]
     for number in held[:2]:
         reaches(fake, number, "running")
-    free = {item.name: item.free_now for item in fake.machine_types()}
+    free = {item.name: item.free_now for item in fake.machines.list()}
     assert (free["memory"], free["cpu"]) == (0, 3)
     assert state(fake, held[2]) == "machine_requested"
-    fake.stop(str(held[0]))
+    fake.runs.stop(str(held[0]))
     reaches(fake, held[2], "running")
     assert_never_overcommitted(fake, dict.fromkeys(held, (0.5, 6 * GIB)))
 
@@ -209,9 +209,9 @@ def test_gpus_are_handed_out_once(real: Client, tmp_path: Path) -> None:
     numbers = {cast(real, command, kind): kind for kind in ["gpu", "gpus", "gpu"] * 5}
     seen = set()
     for number, kind in numbers.items():
-        assert real.wait(str(number), LIMIT_S).state == "complete"
-        run = real.run(str(number))
-        log, _ = real.log(str(number))
+        assert real.runs.wait(str(number), LIMIT_S).state == "complete"
+        run = real.runs.get(str(number))
+        log = real.logs.get(str(number)).chunks
         given = b"".join(log).decode().strip().split(",")
         assert len(given) == {"gpu": 1, "gpus": 2}[kind]
         assert run.gpus == []  # given back
@@ -224,15 +224,15 @@ def test_gpus_of_a_running_run_are_told(fake: Client) -> None:
     first, second = cast(fake, "hang", "gpus"), cast(fake, "hang", "gpu")
     for number in (first, second):
         reaches(fake, number, "running")
-    assert sorted(fake.run(str(first)).gpus + fake.run(str(second)).gpus) == [0, 1, 2]
-    free = {item.name: item.free_now for item in fake.machine_types()}
+    assert sorted(fake.runs.get(str(first)).gpus + fake.runs.get(str(second)).gpus) == [0, 1, 2]
+    free = {item.name: item.free_now for item in fake.machines.list()}
     assert (free["gpu"], free["gpus"]) == (0, 0)
 
 
 def test_a_run_without_gpus_sees_none(real: Client) -> None:
     number = cast(real, "python -c 'import json, os; print(json.dumps(os.environ[\"CUDA_VISIBLE_DEVICES\"]))'")
-    assert real.wait(str(number), LIMIT_S).state == "complete"
-    assert json.loads(b"".join(real.log(str(number))[0])) == ""
+    assert real.runs.wait(str(number), LIMIT_S).state == "complete"
+    assert json.loads(real.logs.get(str(number)).read()) == ""
 
 
 def test_waiting_for_a_gpu_holds_up_nobody_else(fake: Client) -> None:
@@ -242,13 +242,13 @@ def test_waiting_for_a_gpu_holds_up_nobody_else(fake: Client) -> None:
         reaches(fake, number, "running")
     waiting = [cast(fake, "exit 0", "gpu") for _ in range(50)]
     for _ in range(3):
-        assert fake.wait(str(cast(fake, "exit 0")), LIMIT_S).state == "complete"
+        assert fake.runs.wait(str(cast(fake, "exit 0")), LIMIT_S).state == "complete"
     assert {state(fake, number) for number in waiting} == {"machine_requested"}
-    fake.stop(str(holders[0]))
-    assert fake.wait(str(waiting[0]), LIMIT_S).state == "complete"
+    fake.runs.stop(str(holders[0]))
+    assert fake.runs.wait(str(waiting[0]), LIMIT_S).state == "complete"
     for number in waiting[1:]:
-        fake.wait(str(number), LIMIT_S)
-    gpus_order = [fake.run(str(number)).started_at for number in waiting]
+        fake.runs.wait(str(number), LIMIT_S)
+    gpus_order = [fake.runs.get(str(number)).started_at for number in waiting]
     assert gpus_order == sorted(gpus_order)  # type: ignore[type-var]
 
 
@@ -257,13 +257,13 @@ def test_f13_cancelled_while_it_waits_for_a_gpu(fake: Client) -> None:
     for number in holders:
         reaches(fake, number, "running")
     cancelled, next_one = cast(fake, "hang", "gpus"), cast(fake, "exit 0", "gpu")
-    assert fake.stop(str(cancelled)) == "killed"
-    fake.stop(str(holders[0]))
-    assert fake.wait(str(next_one), LIMIT_S).state == "complete"
-    fake.stop(str(holders[1]))
+    assert fake.runs.stop(str(cancelled)) == "killed"
+    fake.runs.stop(str(holders[0]))
+    assert fake.runs.wait(str(next_one), LIMIT_S).state == "complete"
+    fake.runs.stop(str(holders[1]))
     both = cast(fake, "exit 0", "gpus")
-    assert fake.wait(str(both), LIMIT_S).state == "complete"
-    run = fake.run(str(cancelled))
+    assert fake.runs.wait(str(both), LIMIT_S).state == "complete"
+    run = fake.runs.get(str(cancelled))
     assert (run.state, run.attempt, run.gpus) == ("killed", 0, [])
 
 
@@ -272,9 +272,9 @@ def test_the_machine_is_free_after_every_end(fake: Client, command: str) -> None
     number = cast(fake, command, "gpus")
     if command == "hang":
         reaches(fake, number, "running")
-        fake.kill(str(number))
-    assert fake.wait(str(number), LIMIT_S).state in FINAL
-    free = {item.name: item.free_now for item in fake.machine_types()}
+        fake.runs.kill(str(number))
+    assert fake.runs.wait(str(number), LIMIT_S).state in FINAL
+    free = {item.name: item.free_now for item in fake.machines.list()}
     assert (free["cpu"], free["gpu"], free["memory"]) == (4, 3, 2)
 
 
@@ -290,17 +290,17 @@ def test_f43_a_thousand_submissions_at_once(make_spell: Callable[..., Spell]) ->
     began = time.monotonic()
     assert len(spell("ps", "-n", "1", "--json").json()) == 1
     assert time.monotonic() - began < LIST_LIMIT_S
-    assert len(spell.client.runs(limit=2000)) == 1001
+    assert len(spell.client.runs.list(limit=2000)) == 1001
     assert psutil.Process(spell.server_pid).memory_info().rss - before < 100 << 20
     first, others = sorted(numbers)[:50], sorted(numbers)[50:]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: spell.client.kill(str(number)), others))
-    spell.client.kill(str(holder))
+        list(pool.map(lambda number: spell.client.runs.kill(str(number)), others))
+    spell.client.runs.kill(str(holder))
     for number in first:
         assert spell.ended(number).state == "complete"
     for number in others:
         assert spell.ended(number).state == "killed"
-    found = [next(e.at for e in spell.client.events(str(number)) if e.state == "building") for number in first]
+    found = [next(e.at for e in spell.client.runs.events(str(number)) if e.state == "building") for number in first]
     assert found == sorted(found)
     for index, number in enumerate(numbers):
         if number in first:

@@ -56,7 +56,7 @@ def shared(make_shared: Callable[..., Spell]) -> Spell:
 
 
 def hyper(spell: Spell) -> Searches:
-    return Searches(spell.client.transport)
+    return spell.client.searches
 
 
 def grid(command: str, *values: str, **fields: Any) -> SearchSpec:
@@ -73,7 +73,7 @@ def ended(spell: Spell, number: int) -> SearchRecord:
     """The search, when it has ended."""
 
     def final() -> SearchRecord | None:
-        found = hyper(spell).record(str(number))
+        found = hyper(spell).get(str(number))
         return found if found.state != "running" else None
 
     return wait_for(final, f"the end of search {number}", 60)
@@ -91,7 +91,7 @@ def reaches(spell: Spell, number: int, **wanted: str) -> SearchRecord:
     """The search, when the trials with these values are in these states."""
 
     def there() -> SearchRecord | None:
-        found = hyper(spell).record(str(number))
+        found = hyper(spell).get(str(number))
         return found if wanted.items() <= states(found).items() else None
 
     return wait_for(there, f"{wanted} in search {number}")
@@ -120,7 +120,7 @@ def test_each_trial_is_a_run_with_its_parameters(shared: Spell) -> None:
     found = ended(shared, cast(shared, "echo got :x:", "a b", "1e-3"))
     assert (found.state, found.trials_complete, found.trials_cast, found.trials_count) == ("complete", 2, 2, 2)
     for trial in found.trials:
-        run = shared.client.run(str(trial.run))
+        run = shared.client.runs.get(str(trial.run))
         assert run.spec["params"] == trial.params
         assert run.command == f"echo got {trial.params['x']}"
         assert run.search == found.number
@@ -157,14 +157,14 @@ def test_failed_trials_do_not_count_and_stopped_ones_do(shared: Spell, tmp_path:
     number = cast(shared, f"{SEND % then}; [ :x: = 2 ] && {waiting_for(tmp_path / 'never')} || true", "1", "2", "3")
     # without a metric nothing is compared
     wait_for((tmp_path / "2").exists, "the metric of trial 2")
-    shared.client.stop(str(trials(hyper(shared).record(str(number)))["2"].run))
+    shared.client.runs.stop(str(trials(hyper(shared).get(str(number)))["2"].run))
     assert (ended(shared, number).best_run, ended(shared, number).metric) == (None, "")
     (tmp_path / "2").unlink()
 
     command = f"{SEND % then} || exit 1; [ :x: = 2 ] && {waiting_for(tmp_path / 'never')}; true"
     number = cast(shared, command, "1", "2", "3", metric="loss")
     wait_for((tmp_path / "2").exists, "the metric of trial 2")
-    shared.client.stop(str(trials(reaches(shared, number, **{"2": "running"}))["2"].run))
+    shared.client.runs.stop(str(trials(reaches(shared, number, **{"2": "running"}))["2"].run))
     found = ended(shared, number)
     assert states(found) == {"1": "failed", "2": "stopped", "3": "complete"}
     assert [item.value for item in found.trials] == [None, 2.0, 3.0]
@@ -183,7 +183,7 @@ def test_a_metric_that_nobody_sends_is_told(shared: Spell) -> None:
 
 def test_no_more_at_a_time_than_asked(shared: Spell, tmp_path: Path) -> None:
     number = cast(shared, waiting_for(tmp_path / ":x:"), *"12345", parallel=2)
-    wait_for(lambda: len(hyper(shared).record(str(number)).trials) == 2, "two trials")
+    wait_for(lambda: len(hyper(shared).get(str(number)).trials) == 2, "two trials")
     (tmp_path / "2").touch()
     found = reaches(shared, number, **{"2": "complete", "3": "running"})
     assert states(found) == {"1": "running", "2": "complete", "3": "running"}
@@ -289,14 +289,14 @@ def test_f49_a_killed_server_resumes_its_search(own: Spell, tmp_path: Path) -> N
     found = ended(own, number)
     assert (found.state, found.trials_complete) == ("complete", 6)
     assert counted(tmp_path) == list("123456"), "each once"
-    assert len(own.client.runs()) == 6
+    assert len(own.client.runs.list()) == 6
 
 
 def test_f49_a_server_that_is_killed_at_any_moment_runs_each_trial_once(own: Spell, tmp_path: Path) -> None:
     values = [f"v{index:02}" for index in range(12)]
     number = cast(own, counting(tmp_path), *values, parallel=3)
     for kill in range(4):
-        own.client.server()  # which is started by it
+        own.client.server.get()  # which is started by it
         at = time.monotonic() + kill * 0.05
         wait_for(lambda at=at: time.monotonic() >= at, "another moment each time")
         own.kill_server()
@@ -304,7 +304,7 @@ def test_f49_a_server_that_is_killed_at_any_moment_runs_each_trial_once(own: Spe
     assert (found.state, found.trials_complete) == ("complete", 12)
     assert counted(tmp_path) == values, "none twice, none lost"
     assert sorted(item.run or 0 for item in found.trials) == list(range(1, 13))
-    assert len(own.client.runs(limit=100)) == 12
+    assert len(own.client.runs.list(limit=100)) == 12
 
 
 def test_f49_a_search_that_was_stopped_by_a_dying_server_resumes(own: Spell, tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_a_search_that_this_version_cannot_read_ends(store: Store) -> None:
 def test_the_executor_is_that_of_the_moment_of_casting(own: Spell) -> None:
     """One that cannot run anything later is waited for: no trial goes elsewhere."""
     found = hyper(own).cast(grid("true :x:", "1"))
-    assert hyper(own).record(str(found.number)).number == found.number
+    assert hyper(own).get(str(found.number)).number == found.number
     with contextlib.closing(sqlite3.connect(own.home.database)) as raw:
         (spec,) = raw.execute("SELECT spec FROM searches").fetchone()
     assert json.loads(spec)["executor"] == "process"
@@ -471,7 +471,7 @@ def test_the_value_of_a_trial_is_that_of_its_last_attempt(own: Spell) -> None:
         search = grid(command, "1", metric="loss", metric_agg=way)
         search = dataclasses.replace(search, spec=dataclasses.replace(search.spec, retries=1))
         number = hyper(own).cast(search).number
-        found = wait_for(lambda: (seen := hyper(own).record(str(number))).state != "running" and seen, "its end")  # noqa: B023
+        found = wait_for(lambda: (seen := hyper(own).get(str(number))).state != "running" and seen, "its end")  # noqa: B023
         assert [trial.value for trial in found.trials] == [value], way
 
 
@@ -511,12 +511,12 @@ def test_a_search_that_goes_on_is_not_resumed(shared: Spell, tmp_path: Path) -> 
 
 def test_a_stop_request_while_trials_are_cast(shared: Spell) -> None:
     number = cast(shared, "sleep 600; true :x:", *map(str, range(400)))
-    wait_for(lambda: hyper(shared).record(str(number)).trials, "the first trial")
+    wait_for(lambda: hyper(shared).get(str(number)).trials, "the first trial")
     hyper(shared).kill(str(number))
     found = ended(shared, number)
     assert found.state == "killed"
     assert [item.state for item in found.trials if item.state != "killed"] == []
-    runs = [shared.client.run(str(item.run)).state for item in found.trials[-3:]]
+    runs = [shared.client.runs.get(str(item.run)).state for item in found.trials[-3:]]
     assert set(runs) <= FINAL
 
 
@@ -551,7 +551,7 @@ def test_the_api_refuses_what_makes_no_sense(shared: Spell) -> None:
     assert refused(parallel=-1)
     for reference in ("77777", "no such", "1e3", "-1", "9" * 30):
         with pytest.raises(NotFound):
-            hyper(shared).record(reference)
+            hyper(shared).get(reference)
     with pytest.raises(SnapshotMissing):
         hyper(shared).cast(
             SearchSpec(

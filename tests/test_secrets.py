@@ -133,10 +133,10 @@ def test_casting_with_secrets(spell: Spell) -> None:
     assert "API_KEY=KEY" in spell("info", str(number)).out
     again = spell("rerun", str(number))
     assert spell.log(again.number) == spell.log(number)
-    last = spell.client.runs(limit=1)[-1].number
+    last = spell.client.runs.list(limit=1)[-1].number
     unknown = spell("run", "--secret", "NONE_SUCH", "true")
     assert unknown.code == 1 and "There is no secret 'NONE_SUCH'" in unknown.err
-    assert "spell secret set NONE_SUCH" in unknown.err and spell.client.runs(limit=1)[-1].number == last
+    assert "spell secret set NONE_SUCH" in unknown.err and spell.client.runs.list(limit=1)[-1].number == last
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,10 @@ def test_reuse_workflows_and_searches_know_names_only(spell: Spell, tmp_path: Pa
     first = spell("run", "--secret", "SHARED", "echo once $SHARED").number
     put(spell, "SHARED", fresh())
     reused = spell("run", "--reuse", "--secret", "SHARED", "echo once $SHARED")
-    assert f"run {first}" in reused.out.lower() + reused.err.lower() and spell.client.runs(limit=1)[-1].number == first
+    assert (
+        f"run {first}" in reused.out.lower() + reused.err.lower()
+        and spell.client.runs.list(limit=1)[-1].number == first
+    )
     (tmp_path / "step.yaml").write_text("command: 'echo step $SHARED'\nsecrets: [SHARED]\n")
     (tmp_path / "flow.yaml").write_text("steps:\n  one: {file: step.yaml}\n")
     flow = spell("workflow", "--json", "flow.yaml", cwd=tmp_path)
@@ -208,7 +211,7 @@ def test_the_key_is_the_owners_only_and_a_lost_one_is_told_of(make_spell: Callab
 def test_keys_made_at_once_are_one(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell()
     names = [f"N{number}" for number in range(6)]
-    spell.client.server()
+    spell.client.server.get()
     threads = [threading.Thread(target=put, args=(spell, name, name.encode() * 4)) for name in names]
     for thread in threads:
         thread.start()
@@ -226,7 +229,7 @@ def test_a_secret_that_is_removed_before_the_start(make_spell: Callable[..., Spe
     spell.reaches(first, "running")
     waiting = spell.cast("true", secrets={"T": "TOKEN"}, retries=3)
     assert spell("secret", "rm", "TOKEN").code == 0
-    spell.client.kill(str(first))
+    spell.client.runs.kill(str(first))
     run = spell.ended(waiting)
     assert (run.state, run.reason) == ("failed", "secret_lost")
     assert "secret TOKEN was removed" in run.message and "spell secret set TOKEN" in run.message
@@ -289,7 +292,7 @@ def test_f50_a_secret_is_in_the_environment_of_its_command_and_nowhere_else(
         assert value.decode() not in json.dumps(inspected, default=str)
         assert value not in engine_api().logs(container["Id"])
         assert value.decode() not in json.dumps(engine_api().history(inspected["Image"]))
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     assert spell.ended(number).state == "stopped"
     assert in_files(spell, value) == [] and in_processes(value) == []
 
@@ -322,7 +325,7 @@ def test_f50_a_server_killed_while_it_starts_a_run_leaves_nothing_and_the_run_is
         numbers.append(spell.cast("echo $KEY done", secrets={"KEY": "KEY"}))
         wait_for(lambda: spell.stored(numbers[-1])[0] != "machine_requested", "the build")
         spell.kill_server()
-        spell.client.server()
+        spell.client.server.get()
     for number in numbers:
         assert spell.ended(number, 60).state == "complete"
         assert spell.log(number) == b"*** done\n"
@@ -355,7 +358,7 @@ def test_exec_sees_them(shared: Callable[[str], Spell]) -> None:
     number = spell.cast("echo on; sleep 1000", secrets={"KEY": "KEY_OF_EXEC"})
     spell.says(number, b"on\n")
     assert spell("exec", str(number), "echo $KEY").out.strip() == value.decode()
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
 
 
@@ -383,7 +386,7 @@ def test_f20_what_is_held_back_is_told_soon_and_at_the_end(shared: Callable[[str
     command = "trap 'printf bye${KEY%?}; exit 3' TERM; printf ${KEY%??}; while :; do sleep 0.01; done"
     number = spell.cast(command, secrets={"KEY": "KEY"})
     spell.says(number, value[:-2])
-    getattr(spell.client, how)(str(number))
+    getattr(spell.client.runs, how)(str(number))
     spell.ended(number)
     log = spell.log(number)
     assert log.startswith(value[:-2]) and (how == "kill" or log.endswith(b"bye" + value[:-1]))

@@ -45,7 +45,7 @@ def check(spell: Spell) -> None:
     assert f"echo up; {BUSY}" in lines[2]
     assert len({width(line[: line.index(" / ")]) for line in lines[1:]}) <= 2
 
-    spell.client.kill(str(busy))
+    spell.client.runs.kill(str(busy))
     spell.ended(busy)
     done = spell("stats", str(quiet), str(busy))
     assert (done.code, done.out) == (1, "")
@@ -90,24 +90,24 @@ def silent() -> Iterator[Silent]:
 @pytest.mark.server
 def test_who_does_not_answer_holds_up_nobody(tmp_path: Path, silent: Silent) -> None:
     with serving(tmp_path, {"fake": silent}, Capacity(8, 8 << 30, (0,)), "sample_interval_s = 1000") as client:
-        numbers = [client.cast(RunSpec(command=command)).number for command in ("ignore", "hang")]
-        wait_for(lambda: [run.state for run in client.runs()] == ["running"] * 2, "both run")
+        numbers = [client.runs.cast(RunSpec(command=command)).number for command in ("ignore", "hang")]
+        wait_for(lambda: [run.state for run in client.runs.list()] == ["running"] * 2, "both run")
         for _ in range(2):
             began = time.monotonic()
-            mute, told = client.stats()
+            mute, told = client.stats.list()
             assert time.monotonic() - began < 4
             assert (mute.run, mute.cpu_percent, mute.memory_bytes, mute.processes) == (numbers[0], None, None, None)
             assert (told.run, told.memory_bytes, told.processes) == (numbers[1], 1 << 20, 3)
             assert told.cpu_percent == pytest.approx(100, abs=15)
         assert silent.asked == 1  # who hangs is not asked again and again
         silent.speak.set()
-        assert wait_for(lambda: client.stats([str(numbers[0])])[0].processes, "an answer") == 3
+        assert wait_for(lambda: client.stats.list([str(numbers[0])])[0].processes, "an answer") == 3
         with pytest.raises(NotFound):
-            client.stats(["4711"])
-        client.kill(str(numbers[1]))
-        client.wait(str(numbers[1]))
+            client.stats.list(["4711"])
+        client.runs.kill(str(numbers[1]))
+        client.runs.wait(str(numbers[1]))
         with pytest.raises(Conflict, match=f"Run {numbers[1]} is not running"):
-            client.stats([str(numbers[1])])
+            client.stats.list([str(numbers[1])])
 
 
 def test_an_error_of_ours_is_logged_in_one_line_when_its_words_change(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,12 +139,12 @@ class Failing(FakeExecutor):
 @pytest.mark.server
 def test_samples_and_stats_that_fail_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, {"fake": Failing()}, Capacity(8, 8 << 30, ()), "sample_interval_s = 0.05") as client:
-        number = client.cast(RunSpec(command="hang")).number
+        number = client.runs.cast(RunSpec(command="hang")).number
         wait_for(lambda: f"run {number} could not be sampled: its machine is away" in caplog.messages, "a sample")
         for _ in range(2):
-            assert client.stats()[0].memory_bytes is None
-        client.kill(str(number))
-        client.wait(str(number))
+            assert client.stats.list()[0].memory_bytes is None
+        client.runs.kill(str(number))
+        client.runs.wait(str(number))
     about = [record for record in caplog.records if "its machine is away" in record.getMessage()]
     assert sorted(record.name for record in about) == ["orchestrator.service.stats", "orchestrator.telemetry.metrics"]
     assert not any(record.exc_info for record in about)

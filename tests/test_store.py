@@ -312,7 +312,7 @@ def test_f45_concurrent_requests_of_writers(shared: Spell) -> None:
     """Sixteen clients cast, stop and read at once while another process holds the file for a while: no request fails,
     and no update is lost."""
     blockers = [shared.cast("sleep 1000") for _ in range(8)]
-    wait_for(lambda: len(shared.client.runs(states=["running"])), "the machine is taken")
+    wait_for(lambda: len(shared.client.runs.list(Filter(states=["running"]))), "the machine is taken")
     first = blockers[-1] + 1
 
     def cast_and_stop(index: int) -> list[int]:
@@ -320,16 +320,16 @@ def test_f45_concurrent_requests_of_writers(shared: Spell) -> None:
             mine = []
             for turn in range(6):
                 spec = RunSpec(command="true", name=f"client-{index}", labels=(f"turn-{turn}",))
-                mine.append(client.cast(spec).number)
-                assert client.run(str(mine[-1])).name == f"client-{index}"
-                assert mine[-1] in [run.number for run in client.runs(name=f"client-{index}")]
+                mine.append(client.runs.cast(spec).number)
+                assert client.runs.get(str(mine[-1])).name == f"client-{index}"
+                assert mine[-1] in [run.number for run in client.runs.list(Filter(name=f"client-{index}"))]
             for number in mine[::2]:
-                client.stop(str(number))
+                client.runs.stop(str(number))
         return mine
 
     with ThreadPoolExecutor(16) as pool:
         clients = [pool.submit(cast_and_stop, index) for index in range(16)]
-        wait_for(lambda: shared.client.runs(limit=1)[0].number > first + 10, "the clients are at work")
+        wait_for(lambda: shared.client.runs.list(limit=1)[0].number > first + 10, "the clients are at work")
         with raw(shared.home.database) as other:
             other.execute("BEGIN IMMEDIATE")
             held_until = time.monotonic() + 0.5
@@ -339,10 +339,10 @@ def test_f45_concurrent_requests_of_writers(shared: Spell) -> None:
     assert every == list(range(first, first + 96))
     for index, mine in numbers.items():
         for turn, number in enumerate(mine):
-            run = shared.client.run(str(number))
+            run = shared.client.runs.get(str(number))
             assert (run.name, run.labels) == (f"client-{index}", [f"turn-{turn}"])
             assert run.state == ("killed" if turn % 2 == 0 else "machine_requested")
-            events = [event.state for event in shared.client.events(str(number))]
+            events = [event.state for event in shared.client.runs.events(str(number))]
             assert events == ["machine_requested", "stopping", "killed"][: 3 if turn % 2 == 0 else 1]
     assert "Traceback" not in shared.home.server_log.read_text()
     assert_sound(shared.home.database)
@@ -356,22 +356,22 @@ def test_f45_another_program_holds_the_store(tmp_path: Path, monkeypatch: pytest
     with serving(tmp_path / "home", {"process": ProcessExecutor()}, machine.detect()) as client:
         home = Home(tmp_path / "home")
         command = f"echo up; until [ -e {gate} ]; do sleep 0.02; done; echo out > out.txt"
-        number = client.cast(RunSpec(command=command)).number
+        number = client.runs.cast(RunSpec(command=command)).number
         wait_for(lambda: home.log(number).exists() and home.log(number).read_bytes(), "the command")
-        wait_for(lambda: client.run(str(number)).state == "running", "running")
+        wait_for(lambda: client.runs.get(str(number)).state == "running", "running")
         with raw(home.database) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreBusy, match="Another program holds"):
-                client.cast(RunSpec(command="true"))
+                client.runs.cast(RunSpec(command="true"))
             gate.touch()
             wait_for((home.attempt_dir(number, 1) / "verdict.json").exists, "the verdict")
             with pytest.raises(StoreBusy):
-                client.kill(str(number))
-            assert client.run(str(number)).state == "running"
-        assert client.wait(str(number), 30).state == "complete"
+                client.runs.kill(str(number))
+            assert client.runs.get(str(number)).state == "running"
+        assert client.runs.wait(str(number), 30).state == "complete"
         assert (home.run_dir(number) / "out.txt").read_text() == "out\n"
-        assert client.run(str(number)).wish is None
-        assert client.cast(RunSpec(command="true")).number == number + 1
+        assert client.runs.get(str(number)).wish is None
+        assert client.runs.cast(RunSpec(command="true")).number == number + 1
 
 
 def test_f45_write_ahead_log_is_bounded(store: Store, path: Path) -> None:

@@ -14,7 +14,6 @@ from conftest import BIN, Spell
 from terminal import Terminal
 
 from orchestrator.cli.output.metric_series import Series
-from orchestrator.client.watching import Watching
 
 SEND = "from orchestrator.runtime import send_metric as send"
 
@@ -61,8 +60,8 @@ def test_all_values_as_csv(spell: Spell, sent: str) -> None:
 
 
 def test_a_page_says_where_the_next_begins(spell: Spell, sent: str) -> None:
-    watching, after, count = Watching(spell.client.transport), 0, 0
-    while not (page := watching.metric_page(sent, after, 5000)).over:
+    after, count = 0, 0
+    while not (page := spell.client.metrics.page(sent, after, 5000)).over:
         count, after = count + len(page.values), page.next
         assert len(page.values) <= 5000
     assert count + len(page.values) == 12_001
@@ -173,7 +172,7 @@ def test_stats_go_on_until_the_run_ends(spell: Spell) -> None:
     assert follower.stdout
     head = [follower.stdout.readline() for _ in range(5)]
     assert head[0].startswith(b"ID  NAME") and head[3] == head[0]
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     out = follower.communicate(timeout=30)[0].decode()
     assert (out.splitlines()[-1], follower.returncode) == (f"Run {number} is no longer running", 0)
 
@@ -185,7 +184,7 @@ def test_stats_are_drawn_in_place(spell: Spell) -> None:
         terminal.sees("sleep 1000")
         terminal.sees(lambda _lines: terminal.raw.count(b"sleep 1000") > 2)
         assert sum("sleep 1000" in line for line in terminal.screen.lines) == 1
-        spell.client.kill(str(number))
+        spell.client.runs.kill(str(number))
         assert terminal.ends() == 0
         assert f"Run {number} is no longer running" in "\n".join(terminal.screen.lines)
 
@@ -204,7 +203,7 @@ def test_top_lists_once_where_there_is_no_terminal(spell: Spell) -> None:
         "loss",
         "epoch 1",
     )
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)
 
 
@@ -219,5 +218,5 @@ def test_top_leaves_the_terminal_as_it_was(spell: Spell, key: str) -> None:
         assert terminal.ends() == 0
         assert terminal.raw.count(b"\x1b[?1049h") == terminal.raw.count(b"\x1b[?1049l") == 1
         assert terminal.raw.count(b"\x1b[?25h") >= 1
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))
     spell.ended(number)

@@ -209,7 +209,7 @@ def test_a_stream_that_is_left_is_not_read_by_the_next_request(spell: Spell) -> 
     number = spell.run("seq 1000000").number
     for _ in range(5):
         spell.client.transport.stream("GET", f"/runs/{number}/log").close()
-        assert spell.client.run(str(number)).number == number
+        assert spell.client.runs.get(str(number)).number == number
 
 
 def test_a_new_server_is_found_by_an_old_client(spell: Spell) -> None:

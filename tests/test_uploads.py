@@ -93,7 +93,7 @@ def contents(root: Path) -> dict[bytes, tuple[str, bytes]]:
 
 
 def uploads_of(spell: Spell) -> Uploads:
-    return Uploads(spell.client.transport)
+    return spell.client.uploads
 
 
 def read(root: Path) -> datatree.DataTree:
@@ -279,7 +279,7 @@ def test_f41_an_upload_that_an_active_run_mounts_stays(spell: Spell, data: Path)
         done = spell(*words)
         assert done.code == 1 and done.err.startswith(said), done
     assert (spell.home.uploads / "cifar" / "a.txt").read_text() == "alpha"
-    spell.client.stop(str(number))
+    spell.client.runs.stop(str(number))
     spell.ended(number)
     assert wait_for(lambda: spell("upload", "-f", str(data)).code == 0, "its machine is given back")
     assert (spell.home.uploads / "cifar" / "a.txt").read_text() == "other"
@@ -335,7 +335,7 @@ def test_interrupted_uploads_go_on_where_they_were(
     (tmp_path / "my data").mkdir()
     for number in range(4):
         (tmp_path / "my data" / f"big{number}").write_bytes(os.urandom(40 * MIB))
-    spell.client.server()
+    spell.client.server.get()
     begun = spell.popen("upload", "my data", "-n", "big", start_new_session=True)
     parts = spell.home.incoming / "big" / "parts"
     wait_for(lambda: parts.exists() and any(part.stat().st_size for part in parts.iterdir()), "something has come")
@@ -360,7 +360,7 @@ def test_interrupted_uploads_go_on_where_they_were(
         add_chunk(name, session, digest, offset, data)
 
     monkeypatch.setattr(uploads, "add_chunk", counted)
-    uploading.upload(uploads, "big", tree, said=told.append)
+    uploading.upload(uploads, "big", tree, on_progress=told.append)
     assert sum(told) == 160 * MIB
     assert sum(sent) == 160 * MIB - there_bytes, "what was there is not sent again"
     assert contents(spell.home.uploads / "big") == contents(tmp_path / "my data")
@@ -487,7 +487,7 @@ def test_many_portions_with_files_that_are_alike(spell: Spell, tmp_path: Path) -
     told: list[int] = []
     tree = datatree.DataTree(datatree.look(str(root)))
     assert len(tree.portions) == 6
-    uploading.upload(uploads_of(spell), "many", tree, said=told.append)
+    uploading.upload(uploads_of(spell), "many", tree, on_progress=told.append)
     assert contents(spell.home.uploads / "many") == contents(root)
     assert sum(told) == tree.total_bytes
 

@@ -91,4 +91,4 @@ def test_a_run_that_is_still_active(spell: Spell, token: str) -> None:
     spell.reaches(number, "running")
     done = spell("verify", str(number))
     assert (done.code, done.out) == (1, "") and f"Run {number} is still running." in done.err
-    spell.client.kill(str(number))
+    spell.client.runs.kill(str(number))

@@ -63,8 +63,8 @@ def test_what_a_failed_attempt_has_sent_does_not_count(spell: Spell) -> None:
 def test_a_new_server_goes_on_watching(spell: Spell) -> None:
     command = python(SEND, "import pathlib, time", "send('loss', 5)", f"go = pathlib.Path('{spell.home.root}/go')", "while not go.exists(): time.sleep(0.01)", "send('loss', 0.5)", "time.sleep(600)")  # fmt: skip
     number = spell.cast(command, stop_conditions=("loss < 1",))
-    wait_for(lambda: spell.client.metrics(str(number)), "the first value")
-    os.kill(spell.client.server().pid, signal.SIGKILL)
+    wait_for(lambda: spell.client.metrics.list(str(number)), "the first value")
+    os.kill(spell.client.server.get().pid, signal.SIGKILL)
     wait_for(lambda: spell("ps").code == 0, "a new server")
     (spell.home.root / "go").touch()
     assert spell.ended(number, _STOPPED_S).reason == "condition_met"

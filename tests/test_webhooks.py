@@ -89,7 +89,7 @@ def test_the_next_server_tells_what_the_last_one_did_not(spell: Spell, hook: Hoo
     hook.statuses += [503]
     spell.run("true", notify=(hook.url,))
     wait_for(lambda: hook.told, "the first try")
-    os.kill(spell.client.server().pid, signal.SIGKILL)
+    os.kill(spell.client.server.get().pid, signal.SIGKILL)
     wait_for(lambda: spell("ps").code == 0, "a new server")
     wait_for(lambda: len(hook.told) == 2, "the second try")
 

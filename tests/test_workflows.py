@@ -59,7 +59,7 @@ def written(folder: Path, steps: Mapping[str, Any], name: str = "flow") -> str:
 
 
 def flows(spell: Spell) -> Workflows:
-    return Workflows(spell.client.transport)
+    return spell.client.workflows
 
 
 def cast(spell: Spell, *steps: Step) -> int:
@@ -76,7 +76,7 @@ def ended(spell: Spell, number: int) -> WorkflowRecord:
     """The workflow, when it has ended."""
 
     def final() -> WorkflowRecord | None:
-        found = flows(spell).record(str(number))
+        found = flows(spell).get(str(number))
         return found if found.state != WorkflowState.RUNNING else None
 
     return wait_for(final, f"the end of workflow {number}")
@@ -94,7 +94,7 @@ def reaches(spell: Spell, number: int, **wanted: str) -> WorkflowRecord:
     """The workflow, when these steps are in these states."""
 
     def there() -> WorkflowRecord | None:
-        found = flows(spell).record(str(number))
+        found = flows(spell).get(str(number))
         return found if wanted.items() <= states(found).items() else None
 
     return wait_for(there, f"{wanted} in workflow {number}")
@@ -119,12 +119,12 @@ def test_steps_get_what_they_refer_to(own: Spell, repo: Path) -> None:
     )
     done = own("workflow", file)
     assert done.code == 0, done
-    found = flows(own).record("latest")
+    found = flows(own).get("latest")
     assert (found.name, found.state, found.steps_complete) == ("flow", "complete", 4)
     assert [item.run for item in found.steps] == [3, 1, 2, 4], "cast when what they need is complete"
     assert own.log(4) == b"one\ntwo\nprint('hello')\n"
-    assert [mount["resource"] for mount in own.client.run("3").mounts] == ["runs/1/data.txt", "runs/2"]
-    trees = {own.client.run(str(number)).spec["code"]["tree"] for number in (1, 2, 3, 4)}
+    assert [mount["resource"] for mount in own.client.runs.get("3").mounts] == ["runs/1/data.txt", "runs/2"]
+    trees = {own.client.runs.get(str(number)).spec["code"]["tree"] for number in (1, 2, 3, 4)}
     assert len(trees) == 1, "one snapshot for all"
     lines = done.out.splitlines()
     assert lines[:2] == ["💫 Casting workflow #1…", "✨ Stop viewing with ^C"]
@@ -139,7 +139,7 @@ def test_the_example_of_the_docs(shared: Spell, tmp_path: Path) -> None:
     (tmp_path / "count.yaml").write_text("command: wc -l < data.txt > count.txt\nmachine_type: none-such\n")
     done = shared("workflow", "words.yaml", cwd=tmp_path)
     assert done.code == 0, done
-    run = steps_of(flows(shared).record("words"))["report"].run
+    run = steps_of(flows(shared).get("words"))["report"].run
     assert shared("cat", f"runs/{run}/report.txt").out.split() == ["2", "a", "b"]
 
 
@@ -150,7 +150,7 @@ def test_independent_steps_run_side_by_side(shared: Spell, tmp_path: Path) -> No
     number = cast(shared, step("a", meet("a", "b")), step("b", meet("b", "a")), step("c", "true", "a", "b"))
     found = ended(shared, number)
     assert found.state == "complete", "each was there while the other waited for it"
-    runs = {name: shared.client.run(str(item.run)) for name, item in steps_of(found).items()}
+    runs = {name: shared.client.runs.get(str(item.run)) for name, item in steps_of(found).items()}
     assert runs["c"].created_at >= max(runs["a"].ended_at or 0, runs["b"].ended_at or 0)
 
 
@@ -195,7 +195,7 @@ def test_a_step_that_cannot_be_cast_fails_with_words(shared: Spell) -> None:
 def test_a_run_that_somebody_stops_is_not_complete(shared: Spell, tmp_path: Path) -> None:
     number = cast(shared, step("a", waiting_for(tmp_path / "never")), step("b", "true", "a"))
     found = reaches(shared, number, a="running")
-    shared.client.stop(str(steps_of(found)["a"].run))
+    shared.client.runs.stop(str(steps_of(found)["a"].run))
     found = ended(shared, number)
     assert (found.state, found.wish) == ("failed", None)
     assert states(found) == {"a": "stopped", "b": "skipped"}
@@ -205,7 +205,7 @@ def test_what_latest_means_is_settled_when_the_workflow_is_cast(shared: Spell) -
     before = shared.run("echo before > x.txt")
     number = cast(shared, step("a", "echo a > x.txt"), step("b", "cat x.txt", "a", mounts=("runs/latest/x.txt",)))
     run = steps_of(ended(shared, number))["b"].run
-    assert [mount["resource"] for mount in shared.client.run(str(run)).mounts] == [f"runs/{before.number}/x.txt"]
+    assert [mount["resource"] for mount in shared.client.runs.get(str(run)).mounts] == [f"runs/{before.number}/x.txt"]
 
 
 # -- again ------------------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_a_killed_server_goes_on_where_it_was(own: Spell, tmp_path: Path) -> Non
         "d": {"command": counting(tmp_path, "d"), "needs": "c"},
     }
     process = own.popen("workflow", written(tmp_path, steps), "-f")
-    wait_for(lambda: own.home.socket.exists() and own.client.runs(), "the first runs")
+    wait_for(lambda: own.home.socket.exists() and own.client.runs.list(), "the first runs")
     reaches(own, 1, a="running", b="complete")
     own.kill_server()
     gate.touch()
@@ -292,7 +292,7 @@ def test_a_killed_server_goes_on_where_it_was(own: Spell, tmp_path: Path) -> Non
     assert process.returncode == 0, (out, err)
     assert out.decode().endswith("🎉 Workflow 1 complete\n")
     assert counted(tmp_path) == ["a", "b", "c", "d"], "each once"
-    assert len(own.client.runs()) == 4
+    assert len(own.client.runs.list()) == 4
 
 
 def test_a_server_that_is_killed_again_and_again_casts_each_step_once(own: Spell, tmp_path: Path) -> None:
@@ -302,11 +302,11 @@ def test_a_server_that_is_killed_again_and_again_casts_each_step_once(own: Spell
     ]
     number = cast(own, *steps)
     for name in names[:4]:
-        wait_for(lambda name=name: steps_of(flows(own).record(str(number)))[name].run, f"a run of {name}")
+        wait_for(lambda name=name: steps_of(flows(own).get(str(number)))[name].run, f"a run of {name}")
         own.kill_server()
     assert ended(own, number).state == "complete"
     assert counted(tmp_path) == names
-    assert [run.number for run in own.client.runs()] == [1, 2, 3, 4, 5, 6]
+    assert [run.number for run in own.client.runs.list()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_stop_request_outlives_the_server(own: Spell, tmp_path: Path) -> None:
@@ -397,8 +397,8 @@ def test_kill_replaces_stop(make_spell: Callable[..., Spell], tmp_path: Path) ->
     number = cast(own, step("a", ignoring))
     wait_for((tmp_path / "begun").exists, "the command")
     flows(own).stop(str(number))
-    wait_for(lambda: own.client.run("1").wish == "stop", "the stop request")
-    assert flows(own).record(str(number)).wish == "stop"
+    wait_for(lambda: own.client.runs.get("1").wish == "stop", "the stop request")
+    assert flows(own).get(str(number)).wish == "stop"
     flows(own).kill(str(number))
     assert ended(own, number).state == "killed"
     with pytest.raises(Conflict, match="already finished: killed"):
@@ -509,12 +509,12 @@ def test_nothing_is_left_of_an_ascii_terminal(own: Spell, tmp_path: Path) -> Non
 def test_nothing_is_cast_of_what_is_wrong(
     shared: Spell, tmp_path: Path, steps: dict[str, Any], code: int, words: str
 ) -> None:
-    shared.client.server()
-    before = shared.client.runs(limit=1)
+    shared.client.server.get()
+    before = shared.client.runs.list(limit=1)
     done = shared("workflow", written(tmp_path, steps))
     assert (done.code, words in done.err) == (code, True), done
     assert "Casting" not in done.out
-    assert shared.client.runs(limit=1) == before
+    assert shared.client.runs.list(limit=1) == before
 
 
 def test_what_is_typed_wrong(shared: Spell, tmp_path: Path) -> None:
@@ -549,7 +549,7 @@ def test_the_api_refuses_what_makes_no_sense(shared: Spell) -> None:
     assert refused({"name": "x", "steps": [1]})
     assert refused({"name": "x"})
     with pytest.raises(NotFound):
-        flows(shared).record("no such")
+        flows(shared).get("no such")
     with pytest.raises(InvalidConfig):
         WorkflowSpec("x\ny", (step("a", "true"),))
     with pytest.raises(SnapshotMissing, match="Step 'a'"):

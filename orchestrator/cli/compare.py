@@ -13,7 +13,6 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.compare import Comparisons
 from orchestrator.records.compare import (
     ChangeRecord,
     CodeChangeRecord,
@@ -64,11 +63,10 @@ def diff(
     shown. Values of environment variables never are."""
     sections = [name for name in _SECTIONS if only[name]]
     with connect() as client:
-        comparisons = Comparisons(client.transport)
-        found = comparisons.diff(before, after, sections)
+        found = client.compare.diff(before, after, sections)
         while wait and found.outputs_unhashed:
             time.sleep(0.2)
-            found = comparisons.diff(str(found.before), str(found.after), sections)
+            found = client.compare.diff(str(found.before), str(found.after), sections)
     if json_:
         show.as_json(found)
     else:
@@ -180,10 +178,9 @@ def verify(ctx: click.Context, runs: Sequence[str], quiet: bool, all_: bool, jso
     a file is missing, changed, extra or unreadable, or nothing is known to compare it with."""
     found = []
     with connect() as client:
-        comparisons = Comparisons(client.transport)
         for reference in runs:
             with _progress(reference, json_ or quiet) as told:
-                item = comparisons.verify(reference, told)
+                item = client.verify.outputs(reference, told)
             found.append(item)
             if not json_:
                 _tell(item, None if all_ else _MOST, quiet)

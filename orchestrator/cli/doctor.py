@@ -111,7 +111,7 @@ def _cache(place: Path) -> Iterator[CheckRecord]:
 def _server() -> Iterator[CheckRecord]:
     try:
         with connect() as client:
-            yield from client.examine()
+            yield from client.doctor.examine()
     except InvalidConfig as error:
         cure = "Correct it; then look again, to see the server, its executors and GPUs."
         yield CheckRecord("config", "fail", error.message.removeprefix(NOT_STARTED), cure)

@@ -20,7 +20,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED
 from orchestrator.cli.output.streams import close_stdout
 from orchestrator.client.client import connect
-from orchestrator.client.exec import RemoteSession
+from orchestrator.client.exec import Exec, TerminalSize
 
 _CHUNK_BYTES = 64 << 10
 _TERMINATED = 143
@@ -45,29 +45,29 @@ def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     size = _size() if terminal else None
     term = os.environ.get("TERM", "") if terminal else ""
-    with connect() as client, client.open_session(run, words, terminal=terminal, term=term, size=size) as session:
+    with connect() as client, client.exec.start(run, words, terminal=terminal, term=term, size=size) as started:
         try:
-            with _raw_terminal() if terminal else contextlib.nullcontext(), _typing(session, terminal=terminal):
-                _show(session)
+            with _raw_terminal() if terminal else contextlib.nullcontext(), _typing(started, terminal=terminal):
+                _show(started)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             close_stdout()
             ctx.exit(BROKEN_PIPE)
-        if session.run_is_over:
+        if started.run_is_over:
             click.echo(f"Run {run} has ended, and this command with it.", err=True)
-        ctx.exit(session.exit_code)
+        ctx.exit(started.exit_code)
 
 
-def _show(session: RemoteSession) -> None:
-    for channel, data in session.read():
-        left = memoryview(data)
+def _show(started: Exec) -> None:
+    for output in started.read():
+        left = memoryview(output.data)
         while left:
-            left = left[os.write(2 if channel == 2 else 1, left) :]
+            left = left[os.write(output.stream, left) :]
 
 
 @contextlib.contextmanager
-def _typing(session: RemoteSession, *, terminal: bool) -> Iterator[None]:
+def _typing(started: Exec, *, terminal: bool) -> Iterator[None]:
     """Pass on what is typed, and the size of the terminal when it changes, from a thread.
 
     The handler of a signal may come in the middle of a frame that its own thread sends: it only wakes the other one.
@@ -80,7 +80,7 @@ def _typing(session: RemoteSession, *, terminal: bool) -> Iterator[None]:
             os.write(write_fd, b"\0")
 
     previous = signal.signal(signal.SIGWINCH, changed) if terminal else None
-    threading.Thread(target=_type, args=(session, read_fd), name="keyboard", daemon=True).start()
+    threading.Thread(target=_type, args=(started, read_fd), name="keyboard", daemon=True).start()
     try:
         yield
     finally:
@@ -88,19 +88,19 @@ def _typing(session: RemoteSession, *, terminal: bool) -> Iterator[None]:
             signal.signal(signal.SIGWINCH, previous)
 
 
-def _type(session: RemoteSession, wake_fd: int) -> None:
+def _type(started: Exec, wake_fd: int) -> None:
     watched = [0, wake_fd]
     while True:
         ready = select.select(watched, [], [])[0]
         if wake_fd in ready:
             os.read(wake_fd, _CHUNK_BYTES)
-            session.resize(*_size())
+            started.resize(_size())
         if 0 in ready:
             try:
                 data = os.read(0, _CHUNK_BYTES)
             except OSError:  # the terminal is gone
                 data = b""
-            session.write(data)
+            started.write(data)
             if not data:
                 watched.remove(0)
 
@@ -124,9 +124,9 @@ def _raw_terminal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _size() -> tuple[int, int]:
+def _size() -> TerminalSize:
     try:
         found = os.get_terminal_size(1)
     except OSError:
-        return 80, 24
-    return found.columns or 80, found.lines or 24
+        return TerminalSize(80, 24)
+    return TerminalSize(found.columns or 80, found.lines or 24)

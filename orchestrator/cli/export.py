@@ -20,7 +20,6 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.compare import Comparisons
 from orchestrator.errors import DiskFull, SpellError, UsageError
 
 if TYPE_CHECKING:
@@ -60,10 +59,10 @@ def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool,
     """Write RUN to a folder or archive: spec, code, packages, log, metrics, hashes of outputs, and a Dockerfile that runs
     it without spell. Values of environment variables and secrets are not in it."""
     with connect() as client:
-        number = client.run(run).number
+        number = client.runs.get(run).number
         target = output or Path(f"run-{number}")
         _check(target, force)
-        found = Comparisons(client.transport).export(str(number), inputs=with_inputs, outputs=with_outputs)
+        found = client.export.download(str(number), inputs=with_inputs, outputs=with_outputs)
         try:
             with _counted(found.chunks, f"Exporting run {number}", found.size_bytes, silent=json_) as chunks:
                 _write(target, chunks)

@@ -19,7 +19,6 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.cli.output.bars import Silent, bar
 from orchestrator.client.client import connect
-from orchestrator.client.links import Links
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
 from orchestrator.records.files import FileRecord
 
@@ -38,9 +37,9 @@ def ls(resource: str, human: bool, json_: bool) -> None:
     """List RESOURCE: runs/2, uploads/cifar, runs/latest/model, an alias. Nothing: what there is."""
     head = resource.strip("/").partition("/")[0]
     with connect() as client:
-        found = client.ls(resource)
+        found = client.resources.list(resource)
         is_linked = head not in ("", ".", "runs", "uploads") and not json_
-        link = Links(client.transport).get(head) if is_linked else None
+        link = client.links.get(head) if is_linked else None
     if json_:
         show.as_json(found)
         return
@@ -63,10 +62,10 @@ def cat(resource: Sequence[str]) -> None:
     """Print each RESOURCE, a file."""
     with connect() as client:
         for name in resource:
-            kind, _, chunks = client.download(name)
-            if kind == "folder":
+            found = client.resources.download(name)
+            if found.kind == "folder":
                 raise UsageError(f"{name!r} is a folder.", f"Copy it: spell cp {name}")
-            for chunk in chunks:
+            for chunk in found.chunks:
                 sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
 
@@ -88,14 +87,14 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
         raise UsageError("The destination is empty.", "Leave it out to copy to where you are.")
     target = _Target(_plain(Path(destination)), force, ignore)
     with connect() as client:
-        kind, total, chunks = client.download(resource)
+        found = client.resources.download(resource)
         try:
-            with bar(f"Copying {resource} ({show.size(total)})", total) as target.progress:
-                if kind == "folder":
-                    _unpack(chunks, target)
+            with bar(f"Copying {resource} ({show.size(found.size_bytes)})", found.size_bytes) as target.progress:
+                if found.kind == "folder":
+                    _unpack(found.chunks, target)
                 else:
-                    mode = 0o755 if kind == "executable" else 0o644
-                    target.write(_file_place(resource, destination), chunks, mode)
+                    mode = 0o755 if found.kind == "executable" else 0o644
+                    target.write(_file_place(resource, destination), found.chunks, mode)
         except OSError as error:
             raise (DiskFull if error.errno in _FULL else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:

@@ -54,7 +54,7 @@ def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
     These go: containers of ended runs; images, environments and snapshots of the code that nobody needs; outputs of
     archived runs that no kept run mounted and no link leads to."""
     with connect() as client:
-        found = client.collect(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
+        found = client.gc.collect(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
     for words in found.warnings:
         show.warn(words)
     if json_:

@@ -46,7 +46,9 @@ def _default_tag(job: Path) -> str:
 
 def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
     with connect() as client:
-        found = client.bake(_spec(job), tag, push=push, said=lambda line: None if json_ else show.say(line))
+        found = client.images.bake(
+            _spec(job), tag, push=push, on_progress=lambda line: None if json_ else show.say(line)
+        )
     if json_:
         show.as_json(found)
     else:

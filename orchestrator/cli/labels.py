@@ -8,8 +8,7 @@ import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
-from orchestrator.client.client import connect
-from orchestrator.client.runs import Runs
+from orchestrator.client.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.names import check_label
@@ -37,9 +36,9 @@ def label(
     many = "labels" if more else "label"
     if remove:
         said = f"Successfully removed {many} {words} from run {{number}}."
-        ctx.exit(_each(run, lambda runs, item: runs.label(item, remove=(label, *more)), said, **how))
+        ctx.exit(_each(run, lambda client, item: client.labels.remove(item, (label, *more)), said, **how))
     said = f"Successfully added {many} {words} to run {{number}}."
-    ctx.exit(_each(run, lambda runs, item: runs.label(item, (label, *more)), said, **how))
+    ctx.exit(_each(run, lambda client, item: client.labels.add(item, (label, *more)), said, **how))
 
 
 @click.command(context_settings=_HELP)
@@ -50,7 +49,11 @@ def label(
 @click.pass_context
 def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) -> None:
     """Take each RUN, which must have ended, out of lists, searches, links and mounts. Nothing of it is removed."""
-    ctx.exit(_unarchive(run, **how) if undo else _each(run, Runs.archive, "Archived run {number}.", **how))
+    ctx.exit(
+        _unarchive(run, **how)
+        if undo
+        else _each(run, lambda client, item: client.runs.archive(item), "Archived run {number}.", **how)
+    )
 
 
 @click.command(context_settings=_HELP)
@@ -64,20 +67,19 @@ def unarchive(ctx: click.Context, /, run: Sequence[str], **how: bool) -> None:
 
 
 def _unarchive(run: Sequence[str], **how: bool) -> int:
-    return _each(run, Runs.unarchive, "Run {number} is back.", **how)
+    return _each(run, lambda client, item: client.runs.unarchive(item), "Run {number} is back.", **how)
 
 
 def _each(
-    references: Sequence[str], act: Callable[[Runs, str], RunSummary], words: str, *, quiet: bool, json_: bool
+    references: Sequence[str], act: Callable[[Client, str], RunSummary], words: str, *, quiet: bool, json_: bool
 ) -> int:
     """Do it to every run, whatever happens to one of them. Returns the exit code."""
     failed, done = 0, []
     with connect() as client:
-        runs = Runs(client.transport)
-        meant = _numbers(client.run, references)  # before `latest` means another one
+        meant = _numbers(client.runs.get, references)  # before `latest` means another one
         for reference in meant:
             try:
-                done.append(act(runs, reference))
+                done.append(act(client, reference))
             except SpellError as error:
                 if len(meant) == 1 or isinstance(error, ServerUnavailable):
                     raise

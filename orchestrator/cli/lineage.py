@@ -9,7 +9,6 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.compare import Comparisons
 from orchestrator.records.compare import EdgeRecord, LineageRecord, NodeRecord
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -27,7 +26,7 @@ def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
     """Show what RUN was made of, and what was made of it: as a tree, each run in it once."""
     both = up == down
     with connect() as client:
-        found = Comparisons(client.transport).lineage(run, up=up or both, down=down or both)
+        found = client.lineage.get(run, up=up or both, down=down or both)
     if json_:
         show.as_json(found)
         return

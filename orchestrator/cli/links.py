@@ -9,7 +9,6 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.links import Links
 from orchestrator.errors import ServerUnavailable, SpellError, UsageError
 from orchestrator.records.links import LinkRecord
 from orchestrator.spec.names import check_alias
@@ -27,7 +26,7 @@ def link(alias: str, resource: str, force: bool, json_: bool) -> None:
     if resource and "/" in alias and "/" not in resource:
         raise UsageError("The name comes first.", f"Like this: spell link {resource} {alias}")
     with connect() as client:
-        links = Links(client.transport)
+        links = client.links
         if resource:
             found = [links.put(check_alias(alias), resource, replace=force)]
         else:
@@ -54,7 +53,7 @@ def unlink(ctx: click.Context, alias: Sequence[str]) -> None:
     """Remove each link ALIAS; what it leads to stays."""
     failed = 0
     with connect() as client:
-        links = Links(client.transport)
+        links = client.links
         for name in dict.fromkeys(alias):
             try:
                 links.remove(name)

@@ -14,7 +14,6 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import Client, connect
 from orchestrator.client.runs import Runs
-from orchestrator.client.watching import Watching
 from orchestrator.errors import UsageError
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.filters import Filter, parse_sort
@@ -110,7 +109,7 @@ def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool,
     order = parse_sort(sort)
     metrics = list(dict.fromkeys([part.metric for part in wanted.parts()] + ([order.metric] if order.metric else [])))
     with connect() as client:
-        runs = Runs(client.transport)
+        runs = client.runs
         found = _every(runs, wanted, sort) if all_ else runs.list(wanted, sort, limit=limit)
         values = [] if json_ else [_latest(client, found, name) for name in metrics]
     if json_:
@@ -137,9 +136,9 @@ def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
 
 def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]:
     """The latest value of a metric of each run."""
-    values, watching = [], Watching(client.transport)
+    values = []
     for run in found[-_MOST_METRICS_AT_ONCE:]:
-        last = {item.name: item.last for item in watching.metric_summaries(str(run.number))}
+        last = {item.name: item.last for item in client.metrics.summaries(str(run.number))}
         values.append(f"{last[name]:g}" if name in last else "-")
     return ["-"] * (len(found) - len(values)) + values
 

@@ -17,7 +17,6 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.metric_series import Series
 from orchestrator.cli.output.redraw import Redraw
 from orchestrator.client.client import Client, connect
-from orchestrator.client.watching import Watching
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.records.metrics import MetricRecord, MetricSummary
 from orchestrator.spec.run import to_wire
@@ -45,7 +44,7 @@ def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, cs
     more = [word for word in names if _MORE_RUNS.fullmatch(word)]
     names = [word for word in names if word not in more]
     with connect() as client:
-        runs = list(dict.fromkeys(str(client.run(reference).number) for reference in (run, *more)))
+        runs = list(dict.fromkeys(str(client.runs.get(reference).number) for reference in (run, *more)))
         if names and not follow:
             _check_names(client, runs, names)
         view = _View(client, runs, names, follow=follow)
@@ -69,8 +68,7 @@ def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> N
     Raises:
         NotFound: when there is none else.
     """
-    watching = Watching(client.transport)
-    sent = {item.name for run in runs for item in watching.metric_summaries(run)}
+    sent = {item.name for run in runs for item in client.metrics.summaries(run)}
     unknown = [name for name in names if name not in sent]
     who = f"Run {runs[0]}" if len(runs) == 1 else "None of these runs"
     has = "did not send" if len(runs) == 1 else "sent"
@@ -86,7 +84,7 @@ class _View:
     """Some metrics of some runs. Its verbs print them, and tell whether there was anything to print."""
 
     def __init__(self, client: Client, runs: Sequence[str], names: Sequence[str], *, follow: bool) -> None:
-        self._watching, self._runs, self._names, self._follow = Watching(client.transport), runs, names, follow
+        self._metrics, self._runs, self._names, self._follow = client.metrics, runs, names, follow
 
     def csv(self) -> bool:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -126,7 +124,7 @@ class _View:
     def summaries(self) -> bool:
         screen, shown = Redraw(), False
         for _ in self._pages() if self._follow else [None]:
-            found = [item for run in self._runs for item in self._watching.metric_summaries(run)]
+            found = [item for run in self._runs for item in self._metrics.summaries(run)]
             rows = [([str(item.run)] if len(self._runs) > 1 else []) + _summary(item) for item in found]
             if rows:
                 headers = (["RUN"] if len(self._runs) > 1 else []) + _SUMMARY
@@ -156,7 +154,7 @@ class _View:
         while places:
             idle = True
             for run in list(places):
-                page = self._watching.metric_page(run, places[run])
+                page = self._metrics.page(run, places[run])
                 places[run] = page.next
                 if page.over or not (page.values or self._follow):
                     del places[run]

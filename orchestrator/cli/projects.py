@@ -10,9 +10,7 @@ import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
-from orchestrator.client.client import connect
-from orchestrator.client.projects import Projects
-from orchestrator.client.transport import Transport
+from orchestrator.client.client import Client, connect
 from orchestrator.errors import Conflict, NotFound, UsageError
 from orchestrator.records.projects import ProjectRecord
 from orchestrator.spec.names import check_project
@@ -39,7 +37,7 @@ def create(name: str, named: str, description: str, run: Sequence[str], json_: b
     if bool(name) == bool(named):
         raise UsageError("A project needs a name, once.", "Try: spell project create NAME")
     with connect() as client:
-        found = Projects(client.transport).create(check_project(name or named), description, run)
+        found = client.projects.create(check_project(name or named), description, run)
     _tell(found, f"Created project {found.name}.", json_)
 
 
@@ -49,7 +47,7 @@ def create(name: str, named: str, description: str, run: Sequence[str], json_: b
 def list_(archived: bool, json_: bool) -> None:
     """List projects, oldest first."""
     with connect() as client:
-        found = Projects(client.transport).list(archived=archived)
+        found = client.projects.list(archived=archived)
     if json_:
         show.as_json(found)
     elif not found:
@@ -72,7 +70,7 @@ def _row(item: ProjectRecord) -> list[str]:
 def info(name: str, json_: bool) -> None:
     """Show a project. Its runs: spell ps -p NAME."""
     with connect() as client:
-        found = Projects(client.transport).get(name)
+        found = client.projects.get(name)
     if json_:
         show.as_json(found)
         return
@@ -93,7 +91,7 @@ def edit(name: str, new_name: str | None, description: str | None, json_: bool) 
     if new_name is None and description is None:
         raise UsageError("There is nothing to change.", "Try: spell project edit NAME --name NEW --description TEXT")
     with connect() as client:
-        found = Projects(client.transport).edit(name, new_name, description)
+        found = client.projects.edit(name, new_name, description)
     _tell(found, f"Changed project {found.name}.", json_)
 
 
@@ -104,7 +102,7 @@ def edit(name: str, new_name: str | None, description: str | None, json_: bool) 
 def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
     """Each RUN belongs to the project from now on, and to no other."""
     with connect() as client:
-        found = Projects(client.transport).add_runs(name, run)
+        found = client.projects.add_runs(name, run)
     _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
 
 
@@ -115,7 +113,7 @@ def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
 def remove_runs(name: str, run: Sequence[str], json_: bool) -> None:
     """Each RUN belongs to no project from now on."""
     with connect() as client:
-        found = Projects(client.transport).remove_runs(name, run)
+        found = client.projects.remove_runs(name, run)
     _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
 
 
@@ -125,7 +123,7 @@ def remove_runs(name: str, run: Sequence[str], json_: bool) -> None:
 def archive(name: str, json_: bool) -> None:
     """Take a project from the list; no run can be cast into it. Its runs stay as they are."""
     with connect() as client:
-        found = Projects(client.transport).archive(name)
+        found = client.projects.archive(name)
     _tell(found, f"Archived project {found.name}.", json_)
 
 
@@ -135,7 +133,7 @@ def archive(name: str, json_: bool) -> None:
 def unarchive(name: str, json_: bool) -> None:
     """Bring an archived project back."""
     with connect() as client:
-        found = Projects(client.transport).unarchive(name)
+        found = client.projects.unarchive(name)
     _tell(found, f"Project {found.name} is back.", json_)
 
 
@@ -146,15 +144,14 @@ def _tell(found: ProjectRecord, words: str, json_: bool) -> None:
         show.say(words)
 
 
-def see_project(transport: Transport, name: str, *, force: bool) -> None:
+def see_project(client: Client, name: str, *, force: bool) -> None:
     """See that there is a project of this name; else one is made, when a person says so, or with `force`.
 
     Raises:
         NotFound: there is none, and nobody can be asked.
     """
-    projects = Projects(transport)
     try:
-        projects.get(name)
+        client.projects.get(name)
     except NotFound as error:
         if not (force or (sys.stdin.isatty() and sys.stderr.isatty())):
             error.cure += "\nOr cast it with --force, which creates it."
@@ -164,4 +161,4 @@ def see_project(transport: Transport, name: str, *, force: bool) -> None:
         elif not click.confirm(show.safe(f"{error.message} Would you like to create a new one?"), err=True):
             raise click.Abort from None
         with contextlib.suppress(Conflict):  # somebody else did meanwhile
-            projects.create(check_project(name))
+            client.projects.create(check_project(name))

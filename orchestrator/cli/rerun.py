@@ -27,7 +27,7 @@ def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, j
     changed = changes(SpecOptions.of(**typed))
     with connect() as client:
         if "project" in changed:
-            see_project(client.transport, changed["project"], force=False)
+            see_project(client, changed["project"], force=False)
         with casting("spell ps"):
-            cast = client.rerun(run, changed)
+            cast = client.runs.rerun(run, changed)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=json_))

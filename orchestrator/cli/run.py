@@ -16,13 +16,15 @@ from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import casting
 
 if TYPE_CHECKING:
-    from orchestrator.client.casts import Casts
+    from orchestrator.client.client import Client
 
 
-def _casts() -> type[Casts]:
-    from orchestrator.client.casts import Casts  # 9 ms, about as long as git takes, so it is loaded meanwhile
+def _connect() -> Client:
+    # 20 ms, about as long as git takes, so they are loaded meanwhile
+    from orchestrator.client import runs  # noqa: F401
+    from orchestrator.client.client import connect
 
-    return Casts
+    return connect()
 
 
 @click.command(
@@ -42,16 +44,14 @@ def _casts() -> type[Casts]:
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
-    ahead.load(_casts)
+    ahead.load(_connect)
     spec, code = build_spec(options)
     warn_unfilled(spec)
-    from orchestrator.client.transport import reached  # 8 ms, of what is loaded ahead
-
-    with reached() as server:
+    with _connect() as client:
         if spec.project:
-            from orchestrator.cli.projects import see_project  # 17 ms: few runs name a project
+            from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
-            see_project(server, spec.project, force=options.code.force)
+            see_project(client, spec.project, force=options.code.force)
         with casting("spell ps"):
-            cast = _casts()(server).cast(spec, code, reuse=reuse)
+            cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

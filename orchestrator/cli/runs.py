@@ -14,14 +14,13 @@ from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, g
 from orchestrator.cli.output.streams import close_stdout
 from orchestrator.cli.output.timestamps import Stamper
 from orchestrator.client.client import Client, connect
-from orchestrator.client.watching import Watching
 from orchestrator.errors import ServerUnavailable, SpellError
+from orchestrator.records.position import Position
 from orchestrator.records.runs import RunRecord
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMAND_WIDTH = 40
-_EVENTS_ONLY = "0.{offset}.0"
 
 
 @click.command(context_settings=_HELP)
@@ -34,32 +33,32 @@ _EVENTS_ONLY = "0.{offset}.0"
 def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestamps: bool, verbose: bool) -> None:
     """Show what RUN says. Its own output goes to stdout byte for byte, everything else to stderr."""
     with connect() as client:
-        found = client.run(run)
+        found = client.runs.get(run)
         number = str(found.number)
         console = Console(verbose=verbose, status_to_stderr=True)
         over = found.state not in ACTIVE
         if timestamps:
-            console.stamp = Stamper(Watching(client.transport), found)
+            console.stamp = Stamper(client.logs, found)
         if verbose and over and lines is None:
-            console.end(console.follow(client.follow(number)))
+            console.end(console.follow(client.runs.follow(number)))
             return
         if lines is not None or not follow:
-            chunks, offset = client.log(number, lines)
+            said = client.logs.get(number, lines)
+            chunks, position = said.chunks, Position(log=said.end)
             if console.stamp and lines is not None:
-                chunks = console.stamp.last(chunks, offset)
+                chunks = console.stamp.last(chunks, said.end)
             for chunk in chunks:
                 console.log(chunk)
         if follow:
-            position = _EVENTS_ONLY.format(offset=offset) if lines is not None else ""
-            ctx.exit(_follow(client, console, number, position))
+            ctx.exit(_follow(client, console, number, Position.START if lines is None else position))
         elif over:
             console.end(found)
 
 
-def _follow(client: Client, console: Console, number: str, position: str) -> int:
+def _follow(client: Client, console: Console, number: str, position: Position) -> int:
     try:
         with going_on(number):
-            ended = console.follow(client.follow(number, position))
+            ended = console.follow(client.runs.follow(number, position))
     except KeyboardInterrupt:
         click.echo(err=True)
         detached(number, err=True)
@@ -77,7 +76,7 @@ def _follow(client: Client, console: Console, number: str, position: str) -> int
 def info(run: str, json_: bool) -> None:
     """Show all about RUN: a number, a name, latest or latest~1."""
     with connect() as client:
-        found = client.run(run)
+        found = client.runs.get(run)
     if json_:
         show.as_json(found)
         return
@@ -156,7 +155,7 @@ def _attempts(run: RunRecord) -> Iterator[str]:
 def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
     """End each RUN and keep its outputs."""
     words = "Stopping run {number}. Use 'spell logs -f {number}' to view logs while the job finishes."
-    ctx.exit(_each(run, lambda client, number: client.stop(number), words, quiet))
+    ctx.exit(_each(run, lambda client, number: client.runs.stop(number), words, quiet))
 
 
 @click.command(context_settings=_HELP)
@@ -165,7 +164,7 @@ def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
 @click.pass_context
 def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
     """End each RUN at once. Its outputs are lost."""
-    ctx.exit(_each(run, lambda client, number: client.kill(number), "Killing run {number}.", quiet))
+    ctx.exit(_each(run, lambda client, number: client.runs.kill(number), "Killing run {number}.", quiet))
 
 
 def _each(references: Sequence[str], act: Callable[[Client, str], str], words: str, quiet: bool) -> int:
@@ -174,7 +173,7 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
     with connect() as client:
         for reference in references:
             try:
-                number = client.run(reference).number
+                number = client.runs.get(reference).number
                 state = act(client, str(number))
             except SpellError as error:
                 if len(references) == 1 or isinstance(error, ServerUnavailable):
@@ -202,7 +201,7 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
         for reference in run:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                ended = client.wait(reference, left)
+                ended = client.runs.wait(reference, left)
             except TimeoutError as error:
                 raise SpellError(str(error)) from None
             show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")

@@ -20,7 +20,6 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import casting
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
 from orchestrator.client.client import Client, connect
-from orchestrator.client.searches import Searches
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.records.searches import SearchRecord, SearchSummary
 from orchestrator.spec.search import (
@@ -134,15 +133,15 @@ def _first(values: Choice | Range) -> str:
 
 
 def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, background: bool, json_: bool) -> None:
-    searches = Searches(client.transport)
-    send = functools.partial(client.send, code) if code else None
+    searches = client.searches
+    send = functools.partial(client.code.send, code) if code else None
     with casting("spell hyper list"):
         cast = searches.cast(search, send)
         for warning in cast.warnings:
             show.warn(warning)
         if not json_:
             show.say(f"💫 Casting hyperparameter search #{cast.number}…")
-        found = searches.record(str(cast.number))
+        found = searches.get(str(cast.number))
     if not background:
         click.get_current_context().exit(follow(searches, found, json_=json_))
     if json_:
@@ -157,7 +156,7 @@ def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, back
 def list_(limit: int, json_: bool) -> None:
     """List searches, newest last."""
     with connect() as client:
-        found = Searches(client.transport).list(limit=limit)
+        found = client.searches.list(limit=limit)
     if json_:
         show.as_json(found)
     elif not found:
@@ -181,8 +180,8 @@ def _line(item: SearchSummary) -> list[str]:
 def info(ctx: click.Context, search: str, follow_: bool, json_: bool) -> None:
     """Show SEARCH and its trials: by number, or latest."""
     with connect() as client:
-        searches = Searches(client.transport)
-        found = searches.record(search)
+        searches = client.searches
+        found = searches.get(search)
         if follow_:
             ctx.exit(follow(searches, found, json_=json_))
     if json_:
@@ -226,7 +225,7 @@ def _range(values: Mapping[str, Any]) -> str:
 def stop(search: str) -> None:
     """End SEARCH and keep the outputs of its runs. No further trial starts."""
     with connect() as client:
-        found = Searches(client.transport).stop(search)
+        found = client.searches.stop(search)
     show.say(f"Stopping search {found.number}. Go on with it with `spell hyper resume {found.number}`")
 
 
@@ -235,7 +234,7 @@ def stop(search: str) -> None:
 def kill(search: str) -> None:
     """End SEARCH at once; the outputs of its active runs are lost. No further trial starts."""
     with connect() as client:
-        found = Searches(client.transport).kill(search)
+        found = client.searches.kill(search)
     show.say(f"Killing search {found.number}.")
 
 
@@ -247,7 +246,7 @@ def kill(search: str) -> None:
 def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> None:
     """Go on with SEARCH, which has ended: cast again the trials that failed, and those that were never cast."""
     with connect() as client:
-        searches = Searches(client.transport)
+        searches = client.searches
         found = searches.resume(search)
         if not json_:
             show.say(f"💫 Resuming hyperparameter search #{found.number}…")
@@ -265,8 +264,8 @@ def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> No
 def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
     """List what the trials of SEARCH sent with send_metric: all of it, or the values of NAME."""
     with connect() as client:
-        trials = Searches(client.transport).record(search).trials
-        found = (item for trial in trials if trial.run for item in client.metrics(str(trial.run), name))
+        trials = client.searches.get(search).trials
+        found = (item for trial in trials if trial.run for item in client.metrics.list(str(trial.run), name))
         if csv_:
             _write_csv(found)
         elif json_:

@@ -10,7 +10,6 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.secrets import Secrets
 from orchestrator.errors import UsageError
 from orchestrator.spec.names import check_secret_name
 
@@ -39,7 +38,7 @@ def set_(name: Sequence[str]) -> None:
     check_secret_name(name[0])
     value = _value(name[0])
     with connect() as client:
-        found = Secrets(client.transport).put(name[0], value)
+        found = client.secrets.put(name[0], value)
     if len(value) < MASKED_BYTES:
         show.warn(f"It has less than {MASKED_BYTES} bytes: logs of runs that say it will show it.")
     show.say(f"Secret {found.name} {'set' if found.created_at == found.updated_at else 'overwritten'}")
@@ -58,7 +57,7 @@ def _value(name: str) -> bytes:
 def list_(json_: bool) -> None:
     """List secrets: their names, and when they were set."""
     with connect() as client:
-        found = Secrets(client.transport).list()
+        found = client.secrets.list()
     if json_:
         show.as_json(found)
     elif found:
@@ -73,7 +72,7 @@ def list_(json_: bool) -> None:
 def rm(name: Sequence[str]) -> None:
     """Remove each secret NAME. Commands that run keep it; runs that wait for it will fail."""
     with connect() as client:
-        secrets = Secrets(client.transport)
+        secrets = client.secrets
         for one in name:
             secrets.remove(one)
             show.say(f"Secret {one} removed")

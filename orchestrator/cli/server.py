@@ -36,7 +36,7 @@ def stop() -> None:
     """End the server. Active runs go on, and the next server finds them again."""
     home = Home(default_home())
     with connect(home, start=False) as client:
-        client.stop_server()
+        client.server.stop()
     deadline = time.monotonic() + _STOP_LIMIT_S
     while is_served(home):
         if time.monotonic() > deadline:
@@ -54,7 +54,7 @@ def status(json_: bool) -> None:
 
 def _say_status(*, json_: bool = False) -> None:
     with connect(start=False) as client:
-        found = client.server()
+        found = client.server.get()
     if json_:
         show.as_json(found)
         return
@@ -78,7 +78,7 @@ def logs(lines: int) -> None:
 def machine_types(json_: bool) -> None:
     """List what runs can ask for with -t, and how many of each would start now."""
     with connect() as client:
-        found = client.machine_types()
+        found = client.machines.list()
     if json_:
         show.as_json(found)
         return

@@ -41,7 +41,7 @@ def stats(run: Sequence[str], follow: bool, interval_s: float, json_: bool) -> N
         if follow:
             _follow(client, run, interval_s, json_=json_)
             return
-        found = client.stats(run)
+        found = client.stats.list(run)
     if json_:
         show.as_json(found)
     elif not found:
@@ -52,9 +52,9 @@ def stats(run: Sequence[str], follow: bool, interval_s: float, json_: bool) -> N
 
 def _follow(client: Client, references: Sequence[str], interval_s: float, *, json_: bool) -> None:
     screen = Redraw()
-    left = [str(client.run(reference).number) for reference in references]
+    left = [str(client.runs.get(reference).number) for reference in references]
     known: list[str] = []
-    found = client.stats(left)
+    found = client.stats.list(left)
     while found:
         known = known or left or [str(item.run) for item in found]
         if json_:
@@ -73,13 +73,13 @@ def _follow(client: Client, references: Sequence[str], interval_s: float, *, jso
 def _next(client: Client, left: list[str], *, all_: bool) -> tuple[list[str], list[StatRecord]]:
     """Who is still running, and what they use."""
     if all_:
-        return [], client.stats()
+        return [], client.stats.list()
     while left:
         try:
-            return left, client.stats(left)
+            return left, client.stats.list(left)
         except Conflict:  # one of them has ended, or is tried again
-            running = [number for number in left if client.run(number).state == State.RUNNING]
-            left = running if running != left else [n for n in left if client.run(n).state in ACTIVE]
+            running = [number for number in left if client.runs.get(number).state == State.RUNNING]
+            left = running if running != left else [n for n in left if client.runs.get(n).state in ACTIVE]
             time.sleep(0.1)
     return [], []
 

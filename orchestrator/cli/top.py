@@ -16,10 +16,10 @@ import click
 from orchestrator.cli.output import show
 from orchestrator.cli.stats import gpus
 from orchestrator.client.client import Client, connect
-from orchestrator.client.watching import Watching
 from orchestrator.errors import SpellError
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import StatRecord
+from orchestrator.spec.filters import Filter
 from orchestrator.states import ACTIVE, State
 
 _MOST_RUNS = 1000
@@ -96,18 +96,18 @@ def look(client: Client, limit: int) -> list[TopRow]:
 
 
 def _active(client: Client) -> list[RunSummary]:
-    found = client.runs(states=sorted(ACTIVE), limit=_MOST_RUNS)
+    found = client.runs.list(Filter(states=sorted(ACTIVE)), limit=_MOST_RUNS)
     return sorted(found, key=lambda run: (run.state == State.MACHINE_REQUESTED, run.number))
 
 
 def _rows(client: Client, runs: list[RunSummary]) -> list[TopRow]:
-    stats = {item.run: item for item in client.stats()} if runs else {}
+    stats = {item.run: item for item in client.stats.list()} if runs else {}
     found = []
     for run in runs:
         metric, value, line = "", None, ""
         if run.state != State.MACHINE_REQUESTED:
             with contextlib.suppress(SpellError):
-                if sent := Watching(client.transport).metric_summaries(str(run.number)):
+                if sent := client.metrics.summaries(str(run.number)):
                     metric, value = sent[0].name, sent[0].last
                 line = _last_line(client, run.number)
         found.append(TopRow(run, stats.get(run.number), metric, value, line))
@@ -115,8 +115,7 @@ def _rows(client: Client, runs: list[RunSummary]) -> list[TopRow]:
 
 
 def _last_line(client: Client, number: int) -> str:
-    chunks, _ = client.log(str(number), 1, _TAIL_BYTES)
-    data = b"".join(chunks)
+    data = client.logs.get(str(number), 1, _TAIL_BYTES).read()
     text = show.without_ansi(data.decode("utf-8", "replace")).rstrip("\r\n")
     return text.rpartition("\r")[2]
 

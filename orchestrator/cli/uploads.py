@@ -14,10 +14,8 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output import show, streams
 from orchestrator.cli.output.bars import bar
 from orchestrator.cli.output.detach import INTERRUPTED
-from orchestrator.client import upload as uploading
-from orchestrator.client.links import Links
-from orchestrator.client.transport import reached
-from orchestrator.client.uploads import Uploads
+from orchestrator.client.client import connect
+from orchestrator.client.upload import default_name
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
 
@@ -44,9 +42,9 @@ def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
     if not json_:
         show.say(f"Total upload size: {show.size(found.total_bytes)}")
     try:
-        with reached() as server, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
+        with connect() as client, bar(f"Uploading to uploads/{name}", found.total_bytes) as progress:
             tree = datatree.DataTree(found, progress.beside(f"Reading {path}", found.total_bytes))
-            record = uploading.upload(Uploads(server), name, tree, replace=force, said=progress.advance)
+            record = client.uploads.put(name, tree, replace=force, on_progress=progress.advance)
     except KeyboardInterrupt:
         words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{' -f' if force else ''}"
         show.say(f"\nUpload aborted. To resume this upload, run:\n{words}", err=True)
@@ -60,7 +58,7 @@ def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
 
 def _name_of(path: str, *, ask: bool) -> str:
     """As the folder is called. Of a file, whoever sits at a terminal is asked: a name that says more may be meant."""
-    name = uploading.default_name(path)
+    name = default_name(path)
     if ask and os.path.isfile(path) and sys.stdin.isatty():
         return str(click.prompt(f"Upload {os.path.basename(path)} to uploads/", default=name, prompt_suffix=" "))
     return name
@@ -79,15 +77,14 @@ def rm(resource: Sequence[str], force: bool) -> None:
     Runs are not removed but archived: spell archive.
     """
     names = [_upload_in(item) for item in resource]
-    with reached() as server:
-        uploads = Uploads(server)
-        there = {item.name: item for item in uploads.list()}
+    with connect() as client:
+        there = {item.name: item for item in client.uploads.list()}
         for name in names:
             if not force and sys.stdin.isatty() and not click.confirm(_question(name, there.get(name))):
                 continue
-            uploads.remove(name)
+            client.uploads.remove(name)
             show.say(f"Removed uploads/{name}")
-            for link in Links(server).list():
+            for link in client.links.list():
                 if f"{link.resource}/".startswith(f"uploads/{name}/"):
                     show.warn(f"{link.alias!r} leads to nothing now. Forget it: spell unlink {link.alias}")
 

@@ -20,7 +20,6 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import casting
 from orchestrator.cli.output.workflow_console import follow, workflow_state
 from orchestrator.client.client import Client, connect
-from orchestrator.client.workflows import Workflows
 from orchestrator.errors import SpellError
 from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowSummary
 from orchestrator.spec.workflow import Step, WorkflowSpec
@@ -65,14 +64,14 @@ def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **t
     options = CodeOptions(**typed)
     spec, codes = _read(file, options, fresh=fresh)
     with connect() as client:
-        flows = Workflows(client.transport)
+        flows = client.workflows
         with casting("spell workflow list"):
             cast = flows.cast(spec, functools.partial(_send, client, codes))
             for warning in cast.warnings:
                 show.warn(warning)
             if not options.json_:
                 show.say(f"💫 Casting workflow #{cast.number}…")
-            found = flows.record(str(cast.number))
+            found = flows.get(str(cast.number))
         if not background:
             ctx.exit(follow(flows, found, json_=options.json_))
     if options.json_:
@@ -103,7 +102,7 @@ def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpe
 
 def _send(client: Client, codes: Sequence[Snapshot]) -> None:
     for code in codes:
-        client.send(code)
+        client.code.send(code)
 
 
 @contextlib.contextmanager
@@ -120,7 +119,7 @@ def _told(where: str) -> Iterator[None]:
 def list_(limit: int, json_: bool) -> None:
     """List workflows, newest last."""
     with connect() as client:
-        found = Workflows(client.transport).list(limit=limit)
+        found = client.workflows.list(limit=limit)
     if json_:
         show.as_json(found)
     elif not found:
@@ -142,8 +141,8 @@ def _line(item: WorkflowSummary) -> list[str]:
 def info(ctx: click.Context, reference: str, follow_: bool, json_: bool) -> None:
     """Show a workflow and its steps. WORKFLOW is a number, a name (of several the newest), or latest."""
     with connect() as client:
-        flows = Workflows(client.transport)
-        found = flows.record(reference)
+        flows = client.workflows
+        found = flows.get(reference)
         if follow_:
             ctx.exit(follow(flows, found, json_=json_))
     if json_:
@@ -174,7 +173,7 @@ def _row(step: StepRecord) -> list[str]:
 def stop(reference: str) -> None:
     """End WORKFLOW and keep the outputs of its runs. Steps that wait never start."""
     with connect() as client:
-        found = Workflows(client.transport).stop(reference)
+        found = client.workflows.stop(reference)
     show.say(f"Stopping workflow {found.number}. Use 'spell workflow info -f {found.number}' to follow it to its end.")
 
 
@@ -183,5 +182,5 @@ def stop(reference: str) -> None:
 def kill(reference: str) -> None:
     """End WORKFLOW at once; the outputs of its active runs are lost. Steps that wait never start."""
     with connect() as client:
-        found = Workflows(client.transport).kill(reference)
+        found = client.workflows.kill(reference)
     show.say(f"Killing workflow {found.number}.")

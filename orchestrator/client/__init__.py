@@ -1,5 +1,5 @@
-"""What can be asked of a server beside runs: one class for each noun, made from a `Client`'s transport.
+"""The Python API: `client.py` has the door, and a module for each noun what can be asked about it.
 
 with connect() as client:
-    Projects(client.transport).create("jokes")
+    client.projects.create("jokes")
 """

@@ -5,23 +5,77 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import ClientConnection, unix_connect
+
+from orchestrator.client.transport import Transport, quote
 from orchestrator.errors import InvalidConfig, ServerUnavailable, from_wire
 from orchestrator.home import Home
 from orchestrator.records import API_VERSION
-
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
 
 _WINDOW_BYTES = 1 << 20  # so much may be typed before the command has taken it
 _CHUNK_BYTES = 64 << 10
 _CLOSE_LIMIT_S = 1.0
 
 
-class RemoteSession:
+@dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """How big a terminal is, in characters."""
+
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that a command said.
+
+    Attributes:
+        stream: 1 for stdout, 2 for stderr.
+    """
+
+    stream: int
+    data: bytes
+
+
+class Execs:
+    """Starts commands beside those of runs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def start(
+        self,
+        reference: str,
+        command: Sequence[str] = (),
+        *,
+        terminal: bool = False,
+        term: str = "",
+        size: TerminalSize | None = None,
+    ) -> Exec:
+        """Start a command beside a run's own, in its container.
+
+        Args:
+            command: program and arguments; one word is a line for a shell, none the shell itself.
+            terminal: whether it gets a terminal; its stderr is then part of its stdout.
+            term: the kind of that terminal, as in `$TERM`.
+            size: how big that terminal is.
+
+        Raises:
+            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+        """
+        run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server, where there is none
+        pair = [size.columns, size.rows] if size else None
+        words = {"command": list(command), "terminal": terminal, "term": term, "size": pair}
+        return Exec(self._transport.home, run["number"], words)
+
+
+class Exec:
     """A command that runs beside a run's own. Reading and typing may be done in two threads. Also a context manager.
 
     Attributes:
@@ -44,11 +98,8 @@ class RemoteSession:
         self._exit_code: int | None = None
         self.run_is_over = False
         first = _encoded(words)
-        from websockets.exceptions import ConnectionClosed  # 31 ms: asyncio; every command loads this, `exec` needs it
-
-        self._closed: type[Exception] = ConnectionClosed
         self._connection = _connect(home, number)
-        with _mapped(self._closed):
+        with _mapped():
             self._connection.send(first)
 
     def __enter__(self) -> Self:
@@ -59,18 +110,18 @@ class RemoteSession:
     ) -> None:
         self.close()
 
-    def read(self) -> Iterator[tuple[int, bytes]]:
-        """What it says, as it comes: 1 and bytes of stdout, 2 and bytes of stderr; ends with it.
+    def read(self) -> Iterator[Output]:
+        """What it says, as it comes; ends with it.
 
         Raises:
             SpellError: whatever the server refuses; ServerUnavailable when it is lost.
         """
         try:
             while self._exit_code is None:
-                with _mapped(self._closed):
+                with _mapped():
                     frame = self._connection.recv()
                 if isinstance(frame, bytes):
-                    yield frame[0], frame[1:]
+                    yield Output(frame[0], frame[1:])
                 else:
                     self._take(json.loads(frame))
         finally:
@@ -100,9 +151,9 @@ class RemoteSession:
                 self._untaken_bytes += len(chunk)
             self._send(b"\0" + chunk)
 
-    def resize(self, columns: int, rows: int) -> None:
+    def resize(self, size: TerminalSize) -> None:
         """Its terminal has this size now."""
-        self._send(json.dumps({"resize": [columns, rows]}))
+        self._send(json.dumps({"resize": [size.columns, size.rows]}))
 
     @property
     def exit_code(self) -> int:
@@ -115,17 +166,14 @@ class RemoteSession:
         self._connection.close()
 
     def _send(self, frame: bytes | str) -> None:
-        with contextlib.suppress(self._closed):  # whoever reads says so
+        with contextlib.suppress(ConnectionClosed):  # whoever reads says so
             self._connection.send(frame)
 
 
 def _connect(home: Home, number: int) -> ClientConnection:
-    from websockets.exceptions import InvalidHandshake  # 31 ms, as above
-    from websockets.sync.client import unix_connect  # 15 ms more
-
     home.check_socket()
     try:
-        connection = unix_connect(
+        return unix_connect(
             str(home.socket),
             f"ws://spell/runs/{number}/exec",
             additional_headers={"Spell-Api": str(API_VERSION)},
@@ -138,7 +186,6 @@ def _connect(home: Home, number: int) -> ClientConnection:
         raise ServerUnavailable(
             f"The server of {home.root} opens no session: {error}.", "See: spell server logs"
         ) from error
-    return connection
 
 
 def _encoded(words: Mapping[str, Any]) -> str:
@@ -152,8 +199,8 @@ def _encoded(words: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _mapped(closed: type[Exception]) -> Iterator[None]:
+def _mapped() -> Iterator[None]:
     try:
         yield
-    except (closed, OSError) as error:
+    except (ConnectionClosed, OSError) as error:
         raise ServerUnavailable("The connection to the server was lost.", "See: spell server logs") from error

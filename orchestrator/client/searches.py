@@ -41,7 +41,7 @@ class Searches:
         found = self._call("GET", "/searches", params={"limit": limit, "before": before})
         return [from_wire(SearchSummary, item) for item in found]
 
-    def record(self, reference: str) -> SearchRecord:
+    def get(self, reference: str) -> SearchRecord:
         """All about one search."""
         return search_from_wire(self._call("GET", _path(reference)))
 

@@ -24,7 +24,7 @@ import h11
 from orchestrator import __version__
 from orchestrator.client.launch import ensure_server
 from orchestrator.errors import ConnectionLost, InvalidConfig, NotFound, ServerUnavailable, SpellError, from_wire
-from orchestrator.home import Home, default_home
+from orchestrator.home import Home
 from orchestrator.records import API_VERSION
 
 CHUNK_BYTES = 1 << 20
@@ -257,14 +257,6 @@ class Transport:
                 idle.close()
             return idle
         return _Connection(self.home, read_limit_s)
-
-
-@contextlib.contextmanager
-def reached(home: Home | None = None) -> Iterator[Transport]:
-    """A transport to the server of this home (as of `client.connect`), which is started when needed. For verbs that are to
-    start at once: a client takes longer to load."""
-    with contextlib.closing(Transport(home or Home(default_home()), start=True)) as transport:
-        yield transport
 
 
 def chunks(answer: Answer) -> Iterator[bytes]:

@@ -5,38 +5,41 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from orchestrator.capture.datatree import DataTree, Portion
-from orchestrator.client.uploads import Uploads
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import pack
 from orchestrator.errors import Conflict, ServerUnavailable, UploadLost
 from orchestrator.records.uploads import UploadRecord
+
+if TYPE_CHECKING:
+    from orchestrator.client.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
 _SENDERS = 4  # one reads, the others wait for the server
 _TRIES = 3
 _KEPT_BYTES = 64 << 20
 
-_Said = Callable[[int], object]
+_Progress = Callable[[int], object]
 
 
 def upload(
-    uploads: Uploads, name: str, tree: DataTree, *, replace: bool = False, said: _Said = lambda _bytes: None
+    uploads: Uploads, name: str, tree: DataTree, *, replace: bool = False, on_progress: _Progress = lambda _bytes: None
 ) -> UploadRecord:
     """Upload a tree, as `uploads/NAME`. A server that restarts meanwhile is found again.
 
     Args:
         uploads: of the server.
         replace: whether it may take the place of another one of this name.
-        said: called with the number of bytes that are there now and were not before, from any thread.
+        on_progress: called with the number of bytes that are there now and were not before, from any thread.
 
     Raises:
         Conflict: something changed before it was read (all that is uploaded lay there at one moment); or there is an
             upload of this name, with other content.
         SpellError: whatever the server refuses, as the class that it raised.
     """
-    sender = _Sender(uploads, name, tree, said)
+    sender = _Sender(uploads, name, tree, on_progress)
     for left in reversed(range(_TRIES)):
         try:
             opened = uploads.open(name, tree.total_bytes, replace=replace)
@@ -56,8 +59,8 @@ def upload(
 class _Sender:
     """Reads a tree and sends what is missing, several portions at once."""
 
-    def __init__(self, uploads: Uploads, name: str, tree: DataTree, said: _Said) -> None:
-        self._uploads, self._name, self._tree, self._said = uploads, name, tree, said
+    def __init__(self, uploads: Uploads, name: str, tree: DataTree, on_progress: _Progress) -> None:
+        self._uploads, self._name, self._tree, self._on_progress = uploads, name, tree, on_progress
         self._session = ""
         self._kept_bytes = 0
         self._over = False
@@ -134,7 +137,7 @@ class _Sender:
 
     def _tell(self, portion: Portion, there_bytes: int) -> None:
         """Of a portion so many bytes are there; after a lost connection they may have been before."""
-        self._said(there_bytes - portion.told_bytes)
+        self._on_progress(there_bytes - portion.told_bytes)
         portion.told_bytes = there_bytes
 
     def _refuse_changed(self) -> None:

@@ -41,7 +41,7 @@ class Workflows:
         found = self._call("GET", "/workflows", params={"limit": limit, "before": before})
         return [from_wire(WorkflowSummary, item) for item in found]
 
-    def record(self, reference: str) -> WorkflowRecord:
+    def get(self, reference: str) -> WorkflowRecord:
         """All about one workflow."""
         return workflow_from_wire(self._call("GET", _path(reference)))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.records import from_wire
 from orchestrator.records.run_summary import RunSummary
 
 
@@ -78,3 +80,8 @@ class StatRecord:
     processes: int | None
     gpus: list[dict[str, float]]
     duration_s: float
+
+
+def run_from_wire(body: Mapping[str, Any]) -> RunRecord:
+    """Read a run."""
+    return from_wire(RunRecord, {**body, "attempts": [from_wire(AttemptRecord, item) for item in body["attempts"]]})

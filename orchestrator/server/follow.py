@@ -1,6 +1,6 @@
 """Following a run: its events and its log, in the order in which they happened, as server-sent events.
 
-    event: state   data: an EventRecord (states, stop requests, notices)      id: EVENT.LOG_OFFSET.BUILD_OFFSET
+    event: state   data: an EventRecord (states, stop requests, notices)      id: a position, see `records/position.py`
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
     event: end     data: the RunSummary; the stream is over (one that is over without it is to be gone on with)
@@ -17,8 +17,9 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
+from orchestrator.records.position import Position
 from orchestrator.service.logs import Feed
 from orchestrator.spec.run import to_wire
 from orchestrator.states import FINAL, State
@@ -65,28 +66,6 @@ class Hub:
                 self._listeners.pop(number, None)
 
 
-@dataclass(slots=True)
-class Position:
-    """How far a follower has come: id of the last event, bytes of the log, bytes of the build log."""
-
-    event: int = 0
-    log: int = 0
-    build: int = 0
-
-    @staticmethod
-    def parse(text: str) -> Position:
-        """Read an id. Raises ValueError when it is none of ours."""
-        if not text:
-            return Position()
-        event, log, build = (int(part) for part in text.split("."))
-        if min(event, log, build) < 0:
-            raise ValueError(text)
-        return Position(event, log, build)
-
-    def __str__(self) -> str:
-        return f"{self.event}.{self.log}.{self.build}"
-
-
 class Follower:
     """One client that follows one run."""
 
@@ -128,7 +107,7 @@ class Follower:
                 self._seen = event.id
                 if event.id > self._at.event:
                     yield from self._files()  # all that was said before this event
-                    self._at.event = event.id
+                    self._at = replace(self._at, event=event.id)
                     yield self._frame("state", json.dumps(to_wire(event)).encode())
                 if event.kind == "state":
                     self._state = State(event.state)
@@ -141,7 +120,7 @@ class Follower:
             chunk, position = read(getattr(self._at, kind))
             if not chunk:
                 return
-            setattr(self._at, kind, position)
+            self._at = replace(self._at, **{kind: position})
             yield self._frame(kind, base64.b64encode(chunk))
 
     def _end(self) -> bytes:

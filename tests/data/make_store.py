@@ -22,7 +22,7 @@ def main(folder: Path, target: Path) -> None:
     """Cast two runs in a fresh home below `folder`, leave a third one in the queue, and keep the store as `target`."""
     home = Home(folder)
     with Client(home) as client:
-        client.cast(
+        client.runs.cast(
             RunSpec(
                 command=f'echo hello > data.txt && python -c "{METRIC}"',
                 name="first",
@@ -31,18 +31,18 @@ def main(folder: Path, target: Path) -> None:
                 env={"COLOUR": "blue"},
             )
         )
-        client.wait("1", 60)
-        while any(item.sha256 is None for item in client.artifacts("1")):
+        client.runs.wait("1", 60)
+        while any(item.sha256 is None for item in client.runs.artifacts("1")):
             time.sleep(0.01)
-        client.cast(
+        client.runs.cast(
             RunSpec(
                 command="cat data.txt; exit :CODE:",
                 mounts=(Mount("runs/1/data.txt", "data.txt"),),
                 params={"CODE": "3"},
             )
         )
-        client.wait("2", 60)
-        client.stop_server()
+        client.runs.wait("2", 60)
+        client.server.stop()
     while home.socket.exists():
         time.sleep(0.01)
     spec = RunSpec(command="echo waited > late.txt", name="waiting", labels=("old",))

@@ -6,13 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.client.client import Client, connect
-from orchestrator.client.links import Links
-from orchestrator.client.projects import Projects
-from orchestrator.client.runs import Runs
-from orchestrator.client.searches import Searches
-from orchestrator.client.secrets import Secrets
-from orchestrator.client.uploads import Uploads
-from orchestrator.client.workflows import Workflows
 from orchestrator.errors import SpellError
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.spec.filters import Filter
@@ -32,19 +25,19 @@ def ask(find: Callable[[Client, str], Iterator[tuple[str, str]]], incomplete: st
 
 def runs(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Numbers and names, newest first."""
-    yield from _named(client.runs(limit=_RUNS))
+    yield from _named(client.runs.list(limit=_RUNS))
     yield "latest", "the newest run"
 
 
 def active(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Runs that have not ended."""
-    yield from _named(Runs(client.transport).list(Filter(states=("active",)), limit=_RUNS))
+    yield from _named(client.runs.list(Filter(states=("active",)), limit=_RUNS))
     yield "latest", "the newest run"
 
 
 def archived(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Runs that were put away."""
-    yield from _named(Runs(client.transport).list(Filter(archived=True), limit=_RUNS))
+    yield from _named(client.runs.list(Filter(archived=True), limit=_RUNS))
 
 
 def _named(found: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
@@ -57,27 +50,27 @@ def _named(found: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
 
 def names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Names alone."""
-    for item in reversed(client.runs(limit=_RUNS)):
+    for item in reversed(client.runs.list(limit=_RUNS)):
         if item.name:
             yield item.name, item.description
 
 
 def labels(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Labels of runs."""
-    for item in reversed(client.runs(limit=_RUNS)):
+    for item in reversed(client.runs.list(limit=_RUNS)):
         yield from ((label, "") for label in item.labels)
 
 
 def searches(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Numbers of searches, newest first."""
-    for item in reversed(Searches(client.transport).list(limit=_RUNS)):
+    for item in reversed(client.searches.list(limit=_RUNS)):
         yield str(item.number), " ".join(f"{item.kind}, {item.state}: {item.command}".split())
     yield "latest", "the newest search"
 
 
 def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Numbers and names of workflows, newest first."""
-    for item in reversed(Workflows(client.transport).list(limit=_RUNS)):
+    for item in reversed(client.workflows.list(limit=_RUNS)):
         yield str(item.number), f"{item.state}: {item.name}"
         yield item.name, item.state
     yield "latest", "the newest workflow"
@@ -85,39 +78,39 @@ def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 def uploads(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Uploads, as the resources that they are."""
-    for item in Uploads(client.transport).list():
+    for item in client.uploads.list():
         yield f"uploads/{item.name}", f"{item.count} files"
 
 
 def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """What runs can ask for."""
-    for item in client.machine_types():
+    for item in client.machines.list():
         yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
 
 
 def resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
     """Paths of outputs and uploads, a folder at a time."""
     folder = incomplete.rpartition("/")[0]
-    for item in client.ls(folder):
+    for item in client.resources.list(folder):
         path = f"{folder}/{item.path}" if folder else item.path
         yield path + "/" * item.is_dir, ""
 
 
 def secrets(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Names of secrets."""
-    for item in Secrets(client.transport).list():
+    for item in client.secrets.list():
         yield item.name, ""
 
 
 def projects(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Names of projects."""
-    for item in Projects(client.transport).list():
+    for item in client.projects.list():
         yield item.name, item.description
 
 
 def links(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Names that resources were given."""
-    for item in Links(client.transport).list():
+    for item in client.links.list():
         yield item.alias, item.resource
 
 

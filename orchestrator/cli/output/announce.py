@@ -29,11 +29,11 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         if background and not json_:
             show.say(f"View logs with `spell logs -f {number}`")
             return 0
-        from orchestrator.cli.output import following  # 5 ms, while the run is on its way; `run -b` never needs it
+        from orchestrator.cli.output.follow import follow, record  # 17 ms, while the run is on its way
 
         if background or cast.reused:
-            return following.record(number, wait=False)
-        return following.record(number, wait=True) if json_ else following.follow(number, verbose=verbose)
+            return record(number, wait=False)
+        return record(number, wait=True) if json_ else follow(number, verbose=verbose)
     except KeyboardInterrupt:
         click.echo(err=json_)
         if not cast.reused:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import show
 from orchestrator.cli.output.spinner import Spinner, TerminalSpinner
-from orchestrator.client.following import Followed
+from orchestrator.client.follow import Followed
 from orchestrator.records.events import EventRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.states import FINAL, State

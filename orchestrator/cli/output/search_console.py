@@ -68,7 +68,7 @@ def _wait(searches: Searches, found: SearchRecord, shower: Callable[[SearchRecor
         time.sleep(max(_LOOK_S, took * _IDLE_SHARE))
         began = time.monotonic()
         try:
-            found = searches.record(str(found.number))
+            found = searches.get(str(found.number))
             took, deadline = time.monotonic() - began, time.monotonic() + _GIVE_UP_S
         except ServerUnavailable:
             if time.monotonic() > deadline:

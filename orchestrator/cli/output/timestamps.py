@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from orchestrator.cli.output import show
-from orchestrator.client.watching import Watching
+from orchestrator.client.logs import Logs
 from orchestrator.records.logs import LogTime
 from orchestrator.records.runs import RunRecord
 from orchestrator.states import FINAL
@@ -23,18 +23,18 @@ class Stamper:
     A line that was written less than a tenth of a second ago may have no time yet: it gets the present one.
 
     Args:
-        watching: asked for the times.
+        logs: asked for the times.
         run: whose log it is.
     """
 
-    def __init__(self, watching: Watching, run: RunRecord) -> None:
-        self._watching, self._number = watching, str(run.number)
+    def __init__(self, logs: Logs, run: RunRecord) -> None:
+        self._logs, self._number = logs, str(run.number)
         self._ended_at = run.ended_at if run.state in FINAL else None
         self._offset, self._begins = 0, True
         self._times: deque[LogTime] = deque()
         self._asked_at = -1
         self._has_any = True
-        if run.state in FINAL and not self._watching.log_times(self._number, 0):
+        if run.state in FINAL and not self._logs.times(self._number, 0):
             self._has_any = False
 
     def last(self, chunks: Iterator[bytes], end: int) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ class Stamper:
             if self._asked_at == offset:
                 return time.time() if self._ended_at is None else self._ended_at
             self._asked_at = offset
-            self._times.extend(self._watching.log_times(self._number, offset))
+            self._times.extend(self._logs.times(self._number, offset))
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -88,7 +88,7 @@ class WorkflowConsole:
                     return found
                 time.sleep(_LOOK_S)
                 try:
-                    found = flows.record(str(found.number))
+                    found = flows.get(str(found.number))
                     deadline = time.monotonic() + _GIVE_UP_S
                 except ServerUnavailable:
                     if time.monotonic() > deadline:

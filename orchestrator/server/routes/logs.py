@@ -9,8 +9,9 @@ from fastapi.responses import Response, StreamingResponse
 
 from orchestrator.errors import InvalidConfig
 from orchestrator.records.logs import LogTime
+from orchestrator.records.position import Position
 from orchestrator.server.dependencies import Person, TheService, answer
-from orchestrator.server.follow import Follower, Hub, Position
+from orchestrator.server.follow import Follower, Hub
 
 router = APIRouter()
 

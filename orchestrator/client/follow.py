@@ -12,6 +12,7 @@ from orchestrator.client.transport import Transport, lines
 from orchestrator.errors import ServerUnavailable
 from orchestrator.records import from_wire as record
 from orchestrator.records.events import EventRecord
+from orchestrator.records.position import Position
 from orchestrator.records.run_summary import RunSummary
 
 _SILENCE_S = 45.0  # the server says "still here" every 15 s
@@ -31,14 +32,16 @@ class Followed(NamedTuple):
     """
 
     kind: str
-    position: str
+    position: Position
     event: EventRecord | None = None
     data: bytes = b""
     run: RunSummary | None = None
 
 
-def follow(transport: Transport, number: str, position: str = "", deadline: float | None = None) -> Iterator[Followed]:
-    """Everything that a run does, in order, from a position on, until it has ended; see `Client.follow`.
+def follow(
+    transport: Transport, number: str, position: Position = Position.START, deadline: float | None = None
+) -> Iterator[Followed]:
+    """Everything that a run does, in order, from a position on, until it has ended; see `Runs.follow`.
 
     Raises:
         ServerUnavailable: when no server answered for a minute.
@@ -64,9 +67,9 @@ def follow(transport: Transport, number: str, position: str = "", deadline: floa
             time.sleep(_RETRY_S)
 
 
-def _follow_once(transport: Transport, number: str, position: str, deadline: float | None) -> Iterator[Followed]:
+def _follow_once(transport: Transport, number: str, position: Position, deadline: float | None) -> Iterator[Followed]:
     read_s = _SILENCE_S if deadline is None else max(0.001, min(_SILENCE_S, deadline - time.monotonic()))
-    response = transport.stream("GET", f"/runs/{number}/follow", params={"after": position}, read_limit_s=read_s)
+    response = transport.stream("GET", f"/runs/{number}/follow", params={"after": str(position)}, read_limit_s=read_s)
     fields: dict[bytes, bytes] = {}
     for line in lines(response):
         if deadline is not None and time.monotonic() >= deadline:
@@ -80,7 +83,7 @@ def _follow_once(transport: Transport, number: str, position: str, deadline: flo
 
 
 def _followed(fields: Mapping[bytes, bytes]) -> Followed:
-    kind, position, data = fields[b"event"].decode(), fields[b"id"].decode(), fields[b"data"]
+    kind, position, data = fields[b"event"].decode(), Position.parse(fields[b"id"].decode()), fields[b"data"]
     if kind == "state":
         return Followed(kind, position, event=record(EventRecord, json.loads(data)))
     if kind == "end":

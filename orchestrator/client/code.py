@@ -1,17 +1,13 @@
-"""Casting runs at a server, and sending their code."""
+"""The code of runs: what a server lacks of it is sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-from orchestrator.client.transport import CHUNK_BYTES, Transport, quote
+from orchestrator.client.transport import CHUNK_BYTES, Transport, chunks
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped, pack
-from orchestrator.errors import SnapshotMissing
-from orchestrator.records import from_wire
-from orchestrator.records.casts import CastRecord
-from orchestrator.spec.run import RunSpec, to_wire
 
 
 class CapturedCode(Protocol):
@@ -24,40 +20,11 @@ class CapturedCode(Protocol):
         """The content of one blob."""
 
 
-class Casts:
-    """Casts runs, new ones and earlier ones again."""
+class Code:
+    """Sends the code of runs, and reads blobs of it."""
 
     def __init__(self, transport: Transport) -> None:
-        self._call = transport.call
-
-    def cast(self, spec: RunSpec, code: CapturedCode | None = None, *, reuse: bool = False) -> CastRecord:
-        """Cast a run. The code is sent only as far as the server lacks it.
-
-        Args:
-            reuse: take an identical run that is complete, where there is one.
-
-        Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
-        """
-        body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
-        try:
-            return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
-        except SnapshotMissing:
-            if code is None:
-                raise
-        self.send(code)
-        return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
-
-    def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
-        """Cast a run again: same code, package versions, image and mounts.
-
-        Args:
-            changes: fields of a spec, as JSON values: a mapping or list adds to what the run has, another value replaces.
-
-        Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
-        """
-        return from_wire(CastRecord, self._call("POST", f"/runs/{quote(reference)}/rerun", json=changes or {}))
+        self._transport, self._call = transport, transport.call
 
     def send(self, code: CapturedCode) -> None:
         """Send code as far as the server lacks it; the diff, which no manifest names, in any case."""
@@ -74,6 +41,10 @@ class Casts:
             self._call("POST", "/blobs", content=_packed(code, group))
         if missing:
             self._call("POST", "/trees", content=b"%b\n%b" % (manifest.encode(), _packed(code, last)))
+
+    def blob(self, digest: str) -> bytes:
+        """The content of a blob, such as the diff of a run's code."""
+        return b"".join(chunks(self._transport.stream("GET", f"/blobs/{digest}")))
 
 
 def _packed(code: CapturedCode, digests: Iterable[str]) -> bytes:

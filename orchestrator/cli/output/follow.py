@@ -5,26 +5,23 @@ from __future__ import annotations
 from orchestrator.cli.output import show
 from orchestrator.cli.output.console import Console, exit_code
 from orchestrator.cli.output.detach import going_on
-from orchestrator.client import following
-from orchestrator.client.transport import reached
+from orchestrator.client.client import connect
 
 
 def follow(number: str, *, verbose: bool) -> int:
     """Show what the run says; `verbose`: all states and what was logged in them, too."""
     show.say("✨ Stop viewing logs with ^C")
     console = Console(verbose=verbose)
-    with reached() as server, going_on(number):
-        ended = console.follow(following.follow(server, number))
+    with connect() as client, going_on(number):
+        ended = console.follow(client.runs.follow(number))
     console.end(ended)
     return exit_code(ended)
 
 
 def record(number: str, *, wait: bool) -> int:
     """Print the run's record as JSON: when it has ended, or at once."""
-    from orchestrator.client.client import connect  # 10 ms: `spell run` needs it for --json only
-
     with connect() as client:
         with going_on(number):
-            code = exit_code(client.wait(number)) if wait else 0
-        show.as_json(client.run(number))
+            code = exit_code(client.runs.wait(number)) if wait else 0
+        show.as_json(client.runs.get(number))
     return code

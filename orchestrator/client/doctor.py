@@ -1,0 +1,20 @@
+"""What works on the server's machine."""
+
+from __future__ import annotations
+
+from orchestrator.client.transport import Transport
+from orchestrator.records import from_wire
+from orchestrator.records.machines import CheckRecord
+
+_LIMIT_S = 12.0
+
+
+class Doctor:
+    """Examines the server's machine."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def examine(self) -> list[CheckRecord]:
+        """What works there, what does not, and what to do about it."""
+        return [from_wire(CheckRecord, item) for item in self._call("GET", "/doctor", read_limit_s=_LIMIT_S)]

@@ -1,0 +1,48 @@
+"""Runs with all that it takes to run them without spell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.client.transport import Transport, chunks, quote
+
+_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A run that is being exported.
+
+    Attributes:
+        size_bytes: of all its files.
+        warnings: what is not as it was.
+        chunks: of a tar archive; everything in it is below `run-N/`, and its last file is `SHA256SUMS`.
+    """
+
+    run: int
+    size_bytes: int
+    warnings: list[str]
+    chunks: Iterator[bytes]
+
+
+class Export:
+    """Exports runs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._stream = transport.stream
+
+    def download(self, reference: str, *, inputs: bool = False, outputs: bool = False) -> Exported:
+        """A run as a tar archive.
+
+        Args:
+            inputs: also what it mounted.
+            outputs: also what it left.
+        """
+        query = {"inputs": inputs, "outputs": outputs}
+        answer = self._stream("GET", f"/runs/{quote(reference)}/export", params=query, read_limit_s=_LIMIT_S)
+        told = answer.headers
+        return Exported(
+            int(told["spell-run"]), int(told["spell-total-bytes"]), json.loads(told["spell-warnings"]), chunks(answer)
+        )

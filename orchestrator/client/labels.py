@@ -1,0 +1,27 @@
+"""Labels of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.client.transport import Transport, quote
+from orchestrator.records import from_wire
+from orchestrator.records.run_summary import RunSummary
+
+
+class Labels:
+    """Puts labels on runs, and takes them off. `client.runs.list` finds runs by them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def add(self, reference: str, labels: Sequence[str]) -> RunSummary:
+        """Give a run labels."""
+        return self._edit(reference, {"add": list(labels)})
+
+    def remove(self, reference: str, labels: Sequence[str]) -> RunSummary:
+        """Take labels from a run."""
+        return self._edit(reference, {"remove": list(labels)})
+
+    def _edit(self, reference: str, body: dict[str, list[str]]) -> RunSummary:
+        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/labels", json=body))

@@ -1,0 +1,49 @@
+"""The logs of runs, and when they grew. `client.runs.follow` shows one as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.client.transport import Transport, chunks, quote
+from orchestrator.records import from_wire
+from orchestrator.records.logs import LogTime
+
+_TIMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The output of a run, or the end of it.
+
+    Attributes:
+        chunks: its bytes, which can be read once.
+        end: the offset in bytes at which they end.
+    """
+
+    chunks: Iterator[bytes]
+    end: int
+
+    def read(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self.chunks)
+
+
+class Logs:
+    """Reads logs up to this moment."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, reference: str, lines: int | None = None, most_bytes: int | None = None) -> Log:
+        """The run's own output, or its last `lines` lines, and `most_bytes` of those."""
+        asked = {"lines": lines, "most_bytes": most_bytes}
+        query = {name: value for name, value in asked.items() if value is not None}
+        answer = self._transport.stream("GET", f"/runs/{quote(reference)}/log", params=query)
+        return Log(chunks(answer), int(answer.headers["spell-log-end"]))
+
+    def times(self, reference: str, after: int = 0) -> list[LogTime]:
+        """When the run's log grew beyond offset `after`: the next of these moments, not all."""
+        query = {"after": after, "limit": _TIMES}
+        found = self._transport.call("GET", f"/runs/{quote(reference)}/log/times", params=query)
+        return [from_wire(LogTime, item) for item in found]

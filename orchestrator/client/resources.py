@@ -1,0 +1,47 @@
+"""Resources: outputs of runs, uploads, and what links lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.client.transport import Transport, chunks, quote_path
+from orchestrator.records import from_wire
+from orchestrator.records.files import FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A resource that is being downloaded.
+
+    Attributes:
+        kind: `file`, `executable` (its bytes follow) or `folder` (a tar stream follows).
+        size_bytes: of all its files.
+        chunks: the bytes, which can be read once.
+    """
+
+    kind: str
+    size_bytes: int
+    chunks: Iterator[bytes]
+
+    def read(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self.chunks)
+
+
+class Resources:
+    """Lists and downloads resources."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, resource: str = "") -> list[FileRecord]:
+        """A folder's entries, or the file itself; the top of the tree for ""."""
+        found = self._transport.call("GET", f"/resources/{quote_path(resource)}")
+        return [from_wire(FileRecord, item) for item in found]
+
+    def download(self, resource: str) -> Download:
+        """A file's bytes, or a folder as a tar stream."""
+        answer = self._transport.stream("GET", f"/files/{quote_path(resource)}")
+        size_bytes = int(answer.headers["spell-total-bytes"])
+        return Download(answer.headers["spell-kind"], size_bytes, chunks(answer))

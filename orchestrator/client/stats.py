@@ -1,0 +1,20 @@
+"""What runs use now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.client.transport import Transport
+from orchestrator.records import from_wire
+from orchestrator.records.runs import StatRecord
+
+
+class Stats:
+    """Measures running runs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._call = transport.call
+
+    def list(self, references: Sequence[str] = ()) -> list[StatRecord]:
+        """What these runs use now; all that run, when none is named."""
+        return [from_wire(StatRecord, item) for item in self._call("GET", "/stats", params={"run": list(references)})]

@@ -1,0 +1,53 @@
+"""How far somebody who follows a run has come. The server writes a position beside everything that it sends; a client sends
+the last one back to go on from there.
+
+Format: `EVENT.LOG.BUILD`, three whole numbers. The empty text is the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+_LAST = (1 << 63) - 1  # the largest number that SQLite holds
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in what a run does.
+
+    Attributes:
+        event: the id of the last event that was seen.
+        log: bytes of the run's log that were seen.
+        build: bytes of its build log that were seen.
+    """
+
+    event: int = 0
+    log: int = 0
+    build: int = 0
+
+    START: ClassVar[Position]
+    """Before everything."""
+    END: ClassVar[Position]
+    """Behind everything that a run will ever do: only its end is left."""
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read a position.
+
+        Raises:
+            ValueError: when the text is none.
+        """
+        if not text:
+            return cls.START
+        event, log, build = (int(part) for part in text.split("."))
+        if min(event, log, build) < 0:
+            raise ValueError(text)
+        return cls(event, log, build)
+
+    def __str__(self) -> str:
+        return f"{self.event}.{self.log}.{self.build}"
+
+
+Position.START = Position()
+Position.END = Position(_LAST, _LAST, _LAST)
