@@ -17,7 +17,6 @@ from conftest import Spell, git, wait_for
 from test_recovery import Gate, Tally, assert_legal
 
 from orchestrator.content.files import remove_tree
-from orchestrator.data import outputs
 from orchestrator.data.blobs import BlobStore
 from orchestrator.errors import InvalidConfig
 from orchestrator.home import Home
@@ -292,8 +291,8 @@ def test_f48_a_crash_at_any_step_of_making_the_work_dir_loses_no_checkpoint(
     assert spell.client.runs.get(str(number)).state == "failed"
     client_spec = spell.client.runs.get(str(number)).spec
     spell.end()
-    context, run, spec = _workshop(spell.home, client_spec)
-    real = {(os, "rename"): os.rename, (outputs, "remove_tree"): remove_tree, (Path, "touch"): Path.touch}
+    context, run, spec = _context(spell.home, client_spec)
+    real = {(os, "rename"): os.rename, (workdir, "remove_tree"): remove_tree, (Path, "touch"): Path.touch}
     for crash_at in range(1, 20):
         place = workdir.WorkDir(context, run, spec)
         remove_tree(place.root)
@@ -327,7 +326,7 @@ def _crashing(function: Callable[..., object], left: list[int]) -> Callable[...,
     return crash
 
 
-def _workshop(home: Home, spec_words: dict[str, object]) -> tuple[object, object, RunSpec]:
+def _context(home: Home, spec_words: dict[str, object]) -> tuple[object, object, RunSpec]:
     spec = read_spec(spec_words)
     store = Store(Database(home.database))
     number = store.add(NewRun(spec, "process", 0.1, None, 0))
