@@ -35,12 +35,14 @@ class Runs:
         """Cast a run.
 
         Args:
-            code: the code that `spec.code` names. It is sent only as far as the server lacks it.
+            code: what it is to see, as `orchestrator.capture.snapshot` takes it; sent only as far as the server lacks it.
             reuse: take an identical run that is complete, where there is one.
 
         Raises:
             SpellError: whatever the server refuses, as the class that it raised.
         """
+        if code is not None and spec.code is None:
+            spec = dataclasses.replace(spec, code=code.code)
         body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
         try:
             return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
