@@ -184,7 +184,7 @@ def _connect(home: Home, number: int) -> ClientConnection:
         )
     except (OSError, InvalidHandshake) as error:
         raise ServerUnavailable(
-            f"The server of {home.root} opens no session: {error}.", "See: spell server logs"
+            f"The server of {home.root} did not start the command: {error}.", "See: spell server logs"
         ) from error
 
 
