@@ -77,14 +77,6 @@ class Runs:
         """End a run at once; its outputs are lost. Returns its state after that."""
         return str(self._call("POST", f"{_path(reference)}/kill")["state"])
 
-    def archive(self, reference: str) -> RunSummary:
-        """Take a run that has ended out of lists and mounts; nothing of it is removed."""
-        return self._summary(f"{_path(reference)}/archive")
-
-    def unarchive(self, reference: str) -> RunSummary:
-        """Bring an archived run back."""
-        return self._summary(f"{_path(reference)}/unarchive")
-
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
 
@@ -138,11 +130,6 @@ class Runs:
         from orchestrator.records.runs import SampleRecord  # 5 ms, which no cast needs
 
         return [from_wire(SampleRecord, item) for item in self._call("GET", f"{_path(reference)}/samples")]
-
-    def _summary(self, path: str) -> RunSummary:
-        from orchestrator.records.summaries import RunSummary  # 2 ms, which no cast needs
-
-        return from_wire(RunSummary, self._call("POST", path))
 
     def list(
         self, wanted: Filter | None = None, sort: str = "", *, limit: int = 50, before: int = 0, skip: int = 0
