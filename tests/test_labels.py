@@ -352,14 +352,14 @@ def test_f41_of_an_alias_that_leads_nowhere(shared: Spell) -> None:
     source = shared.run("echo x > data.txt").number
     links = shared.client.links
     links.put("gone", f"runs/{source}/data.txt")
-    shared.client.runs.archive(str(source))
+    shared.client.archive.add(str(source))
     for words in (("ls", "gone"), ("cat", "gone"), ("run", "-m", "gone", "true"), ("link", "other", "gone")):
         done = shared(*words)
         assert done.code == 1 and f"spell unarchive {source}" in done.err, words
     assert "gone" not in [item.alias for item in links.list()]
     with pytest.raises(Conflict, match="is archived"):
         shared.cast("true", mounts=(parse_mount(f"runs/{source}/data.txt"),))
-    shared.client.runs.unarchive(str(source))
+    shared.client.archive.remove(str(source))
     assert shared("cat", "gone").out == "x\n"
     with pytest.raises(NotFound, match="not a valid resource"):
         shared.cast("true", mounts=(Mount("absent", "absent"),))

@@ -81,15 +81,15 @@ class DataTree:
 
     Args:
         found: the files.
-        said: called with the number of bytes read since the last call, from any thread.
+        on_progress: called with the number of bytes read since the last call, from any thread.
 
     Attributes:
         total_bytes: the total size of the files in bytes.
         portions: the files, in their order on the disk.
     """
 
-    def __init__(self, found: Found, said: Callable[[int], object] = lambda _bytes: None) -> None:
-        self._looked, self._said = found.files, said
+    def __init__(self, found: Found, on_progress: Callable[[int], object] = lambda _bytes: None) -> None:
+        self._looked, self._on_progress = found.files, on_progress
         self._turn = threading.Lock()
         self.total_bytes = found.total_bytes
         ordered = sorted(found.files, key=lambda looked: looked[2].st_ino)
@@ -115,12 +115,12 @@ class DataTree:
         if portion.entries:
             return
         if portion.is_big:
-            entry = _big_entry(*portion.looked[0], self._said, is_over)
+            entry = _big_entry(*portion.looked[0], self._on_progress, is_over)
             portion.entries = [entry] if entry else []
             return
         with self._turn:  # two threads at once would mostly wait for each other
             portion.entries = [_small_entry(*looked, portion.kept) for looked in portion.looked]
-        self._said(sum(entry.size for entry in portion.entries))
+        self._on_progress(sum(entry.size for entry in portion.entries))
 
     def check_still(self) -> None:
         """Check that no file has changed since it was found.
@@ -209,14 +209,14 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
 
 
 def _big_entry(
-    path: bytes, place: bytes, status: os.stat_result, said: Callable[[int], object], is_over: Callable[[], bool]
+    path: bytes, place: bytes, status: os.stat_result, on_progress: Callable[[int], object], is_over: Callable[[], bool]
 ) -> Entry | None:
     hashing, size = hashlib.sha256(), 0
     try:
         for chunk in file_chunks(place, status.st_size):
             hashing.update(chunk)
             size += len(chunk)
-            said(len(chunk))
+            on_progress(len(chunk))
             if is_over():
                 return None
         now = os.lstat(place)

@@ -20,7 +20,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED
 from orchestrator.cli.output.streams import close_stdout
 from orchestrator.client.client import connect
-from orchestrator.client.exec import Exec, TerminalSize
+from orchestrator.client.exec import ExecProcess, TerminalSize
 
 _CHUNK_BYTES = 64 << 10
 _TERMINATED = 143
@@ -59,7 +59,7 @@ def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa:
         ctx.exit(started.exit_code)
 
 
-def _show(started: Exec) -> None:
+def _show(started: ExecProcess) -> None:
     for output in started.read():
         left = memoryview(output.data)
         while left:
@@ -67,7 +67,7 @@ def _show(started: Exec) -> None:
 
 
 @contextlib.contextmanager
-def _typing(started: Exec, *, terminal: bool) -> Iterator[None]:
+def _typing(started: ExecProcess, *, terminal: bool) -> Iterator[None]:
     """Pass on what is typed, and the size of the terminal when it changes, from a thread.
 
     The handler of a signal may come in the middle of a frame that its own thread sends: it only wakes the other one.
@@ -88,7 +88,7 @@ def _typing(started: Exec, *, terminal: bool) -> Iterator[None]:
             signal.signal(signal.SIGWINCH, previous)
 
 
-def _type(started: Exec, wake_fd: int) -> None:
+def _type(started: ExecProcess, wake_fd: int) -> None:
     watched = [0, wake_fd]
     while True:
         ready = select.select(watched, [], [])[0]

@@ -52,7 +52,7 @@ def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) 
     ctx.exit(
         _unarchive(run, **how)
         if undo
-        else _each(run, lambda client, item: client.runs.archive(item), "Archived run {number}.", **how)
+        else _each(run, lambda client, item: client.archive.add(item), "Archived run {number}.", **how)
     )
 
 
@@ -67,7 +67,7 @@ def unarchive(ctx: click.Context, /, run: Sequence[str], **how: bool) -> None:
 
 
 def _unarchive(run: Sequence[str], **how: bool) -> int:
-    return _each(run, lambda client, item: client.runs.unarchive(item), "Run {number} is back.", **how)
+    return _each(run, lambda client, item: client.archive.remove(item), "Run {number} is back.", **how)
 
 
 def _each(

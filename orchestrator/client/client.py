@@ -17,12 +17,13 @@ from orchestrator.client.transport import Transport
 from orchestrator.home import Home, default_home
 
 if TYPE_CHECKING:
+    from orchestrator.client.archive import Archive
     from orchestrator.client.code import Code
     from orchestrator.client.compare import Compare
     from orchestrator.client.doctor import Doctor
-    from orchestrator.client.exec import Execs
+    from orchestrator.client.exec import Exec
     from orchestrator.client.export import Export
-    from orchestrator.client.gc import GarbageCollection
+    from orchestrator.client.gc import Gc
     from orchestrator.client.images import Images
     from orchestrator.client.labels import Labels
     from orchestrator.client.lineage import Lineage
@@ -112,11 +113,18 @@ class Client:
         return Labels(self.transport)
 
     @cached_property
-    def exec(self) -> Execs:
-        """Commands beside those of runs."""
-        from orchestrator.client.exec import Execs  # 41 ms
+    def archive(self) -> Archive:
+        """Runs that are out of the way, and kept."""
+        from orchestrator.client.archive import Archive  # 2 ms
 
-        return Execs(self.transport)
+        return Archive(self.transport)
+
+    @cached_property
+    def exec(self) -> Exec:
+        """Commands beside those of runs."""
+        from orchestrator.client.exec import Exec  # 41 ms
+
+        return Exec(self.transport)
 
     @cached_property
     def compare(self) -> Compare:
@@ -210,11 +218,11 @@ class Client:
         return Machines(self.transport)
 
     @cached_property
-    def gc(self) -> GarbageCollection:
+    def gc(self) -> Gc:
         """Room on the disk."""
-        from orchestrator.client.gc import GarbageCollection  # 1 ms
+        from orchestrator.client.gc import Gc  # 1 ms
 
-        return GarbageCollection(self.transport)
+        return Gc(self.transport)
 
     @cached_property
     def doctor(self) -> Doctor:

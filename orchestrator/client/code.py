@@ -8,11 +8,14 @@ from typing import BinaryIO, Protocol
 from orchestrator.client.transport import CHUNK_BYTES, Transport, chunks
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped, pack
+from orchestrator.spec.run import Code as CodeOfRun
 
 
 class CapturedCode(Protocol):
-    """What `snapshot` makes: a manifest, the sizes of all blobs (there may be one more: the diff), how to read them."""
+    """What `snapshot` makes: how a spec names it, a manifest, the sizes of all blobs (there may be one more: the diff), how
+    to read them."""
 
+    code: CodeOfRun
     manifest: Manifest
     sizes: Mapping[str, int]
 

@@ -43,7 +43,7 @@ class Output:
     data: bytes
 
 
-class Execs:
+class Exec:
     """Starts commands beside those of runs."""
 
     def __init__(self, transport: Transport) -> None:
@@ -57,7 +57,7 @@ class Execs:
         terminal: bool = False,
         term: str = "",
         size: TerminalSize | None = None,
-    ) -> Exec:
+    ) -> ExecProcess:
         """Start a command beside a run's own, in its container.
 
         Args:
@@ -72,10 +72,10 @@ class Execs:
         run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server, where there is none
         pair = [size.columns, size.rows] if size else None
         words = {"command": list(command), "terminal": terminal, "term": term, "size": pair}
-        return Exec(self._transport.home, run["number"], words)
+        return ExecProcess(self._transport.home, run["number"], words)
 
 
-class Exec:
+class ExecProcess:
     """A command that runs beside a run's own. Reading and typing may be done in two threads. Also a context manager.
 
     Attributes:
@@ -184,7 +184,7 @@ def _connect(home: Home, number: int) -> ClientConnection:
         )
     except (OSError, InvalidHandshake) as error:
         raise ServerUnavailable(
-            f"The server of {home.root} opens no session: {error}.", "See: spell server logs"
+            f"The server of {home.root} did not start the command: {error}.", "See: spell server logs"
         ) from error
 
 

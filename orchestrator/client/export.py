@@ -42,7 +42,6 @@ class Export:
         """
         query = {"inputs": inputs, "outputs": outputs}
         answer = self._stream("GET", f"/runs/{quote(reference)}/export", params=query, read_limit_s=_LIMIT_S)
-        told = answer.headers
-        return Exported(
-            int(told["spell-run"]), int(told["spell-total-bytes"]), json.loads(told["spell-warnings"]), chunks(answer)
-        )
+        headers = answer.headers
+        number, size_bytes = int(headers["spell-run"]), int(headers["spell-total-bytes"])
+        return Exported(number, size_bytes, json.loads(headers["spell-warnings"]), chunks(answer))

@@ -9,7 +9,7 @@ from orchestrator.records.gc import CollectedRecord, CollectionRecord
 _LIMIT_S = 3600.0
 
 
-class GarbageCollection:
+class Gc:
     """Removes what nobody uses."""
 
     def __init__(self, transport: Transport) -> None:

@@ -36,12 +36,14 @@ class Runs:
         """Cast a run.
 
         Args:
-            code: the code that `spec.code` names. It is sent only as far as the server lacks it.
+            code: what it is to see, as `orchestrator.capture.snapshot` takes it; sent only as far as the server lacks it.
             reuse: take an identical run that is complete, where there is one.
 
         Raises:
             SpellError: whatever the server refuses, as the class that it raised.
         """
+        if code is not None and spec.code is None:
+            spec = dataclasses.replace(spec, code=code.code)
         body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
         try:
             return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
@@ -75,14 +77,6 @@ class Runs:
     def kill(self, reference: str) -> str:
         """End a run at once; its outputs are lost. Returns its state after that."""
         return str(self._call("POST", f"{_path(reference)}/kill")["state"])
-
-    def archive(self, reference: str) -> RunSummary:
-        """Take a run that has ended out of lists and mounts; nothing of it is removed."""
-        return self._summary(f"{_path(reference)}/archive")
-
-    def unarchive(self, reference: str) -> RunSummary:
-        """Bring an archived run back."""
-        return self._summary(f"{_path(reference)}/unarchive")
 
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
@@ -137,11 +131,6 @@ class Runs:
         from orchestrator.records.runs import SampleRecord  # 5 ms, which no cast needs
 
         return [from_wire(SampleRecord, item) for item in self._call("GET", f"{_path(reference)}/samples")]
-
-    def _summary(self, path: str) -> RunSummary:
-        from orchestrator.records.run_summary import RunSummary  # 2 ms, which no cast needs
-
-        return from_wire(RunSummary, self._call("POST", path))
 
     def list(
         self, wanted: Filter | None = None, sort: str = "", *, limit: int = 50, before: int = 0, skip: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+_PARTS = 3
 _LAST = (1 << 63) - 1  # the largest number that SQLite holds
 
 
@@ -40,10 +41,10 @@ class Position:
         """
         if not text:
             return cls.START
-        event, log, build = (int(part) for part in text.split("."))
-        if min(event, log, build) < 0:
-            raise ValueError(text)
-        return cls(event, log, build)
+        parts = text.split(".")
+        if len(parts) != _PARTS or not all(part.isascii() and part.isdecimal() for part in parts):
+            raise ValueError(f"{text!r} is not a position: EVENT.LOG.BUILD, three whole numbers.")
+        return cls(*map(int, parts))
 
     def __str__(self) -> str:
         return f"{self.event}.{self.log}.{self.build}"
