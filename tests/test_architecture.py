@@ -63,13 +63,14 @@ def test_no_function_is_too_long() -> None:
     assert short / len(found) >= SHORT_SHARE
 
 
-def test_no_import_inside_a_function() -> None:
+def test_an_import_inside_a_function_has_its_reason_beside_it() -> None:
     found = [
         f"{path}:{inner.lineno}"
         for path in modules()
         for node, _ in functions(path)
         for inner in ast.walk(node)
         if isinstance(inner, ast.Import | ast.ImportFrom)
+        and "  # " not in path.read_text().splitlines()[inner.lineno - 1]
     ]
     assert found == []
 
