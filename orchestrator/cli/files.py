@@ -20,14 +20,13 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.bars import Silent, bar
 from orchestrator.client.client import connect
 from orchestrator.client.links import Links
-from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
+from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError, is_disk_full
 from orchestrator.records.files import FileRecord
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
 _TAR_BYTES = 32 << 10  # tarfile copies what it has ahead whenever it is asked for some
 _YEAR_S = 365 * 86400
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.command(context_settings=_HELP)
@@ -97,7 +96,7 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
                     mode = 0o755 if kind == "executable" else 0o644
                     target.write(_file_place(resource, destination), chunks, mode)
         except OSError as error:
-            raise (DiskFull if error.errno in _FULL else SpellError)(f"{error.filename}: {error.strerror}") from error
+            raise (DiskFull if is_disk_full(error) else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:
             raise SpellError(f"{resource!r} did not arrive whole: {error}.") from error
     skipped = f" Skipped {target.skipped} files." if target.skipped else ""

@@ -20,7 +20,7 @@ from pathspec import GitIgnoreSpec
 
 from orchestrator.content.files import below, sha256
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
-from orchestrator.errors import DiskFull, SaveFailed
+from orchestrator.errors import DiskFull, SaveFailed, is_disk_full
 from orchestrator.records.files import ArtifactRecord
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
@@ -80,7 +80,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
             os.rename(staging, target)
         kept = list(_seal(run, target))
     except OSError as error:
-        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SaveFailed
+        kind = DiskFull if is_disk_full(error) else SaveFailed
         raise kind(f"{error.filename}: {error.strerror}") from error
     return kept + [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
 

@@ -25,8 +25,8 @@ import psutil
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.base import Place
 from orchestrator.environments.host import POLL_S
-from orchestrator.environments.uv import BuildCancelled, disk_full, is_told_full
-from orchestrator.errors import BuildFailed
+from orchestrator.environments.uv import BuildCancelled, disk_full
+from orchestrator.errors import BuildFailed, says_disk_full
 
 _ROLE, _NAME = "build", "spell-build-"
 _PID_DIGITS = 10
@@ -301,6 +301,6 @@ def _told() -> Iterator[None]:
         yield
     except (EngineError, OSError) as error:
         words = error.message if isinstance(error, EngineError) else str(error)
-        if is_told_full(words):
+        if says_disk_full(words):
             raise disk_full() from error
         raise BuildFailed(f"The container of the build cannot be run: {words}") from error

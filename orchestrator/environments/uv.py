@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections import deque
@@ -14,7 +13,7 @@ from uv import find_uv_bin
 
 from orchestrator.environments.base import Place
 from orchestrator.environments.request import redacted
-from orchestrator.errors import BuildFailed, DiskFull, SpellError
+from orchestrator.errors import BuildFailed, DiskFull, SpellError, says_disk_full
 
 LONGEST = 16 << 10
 """Of a build's output so much is a line, whether it ends or not."""
@@ -22,7 +21,6 @@ _KEPT_LINES = 400
 _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
 )
-_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b")
 # The index could not be asked, as against: it answered that there is no such package.
 _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
@@ -167,7 +165,7 @@ def failure(output: Iterable[str], code: int) -> SpellError:
     """The error that uv's output tells of."""
     lines = list(output)
     text = "\n".join(lines)
-    if is_told_full(text):
+    if says_disk_full(text):
         return disk_full()
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
@@ -185,16 +183,6 @@ def disk_full() -> DiskFull:
         "The disk became full while the environment was built.",
         "Make room where the home and uv's cache are (`uv cache dir` names it), then cast the run again.",
     )
-
-
-def is_told_full(text: str) -> bool:
-    """Whether a program says that it could not write for want of room."""
-    return _DISK_FULL.search(text) is not None
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether the system refused to write for want of room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain(lines: Sequence[str]) -> str:

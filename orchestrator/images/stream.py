@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.request import redacted
 from orchestrator.environments.uv import BuildCancelled, BuildLog
-from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
+from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, says_disk_full
 
 if TYPE_CHECKING:
     import docker
@@ -25,7 +25,6 @@ _PROGRESS_S = 5.0  # one line for thousands of messages
 _END_LIMIT_S = 1.0  # how long the thread of a stream that was cut is waited for
 _MEGABYTE = 1e6
 _OVER = object()
-_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _AWAY = re.compile(
     r"timeout|timed out|refused|no such host|failure resolving|unreachable|failed to fetch|could not resolve",
     re.IGNORECASE,
@@ -83,7 +82,7 @@ class Watch:
             said: lines before that, which may tell what was behind it.
         """
         whole = "\n".join((*said, words))
-        if _DISK_FULL.search(whole):
+        if says_disk_full(whole):
             return DiskFull(
                 f"{self.what}: the disk of the Docker engine is full.",
                 "Make room there (`docker system df` shows what takes it), then cast the run again.",

@@ -35,12 +35,12 @@ from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, Container
-from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, Places, Session, Usage, Verdict
 from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.session import DockerSession
-from orchestrator.executors.mounting import check_absolute, is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.mounting import check_absolute, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import CollectedRecord
