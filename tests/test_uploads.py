@@ -29,7 +29,7 @@ from orchestrator.content import files, manifest
 from orchestrator.content.files import remove_tree
 from orchestrator.content.manifest import Entry, Manifest, make
 from orchestrator.content.packs import MOST_BYTES, pack, unpack
-from orchestrator.data import outputs
+from orchestrator.data import incoming
 from orchestrator.data import uploads as server_uploads
 from orchestrator.data.incoming import Incoming
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError
@@ -551,7 +551,7 @@ def test_while_one_file_is_hashed_others_come(tmp_path: Path, monkeypatch: pytes
         assert is_allowed.wait(30)
         return sha256(path)
 
-    monkeypatch.setattr(outputs, "sha256", slow)
+    monkeypatch.setattr(incoming, "sha256", slow)
     old, new = make([entry("kept", b"old")]), make([entry("new", b"new")])
     both = make([*old.entries, *new.entries])
     session = kept.open("x", 6, both.tree, replace=True).session
