@@ -135,16 +135,13 @@ class Container(Place):
         api = self.engine.api
         limits = api.create_host_config(
             mounts=[_as_told(mount) for mount in self._mounts],
-            cap_drop=["ALL"],
-            userns_mode=self.engine.user_namespace,
-            security_opt=list(self.engine.security_options),
             network_mode="bridge",
             init=True,
-            pids_limit=_PIDS,
             mem_limit=int(psutil.virtual_memory().total * _MEMORY_SHARE),
             auto_remove=True,  # nobody else would, when the server is killed and never started again
             log_config={"Type": "none"},
             **({"cpu_shares": self._cpu_shares} if self._cpu_shares else {}),
+            **self.engine.confinement(_PIDS),
             **self.engine.reach,
         )
         api.create_container(

@@ -277,14 +277,10 @@ class DockerExecutor(Executor):
         api, machine = self._engine.api, launch.machine
         memory = machine.memory_bytes
         host: dict[str, Any] = {
-            "userns_mode": self._engine.user_namespace,
-            **self._config.options,
+            **self._engine.confinement(machine.pids, self._config.options),
             "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
             "network_mode": launch.network or self._config.network,
-            "cap_drop": ["ALL"],
-            "security_opt": [*self._engine.security_options, *self._config.options.get("security_opt", ())],
             "nano_cpus": int(machine.cpus * 1e9),
-            "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
             "log_config": _LOG_CONFIG,
             "init": False,  # our keeper is: below another one, a command could kill it
