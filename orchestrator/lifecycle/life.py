@@ -318,10 +318,7 @@ class Life:
             self.wished()  # it came while the command was being started
         ask = functools.partial(self.executor.wait, handle)
         verdict = self.shop.patiently(
-            self.run.number,
-            "waited for",
-            ask,
-            lambda e: is_disk_full(e) or (isinstance(e, OSError) and e.errno in _PASSING),
+            self.run.number, "waited for", ask, lambda e: is_disk_full(e) or getattr(e, "errno", None) in _PASSING
         )
         assert verdict is not None  # waited without a limit
         self._begin_release(handle)
