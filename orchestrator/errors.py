@@ -25,7 +25,14 @@ One table (`BY_CODE`) turns error answers of the server back into these.
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import ClassVar
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# As the C library has it, whoever tells it on (uv, Docker's engine, apt), and as Rust has it: 28 and 122 are Linux's
+# numbers of the two.
+_SAYS_FULL = re.compile(r"no space left on device|disk quota exceeded|os error (28|122)\b", re.IGNORECASE)
 
 
 class SpellError(Exception):
@@ -193,6 +200,16 @@ class DiskFull(PhaseFailed):
     """The disk of the home is full."""
 
     code, reason, http_status = "disk_full", "disk_full", 507
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write for want of room; a quota that is used up is a full disk too."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def says_disk_full(words: str) -> bool:
+    """Whether the output of a program, or the message of an engine, tells of a full disk."""
+    return _SAYS_FULL.search(words) is not None
 
 
 def _tree(root: type[SpellError]) -> dict[str, type[SpellError]]:

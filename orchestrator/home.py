@@ -25,14 +25,13 @@ $SPELL_HOME                     default ~/.spell
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
 import socket
 from pathlib import Path
 
-from orchestrator.errors import DiskFull, HomeUnusable
+from orchestrator.errors import DiskFull, HomeUnusable, is_disk_full
 
 _PATIENCE_S = 1.0  # then we check whether the server still lives
 _SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one user
@@ -62,7 +61,7 @@ def check_room(folder: Path) -> None:
         with os.fdopen(_nameless(folder), "wb") as file:
             file.write(bytes(_ROOM_BYTES))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFull(f"The disk of {folder} is full.", "Free some space; runs go on by themselves.") from error
 
 

@@ -487,8 +487,11 @@ def test_byte_code(
     wheel = make_wheel(tmp_path, "tiny", extra={"inside/inside.py": "A = 1\n", "inside/wrong.py": "no python"})
     environments.start()
     try:
+        passes = environments._compiler.loop
+        passes.wait_for_pass(0, DEADLINE_S)
         first = environments.ensure(pip(str(wheel)), log, never, base)
-        wait_for(lambda: getattr(environments.get(first.key), "compiled", False), "it is compiled")
+        passes.wait_for_pass(1, DEADLINE_S)
+        assert getattr(environments.get(first.key), "compiled", False)
     finally:
         environments.close()
     assert environments.bytecode_until_compiled(first) is not None

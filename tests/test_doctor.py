@@ -200,6 +200,10 @@ def test_who_a_container_runs_as(
     engine = Engine(Home(tmp_path), "unix:///the/engine")
     engine.__dict__["info"] = {"SecurityOptions": ["name=seccomp,profile=default", *options]}
     assert (engine.user, engine.user_namespace, engine.security_options) == (user, namespace, security)
+    asked = {"userns_mode": "other", "cap_drop": [], "security_opt": ["label=x"], "pids_limit": -1, "dns": ["1.2.3.4"]}
+    held = {"cap_drop": ["ALL"], "security_opt": [*security, "label=x"], "pids_limit": 7}
+    assert engine.confinement(7, asked) == asked | held
+    assert engine.confinement() == held | {"security_opt": [*security], "pids_limit": None, "userns_mode": namespace}
 
 
 @pytest.mark.parametrize(

@@ -296,8 +296,11 @@ def test_byte_code(
     environments = Environments(home, variables)
     environments.start()
     try:
+        passes = environments._compiler.loop
+        passes.wait_for_pass(0, DEADLINE_S)
         first = environments.ensure(pip(str(wheel)), log, never)
-        wait_for(lambda: getattr(environments.get(first.key), "compiled", False))
+        passes.wait_for_pass(1, DEADLINE_S)
+        assert getattr(environments.get(first.key), "compiled", False)
     finally:
         environments.close()
     assert python(first, "import tiny; print(tiny.__cached__)").startswith(str(first.path))

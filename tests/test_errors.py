@@ -8,7 +8,7 @@ import re
 import pytest
 
 from orchestrator import errors
-from orchestrator.errors import BY_CODE, InvalidConfig, PhaseFailed, SpellError, from_wire
+from orchestrator.errors import BY_CODE, InvalidConfig, PhaseFailed, SpellError, from_wire, says_disk_full
 from orchestrator.states import ENDS
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, SpellError)]
@@ -71,3 +71,18 @@ def test_codes_and_fields_of_a_newer_server() -> None:
     assert (type(error), error.message, error.cure) == (SpellError, "It is too purple.", "")
     error = from_wire({"error": {"code": "invalid_config", "message": "m", "cure": "c", "new": 1}}, 422)
     assert (type(error), error.message, error.cure) == (InvalidConfig, "m", "c")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_full"),
+    [
+        ("error: failed to write\n  Caused by: No space left on device (os error 28)", True),  # uv
+        ("Caused by: Disc quota exceeded (os error 122)", True),
+        ("Error response from daemon: write /var/lib/docker/x: no space left on device", True),
+        ("dpkg: error: cannot copy: Disk quota exceeded", True),
+        ("Connection refused (os error 111), (os error 1220), (os error 2)", False),
+        ("there is space left", False),
+    ],
+)
+def test_what_programs_say_of_a_full_disk(words: str, is_full: bool) -> None:
+    assert says_disk_full(words) == is_full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import orchestrator
+from orchestrator.errors import is_disk_full
 from orchestrator.supervisor.container import as_json
+from orchestrator.supervisor.verdict import words_of
 
 _LOADED = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -39,3 +42,9 @@ def test_a_container_waits_for_little() -> None:
 def test_json_is_what_json_says(value: dict[str, object]) -> None:
     assert json.loads(as_json(value)) == value
     assert as_json(value).isascii()
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_a_full_disk_is_the_same_to_supervisor_and_server(number: int) -> None:
+    error = OSError(number, "x", "/x")
+    assert (words_of(error)["reason"] == "disk_full") == is_disk_full(error)

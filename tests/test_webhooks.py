@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import hashlib
 import hmac
 import http.server
+import ipaddress
 import json
 import os
 import signal
 import socket
+import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from conftest import Spell, wait_for
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from orchestrator.controllers.webhooks import post
 
 
 @dataclass
@@ -26,6 +35,7 @@ class Hook:
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     told: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -35,6 +45,7 @@ def hook() -> Iterator[Hook]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.paths.append(self.path)
             found.told.append(({name.lower(): value for name, value in self.headers.items()}, body))
             self.send_response(found.statuses.pop(0) if found.statuses else 204)
             self.send_header("Location", "/elsewhere")
@@ -139,3 +150,121 @@ def test_one_that_never_ends_its_answer_holds_up_nobody_for_long(spell: Spell, h
         finally:
             over.set()
             thread.join()
+
+
+# -- one request ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[socket.socket], object]) -> Iterator[str]:
+    """The URL of a server that answers one request like this."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            client, _ = listening.accept()
+            with client:
+                answer(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/hunter2"
+        finally:
+            with contextlib.suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_nobody_listens(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    assert post(f"http://{host}:{port}/hunter2", {}, b"") == ("Connection refused", False)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://hunter2.invalid/", "http://hunter2..a/", "http://127.0.0.1:99999/", "http://[/"]
+)
+def test_no_host_is_named(url: str) -> None:
+    answer, done = post(url, {}, b"")
+    assert (done, "hunter2" in answer, answer != "") == (False, False, True)
+
+
+def test_a_certificate_that_nobody_vouches_for() -> None:
+    """Those of this machine count, as everywhere on it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(_certificate())
+        file.flush()
+        context.load_cert_chain(file.name)
+
+        def answer(client: socket.socket) -> None:
+            with context.wrap_socket(client, server_side=True) as secured:
+                secured.recv(1 << 16)
+                secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        with answering(answer) as url:
+            assert post(url.replace("http:", "https:"), {}, b"") == ("SSLCertVerificationError", False)
+        with pytest.MonkeyPatch.context() as patch, answering(answer) as url:
+            patch.setenv("SSL_CERT_FILE", file.name)
+            assert post(url.replace("http:", "https:"), {}, b"") == ("HTTP status 204", True)
+
+
+def _certificate() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, *form) + made.public_bytes(serialization.Encoding.PEM)
+
+
+def test_a_proxy_is_asked_where_the_variables_name_one(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", hook.url.removesuffix("/hook-of-hunter2").removeprefix("http://"))
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")  # for others
+    assert post("http://elsewhere.invalid/a?b=c", {}, b"x") == ("HTTP status 204", True)
+    assert hook.paths == ["http://elsewhere.invalid/a?b=c"]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert post(hook.url, {}, b"x") == ("HTTP status 204", True)
+    assert hook.paths[1:] == ["/hook-of-hunter2"]
+
+
+def test_a_redirect_is_not_followed(hook: Hook) -> None:
+    hook.statuses.append(307)
+    assert post(hook.url, {}, b"x") == ("HTTP status 307", False)
+    assert hook.paths == ["/hook-of-hunter2"]
+
+
+def test_an_answer_that_is_endless_is_not_read() -> None:
+    """Neither its head, beyond some size, nor its body at all."""
+
+    def flood(client: socket.socket) -> None:
+        client.recv(1 << 16)
+        client.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            client.sendall(b"x: " + b"y" * 1000 + b"\r\n")
+
+    def body(client: socket.socket) -> None:
+        client.recv(1 << 16)
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            client.sendall(b"400\r\n" + b"y" * 1024 + b"\r\n")
+
+    with answering(flood) as url:
+        assert post(url, {}, b"x") == ("RemoteProtocolError", False)
+    with answering(body) as url:
+        assert post(url, {}, b"x") == ("HTTP status 200", True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from orchestrator.capture.blobs import file_chunks
 from orchestrator.content import manifest as manifests
-from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest
+from orchestrator.content.files import special_kind
+from orchestrator.content.links import found_target, said_target
+from orchestrator.content.manifest import Entry, Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
 
-_KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _NAMED = 3
 _FIRST_TOGETHER = 250  # a small first portion, so that the server starts to work soon
 
@@ -155,13 +156,12 @@ def look(path: str) -> Found:
         raise InvalidConfig(f"{path!r} is neither a folder nor a file.")
     found, special, links = Found(), [], []
     for looked in _walk(root):
-        kind = stat.S_IFMT(looked[2].st_mode)
-        if kind == stat.S_IFREG:
+        if stat.S_ISREG(looked[2].st_mode):
             found.files.append(looked)
-        elif kind == stat.S_IFLNK:
+        elif stat.S_ISLNK(looked[2].st_mode):
             links.append(looked)
         else:
-            special.append((looked[0], _KINDS.get(kind, "not a file")))
+            special.append((looked[0], special_kind(looked[2])))
     found.warnings += [f"{_names([path])} is left out: it is {kind}." for path, kind in special]
     _add_links(root, found, links)
     return found
@@ -191,15 +191,13 @@ def _add_links(root: bytes, found: Found, links: list[_Looked]) -> None:
     """Add the links that lead to uploaded files, also through other links; warn about the others."""
     if not links:
         return
-    inside, left_out = root.rstrip(b"/") + b"/", []
-    taken = {place for _, place, _ in found.files}
-    folders = {place[:at] for place in taken for at, char in enumerate(place) if char == 0x2F}
+    left_out = []
+    taken = {os.fsdecode(path) for path, _, _ in found.files}
+    folders = {path[:at] for path in taken for at, char in enumerate(path) if char == "/"}
     for looked in links:
         path, place, _ = looked
-        text = os.readlink(place)
-        target = os.path.normpath(os.path.join(os.path.dirname(path), text))
-        leads_to = os.path.realpath(place)
-        is_inside = not text.startswith(b"/") and target.partition(b"/")[0] != b".." and leads_to.startswith(inside)
+        is_inside = said_target(os.fsdecode(path), os.fsdecode(os.readlink(place))) is not None
+        leads_to = found_target(os.fsdecode(root), os.fsdecode(path))
         if is_inside and (leads_to in taken or leads_to in folders):
             found.files.append(looked)
         else:
@@ -238,9 +236,7 @@ def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[s
 def _entry(path: bytes, looked: os.stat_result, now: os.stat_result, size: int, digest: str) -> Entry:
     if size != looked.st_size or not _is_same(looked, now):
         raise Conflict(f"{_name(path)!r} changed while it was being read.", "Upload again when nobody writes there.")
-    if stat.S_ISLNK(looked.st_mode):
-        return Entry(_name(path), LINK, digest, size)
-    return Entry(_name(path), EXECUTABLE if looked.st_mode & stat.S_IXUSR else FILE, digest, size)
+    return Entry(_name(path), manifests.mode_of(looked), digest, size)
 
 
 def _name(path: bytes) -> str:

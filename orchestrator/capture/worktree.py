@@ -38,6 +38,7 @@ from orchestrator.capture.git import (
     locate,
     parse_commit,
 )
+from orchestrator.content.files import special_kind
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry
 from orchestrator.errors import InvalidRepository, SpellError
 
@@ -237,7 +238,7 @@ def _look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, os.stat_result]:
             found[path] = status
         elif not stat.S_ISDIR(status.st_mode):
             raise InvalidRepository(
-                f"{path.decode(errors='replace')!r} is tracked by git, but a pipe, socket or device lies there.",
+                f"{path.decode(errors='replace')!r} is tracked by git, but {special_kind(status)} lies there.",
                 "Remove it, or bring the file back with git checkout.",
             )
     return found

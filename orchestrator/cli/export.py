@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import io
 import os
@@ -20,7 +19,7 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.errors import DiskFull, SpellError, UsageError
+from orchestrator.errors import DiskFull, SpellError, UsageError, is_disk_full
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -69,7 +68,7 @@ def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool,
         except tarfile.TarError as error:
             raise SpellError(f"Run {number} did not arrive whole: {error}.") from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(error):
                 raise DiskFull(f"There is no room for {target}.") from error
             raise
     for warning in found.warnings:

@@ -19,14 +19,14 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.cli.output.bars import Silent, bar
 from orchestrator.client.client import connect
-from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError
+from orchestrator.content.links import is_below, said_target
+from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError, is_disk_full
 from orchestrator.records.files import FileRecord
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
 _TAR_BYTES = 32 << 10  # tarfile copies what it has ahead whenever it is asked for some
 _YEAR_S = 365 * 86400
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.command(context_settings=_HELP)
@@ -96,7 +96,7 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
                     mode = 0o755 if found.kind == "executable" else 0o644
                     target.write(_file_place(resource, destination), found.chunks, mode)
         except OSError as error:
-            raise (DiskFull if error.errno in _FULL else SpellError)(f"{error.filename}: {error.strerror}") from error
+            raise (DiskFull if is_disk_full(error) else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:
             raise SpellError(f"{resource!r} did not arrive whole: {error}.") from error
     skipped = f" Skipped {target.skipped} files." if target.skipped else ""
@@ -195,8 +195,9 @@ def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
     target.make(target.root)
     with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_TAR_BYTES) as tar:
         for member in tar:
-            leads_to = os.path.join(os.path.dirname(member.name), member.linkname) if member.issym() else "."
-            if _is_outside(member.name) or _is_outside(leads_to):
+            # tarfile.data_filter says it too, but not in every Python 3.11 (Debian's 3.11.2 lacks it)
+            leads_out = member.issym() and said_target(member.name, member.linkname) is None
+            if leads_out or not is_below(member.name):
                 show.warn(f"{member.name} is left out: it leads out of what is copied.")
                 target.skipped += 1
                 continue
@@ -209,12 +210,6 @@ def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
                 file = tar.extractfile(member)
                 assert file is not None
                 target.write(place, _chunks(file, member.size), member.mode & 0o755)
-
-
-def _is_outside(path: str) -> bool:
-    """Whether a path of an archive is not below the folder that it is unpacked into."""
-    # tarfile.data_filter says it too, but not in every Python 3.11 (Debian's 3.11.2 lacks it)
-    return path.startswith("/") or os.path.normpath(path).partition("/")[0] == ".."
 
 
 def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable
 from operator import attrgetter
 from typing import NamedTuple
@@ -24,6 +25,15 @@ _NO_NAMES = frozenset(("", ".", ".."))
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPE = rb"\\x([89a-f][0-9a-f]|5c)"
 _LIKE_AN_ESCAPE = rb"\\(?=x([89a-f][0-9a-f]|5c))"
+
+
+def mode_of(status: os.stat_result) -> str:
+    """The mode of what lies there; "" for what is neither file nor link."""
+    if stat.S_ISLNK(status.st_mode):
+        return LINK
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    return EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE
 
 
 class Entry(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import hashlib
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from orchestrator.content import manifest as manifests
 from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest
 from orchestrator.content.packs import MOST_BYTES, unpack
-from orchestrator.errors import CodeFailed, DiskFull, InvalidConfig, SnapshotMissing
+from orchestrator.errors import CodeFailed, DiskFull, InvalidConfig, SnapshotMissing, is_disk_full
 from orchestrator.home import Home
 
 _CHUNK_BYTES = 1 << 20
@@ -257,7 +256,7 @@ def _sync(path: Path) -> None:
 
 
 def _disk_error(error: OSError, what: str) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return DiskFull(what)
     return CodeFailed(f"{what}: {error.strerror}")
 

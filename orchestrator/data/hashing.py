@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Sequence
 
 from orchestrator.content.files import sha256
@@ -12,6 +11,7 @@ from orchestrator.content.manifest import LINK, actual
 from orchestrator.data.blobs import sync_all
 from orchestrator.data.dedup import Dedup
 from orchestrator.home import Home
+from orchestrator.loops import Loop
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.store import Store
 
@@ -27,40 +27,25 @@ class Hasher:
 
     def __init__(self, store: Store, home: Home) -> None:
         self._store, self._home = store, home
-        self._wake, self._closing = threading.Event(), threading.Event()
-        self._dedup = Dedup(store, home, self._closing.is_set)
+        self._loop = Loop("hasher", self._hash_all, error_pause_s=_ERROR_PAUSE_S)
+        self._dedup, self._is_clear = Dedup(store, home, self._loop.is_closing), False
         self._failed: dict[tuple[int, str], int] = {}
-        self._thread = threading.Thread(target=self._loop, name="hasher", daemon=True)
-        self._thread.start()
-        self.wake()
+        self._loop.start()
 
     def wake(self) -> None:
         """There may be new artifacts."""
-        self._wake.set()
+        self._loop.wake()
 
     def close(self) -> None:
-        """Stop at once."""
-        self._closing.set()
-        self._wake.set()
-        self._thread.join()
+        """End, in the middle of a file too."""
+        self._loop.close()
 
-    def _loop(self) -> None:
-        is_clear = False
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            if self._closing.is_set():
-                return
-            try:
-                if not is_clear:
-                    self._dedup.finish()
-                    is_clear = True
-                while self._hash_some() and not self._closing.is_set():
-                    pass
-            except Exception:  # a full disk, say: later is early enough
-                _log.exception("artifacts could not be hashed")
-                self._closing.wait(_ERROR_PAUSE_S)
-                self._wake.set()
+    def _hash_all(self) -> None:
+        if not self._is_clear:
+            self._dedup.finish()
+            self._is_clear = True
+        while self._hash_some() and not self._loop.is_closing():
+            pass
 
     def _hash_some(self) -> bool:
         todo = self._store.unhashed(_HASHES_AT_ONCE)
@@ -98,6 +83,6 @@ class Hasher:
             if os.lstat(path).st_size != item.size:
                 _log.error("run %d: the size of %s has changed since it was saved", item.run, item.path)
                 return ""
-            return sha256(path, self._closing.is_set, durably=durably)
+            return sha256(path, self._loop.is_closing, durably=durably)
         except (FileNotFoundError, NotADirectoryError):
             return ""

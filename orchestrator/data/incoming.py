@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator.content.files import below, remove_tree, sha256
+from orchestrator.content.links import found_target, said_target
 from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest, actual, joined, printable
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
 from orchestrator.records.uploads import UploadNeeds
@@ -304,9 +305,8 @@ class Incoming:
         return manifest
 
     def _check_links(self, manifest: Manifest) -> None:
-        root = self.tree.resolve()
         for entry in manifest.entries:
-            if entry.mode == LINK and not Path(self._place(entry)).resolve().is_relative_to(root):
+            if entry.mode == LINK and found_target(self._root, actual(entry.path)) is None:
                 raise Conflict(f"The link {entry.path!r} leads out of the upload.")
 
     def _holds(self, manifest: Manifest) -> bool:
@@ -370,6 +370,5 @@ def _umask() -> int:
 
 def _check_link(entry: Entry, text: bytes) -> None:
     """Raise Conflict when a link leads out by what it says; what the kernel finds is looked at when all is there."""
-    leads_to = os.path.normpath(os.path.join(os.path.dirname(actual(entry.path)), os.fsdecode(text)))
-    if not text or text.startswith(b"/") or b"\0" in text or leads_to == ".." or leads_to.startswith("../"):
+    if said_target(actual(entry.path), os.fsdecode(text)) is None:
         raise Conflict(f"The link {entry.path!r} leads out of the upload.")

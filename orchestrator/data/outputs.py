@@ -18,18 +18,13 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from orchestrator.content.files import below, sha256
-from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
-from orchestrator.errors import DiskFull, SaveFailed
+from orchestrator.content.files import below, sha256, special_kind
+from orchestrator.content.links import found_target, said_target
+from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest, mode_of, printable
+from orchestrator.errors import DiskFull, SaveFailed, is_disk_full
 from orchestrator.records.files import ArtifactRecord
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
-_NOT_KEPT = {
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
             os.rename(staging, target)
         kept = list(_seal(run, target))
     except OSError as error:
-        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SaveFailed
+        kind = DiskFull if is_disk_full(error) else SaveFailed
         raise kind(f"{error.filename}: {error.strerror}") from error
     return kept + [ArtifactRecord(run, printable(path), 0, "", None, note) for path, note in found.notes]
 
@@ -111,13 +106,12 @@ def _scan(workspace: Workspace) -> _Found:
         entry = before.get(path)
         if entry and _is_unchanged(workspace, path, status, entry):
             continue
-        kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFREG:
+        if stat.S_ISREG(status.st_mode):
             found.files.append(path)
-        elif kind == stat.S_IFLNK:
+        elif stat.S_ISLNK(status.st_mode):
             found.links.append(path)
         else:
-            found.notes.append((path, f"{_NOT_KEPT.get(kind, 'not a file')}, not a file"))
+            found.notes.append((path, f"{special_kind(status)}, not a file"))
     return found
 
 
@@ -172,15 +166,8 @@ def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:
 
 def _leads_to(root: Path, path: str) -> str | None:
     """Where a link below `root` leads, relative to `root`; None when that is outside."""
-    target = os.readlink(root / path)
-    if target.startswith("/"):
-        return None
-    place = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    if place == ".." or place.startswith("../"):
-        return None
-    # `a/../b` is another place where `a` is a link: what the kernel finds must be inside, too
-    leads_to = os.path.realpath(root / path)
-    return place if leads_to.startswith(f"{os.path.realpath(root)}/") else None
+    is_inside = found_target(str(root), path) is not None
+    return said_target(path, os.readlink(root / path)) if is_inside else None
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
@@ -211,11 +198,9 @@ def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
         if stat.S_ISDIR(status.st_mode):
             folders.append(place)
             continue
-        mode = LINK
-        if stat.S_ISREG(status.st_mode):
-            executable = bool(status.st_mode & stat.S_IXUSR)
-            place.chmod(0o555 if executable else 0o444)
-            mode = EXECUTABLE if executable else FILE
+        mode = mode_of(status)
+        if mode != LINK:
+            place.chmod(0o555 if mode == EXECUTABLE else 0o444)
         yield ArtifactRecord(run, printable(path), status.st_size, mode, None, "")
     for folder in reversed(folders):
         os.chmod(folder, 0o555)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import unpack
 from orchestrator.data.blobs import sync_all
 from orchestrator.data.incoming import Incoming
-from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError, UploadLost
+from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError, UploadLost, is_disk_full
 from orchestrator.home import Home
 from orchestrator.records.gc import CollectedRecord
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession, check_name
@@ -35,7 +34,6 @@ from orchestrator.spec.run import to_wire
 from orchestrator.store.uploads import UploadStore
 
 _log = logging.getLogger(__name__)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRASH = ".trash-"  # no upload has such a name
 _MARKER = "publishing.json"
 _GONE_ON_WITH_S = 3600.0
@@ -274,7 +272,7 @@ def _translated_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_disk_full(error):
             words = "Free some space, then upload again: only what is missing is sent."
             raise DiskFull(f"The disk is full: upload {name!r} could not be stored.", words) from error
         raise SpellError(f"Upload {name!r} could not be stored: {error.filename}: {error.strerror}.") from error

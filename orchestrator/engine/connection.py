@@ -119,6 +119,23 @@ class Engine:
         has_selinux = any("selinux" in option for option in self.info.get("SecurityOptions") or ())
         return ("no-new-privileges", *(["label=disable"] if has_selinux else []))
 
+    def confinement(self, pids: int | None = None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What holds every container of ours, be it a run's, a build's or a probe's, as arguments of the SDK's
+        `create_host_config`: no capabilities, no way to get any, and no more processes than `pids`.
+
+        Args:
+            options: more arguments, as the configuration has them. Of what is ours they may set the user namespace, and
+                add to the security options.
+        """
+        more = options or {}
+        return {
+            "userns_mode": self.user_namespace,
+            **more,
+            "cap_drop": ["ALL"],
+            "security_opt": [*self.security_options, *more.get("security_opt", ())],
+            "pids_limit": pids,
+        }
+
     def labels(self, **more: str | int) -> dict[str, str]:
         """Return the labels of things of this home: `spell.home`, and `spell.NAME` for each of `more`."""
         return {"spell.home": str(self.home.root)} | {f"spell.{name}": str(value) for name, value in more.items()}

@@ -26,6 +26,7 @@ from orchestrator.environments.host import end_group
 from orchestrator.environments.installed import Distribution, site_folder
 from orchestrator.environments.orphans import COMPILING, RECORD, discard
 from orchestrator.errors import SpellError
+from orchestrator.loops import Loop
 
 MARKER = ".compiled"
 BYTECODE = ".bytecode-"
@@ -129,6 +130,9 @@ class Compiler:
     Args:
         pending: the published environments without byte code, the one to do first in front.
         container: where an environment is compiled; None for this machine. Raises `BuildFailed` when that is gone.
+
+    Attributes:
+        loop: each of its passes compiles all that is pending.
     """
 
     def __init__(
@@ -136,42 +140,26 @@ class Compiler:
     ) -> None:
         self._pending = pending
         self._container = container
-        self._wake = threading.Event()
-        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._thread: threading.Thread | None = None
+        self.loop = Loop("compile-environments", self.compile_pending)
 
     def start(self) -> None:
         """Begin with what is pending."""
-        self._closed.clear()
-        self._wake.set()
-        self._thread = threading.Thread(target=self._loop, name="compile-environments", daemon=True)
-        self._thread.start()
+        self.loop.start()
 
     def wake(self) -> None:
         """Look again at what is pending."""
-        self._wake.set()
+        self.loop.wake()
 
     def close(self) -> None:
         """Stop; what is half done is done at the next start."""
-        self._closed.set()
-        self._wake.set()
+        self.loop.close(limit_s=0)  # first: from now on no process is started
         with self._lock:
             for process in self._processes:
                 end_group(process)
-        if self._thread is not None:
-            self._thread.join(timeout=5)
-            self._thread = None
-
-    def _loop(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            if self._closed.is_set():
-                return
-            self.compile_pending()
+        self.loop.close()
 
     def compile_pending(self) -> None:
         """Compile until nothing is pending."""
@@ -180,7 +168,7 @@ class Compiler:
             while todo := [path for path in self._pending() if path not in given_up]:
                 if not self._compile(todo[0]):
                     given_up.add(todo[0])
-                if self._closed.is_set():
+                if self.loop.is_closing():
                     return
 
     def _compile(self, environment: Path) -> bool:
@@ -202,7 +190,7 @@ class Compiler:
             with self._lock:
                 self._processes.clear()
         # 1: some files are no valid Python for this version, as happens in many packages.
-        if self._closed.is_set() or any(code not in (0, 1) for code in codes):
+        if self.loop.is_closing() or any(code not in (0, 1) for code in codes):
             return False
         return _finish(environment)
 
@@ -219,7 +207,7 @@ class Compiler:
                 env={},
                 record=folder / RECORD,
                 output=lambda _: None,
-                cancelled=self._closed.is_set,
+                cancelled=self.loop.is_closing,
             )
         finally:
             discard(folder)
@@ -228,7 +216,7 @@ class Compiler:
         nice = [shutil.which("nice") or "", "-n", str(_NICE)]
         command = [str(environment / "bin" / "python"), "-I", "-S", "-m", "compileall", *_OPTIONS, "-i", "-"]
         with self._lock:
-            if self._closed.is_set():
+            if self.loop.is_closing():
                 return
             process = subprocess.Popen(
                 [*nice, *command] if nice[0] else command,

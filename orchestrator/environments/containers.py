@@ -25,8 +25,8 @@ import psutil
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.base import Place
 from orchestrator.environments.host import POLL_S
-from orchestrator.environments.uv import BuildCancelled, disk_full, says_disk_full
-from orchestrator.errors import BuildFailed
+from orchestrator.environments.uv import BuildCancelled, disk_full
+from orchestrator.errors import BuildFailed, says_disk_full
 
 _ROLE, _NAME = "build", "spell-build-"
 _PID_DIGITS = 10
@@ -134,16 +134,13 @@ class Container(Place):
         api = self.engine.api
         limits = api.create_host_config(
             mounts=[_as_mount(mount) for mount in self._mounts],
-            cap_drop=["ALL"],
-            userns_mode=self.engine.user_namespace,
-            security_opt=list(self.engine.security_options),
             network_mode="bridge",
             init=True,
-            pids_limit=_PIDS,
             mem_limit=int(psutil.virtual_memory().total * _MEMORY_SHARE),
             auto_remove=True,  # nothing else would, if the server is killed and never started again
             log_config={"Type": "none"},
             **({"cpu_shares": self._cpu_shares} if self._cpu_shares else {}),
+            **self.engine.confinement(_PIDS),
             **self.engine.reach,
         )
         api.create_container(

@@ -36,8 +36,8 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, read
 from orchestrator.environments.settings import UvSettings, uv_settings
-from orchestrator.environments.uv import BuildLog, disk_full, is_disk_full
-from orchestrator.errors import BuildFailed, SpellError
+from orchestrator.environments.uv import BuildLog, disk_full
+from orchestrator.errors import BuildFailed, SpellError, is_disk_full
 from orchestrator.home import Home
 from orchestrator.records.gc import CollectedRecord
 

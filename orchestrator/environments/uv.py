@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections import deque
@@ -13,7 +12,7 @@ from typing import IO, ClassVar
 from uv import find_uv_bin
 
 from orchestrator.environments.base import Place
-from orchestrator.errors import BuildFailed, DiskFull, SpellError
+from orchestrator.errors import BuildFailed, DiskFull, SpellError, says_disk_full
 from orchestrator.spec.redaction import redacted
 
 LONGEST = 16 << 10
@@ -22,7 +21,6 @@ _KEPT_LINES = 400
 _NOISE = re.compile(
     r"(Using (C?Python|PyPy)|Creating virtual environment|Activate with|warning: .*hardlink files|\s*$)"
 )
-_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|os error (28|122)\b")
 # The index could not be asked, as against: it answered that there is no such package.
 _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
@@ -185,16 +183,6 @@ def disk_full() -> DiskFull:
         "The disk filled up while the environment was built.",
         "Free space on the disks of the home and of uv's cache (`uv cache dir` names it), then cast the run again.",
     )
-
-
-def says_disk_full(text: str) -> bool:
-    """Whether the output of a program says that the disk was full."""
-    return _DISK_FULL.search(text) is not None
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether the disk or the user's quota was full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def explain(lines: Sequence[str]) -> str:

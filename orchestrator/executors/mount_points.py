@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from orchestrator.errors import DiskFull, InvalidConfig, MountFailed
+from orchestrator.errors import DiskFull, InvalidConfig, MountFailed, is_disk_full
 from orchestrator.executors.base import Launch
 from orchestrator.spec.mounts import normal_path
 
@@ -79,8 +78,3 @@ def check_absolute(path: str, kept: Iterable[str], code: str) -> None:
         if place == needed or place.startswith(f"{needed}/") or needed.startswith(f"{place}/"):
             cure = "Give a path relative to the working directory." if needed == code else "Choose another path."
             raise InvalidConfig(f"Nothing can be mounted at {path!r}: the container needs {needed} itself.", cure)
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether there was no room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

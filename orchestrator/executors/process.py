@@ -26,9 +26,9 @@ import psutil
 
 import orchestrator
 from orchestrator.environments import Base, Host
-from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
-from orchestrator.executors.mount_points import inside, is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import phase_error, read_verdict
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec

@@ -17,8 +17,8 @@ from typing import Any
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.lock import Failure, hold
-from orchestrator.environments.uv import BuildLog, is_disk_full
-from orchestrator.errors import BuildFailed, DiskFull, SpellError
+from orchestrator.environments.uv import BuildLog
+from orchestrator.errors import BuildFailed, DiskFull, SpellError, is_disk_full
 from orchestrator.images import bake as image_bake
 from orchestrator.images import intermediate
 from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, remove_abandoned_names

@@ -203,11 +203,8 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
                 host_config=engine.api.create_host_config(
                     auto_remove=True,
                     network_mode="none",
-                    cap_drop=["ALL"],
-                    userns_mode=engine.user_namespace,
-                    security_opt=list(engine.security_options),
-                    pids_limit=_PIDS,
                     mem_limit=_MEMORY_BYTES,
+                    **engine.confinement(_PIDS),
                 ),
             )["Id"]
     except PhaseFailed as error:

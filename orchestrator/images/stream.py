@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.uv import BuildCancelled, BuildLog
-from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
+from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, says_disk_full
 from orchestrator.spec.redaction import redacted
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _PROGRESS_S = 5.0  # one line for thousands of messages
 _END_LIMIT_S = 1.0  # how long to wait for the thread of a stream that was cut
 _MEGABYTE = 1e6
 _OVER = object()
-_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _AWAY = re.compile(
     r"timeout|timed out|refused|no such host|failure resolving|unreachable|failed to fetch|could not resolve",
     re.IGNORECASE,
@@ -82,7 +81,7 @@ class Watch:
             said: the lines before it, which may name the cause.
         """
         whole = "\n".join((*said, words))
-        if _DISK_FULL.search(whole):
+        if says_disk_full(whole):
             return DiskFull(
                 f"{self.what}: the disk of the Docker engine is full.",
                 "Free space there (`docker system df` shows the usage), then cast the run again.",

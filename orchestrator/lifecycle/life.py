@@ -35,11 +35,12 @@ from orchestrator.errors import (
     SaveFailed,
     SpellError,
     StaleFence,
+    is_disk_full,
 )
 from orchestrator.executors.base import Handle, Session, Usage, Verdict
 from orchestrator.lifecycle import retry, workdir
 from orchestrator.lifecycle.context import Context
-from orchestrator.lifecycle.outcome import as_phase, decide, facts_of, is_disk_full, not_kept
+from orchestrator.lifecycle.outcome import as_phase, decide, facts_of, not_kept
 from orchestrator.lifecycle.release import Release
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
@@ -51,7 +52,7 @@ from orchestrator.telemetry.samples import last_sample
 _log = logging.getLogger(__name__)
 _LOST = ("supervisor_lost", "container_lost")
 _LOST_LIMIT_S = 30.0
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EIO)
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO)
 
 
 class Life:
@@ -318,7 +319,7 @@ class Life:
             self.stop_requested()  # it came while the command was being started
         ask = functools.partial(self.executor.wait, handle)
         verdict = self.context.patiently(
-            self.run.number, "waited for", ask, lambda e: isinstance(e, OSError) and e.errno in _PASSING
+            self.run.number, "waited for", ask, lambda e: is_disk_full(e) or getattr(e, "errno", None) in _PASSING
         )
         assert verdict is not None  # waited without a limit
         self._begin_release(handle)

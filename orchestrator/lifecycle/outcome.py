@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
-from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed
+from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, is_disk_full
 from orchestrator.executors.base import Verdict
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.states import StopRequest
@@ -49,10 +48,6 @@ def not_kept(found: Sequence[ArtifactRecord]) -> str:
     lost = [f"{item.path} ({item.note})" for item in found if item.note]
     more = f" and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
     return f"Not kept: {', '.join(lost[:_TOLD])}{more}" if lost else ""
-
-
-def is_disk_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def as_phase(error: OSError) -> PhaseFailed:

@@ -19,12 +19,12 @@ from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.life import Life
+from orchestrator.loops import Loop
 from orchestrator.machine import Capacity
 from orchestrator.states import StopRequest
 from orchestrator.store import ClaimedRun
 
 _log = logging.getLogger(__name__)
-_ERROR_PAUSE_S = 1.0
 _CLOCK_S = 0.01  # the clock that pauses are told by may be coarser than that of waiting
 
 
@@ -40,18 +40,16 @@ class Scheduler:
         self._context, self.capacity = context, capacity
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
+        self._loop = Loop("scheduler", self._admit, wait_s=self._until_next_attempt_s)
 
     def start(self) -> None:
         """Adopt the runs that a dead server left, then admit runs until `close`."""
         self._adopt()
-        self._thread.start()
-        self.wake()
+        self._loop.start()
 
     def wake(self) -> None:
         """A run was cast, or a machine became free."""
-        self._wake.set()
+        self._loop.wake()
 
     def stop_requested(self, number: int) -> None:
         """A stop request was recorded for this run."""
@@ -86,9 +84,7 @@ class Scheduler:
     def close(self) -> None:
         """Admit no more. Runs go on without us: their supervisors lead them."""
         self._context.closing.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._loop.close()
 
     def free(self) -> Capacity:
         """Return the capacity that no run holds now."""
@@ -99,25 +95,8 @@ class Scheduler:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        while True:
-            self._wake.wait(self._pause_s())
-            self._wake.clear()
-            if self._context.closing.is_set():
-                return
-            try:
-                self._admit()
-            except Exception:  # a full disk, say: the queue must go on afterwards
-                _log.exception("the queue could not be looked at")
-                self._context.closing.wait(_ERROR_PAUSE_S)
-                self._wake.set()
-
-    def _pause_s(self) -> float | None:
-        """How long nothing is to be done unless somebody wakes us; None for ever."""
-        try:
-            at = self._context.store.next_attempt_at()
-        except Exception:  # what is wrong with the store is told when the queue is looked at
-            return _ERROR_PAUSE_S
+    def _until_next_attempt_s(self) -> float | None:
+        at = self._context.store.next_attempt_at()
         return None if at is None else max(0.0, at - time.time()) + _CLOCK_S
 
     def _adopt(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.errors import SpellError
 from orchestrator.home import Home
 from orchestrator.lifecycle.life import Life
+from orchestrator.loops import Loop
 from orchestrator.machine import gpu_samples
 from orchestrator.spec.conditions import Watch
 from orchestrator.store import Store
@@ -43,23 +44,20 @@ class Watchdog:
         self._store, self._home, self._lives, self._stop = store, home, lives, stop
         self._watched: dict[int, tuple[_Metrics | None, _Pulse | None]] = {}
         self._complaints = Complaints(_log, "run %d could not be watched")
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="watchdog", daemon=True)
-        self._thread.start()
+        self._loop = Loop("watchdog", self._look_at_all, wait_s=lambda: _LOOK_S)
+        self._loop.start()
 
     def close(self) -> None:
-        """Stop at once."""
-        self._closing.set()
-        self._thread.join()
+        """End."""
+        self._loop.close()
 
-    def _loop(self) -> None:
-        while not self._closing.wait(_LOOK_S):
-            lives = {life.run.number: life for life in self._lives() if life.handle}
-            self._watched = {number: self._watched.get(number) or self._begin(life) for number, life in lives.items()}
-            self._complaints.forget_all_but(list(lives))
-            for number, (metrics, pulse) in self._watched.items():
-                with self._complaints.of(number):
-                    self._look(number, metrics, pulse)
+    def _look_at_all(self) -> None:
+        lives = {life.run.number: life for life in self._lives() if life.handle}
+        self._watched = {number: self._watched.get(number) or self._begin(life) for number, life in lives.items()}
+        self._complaints.forget_all_but(list(lives))
+        for number, (metrics, pulse) in self._watched.items():
+            with self._complaints.of(number):
+                self._look(number, metrics, pulse)
 
     def _begin(self, life: Life) -> tuple[_Metrics | None, _Pulse | None]:
         try:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from orchestrator import config as configuration
 from orchestrator import machine
 from orchestrator.config import Config
-from orchestrator.controllers.loop import Loop
 from orchestrator.controllers.searches import SearchController
 from orchestrator.controllers.webhooks import Webhooks
 from orchestrator.controllers.workflows import WorkflowController
@@ -30,6 +29,7 @@ from orchestrator.lifecycle import variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
+from orchestrator.loops import Loop
 from orchestrator.records.runs import RunRecord
 from orchestrator.server.follow import Hub
 from orchestrator.service import Service, gc_runs
@@ -104,7 +104,7 @@ class Assembly:
         )
         searches = SearchController(store, self.service, self._advance)
         workflows = WorkflowController(store, self.service)
-        self._loop = Loop([workflows.advance, searches.advance])
+        self._loop = Loop("controllers", workflows.advance, searches.advance)
         self._webhooks = Webhooks(store, home)
 
     def _advance(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from orchestrator.content.files import sizes_below
 from orchestrator.data.blobs import free_bytes
 from orchestrator.errors import DiskFull
 from orchestrator.lifecycle.context import Context
+from orchestrator.loops import Loop
 from orchestrator.records.machines import CheckRecord
 from orchestrator.service.gc import limit_environments
 
@@ -34,34 +34,29 @@ class Quota:
 
     def __init__(self, context: Context) -> None:
         self._context, self._limits = context, context.config.limits
-        self._wake, self._closing = threading.Event(), threading.Event()
         self._is_new = True  # the bound may be lower than it was under the last server
         self._trim_at: float | None = None
         self._measured: dict[str, int] = {}
         self._measured_at: float | None = None
-        self._thread = threading.Thread(target=self._loop, name="quota", daemon=True)
+        self._loop = Loop("quota", self._trim, self._measure, wait_s=self._until_trim_s)
 
     def start(self) -> None:
         """Begin."""
-        self._wake.set()
-        self._thread.start()
+        self._loop.start()
 
     def close(self) -> None:
         """End."""
-        self._closing.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._loop.close()
 
     def built(self) -> None:
         """There is a new environment."""
         self._is_new = True
-        self._wake.set()
+        self._loop.wake()
 
     def changed(self) -> None:
         """Much has gone: measure again."""
         self._measured_at = None
-        self._wake.set()
+        self._loop.wake()
 
     # -- asked before something is taken in ---------------------------------------------------------------------
 
@@ -98,7 +93,7 @@ class Quota:
             coming = f", and {_size(more_bytes)} would be added" if more_bytes else ""
             words = f"The home {self._context.home.root} takes {_size(total)}{coming}; home_gb allows {_size(bound)}."
             raise DiskFull(f"{words} {_shares(used)}.", _CURE)
-        self._wake.set()
+        self._loop.wake()
 
     def checks(self) -> Iterator[CheckRecord]:
         """Whether a run can be cast, and what the home takes where that is bounded."""
@@ -117,7 +112,7 @@ class Quota:
         """Who makes room otherwise than by `spell gc` does not wait a minute for it."""
         if self._measured_at is not None and time.monotonic() > self._measured_at + _REFUSED_S:
             self._measured_at = None
-        self._wake.set()
+        self._loop.wake()
 
     def _used(self) -> dict[str, int]:
         used = dict(self._measured)
@@ -128,16 +123,8 @@ class Quota:
 
     # -- in the background --------------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        while not self._closing.is_set():
-            self._wake.wait(None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic()))
-            self._wake.clear()
-            for step in (self._trim, self._measure):
-                try:
-                    if not self._closing.is_set():
-                        step()
-                except Exception:  # whatever is in the way: it is tried again when something happens
-                    _log.exception("the room of the home could not be looked after")
+    def _until_trim_s(self) -> float | None:
+        return None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic())
 
     def _trim(self) -> None:
         is_again = self._trim_at is not None and time.monotonic() >= self._trim_at
@@ -166,7 +153,7 @@ class Quota:
         size_bytes = 0
         for top in folders:
             for info in sizes_below(top):
-                if self._closing.is_set():
+                if self._loop.is_closing():
                     return size_bytes
                 if (info.st_dev, info.st_ino) not in counted:
                     counted.add((info.st_dev, info.st_ino))

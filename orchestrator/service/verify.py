@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
 import time
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from orchestrator.content.files import sha256
-from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, actual, printable
+from orchestrator.content.manifest import actual, mode_of, printable
 from orchestrator.errors import Conflict
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.compare import ProblemRecord, VerifyRecord
@@ -60,7 +59,7 @@ class Verify:
             status = found.get(path)
             if status is None:
                 problems.append(ProblemRecord(path, "missing", row.sha256 or "", ""))
-            elif _mode(status) != row.mode or status.st_size != row.size:
+            elif mode_of(status) != row.mode or status.st_size != row.size:
                 problems.append(ProblemRecord(path, "changed", row.sha256 or "", ""))
             elif not row.sha256:
                 problems.append(ProblemRecord(path, "unhashed", "", ""))
@@ -112,14 +111,6 @@ class Verify:
 
 def _line(words: object) -> bytes:
     return json.dumps(words).encode() + b"\n"
-
-
-def _mode(status: os.stat_result) -> str:
-    if stat.S_ISLNK(status.st_mode):
-        return LINK
-    if not stat.S_ISREG(status.st_mode):
-        return ""
-    return EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE
 
 
 def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[ProblemRecord]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from orchestrator.executors.base import Usage, Verdict
 from orchestrator.home import Home
+from orchestrator.loops import Loop
 from orchestrator.machine import gpu_samples
 from orchestrator.records.runs import SampleRecord
 from orchestrator.store import Store
@@ -43,37 +44,34 @@ class Sampler:
         interval_s: float,
         running: Callable[[], list[tuple[int, tuple[int, ...], Callable[[], Usage | None]]]],
     ) -> None:
-        self._store, self._home, self._interval_s, self._running = store, home, interval_s, running
-        self._closing = threading.Event()
+        self._store, self._home, self._running = store, home, running
         self._asking: set[int] = set()
         self._complaints = Complaints(_log, "run %d could not be sampled")
-        self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
-        self._thread.start()
+        self._loop = Loop("sampler", self._sample_all, wait_s=lambda: interval_s)
+        self._loop.start()
 
     def close(self) -> None:
-        """Stop at once."""
-        self._closing.set()
-        self._thread.join()
+        """End."""
+        self._loop.close()
 
-    def _loop(self) -> None:
-        while not self._closing.wait(self._interval_s):
-            running = self._running()
-            self._complaints.forget_all_but([number for number, _, _ in running])
-            for number, _, _ in running:
-                with self._complaints.of(number):
-                    ingest_metrics(self._store, self._home, number)
-            for number, gpus, ask in running:
-                if number not in self._asking:  # else an earlier question hangs
-                    self._asking.add(number)
-                    name, args = f"sample-{number}", (number, gpus, ask)
-                    # in a thread of its own: an executor that hangs must not hold up the others' samples
-                    threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
+    def _sample_all(self) -> None:
+        running = self._running()
+        self._complaints.forget_all_but([number for number, _, _ in running])
+        for number, _, _ in running:
+            with self._complaints.of(number):
+                ingest_metrics(self._store, self._home, number)
+        for number, gpus, ask in running:
+            if number not in self._asking:  # else an earlier question hangs
+                self._asking.add(number)
+                name, args = f"sample-{number}", (number, gpus, ask)
+                # in a thread of its own: an executor that hangs must not hold up the others' samples
+                threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
 
     def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:
         try:
             with self._complaints.of(number):
                 usage = ask()
-                if usage and not self._closing.is_set():
+                if usage and not self._loop.is_closing():
                     sample(self._store, number, gpus, usage)
         finally:
             self._asking.discard(number)

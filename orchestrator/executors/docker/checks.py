@@ -142,13 +142,7 @@ def _container(engine: Engine, config: DockerConfig) -> CheckRecord:
         cure = f"Check [docker.options] in config.toml. {cure}"
     try:
         with engine.translated_errors():
-            host = {
-                "userns_mode": engine.user_namespace,
-                **config.options,
-                "network_mode": config.network,
-                "cap_drop": ["ALL"],
-                "security_opt": [*engine.security_options, *config.options.get("security_opt", ())],
-            }
+            host = engine.confinement(options=config.options) | {"network_mode": config.network}
             engine.api.create_container(
                 _base_name(config),
                 [],

@@ -34,12 +34,12 @@ from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, Container
-from orchestrator.errors import Conflict, DiskFull, ExecutorFailed
+from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Session, Usage, Verdict
 from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.session import DockerSession
-from orchestrator.executors.mount_points import check_absolute, is_disk_full, make_mount_points, make_placeholder
+from orchestrator.executors.mount_points import check_absolute, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import CollectedRecord
@@ -276,14 +276,10 @@ class DockerExecutor(Executor):
         api, machine = self._engine.api, launch.machine
         memory = machine.memory_bytes
         host: dict[str, Any] = {
-            "userns_mode": self._engine.user_namespace,
-            **self._config.options,
+            **self._engine.confinement(machine.pids, self._config.options),
             "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
             "network_mode": launch.network or self._config.network,
-            "cap_drop": ["ALL"],
-            "security_opt": [*self._engine.security_options, *self._config.options.get("security_opt", ())],
             "nano_cpus": int(machine.cpus * 1e9),
-            "pids_limit": machine.pids,
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
             "log_config": _LOG_CONFIG,
             "init": False,  # our reaper is the init: below another init, a command could kill it
