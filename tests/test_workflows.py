@@ -544,7 +544,7 @@ def test_the_api_refuses_what_makes_no_sense(shared: Spell) -> None:
     assert "'colour'" in refused({"name": "x", "steps": [{**good, "spec": {"command": "true", "colour": 1}}]})
     assert "needs itself" in refused({"name": "x", "steps": [{**good, "needs": ["a"]}]})
     assert refused({"name": "x", "steps": [{"name": "../a", "spec": {"command": "true"}}]}).startswith("A step cannot")
-    assert refused({"name": "x", "steps": []}).startswith("A workflow has at least one step")
+    assert refused({"name": "x", "steps": []}).startswith("A workflow must have at least one step")
     assert refused({"name": "x", "steps": [1]})
     assert refused({"name": "x"})
     with pytest.raises(NotFound):
