@@ -115,7 +115,7 @@ def test_the_examples_of_the_docs(make_spell: Callable[..., Spell], repo: Path) 
         (["grid", "--param", "lr=1,2", "echo :lr: :b:"], 3, "The command's ':b:' has no value."),
         (["grid", "--param", "lr=1,2", "--param", "rl=1", "echo :lr:"], 3, "no ':rl:' for parameter 'rl'."),
         (["grid", "echo :lr:"], 2, "A search needs a parameter."),
-        (["grid", "--param", "lr=0:1", "echo :lr:"], 3, "a grid needs its values"),
+        (["grid", "--param", "lr=0:1", "echo :lr:"], 3, "but a grid search needs values"),
         (["grid", "--param", "lr=", "echo :lr:"], 3, "Parameter 'lr': It has no value."),
         (["random", "-n", "3", "--param", "lr=3:1", "echo :lr:"], 3, "The range 3:1 is empty"),
         (["random", "-n", "3", "--param", "lr=0:1:log", "echo :lr:"], 3, "MIN must be more than 0"),
