@@ -28,6 +28,7 @@ from orchestrator.records.summaries import RunSummary
 from orchestrator.records.workflows import StepRecord, WorkflowRecord
 from orchestrator.server.app import make_app
 from orchestrator.spec import run
+from orchestrator.spec.mounts import parse_mount
 from orchestrator.spec.search import Choice, SearchSpec
 from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import ENDS, State
@@ -120,7 +121,7 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     spell = make_shared("api")
     first = spell.run("echo x > data.txt", name="first", labels=("a",))
     code = "from orchestrator.runtime import send_metric; send_metric('loss', 0.5)"
-    mounts = (run.parse_mount(f"runs/{first.number}/data.txt"),)
+    mounts = (parse_mount(f"runs/{first.number}/data.txt"),)
     spell.run(f'python -c "{code}"; touch f; ln -s f l', mounts=mounts, env={"A": "b"}, timeout_s=60.0)
     flow = WorkflowSpec("flow", (Step("a", run.RunSpec("true")), Step("b", run.RunSpec("true"), ("a",))))
     Workflows(spell.client.transport).cast(flow)

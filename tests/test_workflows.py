@@ -491,7 +491,7 @@ def test_nothing_is_left_of_an_ascii_terminal(own: Spell, tmp_path: Path) -> Non
     [
         ({"a": {"command": "x", "needs": "a"}}, 3, "flow.yaml: Step 'a' needs itself."),
         ({"a": {"command": "x :LR:", "params": {"B": 1}}}, 3, "flow.yaml: step 'a': The command has no ':B:'"),
-        ({"a": {"file": "none.yaml"}}, 3, "file: there is no file "),
+        ({"a": {"file": "none.yaml"}}, 3, "file: no such file: "),
         ({"a": {"command": "x", "pip_req": "none.txt"}}, 3, "none.txt cannot be read"),
         (
             {"a": "true", "b": {"command": "x", "machine_type": "giant"}},
