@@ -41,13 +41,13 @@ def test_what_is_read(text: str, parts: tuple[Part, ...]) -> None:
     ],
 )
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(InvalidConfig, match="is no condition"):
+    with pytest.raises(InvalidConfig, match="is not a condition"):
         parse(text)
 
 
 def test_there_can_be_five() -> None:
     check(["a<1"] * 5)
-    with pytest.raises(InvalidConfig, match="5 stop conditions at most"):
+    with pytest.raises(InvalidConfig, match="at most 5 stop conditions"):
         check(["a<1"] * 6)
 
 

@@ -57,7 +57,7 @@ def test_two_mounts_in_one_place(one: str, other: str) -> None:
     first, second = sorted((clean(one), clean(other)), key=len)
     mounts = (Mount("runs/1/x", one), Mount("runs/2/y", other))
     if second[: len(first)] == first:
-        with pytest.raises(InvalidConfig, match="Two mounts want the same place"):
+        with pytest.raises(InvalidConfig, match="Two mounts have the same path"):
             RunSpec("true", mounts=mounts)
     else:
         assert RunSpec("true", mounts=mounts).mounts == mounts

@@ -649,7 +649,7 @@ def test_f41_uploads_can_be_mounted(spell: Spell) -> None:
 def test_f41_two_mounts_in_one_place_are_refused(spell: Spell, second: str) -> None:
     number = spell.run("echo data > data.txt").number
     done = spell("run", "-f", "-m", f"runs/{number}/data.txt:data", "-m", f"runs/{number}/data.txt:{second}", "true")
-    assert done.code == 3 and "Two mounts want the same place" in done.err
+    assert done.code == 3 and "Two mounts have the same path" in done.err
 
 
 def test_f41_bad_mounts_are_explained(spell: Spell) -> None:

@@ -458,7 +458,7 @@ def test_many_values_are_checked_fast() -> None:
     began = time.monotonic()
     assert grid("true :x:", *values).count == 10_000
     assert time.monotonic() - began < 3
-    with pytest.raises(InvalidConfig, match="'7' is there twice"):
+    with pytest.raises(InvalidConfig, match="'7' is given twice"):
         Choice((*values, "7"))
 
 

@@ -95,8 +95,8 @@ def test_f47_a_run_that_was_not_asked_to_goes_on(spell: Spell) -> None:
 
 
 WRONG = [
-    (["--stop-condition", "loss"], "'loss' is no condition on a metric."),
-    ([word for n in range(6) for word in ("--stop-condition", f"a<{n}")], "There can be 5 stop conditions at most."),
+    (["--stop-condition", "loss"], "'loss' is not a condition on a metric."),
+    ([word for n in range(6) for word in ("--stop-condition", f"a<{n}")], "A run can have at most 5 stop conditions."),
     (["--no-output-timeout", "0"], "The time without output must be more than 0, and less than 16 million minutes."),
 ]
 

@@ -492,7 +492,7 @@ def test_nothing_is_left_of_an_ascii_terminal(own: Spell, tmp_path: Path) -> Non
     [
         ({"a": {"command": "x", "needs": "a"}}, 3, "flow.yaml: Step 'a' needs itself."),
         ({"a": {"command": "x :LR:", "params": {"B": 1}}}, 3, "flow.yaml: step 'a': The command has no ':B:'"),
-        ({"a": {"file": "none.yaml"}}, 3, "file: there is no file "),
+        ({"a": {"file": "none.yaml"}}, 3, "file: no such file: "),
         ({"a": {"command": "x", "pip_req": "none.txt"}}, 3, "none.txt cannot be read"),
         (
             {"a": "true", "b": {"command": "x", "machine_type": "giant"}},
@@ -545,7 +545,7 @@ def test_the_api_refuses_what_makes_no_sense(shared: Spell) -> None:
     assert "'colour'" in refused({"name": "x", "steps": [{**good, "spec": {"command": "true", "colour": 1}}]})
     assert "needs itself" in refused({"name": "x", "steps": [{**good, "needs": ["a"]}]})
     assert refused({"name": "x", "steps": [{"name": "../a", "spec": {"command": "true"}}]}).startswith("A step cannot")
-    assert refused({"name": "x", "steps": []}).startswith("A workflow has at least one step")
+    assert refused({"name": "x", "steps": []}).startswith("A workflow must have at least one step")
     assert refused({"name": "x", "steps": [1]})
     assert refused({"name": "x"})
     with pytest.raises(NotFound):

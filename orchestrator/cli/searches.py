@@ -42,9 +42,11 @@ _CAST = (
     "{} The exit code is 0 when at least one trial is complete, else 1. All options of `spell run` apply to each trial."
 )
 _RUNS = click.option(
-    "-n", "--num-runs", "runs", type=click.IntRange(1), required=True, metavar="N", help="How many trials."
+    "-n", "--num-runs", "runs", type=click.IntRange(1), required=True, metavar="N", help="Number of trials."
 )
-_SEED = click.option("--seed", type=int, metavar="S", help="Of the chosen numbers: the same again with the same S.")
+_SEED = click.option(
+    "--seed", type=int, metavar="S", help="Seed of the random numbers: the same S gives the same trials."
+)
 
 
 @click.group(context_settings=_HELP)
@@ -65,14 +67,14 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         "-r", "--parallel-runs", "parallel", type=click.IntRange(1), metavar="K",
         help="At most K trials at a time. [default: 100; bayesian: 1]",
     ),
-    click.option("--metric", default="", metavar="METRIC", help="What is to be best: a name given to send_metric."),
+    click.option("--metric", default="", metavar="METRIC", help="Metric to optimise: a name given to send_metric."),
     click.option(
         "-a", "--metric-agg", type=click.Choice(AGGREGATES), default="last", show_default=True,
-        metavar="|".join(AGGREGATES), help="Which of the values that a trial sent.",
+        metavar="|".join(AGGREGATES), help="How the values of a trial become one.",
     ),
     click.option(
         "--direction", type=click.Choice(DIRECTIONS), default="minimize", show_default=True,
-        metavar="|".join(DIRECTIONS), help="Whether less or more is better.",
+        metavar="|".join(DIRECTIONS), help="Whether the metric should be small or large.",
     ),
     click.option("--reuse", is_flag=True, help="Take an identical run that is complete, where there is one."),
     click.option("-b", "--background", is_flag=True, help="Do not wait for its end."),

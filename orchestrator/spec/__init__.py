@@ -1,1 +1,1 @@
-"""What a person asks for: runs, searches, workflows, and the files that say it."""
+"""Requests of a person: runs, searches and workflows, the files they are written in, and their checks."""

@@ -3,8 +3,8 @@
     CONDITION := PART { "&&" PART }
     PART      := METRIC OP VALUE [ ":" MIN_INDEX ]      OP := < | <= | > | >=
 
-A part holds when the latest value of its metric, sent at step MIN_INDEX or later, compares so. A condition is met in the
-moment in which all of its parts hold; several conditions are alternatives.
+A part holds when the latest value of its metric, sent at step MIN_INDEX or later, fulfils the comparison. A condition is met
+as soon as all its parts hold; several conditions are alternatives.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Part(NamedTuple):
     min_index: int = 0
 
     def holds(self, value: float) -> bool:
-        """Whether this value compares so."""
+        """Whether this value fulfils the comparison."""
         return _OPERATORS[self.op](value, self.value)
 
 
 def parse(text: str) -> tuple[Part, ...]:
-    """The parts of a condition, all of which must hold.
+    """Split a condition into its parts.
 
     Raises:
-        InvalidConfig: when it is none.
+        InvalidConfig: `text` is not a condition.
     """
     return tuple(_part(part, text) for part in text.split("&&"))
 
@@ -57,26 +57,26 @@ def _part(text: str, whole: str) -> Part:
     except ValueError:
         value = math.nan
     if found is None or not math.isfinite(value):
-        raise InvalidConfig(f"{whole!r} is no condition on a metric.", _FORM)
+        raise InvalidConfig(f"{whole!r} is not a condition on a metric.", _FORM)
     return Part(found["metric"], found["op"], value, int(found["index"] or 0))
 
 
 def check(conditions: Iterable[str]) -> None:
-    """See that these are conditions, and not too many.
+    """Check stop conditions.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: one is not a condition, or they are too many.
     """
     found = [parse(text) for text in conditions]
     if len(found) > MAX_CONDITIONS:
-        raise InvalidConfig(f"There can be {MAX_CONDITIONS} stop conditions at most.")
+        raise InvalidConfig(f"A run can have at most {MAX_CONDITIONS} stop conditions.")
 
 
 class Watch:
-    """Looks at the values of one run as they were sent, one after the other.
+    """Compares the values that one run sends, in order, with its conditions.
 
     Args:
-        conditions: any of them is enough.
+        conditions: alternatives.
     """
 
     def __init__(self, conditions: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ class Watch:
         self._latest: dict[tuple[str, int], float] = {}  # by metric and the index from which it counts
 
     def met(self, metric: str, step: int, value: float) -> str:
-        """The condition that this next value meets, with the values that do; "" for none."""
+        """The condition that the next value meets, with the values that meet it; "" for none."""
         for text, parts in self._conditions.items():
             for part in parts:
                 if part.metric == metric and step >= part.min_index:

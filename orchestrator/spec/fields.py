@@ -42,7 +42,7 @@ def located(line: str, folder: Path) -> str:
 
 def _count(written: float, _folder: Path) -> int:
     if written != written // 1:
-        raise InvalidConfig(f"A run can be tried again a whole number of times, and not {written:g} times.")
+        raise InvalidConfig(f"A run can be tried again a whole number of times, not {written:g} times.")
     return int(written)
 
 
@@ -54,7 +54,7 @@ def _secrets(texts: Sequence[str], _folder: Path) -> dict[str, str]:
             raise InvalidConfig(f"--secret {text!r} is not of the form NAME or NAME=VARIABLE.")
         variable = variable or name
         if found.get(variable, name) != name:
-            raise InvalidConfig(f"--secret: the variable {variable} would be both {found[variable]} and {name}.")
+            raise InvalidConfig(f"--secret: variable {variable} cannot hold both {found[variable]} and {name}.")
         found[variable] = name
     return found
 

@@ -1,4 +1,4 @@
-"""Which runs a list shows, and in which order: the same words on both sides of the wire.
+"""Filters and order of a list of runs, as client and server both read them.
 
 SORT   := [ "-" ] KEY      KEY := "number" | "duration" | "metric:" NAME
 METRIC := as a stop condition without MIN_INDEX: `loss < 0.5`, `loss < 0.5 && accuracy > 0.9`; of the latest value
@@ -23,9 +23,9 @@ class Sort:
     """The order of a list.
 
     Attributes:
-        key: `number`, `duration` or `metric`; runs that have no such value are left out.
-        metric: whose latest value counts, with `metric`.
-        is_descending: the smallest comes last, instead of the largest.
+        key: `number`, `duration` or `metric`; runs without this value are left out.
+        metric: name of the metric when `key` is `metric`; its latest value counts.
+        is_descending: whether the smallest comes last, instead of the largest.
     """
 
     key: str = "number"
@@ -34,10 +34,10 @@ class Sort:
 
 
 def parse_sort(text: str) -> Sort:
-    """A sort key as typed; the newest comes last for "".
+    """Parse a sort key; "" sorts by number.
 
     Raises:
-        UsageError: when it is none.
+        UsageError: `text` is not a sort key.
     """
     key = text.removeprefix("-")
     is_descending = key != text
@@ -47,22 +47,22 @@ def parse_sort(text: str) -> Sort:
         return Sort("metric", key.removeprefix(_METRIC), is_descending)
     raise UsageError(
         f"Runs cannot be sorted by {text!r}.",
-        "There are: number, duration and metric:NAME; with a '-' before it the smallest comes last.",
+        "Sort by number, duration or metric:NAME; with a '-' before it the smallest comes last.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What runs of a list have in common: all that is given here.
+    """Conditions on the runs of a list; a run must meet all of them.
 
     Attributes:
-        states, labels, machine_types: one of these each.
-        name: exactly this.
-        project: this one, in whatever case.
-        since: cast at this time or later, in seconds since the epoch.
+        states, labels, machine_types: the run has one of each.
+        name: its exact name.
+        project: its project, in any case.
+        since: the earliest time of its cast, in seconds since the epoch.
         metrics: conditions on latest values, see above.
-        text: each of these is somewhere in the command or the description, in whatever case of A to Z.
-        archived: those that are archived, instead of those that are not.
+        text: each is in its command or description, in any case of A to Z.
+        archived: whether it is archived.
     """
 
     states: Sequence[str] = ()
@@ -76,19 +76,19 @@ class Filter:
     archived: bool = False
 
     def __post_init__(self) -> None:
-        """See that it can be asked.
+        """Check the filter.
 
         Raises:
-            InvalidConfig, UsageError: otherwise.
+            InvalidConfig, UsageError: a value is not allowed.
         """
         self.parts()
         if not math.isfinite(self.since):
-            raise UsageError("A time is a finite number of seconds since the epoch.")
+            raise UsageError("A time must be a finite number of seconds since the epoch.")
         for text in self.text:
             if not text.strip():
-                raise UsageError("There is nothing to look for.", "Try: spell search TEXT")
+                raise UsageError("The text to search for is empty.", "Try: spell search TEXT")
             if len(text) > _MOST_TEXT:
-                raise UsageError(f"A text to look for has {_MOST_TEXT} characters at most.")
+                raise UsageError(f"A text to search for can have at most {_MOST_TEXT} characters.")
 
     def parts(self) -> list[Part]:
         """The comparisons of `metrics`."""
@@ -98,5 +98,5 @@ class Filter:
         except InvalidConfig as error:
             raise InvalidConfig(error.message, cure) from None
         if any(part.min_index for part in found):
-            raise InvalidConfig("Runs are found by the latest value of a metric, whatever its index.", cure)
+            raise InvalidConfig("A filter compares the latest value of a metric and takes no MIN_INDEX.", cure)
         return found

@@ -100,7 +100,7 @@ def entries(path: Path, root: yaml.MappingNode, known: Collection[str], what: st
             reject(path, key, name, "is given twice")
         if name not in known:
             words = f"{path}, line {key.start_mark.line + 1}: {name}: is not a field of {what}."
-            raise UsageError(words, f"There are: {', '.join(known)}.")
+            raise UsageError(words, f"The fields are: {', '.join(known)}.")
         seen.add(name)
         if value.tag != _YAML_TAG + "null":
             yield name, value

@@ -14,10 +14,13 @@ def _reject(message: str, cure: str = "") -> NoReturn:
 
 
 def relative_parts(path: str, what: str) -> tuple[str, ...]:
-    """The parts of a clean relative path.
+    """The parts of a relative path.
+
+    Args:
+        what: the subject of messages.
 
     Raises:
-        InvalidConfig: when `path` is absolute, empty, or climbs with `..`; `what` names it in the message.
+        InvalidConfig: `path` is absolute, empty or has a `..`.
     """
     if "\0" in path or "\n" in path:
         _reject(f"{what} {path!r} contains a character that paths cannot have.")
@@ -25,7 +28,7 @@ def relative_parts(path: str, what: str) -> tuple[str, ...]:
     if path.startswith("/"):
         _reject(f"{what} {path!r} must be a relative path.")
     if not parts:
-        _reject(f"{what} {path!r} names nothing below.")
+        _reject(f"{what} {path!r} must name a file or folder.")
     if ".." in parts:
         _reject(f"{what} {path!r} must not contain '..'.")
     return parts
@@ -46,8 +49,8 @@ class Mount:
     def __post_init__(self) -> None:
         if self.resource.startswith("/"):
             raise InvalidConfig(
-                f"Cannot mount {self.resource!r}: it is no resource.",
-                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. For a file of yours: spell upload PATH",
+                f"Cannot mount {self.resource!r}: it is not a resource.",
+                "A resource is runs/NUMBER/…, uploads/NAME/… or an alias. To mount a file of yours: spell upload PATH",
             )
         parts = relative_parts(self.resource, "The mounted resource")
         if len(parts) < 2 and parts[0] in ("runs", "uploads"):  # another word may be an alias
@@ -59,16 +62,16 @@ class Mount:
             if "\0" in self.path or "\n" in self.path:
                 _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
             if ".." in self.path.split("/") or self.path.strip("/") == "":
-                _reject(f"The mount path {self.path!r} must name a place below '/', without '..'.")
+                _reject(f"The mount path {self.path!r} must lead below '/', without '..'.")
         else:
             relative_parts(self.path, "The mount path")
 
 
 def parse_mount(text: str) -> Mount:
-    """`RESOURCE[:PATH]` as typed; without PATH the base name of the resource.
+    """Parse `RESOURCE[:PATH]`; without PATH it is mounted at the base name of the resource.
 
     Raises:
-        InvalidConfig, NotFound: for anything else.
+        InvalidConfig, NotFound: `text` is not a mount.
     """
     resource, colon, path = text.partition(":")
     if not resource or ":" in path or (colon and not path):
@@ -92,7 +95,7 @@ def path_in_code(subdir: str, path: str) -> str:
 
 
 def check_distinct(mounts: Iterable[Mount]) -> None:
-    """See that no mount is at the path of another, or inside it.
+    """Check that no mount is at the path of another, or inside it.
 
     Raises:
         InvalidConfig: one is.
@@ -102,6 +105,6 @@ def check_distinct(mounts: Iterable[Mount]) -> None:
         path = normal_path(mount.path)
         for other in seen:
             if path == other or path.startswith(other + "/") or other.startswith(path + "/"):
-                words = f"Two mounts want the same place, or one a place in the other: {other!r} and {path!r}."
+                words = f"Two mounts have the same path, or one is inside the other: {other!r} and {path!r}."
                 _reject(words, "Give one of them another path: RESOURCE:PATH.")
         seen.append(path)

@@ -1,4 +1,4 @@
-"""What may be called how: runs, labels, projects, aliases and secrets."""
+"""Checks names of runs, labels, projects, aliases and secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from orchestrator.errors import InvalidConfig
 
-# Compiled by who needs one first: every `spell run` loads this.
+# Not compiled here: every `spell run` loads this module and needs few of them.
 _RUN_NAME = r"[A-Za-z][A-Za-z0-9_.-]{0,62}\Z"
 _LABEL = r"[\w][\w .:/@+-]{0,62}\Z"
 _PROJECT = r"\w[\w .+-]{0,62}(?<! )\Z"
@@ -15,10 +15,10 @@ _RESERVED_NAMES = frozenset({"latest"})
 
 
 def check_run_name(name: str) -> str:
-    """`name`, when a run may be called so.
+    """`name`, if it is allowed.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not re.match(_RUN_NAME, name) or name in _RESERVED_NAMES:
         raise InvalidConfig(
@@ -29,10 +29,10 @@ def check_run_name(name: str) -> str:
 
 
 def check_label(label: str) -> str:
-    """`label`, when a run may bear it.
+    """`label`, if it is allowed.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not re.match(_LABEL, label):
         raise InvalidConfig(f"Label {label!r} is not a word of up to 63 letters, digits and ' .:/@+-'.")
@@ -40,10 +40,10 @@ def check_label(label: str) -> str:
 
 
 def check_project(name: str) -> str:
-    """`name`, when a project may be called so.
+    """`name`, if it is allowed.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not re.match(_PROJECT, name):
         cure = "A name starts with a letter, digit or '_', and has up to 63 of these, spaces, '.', '+' and '-'."
@@ -52,10 +52,10 @@ def check_project(name: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """`alias`, when a resource may be called so.
+    """`alias`, if it is allowed.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not re.match(_ALIAS, alias) or not alias.isprintable() or alias in ("runs", "uploads", "public"):
         cure = 'An alias has up to 63 characters, none of them a space or one of / . " \\ [ ] : ; | = , ~'
@@ -67,10 +67,10 @@ def check_alias(alias: str) -> str:
 
 
 def check_secret_name(name: str) -> str:
-    """`name`, when a secret may be called so.
+    """`name`, if it is allowed.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not re.match(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z", name):
         cure = "A name starts with a letter or '_' and has up to 63 letters, digits, '_', '.' and '-'."

@@ -1,8 +1,7 @@
-"""What a person asks for: `RunSpec` and its parts, frozen and checked.
+"""The spec of a run: `RunSpec` and its parts, frozen and checked.
 
-Plain dataclasses, so that the command line can make one without loading pydantic; the server and the job-file reader
-give the same classes to pydantic, which checks types and refuses unknown fields. What a field may say is checked here,
-in `__post_init__`, and so holds for both.
+Plain dataclasses, so that the command line does not load pydantic. The server gives the same classes to pydantic
+(`spec.validate`), which checks types and refuses unknown fields. Values are checked here, in `__post_init__`, for both.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from orchestrator.spec.mounts import Mount, check_distinct, relative_parts
 from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
 from orchestrator.spec.redaction import redacted
 
-# Patterns that few specs need are compiled by who needs them first: every `spell run` loads this.
+# Patterns that few specs need are not compiled here: every `spell run` loads this module.
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
 _PYTHON = r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z"
 _PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_-]*\Z"
@@ -36,15 +35,15 @@ MAX_LABELS = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
-def _reject(what: str, cure: str = "") -> None:
-    raise InvalidConfig(what, cure)
+def _reject(message: str, cure: str = "") -> None:
+    raise InvalidConfig(message, cure)
 
 
 def check_digest(digest: str) -> str:
-    """`digest`, when it is a SHA-256 of 64 hex digits; it becomes a part of a path.
+    """`digest`, if it is a SHA-256 of 64 hex digits; it becomes a part of a path.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it is not.
     """
     if not _DIGEST.match(digest):
         _reject("A digest must be a SHA-256 of 64 hex digits.")
@@ -61,16 +60,16 @@ class RequirementFile:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """The snapshot that a run sees, and where it came from.
+    """The snapshot of a run's code, and its origin.
 
     Attributes:
         tree: SHA-256 of the manifest (64 hex digits); see `manifest.Manifest.tree`.
         subdir: the caller's directory, relative to the root of the code; "" for the root.
         repository: base name of the repository.
-        commit: the commit it stands on.
-        dirty: whether it differs from that commit.
-        diff: SHA-256 of the blob that holds the difference to that commit as a git patch; empty when clean.
-        url, ref: set when the code came from a git URL.
+        commit: the commit that was checked out.
+        dirty: whether the code differs from that commit.
+        diff: SHA-256 of the blob with the difference to that commit as a git patch; "" when clean.
+        url, ref: the git URL and the ref that the code was fetched from; "" otherwise.
     """
 
     tree: str
@@ -92,30 +91,30 @@ class Code:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunSpec:
-    """Everything that is asked for one run. What else is to be known of each field is in the table of `fields`.
+    """A request for one run. The table of `spec.fields` has the other properties of each field.
 
     Attributes:
-        command: given to a shell.
+        command: a line for the shell.
         machine_type: the name of a request for resources, see `[machine_types]` in the configuration.
-        executor: which executor; "" leaves it to the configuration.
+        executor: the name of the executor; "" for the configured one.
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
-        python: the wanted version ("3.12"); "" for the server's own.
-        frameworks: named sets of pip packages; None for the configuration's default.
-        image: the base image of its container; "" for the configuration's.
+        python: the version of Python ("3.12"); "" for the server's own.
+        frameworks: named sets of pip packages; None for the configured default.
+        image: the base image of its container; "" for the configured one.
         apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
-        network: `bridge` or `none`; "" for the configuration's.
+        network: `bridge` or `none`; "" for the configured one.
         env: environment variables.
         code: the snapshot; None for a run without code.
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
         ignore: gitignore patterns of outputs that are not kept.
-        retries: how often a failed attempt is tried again.
+        retries: the number of times that a failed attempt is tried again.
         project: the name of the project that the run belongs to; "" for none.
         stop_conditions: any of these stops the run, `METRIC OP VALUE[:MIN_INDEX]`, joined by `&&` where all must hold.
-        no_output_timeout_s: stop the run when it has neither said nor done anything for so many seconds; None for never.
-        notify: URLs that are told of its end. A webhook's URL is its key, and hidden as values of variables are.
-        secrets: environment variables, and the names of the secrets that they hold.
+        no_output_timeout_s: stop the run when it has been idle for this many seconds; None for never.
+        notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
+        secrets: environment variables, and the names of the secrets whose values they get.
     """
 
     command: str
@@ -157,7 +156,7 @@ class RunSpec:
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
             _reject("The time limit must be more than 0, and less than 16 million minutes.")
         if not 0 <= self.retries <= MAX_RETRIES:
-            _reject(f"A run can be tried again up to {MAX_RETRIES} times, and not {self.retries} times.")
+            _reject(f"A run can be tried again up to {MAX_RETRIES} times, not {self.retries} times.")
         check_conditions(self.stop_conditions)
         if self.no_output_timeout_s is not None and not 0 < self.no_output_timeout_s < 1e9:
             _reject("The time without output must be more than 0, and less than 16 million minutes.")
@@ -191,7 +190,7 @@ class RunSpec:
             wanted = set(PLACEHOLDER.findall(self.command))
             there = ", ".join(f"':{name}:'" for name in sorted(wanted - set(self.params)))
             for name in sorted(set(self.params) - wanted):
-                cure = f"It has {there}." if there else "Write it where the value is to stand."
+                cure = f"It has {there}." if there else "Write it where the value belongs."
                 _reject(f"The command has no ':{name}:' for parameter {name!r}.", cure)
             for name in sorted(wanted - set(self.params)):
                 _reject(f"The command's ':{name}:' has no value.", f"Give it with --param {name}=VALUE.")
@@ -204,7 +203,7 @@ class RunSpec:
 
 def _check_labels(labels: tuple[str, ...]) -> None:
     if len(labels) > MAX_LABELS:
-        _reject(f"A run can bear {MAX_LABELS} labels at most.")
+        _reject(f"A run can have at most {MAX_LABELS} labels.")
     for label in labels:
         check_label(label)
 
@@ -218,7 +217,7 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
         if not re.match(_APT, package):
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
     if network and network not in NETWORKS:
-        _reject(f"There is no network {network!r}.", f"There are: {', '.join(NETWORKS)}.")
+        _reject(f"Unknown network {network!r}.", f"Choose one of: {', '.join(NETWORKS)}.")
 
 
 def _check_webhook(url: str) -> None:
@@ -229,7 +228,7 @@ def _check_webhook(url: str) -> None:
         or not rest.strip("/")
         or re.search(r"[\x00-\x20\x7f]", url)
     ):
-        _reject("A webhook to notify must be an http:// or https:// URL.")
+        _reject("A webhook must be an http:// or https:// URL.")
     if not _is_unicode(url):
         _reject("The URL of a webhook is not text in UTF-8.")
 
@@ -251,12 +250,13 @@ def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
         check_secret_name(name)
         if not re.match(_ENV_NAME, variable):
             _reject(
-                f"Environment variable name {variable!r} is not allowed.", f"Say another one: --secret {name}=VARIABLE"
+                f"Environment variable name {variable!r} is not allowed.",
+                f"Choose another one: --secret {name}=VARIABLE",
             )
         if variable.startswith("SPELL_") or variable in _MADE:
             _reject(f"Environment variable {variable!r} is set by spell itself.")
         if variable in env:
-            _reject(f"Environment variable {variable!r} is given twice: with --env, and with --secret.")
+            _reject(f"Environment variable {variable!r} is given twice: with --env and with --secret.")
 
 
 def _is_unicode(text: str) -> bool:

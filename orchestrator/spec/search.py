@@ -1,7 +1,7 @@
-"""What a search over parameters tries: the values of each parameter as typed, and which of them a trial gets. Pure.
+"""Searches over parameters: the values of each parameter, and those that a trial gets. Nothing here reads or writes.
 
-A parameter is written `NAME=V1,V2,…` (these values, as they stand there) or
-`NAME=MIN:MAX[:linear|log|reverse_log][:int|float]` (any number between, both ends included).
+A parameter is written `NAME=V1,V2,…` (these values, literally) or `NAME=MIN:MAX[:linear|log|reverse_log][:int|float]` (any
+number between, both ends included).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _RANGE = "MIN:MAX[:linear|log|reverse_log][:int|float]"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of these values, which go into the command as they stand here."""
+    """One of these values, put into the command literally."""
 
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not self.values:
-            raise InvalidConfig("There is no value to choose from.", "Write it as NAME=V1,V2")
+            raise InvalidConfig("The parameter has no values.", "Write it as NAME=V1,V2")
         if len(set(self.values)) < len(self.values):
             twice = next(value for at, value in enumerate(self.values) if value in self.values[:at])
-            raise InvalidConfig(f"The value {twice!r} is there twice.")
+            raise InvalidConfig(f"The value {twice!r} is given twice.")
 
     def draw(self, generator: random.Random) -> str:
-        """One of the values, each as likely."""
+        """One of the values, all equally likely."""
         return generator.choice(self.values)
 
 
@@ -61,13 +61,13 @@ class Range:
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "low", float(self.low))  # an int is as good
+            object.__setattr__(self, "low", float(self.low))  # JSON may have an int
             object.__setattr__(self, "high", float(self.high))
         except OverflowError:
-            raise InvalidConfig("A range is of numbers up to 1.8e308.") from None
+            raise InvalidConfig("The ends of a range must be numbers up to 1.8e308.") from None
         shown = f"{self.low:g}:{self.high:g}"
         if not (math.isfinite(self.low) and math.isfinite(self.high) and math.isfinite(self.high - self.low)):
-            raise InvalidConfig(f"The range {shown} has no end.")
+            raise InvalidConfig(f"The range {shown} is not finite.")
         if self.low >= self.high:
             raise InvalidConfig(f"The range {shown} is empty: MIN must be less than MAX.")
         if self.scaling not in SCALINGS or self.number not in NUMBERS:
@@ -75,11 +75,11 @@ class Range:
         if self.scaling != "linear" and self.low <= 0:
             raise InvalidConfig(f"The range {shown} cannot be scaled by {self.scaling}: MIN must be more than 0.")
         if self.number == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise InvalidConfig(f"The range {shown} is of integers, so MIN and MAX must be integers.")
+            raise InvalidConfig(f"The range {shown} has integers only, so MIN and MAX must be integers.")
 
     def draw(self, generator: random.Random) -> str:
-        """A number of the range, as its scaling says."""
-        margin = 0.5 if self.number == "int" else 0.0  # so that both ends are as likely as the others
+        """A number of the range, distributed as its scaling says."""
+        margin = 0.5 if self.number == "int" else 0.0  # so that both ends are as likely as other integers
         low, high = self.low - margin, self.high + margin
         at = generator.random()
         if self.scaling == "linear":
@@ -87,7 +87,7 @@ class Range:
         return self.text(self.mirrored(math.exp(math.log(low) + (math.log(high) - math.log(low)) * at)))
 
     def mirrored(self, value: float) -> float:
-        """With `reverse_log` the number as far from the other end, which is to be scaled by log; else `value`."""
+        """With `reverse_log` the number at the same distance from the other end, to be scaled by log; else `value`."""
         return self.low + self.high - value if self.scaling == "reverse_log" else value
 
     def clamped(self, value: float) -> float:
@@ -95,7 +95,7 @@ class Range:
         return min(max(value, self.low), self.high)
 
     def text(self, value: float) -> str:
-        """How a number stands in the command: the shortest text that reads back as the same."""
+        """A number as it is put into the command: the shortest text that reads back as the same number."""
         inside = self.clamped(value)
         return str(round(inside)) if self.number == "int" else repr(inside)
 
@@ -105,19 +105,19 @@ Space = Mapping[str, Choice | Range]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpec:
-    """Everything that is asked for one search.
+    """A request for one search.
 
     Attributes:
         kind: `grid`, `random` or `bayesian`.
-        spec: what each trial is; the values of its `params` are replaced.
-        space: what each parameter may be; exactly the parameters of `spec`.
-        runs: how many trials; 0 for a grid, which tries every combination.
-        parallel: how many trials may wait or run at a time; 0 for the usual (100; bayesian: 1).
-        metric: what is to be best; "" to compare nothing.
-        metric_agg: which of the values that a trial sent: their `avg`, `min` or `max`, or the `last`.
+        spec: the spec of each trial; the values of its `params` are replaced.
+        space: the values of each parameter; exactly the parameters of `spec`.
+        runs: number of trials; 0 for a grid, which tries every combination.
+        parallel: number of trials that may wait or run at the same time; 0 for the default (100; bayesian: 1).
+        metric: the metric to optimise; "" to compare nothing.
+        metric_agg: how the values of a trial become one: `avg`, `min`, `max` or `last`.
         direction: `minimize` or `maximize`.
-        seed: of the chosen numbers; None for any.
-        reuse: whether a trial takes an identical run that is complete, where there is one.
+        seed: seed of the random numbers; None for any.
+        reuse: whether a trial takes an identical complete run instead of casting a new one.
     """
 
     kind: str
@@ -136,45 +136,47 @@ class SearchSpec:
         _check_word("way to aggregate a metric", self.metric_agg, AGGREGATES)
         _check_word("direction", self.direction, DIRECTIONS)
         if set(self.space) != set(self.spec.params):
-            raise InvalidConfig("The parameters of a search must be those of its spec.")
+            raise InvalidConfig("A search must have exactly the parameters of its spec.")
         if self.direction != DIRECTIONS[0] and not self.metric:
-            raise UsageError("A direction needs a metric.", "Say which: --metric NAME")
+            raise UsageError("Option --direction needs a metric.", "Name it with: --metric METRIC")
         if not self.space:
             raise UsageError("A search needs a parameter.", "Write :NAME: in the command, and --param NAME=V1,V2")
         if self.kind == BAYESIAN and not self.metric:
-            raise UsageError("A bayesian search needs to know what is to be best.", "Name it with: --metric METRIC")
+            raise UsageError("A bayesian search needs a metric to optimise.", "Name it with: --metric METRIC")
         if self.kind == GRID:
             self._check_grid()
         elif self.runs <= 0:
-            raise UsageError(f"A {self.kind} search needs a number of runs.", "Say how many with: -n 20")
+            raise UsageError(f"A {self.kind} search needs a number of runs.", "Give it with: -n 20")
         if self.count > MAX_TRIALS:
             raise InvalidConfig(
-                f"This search would be of {self.count:,} runs, and the limit is {MAX_TRIALS:,}.",
+                f"This search would cast {self.count:,} runs; the limit is {MAX_TRIALS:,}.",
                 "Give fewer values, or try some of them with: spell hyper random -n 100",
             )
         if not 0 <= self.parallel <= MAX_TRIALS:
-            raise UsageError(f"{self.parallel} trials cannot run at a time.", "Say how many with: -r 4")
+            raise UsageError(
+                f"{self.parallel} trials cannot run at the same time.", f"Give a number from 1 to {MAX_TRIALS:,}: -r 4"
+            )
 
     def _check_grid(self) -> None:
         if self.runs:
-            raise UsageError("A grid search tries every combination; it takes no number of runs.")
+            raise UsageError("A grid search takes no number of runs: it tries every combination.")
         for name, values in self.space.items():
             if isinstance(values, Range):
                 raise InvalidConfig(
-                    f"Parameter {name!r} is a range, and a grid needs its values.",
-                    f"Name them, --param {name}=V1,V2, or try some with: spell hyper random -n 20",
+                    f"Parameter {name!r} is a range, but a grid search needs values.",
+                    f"List them, --param {name}=V1,V2, or try some with: spell hyper random -n 20",
                 )
 
     @property
     def count(self) -> int:
-        """How many trials there are."""
+        """The number of trials."""
         if self.kind != GRID:
             return self.runs
         return math.prod(len(values.values) for values in self.space.values() if isinstance(values, Choice))
 
     @property
     def at_once(self) -> int:
-        """How many trials may wait or run at a time."""
+        """The number of trials that may wait or run at the same time."""
         return self.parallel or _AT_ONCE[self.kind]
 
     def params(self, number: int) -> dict[str, str]:
@@ -206,7 +208,7 @@ def parse_space(texts: Sequence[str], json_texts: Sequence[str]) -> dict[str, Ch
         json_texts: `NAME=["a,b", 2]`.
 
     Raises:
-        InvalidConfig: naming the parameter and what is wrong with it.
+        InvalidConfig: a parameter is not written so; the message names it.
     """
     found: dict[str, Choice | Range] = {}
     for option, text in [*(("--param", text) for text in texts), *(("--json-param", text) for text in json_texts)]:
@@ -214,7 +216,9 @@ def parse_space(texts: Sequence[str], json_texts: Sequence[str]) -> dict[str, Ch
         if not equals or not name:
             raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUES.")
         if name in found:
-            raise InvalidConfig(f"Parameter {name!r} is given twice.", f"Give all its values at once: {name}=V1,V2")
+            raise InvalidConfig(
+                f"Parameter {name!r} is given twice.", f"Give all its values in one option: {name}=V1,V2"
+            )
         try:
             found[name] = _parse(words) if option == "--param" else _parse_json(words)
         except InvalidConfig as error:
@@ -229,7 +233,7 @@ def _parse(text: str) -> Choice | Range:
     values = text.split(",")
     if "" in values:
         cure = 'Write it as NAME=V1,V2; an empty value is written --json-param NAME=\'["", "a"]\''
-        raise InvalidConfig(f"{text!r} has an empty value." if text else "There is no value.", cure)
+        raise InvalidConfig(f"{text!r} has an empty value." if text else "It has no value.", cure)
     return Choice(tuple(values))
 
 
@@ -279,4 +283,4 @@ def _is_number(text: str) -> bool:
 
 def _check_word(what: str, word: str, known: Sequence[str]) -> None:
     if word not in known:
-        raise InvalidConfig(f"There is no {what} {word!r}.", f"There are: {', '.join(known)}.")
+        raise InvalidConfig(f"Unknown {what} {word!r}.", f"Choose one of: {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Untrusted specs in, checked ones out: where JSON becomes a `RunSpec`, a `WorkflowSpec` or a `SearchSpec`."""
+"""Checks untrusted JSON and makes a `RunSpec`, `WorkflowSpec` or `SearchSpec` of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_spec(body: Mapping[str, Any]) -> RunSpec:
     """A spec from JSON values.
 
     Raises:
-        InvalidConfig: naming the field and what is wrong.
+        InvalidConfig: a field is unknown or wrong; the message names it.
     """
     spec: RunSpec = _read(RunSpec, "spec", body)
     return spec
@@ -52,7 +52,10 @@ def read_search(body: Mapping[str, Any]) -> SearchSpec:
 def _check_fields(kind: type, what: str, body: Mapping[str, Any]) -> None:
     unknown = sorted(set(body) - {item.name for item in dataclasses.fields(kind)})
     if unknown:
-        raise InvalidConfig(f"A {what} has no field {unknown[0]!r}.", "Is the server older than the client?")
+        raise InvalidConfig(
+            f"A {what} has no field {unknown[0]!r}.",
+            "The server may be older than the client: restart it with spell server stop.",
+        )
 
 
 def _read(kind: Any, what: str, body: Mapping[str, Any]) -> Any:
@@ -60,7 +63,7 @@ def _read(kind: Any, what: str, body: Mapping[str, Any]) -> Any:
     try:
         json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise InvalidConfig(f"The {what} holds text that is not UTF-8.") from None
+        raise InvalidConfig(f"The {what} contains text that is not UTF-8.") from None
     try:
         return _adapter(kind).validate_python(body)
     except ValidationError as error:

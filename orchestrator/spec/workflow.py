@@ -1,6 +1,6 @@
-"""What a person asks for as a workflow: steps, each a run, that need each other. Frozen and checked, as `spec.RunSpec` is.
+"""Workflows: steps, each a run, that need each other. Frozen and checked, as `spec.run.RunSpec` is.
 
-A mount of a step may be of another step's run: its resource then begins with `runs/${STEP}`, in the place of a number.
+A step may mount outputs of another step's run: the resource then begins with `runs/${STEP}` instead of a number.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _REFERENCE = re.compile(r"runs/\$\{([^/}]*)\}(?=/|\Z)")
 
 
 def check_step_name(name: str) -> str:
-    """`name`, when a step may be called so.
+    """`name`, if a step may have it.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it may not.
     """
     if not STEP_NAME.match(name):
         raise InvalidConfig(
@@ -36,10 +36,10 @@ def check_step_name(name: str) -> str:
 
 
 def check_workflow_name(name: str) -> str:
-    """`name`, when a workflow may be called so: a line of text that is no number.
+    """`name`, if a workflow may have it: one line of text that is not a number.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: it may not.
     """
     wrong = not name.strip() or len(name) > _MOST_NAME or name.isdecimal() or "/" in name or not name.isprintable()
     if wrong or name in _RESERVED_NAMES:
@@ -51,12 +51,12 @@ def check_workflow_name(name: str) -> str:
 
 
 def reference(step: str) -> str:
-    """The resource that stands for the run of a step."""
+    """The resource of the run of a step."""
     return f"runs/${{{step}}}"
 
 
 def is_reference(resource: str) -> bool:
-    """Whether a resource is of the run of a step."""
+    """Whether a resource belongs to the run of a step."""
     return bool(_REFERENCE.match(resource))
 
 
@@ -65,9 +65,9 @@ class Step:
     """One run of a workflow.
 
     Attributes:
-        name: what other steps call it.
-        spec: what is asked for it; mounts may refer to other steps.
-        needs: steps that must be complete before it, beside those that it mounts.
+        name: its name in the workflow.
+        spec: the spec of its run; mounts may refer to other steps.
+        needs: more steps that must be complete before it than those that it mounts.
     """
 
     name: str
@@ -86,12 +86,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowSpec:
-    """Everything that is asked for one workflow.
+    """A request for one workflow.
 
     Attributes:
-        name: for people; several workflows may bear the same.
-        steps: each with a name of its own; no two need each other.
-        reuse: whether a step takes an identical run that is complete, where there is one.
+        name: for people; several workflows may have the same.
+        steps: their names differ, and they need each other in no circle.
+        reuse: whether a step takes an identical complete run instead of casting a new one.
     """
 
     name: str
@@ -101,14 +101,14 @@ class WorkflowSpec:
     def __post_init__(self) -> None:
         check_workflow_name(self.name)
         if not 0 < len(self.steps) <= MAX_STEPS:
-            raise InvalidConfig(f"A workflow has at least one step, and at most {MAX_STEPS}.")
+            raise InvalidConfig(f"A workflow must have at least one step, and at most {MAX_STEPS}.")
         names = [step.name for step in self.steps]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise InvalidConfig(f"Two steps are called {twice!r}.")
         for step in self.steps:
             if unknown := next((name for name in step.all_needs if name not in names), ""):
-                words = f"Step {step.name!r} needs {unknown!r}, and there is no such step."
-                raise InvalidConfig(words, f"There are: {', '.join(names)}.")
+                words = f"Step {step.name!r} needs {unknown!r}, which is not a step of the workflow."
+                raise InvalidConfig(words, f"The steps are: {', '.join(names)}.")
         self._check_order()
 
     def _check_order(self) -> None:
@@ -119,15 +119,15 @@ class WorkflowSpec:
             words = f"Step {circle[0]!r} needs itself"
             between = f", by way of {', '.join(reversed(circle[1:-1]))}" if circle[1:-1] else ""
             raise InvalidConfig(
-                f"{words}{between}.", "Steps that need each other in a circle can never start."
+                f"{words}{between}.", "Steps that need each other in a circle could never start."
             ) from None
 
 
 def filled(spec: RunSpec, numbers: Mapping[str, int]) -> RunSpec:
-    """The spec of a step with the runs that its mounts refer to.
+    """The spec of a step, with numbers of runs in its mounts.
 
     Args:
-        numbers: the runs of the steps that it needs.
+        numbers: the run of each step that it needs.
     """
     mounts = (Mount(_REFERENCE.sub(lambda found: f"runs/{numbers[found[1]]}", m.resource), m.path) for m in spec.mounts)
     return dataclasses.replace(spec, mounts=tuple(mounts))

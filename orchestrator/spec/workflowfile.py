@@ -102,7 +102,7 @@ class _Steps:
         if "file" in found:
             job = joined(self._file(found["file"]), job)
         if not job.fields.get("command"):
-            reject(self._path, key, name, "has neither a command nor a file with one")
+            reject(self._path, key, name, "needs a command, or a file with one")
         return FileStep(name, job, tuple(self._needs(found.get("needs"))))
 
     def _file(self, node: yaml.Node) -> JobFile:
@@ -125,7 +125,7 @@ class _Steps:
                 if key.value == "mounts":
                     item.value = self._resolved(path, item)
                 elif found := _REFERENCE.search(item.value):
-                    words = f"{found[0]!r} can stand in mounts only"
+                    words = f"{found[0]!r} is allowed in mounts only"
                     reject(path, item, str(key.value), words, "Mount it, and read it at its path.")
         return read(path, root)
 

@@ -1,1 +1,1 @@
-"""What a person typed, and what the folder says, as specs."""
+"""Reads the command line, the files it names and the code of the folder, and makes specs of them."""

@@ -1,8 +1,8 @@
 """`--from-file` and `--save-command`: the arguments and options of a verb in a YAML (or JSON) file.
 
 Its keys are the names of options without dashes and the names of arguments; `-` and `_`, upper and lower case are the same.
-An option that takes several values has a list, or one string that is split as a shell does; a switch is true or false. What
-is typed wins over the file.
+An option that takes several values has a list, or one string that is split as a shell does; a switch is true or false. The
+command line wins over the file.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def _load(ctx: click.Context, _parameter: click.Parameter, path: Path | None) ->
         parameter = known.get(_plain(str(key)))
         if parameter is None or parameter.name is None:
             names = ", ".join(sorted({_shown(item) for item in known.values()}))
-            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", f"There are: {names}.")
+            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", f"The options are: {names}.")
         if parameter.name in found:
-            raise InvalidConfig(f"{path}: {key} stands there twice.")
+            raise InvalidConfig(f"{path}: {key} is given twice.")
         found[parameter.name] = _values(parameter, value)
     ctx.default_map = {**(ctx.default_map or {}), **found}
 
@@ -69,12 +69,12 @@ def _read(path: Path) -> Mapping[Any, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise InvalidConfig(f"{path}: {error}") from error
     if not isinstance(found, Mapping):
-        raise InvalidConfig(f"{path} is no mapping of options to values.", "Write one a line: machine-type: gpu")
+        raise InvalidConfig(f"{path} is not a mapping of options to values.", "Write one per line: machine-type: gpu")
     return found
 
 
 def _names(command: click.Command) -> Iterator[tuple[str, click.Parameter]]:
-    """Every spelling of every parameter that a file may hold."""
+    """Every spelling of every parameter that a file may set."""
     for parameter in command.params:
         if parameter.name in _OWN:
             continue
@@ -95,7 +95,7 @@ def _shown(parameter: click.Parameter) -> str:
 
 def _values(parameter: click.Parameter, value: Any) -> Any:
     if isinstance(parameter, click.Argument) and isinstance(value, str):
-        return [value] if parameter.nargs == -1 else value  # a command is for the run's own shell to split
+        return [value] if parameter.nargs == -1 else value  # the run's own shell splits a command
     if parameter.multiple or parameter.nargs == -1:
         if isinstance(value, str):
             return _split(parameter, value)
@@ -143,10 +143,10 @@ def _save(ctx: click.Context, path: Path) -> None:
 
 
 def _check_is_ours(path: Path) -> None:
-    """See that no other file is lost.
+    """Check that no other file would be overwritten.
 
     Raises:
-        UsageError: there is one.
+        UsageError: one would be.
     """
     try:
         with path.open("rb") as file:
@@ -156,7 +156,7 @@ def _check_is_ours(path: Path) -> None:
     except OSError as error:
         raise InvalidConfig(f"{path} cannot be written: {error.strerror}.") from error
     if begins and not begins.startswith(_FIRST_LINE.partition("{")[0].encode()):
-        raise UsageError(f"{path} is there already, and was not written by --save-command.", "Name another file.")
+        raise UsageError(f"{path} exists already and was not written by --save-command.", "Name another file.")
 
 
 def _writable(value: Any) -> Any:
@@ -173,7 +173,7 @@ _OPTIONS = (
         expose_value=False,
         is_eager=True,
         callback=_remember,
-        help="Write what is typed here to a file for --from-file.",
+        help="Write the arguments and options to a file for --from-file.",
     ),
     click.option(
         "--from-file",
@@ -182,6 +182,6 @@ _OPTIONS = (
         expose_value=False,
         is_eager=True,  # it says what the other options are
         callback=_load,
-        help="Take arguments and options from a file; what is typed here wins.",
+        help="Take arguments and options from a file; the command line wins.",
     ),
 )

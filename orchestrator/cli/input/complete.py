@@ -1,6 +1,6 @@
-"""What a shell is told to complete, where a verb's options name it; what is found, and how, is in `completions`.
+"""Names of completions, for the options of verbs. `completions` asks the server for their values.
 
-Every verb with options loads this module, most are typed without a Tab: so it needs nothing of the client.
+Every verb with options loads this module, and few are typed with a Tab: so it imports nothing of the client.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def _found_by(name: str) -> _Complete:
-    """A completion that asks the server by the function of this name in `completions`."""
+    """A completion by the function of this name in `completions`."""
 
     def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from orchestrator.cli.input import completions  # 40 ms: the client; most commands are typed without a Tab

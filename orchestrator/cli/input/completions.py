@@ -1,5 +1,7 @@
-"""What a shell completes: runs, states, labels, searches, machine types and resources, as the server of the home has
-them. A server is never started for it, and an error is nothing to complete."""
+"""Values for shell completion: runs, states, labels, searches, machine types and resources, asked of the home's server.
+
+Completion never starts a server, and completes nothing when there is an error.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _RUNS = 100
 
 
 def ask(find: Callable[[Client, str], Iterator[tuple[str, str]]], incomplete: str) -> dict[str, str]:
-    """What one of the functions below finds for what is typed so far: words, and a help for each."""
+    """The words that one of the functions below finds, and a help text for each."""
     try:
         with connect(start=False) as client:
             return dict(find(client, incomplete))
@@ -36,7 +38,7 @@ def active(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def archived(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """Runs that were put away."""
+    """Archived runs."""
     yield from _named(client.runs.list(Filter(archived=True), limit=_RUNS))
 
 
@@ -49,7 +51,7 @@ def _named(found: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
 
 
 def names(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """Names alone."""
+    """Names of runs."""
     for item in reversed(client.runs.list(limit=_RUNS)):
         if item.name:
             yield item.name, item.description
@@ -77,19 +79,19 @@ def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def uploads(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """Uploads, as the resources that they are."""
+    """Uploads, as resources."""
     for item in client.uploads.list():
         yield f"uploads/{item.name}", f"{item.count} files"
 
 
 def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """What runs can ask for."""
+    """Machine types."""
     for item in client.machines.list():
         yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
 
 
 def resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
-    """Paths of outputs and uploads, a folder at a time."""
+    """Paths of outputs and uploads, one folder at a time."""
     folder = incomplete.rpartition("/")[0]
     for item in client.resources.list(folder):
         path = f"{folder}/{item.path}" if folder else item.path
@@ -109,7 +111,7 @@ def projects(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def links(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
-    """Names that resources were given."""
+    """Aliases of resources."""
     for item in client.links.list():
         yield item.alias, item.resource
 

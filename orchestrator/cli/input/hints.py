@@ -1,4 +1,4 @@
-"""What people meant: close words for misspelled verbs, and `--` for a command whose options spell took for its own."""
+"""Hints in errors: verbs close to a misspelled one, and `--` before a command whose options spell took for its own."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _MEANT = {
     "top": "stats",
     "version": "--version",
 }
-"""Verbs of the original and of other tools, and which of ours does that."""
+"""Verbs of the original and of other tools, and our verb for each."""
 _MIXED = "spell.mixed"  # in a context's meta: what to type instead
 
 
 def close_to(word: str, words: Iterable[str]) -> str:
-    """A question after a misspelled word; "" when nothing is close."""
+    """A question that suggests close words; "" when none is close."""
     import difflib  # 1 ms: every command loads this module, few are misspelled
 
     found = [_MEANT[word]] if word in _MEANT else difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
@@ -45,10 +45,10 @@ def close_to(word: str, words: Iterable[str]) -> str:
 
 
 class Commanding(click.Command):
-    """`spell run`: takes its own options before and after a command, and so may take one that is the command's."""
+    """`spell run`: takes options before and after the command, and so may take one that belongs to the command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; what it refuses says how to keep options for the command."""
+        """As click does; its errors also say how to keep options for the command."""
         ctx.meta[_MIXED] = self._with_dashes(ctx.command_path.split(), args)
         try:
             return super().parse_args(ctx, args)
@@ -56,7 +56,7 @@ class Commanding(click.Command):
             raise click.UsageError(error.format_message() + _hint(ctx, "\n"), ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; an error that may come from such an option says so, too."""
+        """As click does; errors that such an option may have caused say so, too."""
         try:
             return super().invoke(ctx)
         except (UsageError, InvalidConfig, InvalidCommit, InvalidRepository, NotFound) as error:
@@ -64,7 +64,7 @@ class Commanding(click.Command):
             raise
 
     def _with_dashes(self, verb: Sequence[str], args: Sequence[str]) -> str:
-        """What to type so that everything after the command's first word is its own; "" when that changes nothing."""
+        """The same line with `--` before the command; "" when that changes nothing."""
         valued = {
             name for item in self.params if isinstance(item, click.Option) and not item.is_flag for name in item.opts
         }

@@ -1,4 +1,4 @@
-"""Files that a command names and that are on this machine, but that its run will not have, because git ignores them."""
+"""Finds files of this machine that a command names, but that its run will not have, because git ignores them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MOST_WORDS = 1000
 
 
 def ignored_words(command: str, cwd: Path, subdir: str, captured: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The paths in a command that lie in its folder and are not in the snapshot.
+    """The paths in a command that exist in its folder and are not in the snapshot.
 
     Args:
         command: as it was typed; `--data=x` names `x`.
-        cwd: the folder that it was called from.
+        cwd: the current folder.
         subdir: that folder, relative to the root of the code.
         captured: the files of the snapshot.
-        known: what is there for another reason, or was told: mount paths, untracked files; both as the command sees them.
+        known: paths to leave out: mounts, and untracked files, which have a warning already; relative to `cwd`.
     """
     prefix = f"{subdir}/" if subdir else ""
     there = {path.removeprefix(prefix) for path in captured if path.startswith(prefix)}
@@ -39,7 +39,7 @@ def ignored_words(command: str, cwd: Path, subdir: str, captured: Iterable[str],
 def _words(command: str) -> Iterator[str]:
     try:
         words = shlex.split(command, comments=False)
-    except ValueError:  # a quotation that goes on in a way that only a shell knows
+    except ValueError:  # only a shell can read its quotes
         words = command.split()
     for word in words[:_MOST_WORDS]:
         for part in re.split(r"[=\s;|&<>()]+", word):
