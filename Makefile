@@ -1,6 +1,7 @@
 # make demo     the jokes story on the shipped sample; the checkout itself is its home
 # make check    lint, and the tests that need neither a server nor an engine: minutes
 # make test     lint, and all tests: docs/testing.md
+# make mutation how many small faults the tests notice: docs/testing.md
 # make bench    the table of docs/benchmarks.md
 #
 # TORCH is the requirement that the jobs' torch is installed by; for a CPU-only wheel from a folder of your own, set
@@ -20,7 +21,7 @@ PARALLEL := -n logical --dist loadgroup --no-loadscope-reorder
 
 SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
 
-.PHONY: demo check test lint bench clean
+.PHONY: demo check test lint mutation bench clean
 
 demo: $(READY) config.toml
 	@$(SPELL) workflow run --force jobs/jokes/chain.yaml
@@ -45,6 +46,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
+	nice $(BIN)/python -m benchmarks.mutation
 
 bench: $(READY)
 	TORCH="$(TORCH)" $(BIN)/python -m benchmarks

@@ -43,6 +43,8 @@ from orchestrator.images.images import Image, ImageRequest, Images
 from orchestrator.images.stream import Watch
 from orchestrator.records.gc import CollectedRecord
 
+pytestmark = pytest.mark.xdist_group("test_images")  # one of them looks for tags that others give for a moment
+
 REPOSITORY = "spell-test-images"
 LOGIN = ("person", "sesame")
 HTPASSWD = "person:$2b$04$vURpwZDBuJ4hpTmfVSXa/etUzzxwrUD9NDDWT7fnQny.mi6Zq1s5G\n"  # bcrypt of LOGIN[1]

@@ -338,7 +338,7 @@ import sys, time
 from orchestrator.runtime import on_stop
 def save():
     print("saving", flush=True)
-    time.sleep(0.3)
+    sys.stdin.read()  # takes as long as the test wants; a run has nothing there
     print("saved", flush=True)
     sys.exit(4)
 on_stop(save)
@@ -350,7 +350,8 @@ while True:
 
 def test_on_stop_outside_of_a_run() -> None:
     """It hears TERM, once: a second one does not cut the saving short."""
-    process = subprocess.Popen([sys.executable, "-c", ON_STOP], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", ON_STOP]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
