@@ -22,11 +22,11 @@ class MarkStore:
         self._db = database
 
     def label(self, number: int, add: Sequence[str], remove: Sequence[str]) -> None:
-        """Give a run labels, and take others from it. One that it has already is no error.
+        """Add and remove labels of a run. Adding a label that it has already is no error.
 
         Raises:
-            NotFound: there is no such run, or it does not bear a label that is to be removed.
-            Conflict: it would bear too many.
+            NotFound: when the run does not exist, or lacks a label that should be removed.
+            Conflict: when it would have too many labels.
         """
         with self._db.write() as connection:
             _state(connection, number)
@@ -38,7 +38,7 @@ class MarkStore:
                 connection.execute(upsert(labels).values(run=number, label=label).on_conflict_do_nothing())
             count = connection.scalar(select(func.count()).where(labels.c.run == number)) or 0
             if add and count > MAX_LABELS:
-                raise Conflict(f"A run can bear {MAX_LABELS} labels at most.")
+                raise Conflict(f"A run can have at most {MAX_LABELS} labels.")
 
     def archive(self, number: int) -> None:
         """Take a run out of lists and mounts. Nothing of it is removed.
