@@ -90,7 +90,7 @@ class Home:
         self.server_log = self.store / "spelld.log"
         self.webhook_key = self.store / "webhook.key"
         self.secrets_key = self.store / "secrets.key"
-        self.records = self.store / "records"
+        self.logs = self.store / "records"
         self.blobs = self.store / "blobs"
         self.trees = self.store / "trees"
         self.environments = self.store / "environments"
@@ -135,7 +135,7 @@ class Home:
             for folder in (
                 self.runs,
                 self.uploads,
-                self.records,
+                self.logs,
                 self.blobs,
                 self.trees,
                 self.environments,
@@ -159,33 +159,33 @@ class Home:
         """`runs/N`: the sealed outputs of a run."""
         return self.runs / str(number)
 
-    def record_dir(self, number: int) -> Path:
-        """`store/records/N`: the files about a run, beside its outputs."""
-        return self.records / str(number)
+    def log_dir(self, number: int) -> Path:
+        """`store/records/N`: log, build log, metrics and attempts of a run."""
+        return self.logs / str(number)
 
     def log(self, number: int) -> Path:
         """The output of the run's command, byte for byte."""
-        return self.record_dir(number) / "log"
+        return self.log_dir(number) / "log"
 
     def log_times(self, number: int) -> Path:
         """The times when the log grew; see `supervisor/log_times.py`."""
-        return self.record_dir(number) / "log.times"
+        return self.log_dir(number) / "log.times"
 
     def build_log(self, number: int) -> Path:
         """The log of building its environment and image."""
-        return self.record_dir(number) / "build.log"
+        return self.log_dir(number) / "build.log"
 
     def metrics(self, number: int) -> Path:
         """The metrics that `orchestrator.runtime.send_metric` appends, one JSON object a line."""
-        return self.record_dir(number) / "metrics.jsonl"
+        return self.log_dir(number) / "metrics.jsonl"
 
     def attempt_dir(self, number: int, attempt: int) -> Path:
         """Request, claim and verdict of one attempt; shared by server and supervisor."""
-        return self.record_dir(number) / f"attempt-{attempt}"
+        return self.log_dir(number) / f"attempt-{attempt}"
 
     def checkpoints(self, number: int) -> Path:
         """The checkpoints of a failed attempt, while the work dir of the next attempt is made."""
-        return self.record_dir(number) / "checkpoints"
+        return self.log_dir(number) / "checkpoints"
 
     def work_dir(self, number: int) -> Path:
         """The work dir of a run until its outputs are sealed; `code` below it is the run's root."""

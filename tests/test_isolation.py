@@ -137,7 +137,7 @@ def test_a_run_cannot_change_an_earlier_one(place: Place, source: int) -> None:
     other = spell.cast("echo ready; sleep 1000")
     spell.says(other, b"ready\n")
     before = fingerprint(spell.home.run_dir(source))
-    watched = [spell.home.runs, spell.home.uploads, spell.home.records / "1", spell.home.work_dir(other) / "code"]
+    watched = [spell.home.runs, spell.home.uploads, spell.home.logs / "1", spell.home.work_dir(other) / "code"]
     names = [sorted(os.listdir(path)) for path in watched]
     env = {
         "RUN": str(spell.home.run_dir(source)),

@@ -313,7 +313,7 @@ def test_f15_stop_of_a_queued_run_ends_it_at_once(make_spell: Callable[..., Spel
     spell.ended(first)
     third = spell.run("true")  # a run that comes after it
     assert third.state == "complete"
-    assert not spell.home.run_dir(second).exists() and not spell.home.record_dir(second).exists()
+    assert not spell.home.run_dir(second).exists() and not spell.home.log_dir(second).exists()
 
 
 def test_f15_stop_of_what_is_over_is_refused(spell: Spell) -> None:
@@ -384,7 +384,7 @@ def test_f51_run_inside_a_run_lives_on(spell: Spell, token: str) -> None:
 def test_environment_is_clean(spell: Spell) -> None:
     number = spell.run("env -0", env={"ASKED": "a=b c"}).number
     found = dict(item.split("=", 1) for item in spell.log(number).decode().rstrip("\0").split("\0"))
-    work, record = spell.home.work_dir(number) / "code", spell.home.record_dir(number)
+    work, record = spell.home.work_dir(number) / "code", spell.home.log_dir(number)
     assert found["ASKED"] == "a=b c"
     assert found["SPELL_RUN"] == str(number)
     assert found["SPELL_HOME"] == str(spell.home.root)

@@ -146,7 +146,7 @@ class Assembly:
 
 def _may_hold_outputs(context: Context, run: RunRecord) -> bool:
     """Whether something may lie in the work dir of a run that has ended which was to be saved, and was not."""
-    if run.state in (State.COMPLETE, State.KILLED) or not any(context.home.record_dir(run.number).glob("attempt-*")):
+    if run.state in (State.COMPLETE, State.KILLED) or not any(context.home.log_dir(run.number).glob("attempt-*")):
         return False
     return State.PUSHING not in {event.state for event in context.store.events(run.number) if event.kind == "state"}
 

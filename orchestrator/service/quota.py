@@ -146,7 +146,7 @@ class Quota:
             "environments": self._bytes(counted, home.environments),
             "snapshots": self._bytes(counted, home.blobs, home.trees),
             "uploads": self._bytes(counted, home.incoming),
-            "logs and work dirs": self._bytes(counted, home.records, home.work, home.removed),
+            "logs and work dirs": self._bytes(counted, home.logs, home.work, home.removed),
         }
 
     def _bytes(self, counted: set[tuple[int, int]], *folders: Path) -> int:
