@@ -143,5 +143,5 @@ def test_samples_and_stats_that_fail_do_not_fill_the_log(tmp_path: Path, caplog:
         client.kill(str(number))
         client.wait(str(number))
     about = [record for record in caplog.records if "its machine is away" in record.getMessage()]
-    assert sorted(record.name for record in about) == ["orchestrator.service.stats", "orchestrator.telemetry.metrics"]
+    assert sorted(record.name for record in about) == ["orchestrator.service.stats", "orchestrator.telemetry.samples"]
     assert not any(record.exc_info for record in about)
