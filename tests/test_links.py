@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.content.files import special_kind
 from orchestrator.content.links import found_target, is_below, said_target
+from orchestrator.content.manifest import special_kind
 
 
 @pytest.mark.parametrize(

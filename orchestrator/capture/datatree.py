@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.capture.blobs import file_chunks
 from orchestrator.content import manifest as manifests
-from orchestrator.content.files import special_kind
 from orchestrator.content.links import found_target, said_target
-from orchestrator.content.manifest import Entry, Manifest
+from orchestrator.content.manifest import Entry, Manifest, special_kind
 from orchestrator.content.packs import SMALL_BYTES, grouped
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
 

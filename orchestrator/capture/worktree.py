@@ -38,8 +38,7 @@ from orchestrator.capture.git import (
     locate,
     parse_commit,
 )
-from orchestrator.content.files import special_kind
-from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, special_kind
 from orchestrator.errors import InvalidRepository, SpellError
 
 _GITLINK = b"160000"

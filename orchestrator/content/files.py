@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,17 +13,6 @@ from pathlib import Path
 from orchestrator.errors import SaveFailed
 
 _CHUNK_BYTES = 1 << 20
-_SPECIAL = {
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-def special_kind(status: os.stat_result) -> str:
-    """What lies there, in words, where it is neither file nor folder nor link."""
-    return _SPECIAL.get(stat.S_IFMT(status.st_mode), "not a file")
 
 
 def below(root: Path) -> Iterator[tuple[str, os.stat_result]]:

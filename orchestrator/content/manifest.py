@@ -21,6 +21,12 @@ from orchestrator.spec.mounts import relative_parts
 
 FILE, EXECUTABLE, LINK = "100644", "100755", "120000"
 _MODES = frozenset((FILE, EXECUTABLE, LINK))
+_SPECIAL = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _NO_NAMES = frozenset(("", ".", ".."))
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPE = rb"\\x([89a-f][0-9a-f]|5c)"
@@ -34,6 +40,11 @@ def mode_of(status: os.stat_result) -> str:
     if not stat.S_ISREG(status.st_mode):
         return ""
     return EXECUTABLE if status.st_mode & stat.S_IXUSR else FILE
+
+
+def special_kind(status: os.stat_result) -> str:
+    """What lies there, in words, where that has no mode and is no folder."""
+    return _SPECIAL.get(stat.S_IFMT(status.st_mode), "not a file")
 
 
 class Entry(NamedTuple):

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from orchestrator.content.files import below, sha256, special_kind
+from orchestrator.content.files import below, sha256
 from orchestrator.content.links import found_target, said_target
-from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest, mode_of, printable
+from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest, mode_of, printable, special_kind
 from orchestrator.errors import DiskFull, SaveFailed, is_disk_full
 from orchestrator.records.files import ArtifactRecord
 
