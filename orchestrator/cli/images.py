@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from orchestrator.cli.input.spec import with_files
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
+from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_NAME
 from orchestrator.spec.run import RunSpec
 
@@ -55,6 +55,6 @@ def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
 
 def _spec(path: Path) -> RunSpec:
     """The environment of a job file as a spec; its other fields do not matter here."""
-    fields = importlib.import_module("orchestrator.spec.jobfile").load(path).fields
+    fields = jobfile.load(path).fields
     known = ("command", "params", "machine_type", *(name for name, field in BY_NAME.items() if field.is_environment))
     return RunSpec(**with_files({"command": "true", **{name: fields[name] for name in known if name in fields}}))

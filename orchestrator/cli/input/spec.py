@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +20,9 @@ from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.spec.fields import BY_NAME, MAPPING, TEXT, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
+
+if TYPE_CHECKING:
+    from orchestrator.spec.jobfile import JobFile
 
 _MAY_BE_EMPTY = ("command", "description")
 
@@ -52,12 +54,18 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     Raises:
         SpellError: something is wrong with it.
     """
-    job: Any = importlib.import_module("orchestrator.spec.jobfile").load(options.file) if options.file else None
+    job = _load(options.file) if options.file else None
     spec = spec_of(options, job.fields if job else {})
     code, ignored = capture(options.code, *((job.github_url, job.github_ref) if job else ()))
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
+
+
+def _load(path: Path) -> JobFile:
+    from orchestrator.spec import jobfile  # 15 ms: yaml; few runs have a job file
+
+    return jobfile.load(path)
 
 
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
