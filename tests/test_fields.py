@@ -13,6 +13,7 @@ import click
 import pytest
 from conftest import Spell
 
+from orchestrator.cli.input.spec import SpecOptions, changes, spec_of
 from orchestrator.cli.main import spell as group
 from orchestrator.records.casts import CastRecord
 from orchestrator.service.export_texts import job_file
@@ -156,6 +157,31 @@ def test_joined(name: str, earlier: Any, later: Any, both: Any) -> None:
     assert joined({name: earlier, "command": "x"}, {name: later}) == {name: both, "command": "x"}
     assert joined({}, {name: later}) == {name: later}
     assert joined({name: earlier}, {}) == {name: earlier}
+
+
+def test_what_is_typed_is_joined_to_a_job_file(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "command: 'true'\nmounts: ['runs/1/a:./in/', runs/1/b]\nenv: {A: 1, B: 2}\nretries: 3\ntimeout_min: 1\ndescription: x\n"
+    )
+    typed = SpecOptions.of(
+        mounts=("runs/2/c:in",), env=("B=hunter2", "C="), retries=0, timeout_s=2.5, pip=(), description="", name=None
+    )
+    assert "hunter2" not in repr(typed)
+    assert spec_of(typed, jobfile.load(tmp_path / "job.yaml").fields) == RunSpec(
+        "true",
+        mounts=(Mount("runs/1/b", "b"), Mount("runs/2/c", "in")),
+        env={"A": "1", "B": "hunter2", "C": ""},
+        retries=0,
+        timeout_s=150.0,
+        description="x",
+    )
+    assert changes(typed) == {
+        "mounts": [{"resource": "runs/2/c", "path": "in"}],
+        "env": {"B": "hunter2", "C": ""},
+        "retries": 0,
+        "timeout_s": 150.0,
+        "description": "",
+    }
 
 
 # -- hidden -----------------------------------------------------------------------------------------------------------

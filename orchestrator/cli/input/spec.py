@@ -21,6 +21,9 @@ from orchestrator.spec.fields import BY_NAME, MAPPING, TEXT, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
 
+if TYPE_CHECKING:
+    from orchestrator.spec.jobfile import JobFile
+
 _MAY_BE_EMPTY = ("command", "description")
 
 if TYPE_CHECKING:
