@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _connect() -> Client:
-    # 20 ms, about as long as git takes, so they are loaded meanwhile
+    # 16 ms, about as long as git takes, so they are loaded meanwhile
     from orchestrator.client import runs  # noqa: F401
     from orchestrator.client.client import connect
 

@@ -29,7 +29,7 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         if background and not json_:
             show.say(f"View logs with `spell logs -f {number}`")
             return 0
-        from orchestrator.cli.output.follow import follow, record  # 17 ms, while the run is on its way
+        from orchestrator.cli.output.follow import follow, record  # 7 ms, loaded while the run is on its way
 
         if background or cast.reused:
             return record(number, wait=False)
