@@ -16,8 +16,9 @@ BASE_IMAGE ?= python:{version}-slim
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One worker for each core; tests that share a server stay in one of them (tests/kinds.py).
-PARALLEL := -n logical --dist loadgroup --no-loadscope-reorder
+# Tests that share a server stay in one worker (tests/kinds.py).
+WORKERS ?= logical
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
 

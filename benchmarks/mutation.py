@@ -52,10 +52,15 @@ def measure(tree: Path) -> Found:
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(tree / name, target)
-        paths = {name: next(path for path in known if Path(path).exists()) for name, known in MODULES.items()}
+        paths = {name: _place(known) for name, known in MODULES.items()}
         _configure([*paths.values()])
         subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count())], check=True)
         return {name: dict(_mutants(path)) for name, path in paths.items()}
+
+
+def _place(known: tuple[str, ...]) -> str:
+    found = [path for path in known if Path(path).exists()]
+    return found[0] if found else sys.exit(f"none of {known} is there: tell MODULES where it lies now")
 
 
 def _configure(paths: list[str]) -> None:
@@ -96,23 +101,19 @@ def table(found: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join(["| module | mutants | killed | survive |", "| --- | ---: | ---: | ---: |", *lines])
 
 
-def weaker(before: Found, after: Found) -> list[str]:
-    """The mutants that were killed before and survive now."""
-    return [
-        f"{module}: {mutant}"
+def compare(before: Found, after: Found) -> int:
+    """Print both tables, and which mutants survive that were killed. Returns the exit code."""
+    anywhere = {mutant: state for states in before.values() for mutant, state in states.items()}
+    pairs = [
+        (f"{module}: {mutant}", before.get(module, {}).get(mutant) or anywhere.get(mutant), state)
         for module, states in after.items()
         for mutant, state in states.items()
-        if state not in KILLED and before.get(module, {}).get(mutant) in KILLED
     ]
-
-
-def compare(before: Found, after: Found) -> int:
-    """Print both tables, and what is weaker. Returns the exit code."""
-    same = sum(mutant in after[module] for module in after for mutant in before.get(module, {}))
-    print(f"before\n\n{table(before)}\n\nafter\n\n{table(after)}\n\n{same} mutants are in both")
-    found = weaker(before, after)
-    print(f"{len(found)} survive that were killed", *found, sep="\n  ")
-    return 1 if found else 0
+    both = [pair for pair in pairs if pair[1]]
+    weaker = [name for name, old, new in both if old in KILLED and new not in KILLED]
+    print(f"before\n\n{table(before)}\n\nafter\n\n{table(after)}\n\n{len(both)} mutants are in both")
+    print(f"{len(weaker)} survive that were killed", *weaker, sep="\n  ")
+    return 1 if weaker else 0
 
 
 def main() -> int:
