@@ -40,7 +40,7 @@ check: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m unit
 
 test: lint
-	TORCH="$(TORCH)" $(BIN)/python -m pytest $(PARALLEL)
+	TORCH="$(TORCH)" $(BIN)/python -m pytest $(PARALLEL) --durations=20
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -32,7 +32,6 @@ MODULES = {
     "errors": ("orchestrator/errors.py",),
     "states": ("orchestrator/states.py",),
     "spec/run": ("orchestrator/spec/run.py", "orchestrator/spec.py"),
-    "spec/names": ("orchestrator/spec/names.py", "orchestrator/naming.py"),
     "spec/conditions": ("orchestrator/spec/conditions.py", "orchestrator/conditions.py"),
     "spec/search": ("orchestrator/spec/search.py", "orchestrator/search_space.py"),
     "spec/workflow": ("orchestrator/spec/workflow.py", "orchestrator/workflow_spec.py"),

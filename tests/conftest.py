@@ -83,6 +83,7 @@ class Done:
 
     def json(self) -> Any:
         """Its standard output, read as JSON."""
+        assert self.out, self
         return json.loads(self.out)
 
     @property

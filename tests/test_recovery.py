@@ -784,7 +784,10 @@ def test_f08_every_reason_is_provoked() -> None:
     assert set(PROVOKED) == set(ENDS)
 
 
-@pytest.mark.parametrize("reason", PROVOKED)
+@pytest.mark.parametrize(
+    "reason",
+    [pytest.param(name, marks=[pytest.mark.engine] if name == "container_lost" else []) for name in PROVOKED],
+)
 def test_f08_every_end_has_a_reason(
     spell: Spell, tmp_path: Path, make_spell: Callable[..., Spell], reason: str
 ) -> None:
