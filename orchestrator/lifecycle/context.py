@@ -67,12 +67,12 @@ class Context:
                     raise StaleFence("the server ends") from None
 
     def patiently(self, number: int, what: str, ask: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
-        """Ask this machine, again for as long as it cannot tell: what is asked about goes on meanwhile.
+        """Ask about a run, again and again until this machine can answer. The run goes on meanwhile.
 
         Args:
             number: the run.
-            what: what cannot be done with it meanwhile: "stopped".
-            passes: whether an error is one of those that pass.
+            what: what cannot be done with the run before there is an answer, for the log: "stopped".
+            passes: whether an error is temporary.
 
         Raises:
             StaleFence: when the server ends before.
@@ -88,11 +88,11 @@ class Context:
                     raise StaleFence("the server ends") from error
 
     def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
-        """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
+        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`."""
         return self.environments.ensure(self.request(spec), log, cancelled, base)
 
     def request(self, spec: RunSpec) -> EnvironmentRequest:
-        """What a spec asks of its environment."""
+        """Return the request for the environment of a spec."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
         variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
