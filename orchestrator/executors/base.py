@@ -188,7 +188,7 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the session: nobody types any more."""
+        """End the session: no more input comes."""
 
 
 class Executor(ABC):
