@@ -192,7 +192,7 @@ class Session(ABC):
 
 
 class Executor(ABC):
-    """Runs commands somewhere. All methods may be called from any thread."""
+    """Runs the commands of runs. All methods may be called from any thread."""
 
     name: ClassVar[str]
     is_chosen = False

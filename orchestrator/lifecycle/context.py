@@ -99,7 +99,7 @@ class Context:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """All that the executor of a run needs to start it. Raises `SecretLost`."""
+        """Return all that the executor of a run needs to start it. Raises `SecretLost`."""
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -142,7 +142,7 @@ class Context:
         )
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
-        """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
+        """Return the variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
         record = self.store.record(run.number)
         places = executor.run_paths(
@@ -164,6 +164,6 @@ class Context:
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
-        """What the run asked for when it was cast; the configuration may say something else by now."""
+        """Return the machine type as it was when the run was cast; the configuration may have changed since."""
         known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
         return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
