@@ -1,4 +1,4 @@
-"""Draws docs/terminal.svg, the picture of the README: a real session of `spell`, on a terminal and in a home of its own.
+"""Draws docs/terminal.svg, the picture of the README: a real session of `spell`, on a terminal and in a new home.
 
     python docs/terminal.py
 
@@ -54,7 +54,7 @@ def on_a_terminal(command: str, cwd: Path, env: Mapping[str, str]) -> str:
     process = subprocess.Popen(["sh", "-c", command], cwd=cwd, env=env, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     said = b""
-    with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+    with contextlib.suppress(OSError):  # EIO: no process holds the other end any more
         while piece := os.read(master, 1 << 16):
             said += piece
     os.close(master)

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from orchestrator.errors import DiskFull, HomeUnusable, is_disk_full
 
-_PATIENCE_S = 1.0  # then we check whether the server still lives
+_PATIENCE_S = 1.0  # after this time without an answer, we check whether the server still lives
 _SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one user
 _ROOM_BYTES = 128 << 10  # a server writes so much while it starts
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
@@ -48,21 +48,23 @@ def default_home() -> Path:
     try:
         return Path(os.environ.get("SPELL_HOME") or Path.home() / ".spell").expanduser().absolute()
     except (OSError, RuntimeError) as error:  # a relative one in a folder that is gone; a user without a home
-        raise HomeUnusable(f"There is no home: {error}.", "Set SPELL_HOME to a folder: SPELL_HOME=/…") from error
+        raise HomeUnusable(
+            f"The path of the home is unknown: {str(error).rstrip('.')}.", "Set SPELL_HOME to a folder: SPELL_HOME=/…"
+        ) from error
 
 
 def check_room(folder: Path) -> None:
     """Check that the disk of a folder has space for a starting server.
 
     Raises:
-        DiskFull: when it has not.
+        DiskFull: when it has too little.
     """
     try:
         with os.fdopen(_nameless(folder), "wb") as file:
             file.write(bytes(_ROOM_BYTES))
     except OSError as error:
         if is_disk_full(error):
-            raise DiskFull(f"The disk of {folder} is full.", "Free some space; runs go on by themselves.") from error
+            raise DiskFull(f"The disk of {folder} is full.", "Free some space. Runs go on by themselves.") from error
 
 
 def _nameless(folder: Path) -> int:
@@ -121,7 +123,7 @@ class Home:
             return
         with contextlib.suppress(FileNotFoundError):
             if folder.lstat().st_uid != os.getuid():
-                raise HomeUnusable(f"{folder} belongs to somebody else.", "Choose a SPELL_HOME with a shorter path.")
+                raise HomeUnusable(f"{folder} belongs to another user.", "Choose a SPELL_HOME with a shorter path.")
 
     def create(self) -> None:
         """Make the folders of the home, readable only by its owner.

@@ -30,7 +30,7 @@ class State(StrEnum):
 
 
 class StopRequest(StrEnum):
-    """What a person asked of a run that is still alive. `KILL` may replace `STOP`, never the other way."""
+    """A person's request to end a run that has not ended. `KILL` may replace `STOP`, never the reverse."""
 
     STOP = "stop"
     KILL = "kill"
@@ -145,9 +145,9 @@ ENDS: dict[str, End] = {
     "disk_full": End(State.FAILED, False, "the disk is full: {detail}"),
     "save_failed": End(State.FAILED, False, "its outputs could not be saved: {detail}"),
     "supervisor_lost": End(State.FAILED, True, "the run's supervisor died without a verdict: {detail}"),
-    "container_lost": End(State.FAILED, True, "somebody else removed the run's container: {detail}"),
+    "container_lost": End(State.FAILED, True, "the run's container was removed from outside: {detail}"),
     "machine_restarted": End(State.INTERRUPTED, True, "the machine restarted while it ran"),
-    "internal_error": End(State.FAILED, True, "spelld failed by an internal error: {detail}"),
+    "internal_error": End(State.FAILED, True, "spelld failed with an internal error: {detail}"),
 }
 
 KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.INTERRUPTED})

@@ -152,7 +152,7 @@ def test_a_user_without_a_home_is_told(spell: Spell, tmp_path: Path) -> None:
     nobody = spell("ps", env={"SPELL_HOME": "~no-such-user/x"})
     assert (nobody.code, nobody.err.splitlines()[0]) == (
         1,
-        "ERROR: There is no home: Could not determine home directory..",
+        "ERROR: The path of the home is unknown: Could not determine home directory.",
     )
 
 

@@ -239,8 +239,8 @@ def test_requirement_files(home: Home, variables: dict[str, str], tmp_path: Path
         ("--requirement=other.txt", "which was not sent"),
         ("-cother.txt", "which was not sent"),
         ("-e .", "editable"),
-        ("./x.whl", "is a relative path, and the server does not know relative to what"),
-        ("-f wheels", "is a relative path, and the server does not know relative to what"),
+        ("./x.whl", "is a relative path, which the server cannot resolve"),
+        ("-f wheels", "is a relative path, which the server cannot resolve"),
     ],
 )
 def test_files_that_were_not_sent(text: str, words: str) -> None:

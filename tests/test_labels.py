@@ -240,7 +240,7 @@ def test_projects_from_beginning_to_end(shared: Spell) -> None:
     one, two = str(shared.run("true").number), str(shared.run("true").number)
     assert shared("project", "create", "Puns", "-d", "a b", "-r", one).out == "Created project Puns.\n"
     done = shared("project", "create", "pUNS")
-    assert done.code == 1 and "There is a project 'Puns' already" in done.err
+    assert done.code == 1 and "Project 'Puns' already exists." in done.err
     assert shared("project", "create", "a/b").code == 3
     assert shared("project", "create").code == 2
     assert "Puns" in shared("project", "list").out

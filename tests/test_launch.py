@@ -121,9 +121,9 @@ def test_a_socket_that_somebody_else_may_have_made(tmp_path: Path) -> None:
     home.socket.parent.mkdir()
     try:
         os.chown(home.socket.parent, 65534, 65534)
-        with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+        with pytest.raises(HomeUnusable, match="belongs to another user"):
             Transport(home, start=True).call("GET", "/server")
-        with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+        with pytest.raises(HomeUnusable, match="belongs to another user"):
             home.create()
     finally:
         home.socket.parent.rmdir()

@@ -132,7 +132,7 @@ class DataTree:
         if changed:
             raise Conflict(
                 f"{_names(changed)} changed while it was being uploaded.",
-                "Upload again when nobody writes there. Only the changes are sent.",
+                "Upload again when no program writes there. Only the changes are sent.",
             )
 
 
@@ -234,7 +234,9 @@ def _small_entry(path: bytes, place: bytes, status: os.stat_result, kept: dict[s
 
 def _entry(path: bytes, looked: os.stat_result, now: os.stat_result, size: int, digest: str) -> Entry:
     if size != looked.st_size or not _is_same(looked, now):
-        raise Conflict(f"{_name(path)!r} changed while it was being read.", "Upload again when nobody writes there.")
+        raise Conflict(
+            f"{_name(path)!r} changed while it was being read.", "Upload again when no program writes there."
+        )
     return Entry(_name(path), manifests.mode_of(looked), digest, size)
 
 
@@ -274,5 +276,5 @@ def _names(paths: list[bytes]) -> str:
 def _unreadable(path: bytes, error: OSError) -> SpellError:
     name = _name(path)
     if isinstance(error, FileNotFoundError):
-        return Conflict(f"{name!r} vanished while it was being read.", "Upload again when nobody writes there.")
+        return Conflict(f"{name!r} vanished while it was being read.", "Upload again when no program writes there.")
     return SpellError(f"{name!r} cannot be read: {error.strerror}.", "Nothing was uploaded.")

@@ -34,7 +34,7 @@ _LIKE_AN_ESCAPE = rb"\\(?=x([89a-f][0-9a-f]|5c))"
 
 
 def mode_of(status: os.stat_result) -> str:
-    """The mode of what lies there; "" for what is neither file nor link."""
+    """Return the mode of a file or link; "" for anything else."""
     if stat.S_ISLNK(status.st_mode):
         return LINK
     if not stat.S_ISREG(status.st_mode):
@@ -43,7 +43,7 @@ def mode_of(status: os.stat_result) -> str:
 
 
 def special_kind(status: os.stat_result) -> str:
-    """What lies there, in words, where that has no mode and is no folder."""
+    """Return the kind of a special file in words: "a socket"; it is neither file, link nor folder."""
     return _SPECIAL.get(stat.S_IFMT(status.st_mode), "not a file")
 
 

@@ -33,11 +33,11 @@ class Hasher:
         self._loop.start()
 
     def wake(self) -> None:
-        """There may be new artifacts."""
+        """Look for new artifacts."""
         self._loop.wake()
 
     def close(self) -> None:
-        """End, in the middle of a file too."""
+        """Stop, even in the middle of a file."""
         self._loop.close()
 
     def _hash_all(self) -> None:
@@ -64,7 +64,7 @@ class Hasher:
                 break
             if digest and item.mode != LINK:
                 key = digest, item.mode, item.size
-                # before its hash is recorded: who is killed in between does it again
+                # before its hash is recorded: if the server is killed in between, the next one does it again
                 self._dedup.share(item, digest, [latest[key]] if key in latest else [])
                 latest[key] = item
             found.append((item.run, item.path, digest))

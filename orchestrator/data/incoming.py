@@ -369,6 +369,6 @@ def _umask() -> int:
 
 
 def _check_link(entry: Entry, text: bytes) -> None:
-    """Raise Conflict when a link leads out by what it says; what the kernel finds is looked at when all is there."""
+    """Raise Conflict when the text of a link leads out; `_check_links` checks what the kernel finds at the end."""
     if said_target(actual(entry.path), os.fsdecode(text)) is None:
         raise Conflict(f"The link {entry.path!r} leads out of the upload.")

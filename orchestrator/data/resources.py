@@ -21,7 +21,7 @@ from orchestrator.store import Store
 from orchestrator.store.gc import removed_error
 
 Find = Callable[[str], int]
-"""The number of the run that a reference means; raises NotFound."""
+"""Returns the number of the run that a reference means; raises NotFound."""
 _CHUNK_BYTES = 1 << 20
 _MOST_USTAR_BYTES = 8 << 30  # source: POSIX, ustar: eleven octal digits
 
@@ -33,10 +33,10 @@ class Resources:
         self._home, self._store = home, store
 
     def canonical(self, resource: str, find: Find) -> str:
-        """The resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
+        """Return the resource with its run by number: `runs/latest/x`, `runs/jokes/x`, `alias/x` → `runs/7/x`.
 
         Args:
-            find: asked for the run, whatever it was called.
+            find: returns the number of the run that the path names.
 
         Raises:
             InvalidConfig: when it is not a clean relative path.
@@ -72,7 +72,7 @@ class Resources:
             raise Conflict(f"{where}run {number} is archived.", f"Bring it back: spell unarchive {number}")
 
     def mountable(self, resource: str, find: Find) -> str:
-        """The canonical form of a resource that can be mounted now; see `canonical`.
+        """Return the canonical form of a resource that can be mounted now; see `canonical`.
 
         A run's outputs can be mounted when it has ended in a state that keeps them: complete, failed, stopped or
         interrupted.
@@ -140,7 +140,7 @@ class Resources:
         return NotFound(f"There is no {canonical!r}.", f"See what is there: spell ls {there}")
 
     def list(self, resource: str, find: Find) -> list[FileRecord]:
-        """A folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
+        """Return a folder's entries by name, or the file itself; the runs, uploads and aliases for "". No archived runs.
 
         See `canonical`.
 

@@ -186,7 +186,7 @@ class Uploads:
     # -- recovery -----------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """After a server that was killed: record uploads that were published, and finish removals."""
+        """Clean up after a server that was killed: record published uploads, and finish removals."""
         for folder in list(self._home.incoming.iterdir()):
             try:
                 if folder.name.startswith(_TRASH):

@@ -1,8 +1,8 @@
 """Starts an exec and returns its two-way socket. The engine turns the connection of the request into that socket:
 https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Exec/operation/ExecStart
 
-The SDK does this too, but what came in one packet with the answer's headers stays in a buffer that it gives to nobody:
-docker/docker-py#425, "Data lost in attach/execute/logs due to raw socket handling code", closed unmended.
+The SDK does this too, but what came in one packet with the answer's headers stays in a buffer that no caller can read:
+docker/docker-py#425, "Data lost in attach/execute/logs due to raw socket handling code", closed without a fix.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _adopt_folder(donor: Path, folder: Path, names: list[str]) -> bool:
     same = True
     source_folder, target_folder = os.path.join(donor, _CACHE), os.path.join(folder, _CACHE)
     if os.path.realpath(target_folder) != target_folder:
-        return False  # a link that a build has left: a container may have made it to lead us anywhere
+        return False  # a link, which a hostile build may have made to lead us anywhere
     os.makedirs(target_folder, exist_ok=True)
     for name in names:
         if not _same_content(os.path.join(donor, name), os.path.join(folder, name)):
@@ -128,8 +128,9 @@ class Compiler:
     """One background thread that compiles what `pending` names, until nothing is left; then it waits to be woken.
 
     Args:
-        pending: the published environments without byte code, the one to do first in front.
-        container: where an environment is compiled; None for this machine. Raises `BuildFailed` when that is gone.
+        pending: returns the published environments without byte code, in the order of compiling.
+        container: returns where an environment is compiled; None for this machine. Raises `BuildFailed` when no engine
+            is available.
 
     Attributes:
         loop: each of its passes compiles all that is pending.
@@ -146,15 +147,15 @@ class Compiler:
         self.loop = Loop("compile-environments", self.compile_pending)
 
     def start(self) -> None:
-        """Begin with what is pending."""
+        """Start to compile what is pending."""
         self.loop.start()
 
     def wake(self) -> None:
-        """Look again at what is pending."""
+        """Compile what has become pending."""
         self.loop.wake()
 
     def close(self) -> None:
-        """Stop; what is half done is done at the next start."""
+        """Stop. The next start compiles the rest."""
         self.loop.close(limit_s=0)  # first: from now on no process is started
         with self._lock:
             for process in self._processes:

@@ -164,7 +164,7 @@ def _named(env: Mapping[str, str], settings: UvSettings, asked: ParsedRequest) -
                 path = Path(os.path.normpath(path_of(url)))
                 if path in settings.asked:
                     raise BuildFailed(
-                        f"A requirements file names {path} as an index, and a container is not given such a folder.",
+                        f"A requirements file names {path} as an index, but a build in a container cannot see this folder.",
                         "Put it into your pip or uv settings, or name a folder of wheels by --find-links.",
                     )
                 yield _index(path)

@@ -74,11 +74,11 @@ def _noted(record: Path) -> dict[str, Any]:
 
 
 def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _: False) -> bool:
-    """Remove a published environment. It is renamed first, so that nobody finds half of it. The caller holds its lock.
+    """Remove a published environment. It is renamed first, so that no reader finds half of it. The caller holds its lock.
 
     Args:
         path: the environment; it need not exist.
-        is_wanted: called when nobody can find it any more; True puts it back.
+        is_wanted: called when no reader can find it any more; True puts it back.
     Returns:
         Whether it was removed.
     """

@@ -240,7 +240,7 @@ def _absolute(local: Local, base: Path | None) -> Local:
     if not path.is_absolute():
         if base is None:
             raise InvalidConfig(
-                f"The requirement {str(local.path)!r} is a relative path, and the server does not know relative to what.",
+                f"The requirement {str(local.path)!r} is a relative path, which the server cannot resolve.",
                 "Give the absolute path on the server's machine.",
             )
         path = base / path

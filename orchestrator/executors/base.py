@@ -188,11 +188,11 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the session: nobody types any more."""
+        """End the session: no more input comes."""
 
 
 class Executor(ABC):
-    """Runs commands somewhere. All methods may be called from any thread."""
+    """Runs the commands of runs. All methods may be called from any thread."""
 
     name: ClassVar[str]
     is_chosen = False

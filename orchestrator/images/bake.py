@@ -52,7 +52,9 @@ def check_tag(tag: str) -> str:
         InvalidConfig: otherwise.
     """
     if len(tag) > 255 or not _TAG.match(tag) or _SHA256.match(tag):
-        raise InvalidConfig(f"{tag!r} is no name of an image.", "Write it as registry.example/name:tag, in lower case.")
+        raise InvalidConfig(
+            f"{tag!r} is not a valid name of an image.", "Write it as registry.example/name:tag, in lower case."
+        )
     return tag
 
 

@@ -188,7 +188,7 @@ def _pythons(lines: list[str]) -> Iterator[Python]:
 
 @contextlib.contextmanager
 def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
-    """Make a container that runs the script, and remove it; it also goes if this server is killed meanwhile."""
+    """Make a container that runs the script, and remove it; the engine removes it if this server is killed meanwhile."""
     try:
         with engine.translated_errors():
             container: str = engine.api.create_container(

@@ -67,12 +67,12 @@ class Context:
                     raise StaleFence("the server ends") from None
 
     def patiently(self, number: int, what: str, ask: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
-        """Ask this machine, again for as long as it cannot tell: what is asked about goes on meanwhile.
+        """Ask about a run, again and again until this machine can answer. The run goes on meanwhile.
 
         Args:
             number: the run.
-            what: what cannot be done with it meanwhile: "stopped".
-            passes: whether an error is one of those that pass.
+            what: what cannot be done with the run before there is an answer, for the log: "stopped".
+            passes: whether an error is temporary.
 
         Raises:
             StaleFence: when the server ends before.
@@ -88,18 +88,18 @@ class Context:
                     raise StaleFence("the server ends") from error
 
     def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
-        """The environment of a spec, built if it is not there; raises as `Environments.ensure`."""
+        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`."""
         return self.environments.ensure(self.request(spec), log, cancelled, base)
 
     def request(self, spec: RunSpec) -> EnvironmentRequest:
-        """What a spec asks of its environment."""
+        """Return the request for the environment of a spec."""
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
         variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """All that the executor of a run needs to start it. Raises `SecretLost`."""
+        """Return all that the executor of a run needs to start it. Raises `SecretLost`."""
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -142,7 +142,7 @@ class Context:
         )
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
-        """The variables that the command of a started run sees, and the folder it was started in, as it sees them."""
+        """Return the variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
         record = self.store.record(run.number)
         places = executor.run_paths(
@@ -164,6 +164,6 @@ class Context:
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
-        """What the run asked for when it was cast; the configuration may say something else by now."""
+        """Return the machine type as it was when the run was cast; the configuration may have changed since."""
         known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
         return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)

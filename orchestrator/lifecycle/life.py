@@ -79,16 +79,16 @@ class Life:
 
     @functools.cached_property
     def work(self) -> workdir.WorkDir:
-        """Where it works."""
+        """The work dir of the run."""
         return workdir.WorkDir(self.context, self.run, self.spec)
 
     # -- called by other threads --------------------------------------------------------------------------------
 
     def stop_requested(self) -> None:
-        """A request to stop or kill was recorded for this run: act on it."""
+        """Act on a request to stop or kill that was recorded for this run."""
         self._stop_requested.set()
         if self.handle:
-            # in a thread of its own: who asked for it does not wait for an executor that hangs
+            # in a separate thread: the caller must not wait for an executor that hangs
             threading.Thread(target=self._stop, name=f"stop-{self.run.number}", daemon=True).start()
 
     def _stop(self) -> None:
@@ -222,7 +222,7 @@ class Life:
 
     def _attempt_folder(self) -> Path:
         folder = self.context.home.attempt_dir(self.run.number, self.run.attempt)
-        folder.mkdir(parents=True, exist_ok=True)  # the claim may have been all that a dead server did
+        folder.mkdir(parents=True, exist_ok=True)  # a dead server may only have claimed the run
         return folder
 
     def _columns_if_free(self) -> Mapping[str, Any]:
@@ -240,7 +240,7 @@ class Life:
         self._on_free()
 
     def _begin(self) -> None:
-        self._stop_if_requested()  # it came before anybody could tell us
+        self._stop_if_requested()  # the request may have come before this object existed
         launch = self.context.launch(self.run, self.spec, *self._build())
         if self.run.attempt > 1 and self.context.store.attempts.count(self.run.number):
             retry.begin(launch.log, self.run.attempt)
@@ -362,7 +362,7 @@ class Life:
         self._end(reason, detail, **facts)
 
     def _reason(self, verdict: Verdict) -> tuple[str, str]:
-        """The end reason of what this verdict says and what somebody may have asked by now, and its words."""
+        """Return the end reason and its detail, from this verdict and a stop request that may exist by now."""
         asked = self.context.store.stop_request(self.run.number)
         reason = self.run.reason or decide(verdict, asked.request, asked.reason)
         return reason, verdict.detail if reason == verdict.reason else asked.detail

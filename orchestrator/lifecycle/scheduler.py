@@ -25,7 +25,7 @@ from orchestrator.states import StopRequest
 from orchestrator.store import ClaimedRun
 
 _log = logging.getLogger(__name__)
-_CLOCK_S = 0.01  # the clock that pauses are told by may be coarser than that of waiting
+_CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
 
 
 class Scheduler:
@@ -48,11 +48,11 @@ class Scheduler:
         self._loop.start()
 
     def wake(self) -> None:
-        """A run was cast, or a machine became free."""
+        """Look at the queue again: a run was cast, or a machine became free."""
         self._loop.wake()
 
     def stop_requested(self, number: int) -> None:
-        """A stop request was recorded for this run."""
+        """Act on a stop request that was recorded for this run."""
         with self._lock:
             life = self._lives.get(number)
         if life:

@@ -1,4 +1,30 @@
-"""What is recorded: runs, their events, mounts, artifacts, metrics and samples, in SQLite. Rows never leave it."""
+"""What is recorded of a home, in SQLite. Rows never leave this room: each file is one noun, and returns its records.
+
+store      the entry to this room: records runs, and moves them from state to state
+runs       runs as users see them: found by a reference, listed, and in full
+listing    the queries of lists of runs
+rows       runs as workers and the scheduler see them
+queue      runs that wait for the machine, and runs that hold a part of it
+attempts   failed attempts
+artifacts  outputs of runs, with their hashes
+metrics    metrics of runs
+samples    what runs used
+lineage    mounts between runs
+reuse      earlier runs that did the same
+archive    runs that were taken out of lists
+labels     words on runs
+projects   groups of runs
+links      aliases for resources
+uploads    records of uploads
+secrets    encrypted secrets
+searches   searches and their trials
+workflows  workflows and their steps
+webhooks   notifications of the end of runs
+gc         outputs that may be removed, and snapshots that are needed
+tables     the tables of the store
+database   the SQLite file: connections, transactions, errors
+migrate    migrates the store of an older version, by migrations/
+"""
 
 from orchestrator.store.rows import ClaimedRun, Demand, NewRun
 from orchestrator.store.store import RELEASED, Store, WithRun

@@ -1,4 +1,4 @@
-"""The archive: runs that have ended, and that people want out of sight."""
+"""The archive: ended runs that users have taken out of lists and mounts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ArchiveStore:
             return bool(connection.scalar(select(runs.c.archived).where(runs.c.number == number)))
 
     def numbers(self) -> set[int]:
-        """The numbers of all runs that are archived."""
+        """Return the numbers of all archived runs."""
         with self._db.read() as connection:
             return set(connection.scalars(select(runs.c.number).where(runs.c.archived)))
 

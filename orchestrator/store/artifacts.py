@@ -13,7 +13,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.tables import SHARED, artifacts, runs
 
 _SAME_AT_MOST = 4
-# What every run asks is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
+# Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
 _HAS_ARTIFACTS = select(exists().where(artifacts.c.run == bindparam("run")))
 
 
@@ -24,9 +24,9 @@ class ArtifactStore:
         self._db = database
 
     def set_artifacts(self, number: int, found: Sequence[ArtifactRecord]) -> None:
-        """Record the outputs of a run; replaces what was recorded before (a save that was done again)."""
+        """Record the outputs of a run; replaces those that an interrupted save has recorded."""
         if not found and not self._has_artifacts(number):
-            return  # most runs that are tried leave nothing: no need to wait for the disk
+            return  # most runs leave nothing, so they need not wait for the disk
         kept = [item for item in found if not item.note]
         with self._db.write() as connection:
             connection.execute(delete(artifacts).where(artifacts.c.run == number))
@@ -43,22 +43,22 @@ class ArtifactStore:
             return bool(connection.scalar(_HAS_ARTIFACTS, {"run": number}))
 
     def artifacts(self, number: int) -> list[ArtifactRecord]:
-        """The outputs of a run, by path; those that were not kept too, with their note."""
+        """Return the outputs of a run, by path; those that were not kept too, with their note."""
         query = select(artifacts).where(artifacts.c.run == number).order_by(artifacts.c.path)
         with self._db.read() as connection:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
 
     def unhashed(self, limit: int) -> list[ArtifactRecord]:
-        """Kept outputs whose hash is not known yet; small ones first, as big ones would hold them up for long."""
+        """Return kept outputs without a hash, the small ones first, because big ones would delay them."""
         query = select(artifacts).where(artifacts.c.sha256.is_(None), artifacts.c.note == "")
         query = query.order_by(artifacts.c.size).limit(limit)
         with self._db.read() as connection:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
 
     def same_artifacts(self, item: ArtifactRecord, sha256: str) -> list[ArtifactRecord]:
-        """Kept outputs, those of the latest runs first, with these bytes and the mode of another; a few of them.
+        """Return a few kept outputs with the bytes and mode of this one, those of the latest runs first.
 
-        There are none of an output that is too small to share its bytes: less than a block.
+        Returns none for an output of less than a block, which is too small to share its bytes.
         """
         found = artifacts.c
         query = (

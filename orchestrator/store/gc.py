@@ -29,7 +29,7 @@ class Needed:
 
 
 class GcStore:
-    """What is asked, and noted, before something of a run goes."""
+    """Finds what may be removed of the runs of one home, and records what was removed."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

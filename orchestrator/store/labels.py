@@ -1,4 +1,4 @@
-"""Labels: words that people put on runs."""
+"""Labels: words that users put on runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics that runs have sent, and a line about each of them."""
+"""Metrics that runs have sent, and a summary of each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from orchestrator.spec.run import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import metric_summaries, metrics, runs
 
-# What every run asks is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
+# Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
 _METRICS_OFFSET = select(runs.c.metrics_offset).where(runs.c.number == bindparam("run"))
-_MOST = sys.float_info.max  # a sum that is infinite could be told to nobody
+_MOST = sys.float_info.max  # JSON cannot hold an infinite sum
 
 
 class MetricStore:
@@ -25,12 +25,12 @@ class MetricStore:
         self._db = database
 
     def metrics_offset(self, number: int) -> int:
-        """How many bytes of the run's metrics file are in the store."""
+        """Return how many bytes of the run's metrics file are in the store."""
         with self._db.read() as connection:
             return connection.scalar(_METRICS_OFFSET, {"run": number}) or 0
 
     def add_metrics(self, number: int, found: Sequence[MetricRecord], offset: int, new_offset: int) -> None:
-        """Record what lies in the metrics file between two offsets; nothing when somebody else did before."""
+        """Record the lines of the metrics file between two offsets, unless another caller has recorded them."""
         with self._db.write() as connection:
             won = connection.execute(
                 update(runs)
@@ -42,13 +42,13 @@ class MetricStore:
                 _summarise(connection, found)
 
     def last_steps(self, number: int) -> dict[str, int]:
-        """The last step of each metric of a run."""
+        """Return the last step of each metric of a run."""
         query = select(metric_summaries.c.name, metric_summaries.c.step).where(metric_summaries.c.run == number)
         with self._db.read() as connection:
             return {row.name: row.step for row in connection.execute(query)}
 
     def metrics_after(self, number: int, position: int, limit: int, name: str = "") -> list[tuple[int, MetricRecord]]:
-        """The next values that a run has sent (of one name, or all), each with its position; 0 stands before the first."""
+        """Return the next values of a run (of one name, or all), each with its position; 0 stands before the first."""
         wanted = [metrics.c.run == number, metrics.c.id > position, *([metrics.c.name == name] if name else [])]
         query = select(metrics).where(*wanted).order_by(metrics.c.id).limit(limit)
         with self._db.read() as connection:
@@ -56,7 +56,7 @@ class MetricStore:
             return [(row.id, MetricRecord(row.run, row.name, row.step, row.value, row.at)) for row in rows]
 
     def metric_summaries(self, number: int) -> list[MetricSummary]:
-        """All that a run has sent, a line for each metric, by name."""
+        """Return a summary of each metric of a run, by name."""
         sent = metric_summaries.c
         query = select(sent.run, sent.name, sent.count, sent.step, sent.last, sent.least, sent.most)
         query = query.add_columns(sent.total / sent.count).where(sent.run == number).order_by(sent.name)

@@ -140,9 +140,9 @@ def _see_that_it_is_free(connection: Connection, name: str, *, but: int = 0) -> 
     query = select(projects).where(projects.c.name == name, projects.c.id != but)
     found = connection.execute(query).one_or_none()
     if found is not None:
-        where = " among the archived ones" if found.archived else ""
+        where = " and is archived" if found.archived else ""
         raise Conflict(
-            f"There is a project {found.name!r} already{where}.", _SEE + (" --archived" if found.archived else "")
+            f"Project {found.name!r} already exists{where}.", _SEE + (" --archived" if found.archived else "")
         )
 
 

@@ -1,6 +1,6 @@
-"""What runs want of the machine: those that wait for it, and those that hold it. The scheduler asks at every change.
+"""The runs that wait for the machine, and those that hold a part of it. The scheduler reads them at every change.
 
-The queries are put together once: that takes SQLAlchemy longer than SQLite takes to answer them.
+Queries are built once, because building takes SQLAlchemy longer than running takes SQLite.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.store.rows import Demand
 from orchestrator.store.tables import runs
 
 _ROWS_AT_ONCE = 20
-_LONGEST_PAUSE_S = 60.0  # a clock that was set back makes none longer
+_LONGEST_PAUSE_S = 60.0  # the limit, even if the clock was set back
 
 
 def _is_paused() -> ColumnElement[bool]:
@@ -32,27 +32,27 @@ def _demands(which: ColumnElement[bool] | TextClause) -> Select[Any]:
 
 
 _QUEUED = _demands(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
-_OCCUPYING = _demands(text("held"))  # as the index says it
+_OCCUPYING = _demands(text("held"))  # exactly the text of the index
 _NEXT_ATTEMPT = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused())
 
 
 class QueueReader:
-    """Reads what runs want of the machine."""
+    """Reads the demands of runs on the machine."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def queued(self) -> Iterator[Demand]:
-        """Runs that wait for a machine, oldest first, read as far as they are taken from the iterator."""
+        """Yield the runs that wait for a machine, oldest first; reads no further than the caller does."""
         return self._demands(_QUEUED, {"now": time.time()})
 
     def next_attempt_at(self) -> float | None:
-        """When the next pause after a failed attempt is over; None when there is none."""
+        """Return when the next pause after a failed attempt ends; None when no run pauses."""
         with self._db.read() as connection:
             return connection.scalar(_NEXT_ATTEMPT, {"now": time.time()}) or None
 
     def occupying(self) -> Iterator[Demand]:
-        """Runs that hold cores, memory or GPUs now."""
+        """Yield the runs that hold cores, memory or GPUs now."""
         return self._demands(_OCCUPYING, {})
 
     def _demands(self, query: Select[Any], values: Mapping[str, Any]) -> Iterator[Demand]:

@@ -37,7 +37,8 @@ class ReuseStore:
         """Return complete, unarchived runs with this fingerprint, newest first: number, and count of outputs."""
         query = (
             select(runs.c.number, runs.c.outputs_count)
-            .where(runs.c.fingerprint == fingerprint, text("state = 'complete' AND NOT archived"))  # as the index says
+            # the second condition is exactly the text of the index
+            .where(runs.c.fingerprint == fingerprint, text("state = 'complete' AND NOT archived"))
             .order_by(runs.c.number.desc())
             .limit(limit)
         )

@@ -54,7 +54,7 @@ class ClaimedRun:
 
 
 class RequestedStop(NamedTuple):
-    """How somebody asked a run to end; `request` is None while nobody did. `reason` and `detail`: see `Store.request_stop`."""
+    """The request to end a run; `request` is None when none exists. `reason` and `detail`: see `Store.request_stop`."""
 
     request: StopRequest | None
     reason: str
@@ -63,7 +63,7 @@ class RequestedStop(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a run wants of the machine, and what it has of it (`gpus`)."""
+    """The part of the machine that a run needs, and the GPUs that it has (`gpus`)."""
 
     number: int
     fence: int
@@ -75,7 +75,7 @@ class Demand:
 
 
 def claimed_run(row: Row[Any]) -> ClaimedRun:
-    """A row of the table `runs`."""
+    """Return a row of the table `runs` as a `ClaimedRun`."""
     return ClaimedRun(
         number=row.number,
         state=State(row.state),

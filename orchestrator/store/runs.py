@@ -1,4 +1,4 @@
-"""Runs as people see them: found by what they are called, listed, and in full."""
+"""Runs as users see them: found by a reference, listed, and in full."""
 
 from __future__ import annotations
 

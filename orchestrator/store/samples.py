@@ -11,7 +11,7 @@ from orchestrator.spec.run import to_wire
 from orchestrator.store.database import Database
 from orchestrator.store.tables import samples
 
-# What every run asks is put together once: that takes SQLAlchemy longer than SQLite takes to answer it.
+# Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
 _ADD_SAMPLE = insert(samples)
 
 
@@ -27,7 +27,7 @@ class SampleStore:
             add_sample(connection, sample)
 
     def samples(self, number: int) -> list[SampleRecord]:
-        """What a run used, in order of time."""
+        """Return what a run used, in order of time."""
         query = select(samples).where(samples.c.run == number).order_by(samples.c.id)
         with self._db.read() as connection:
             rows = connection.execute(query).all()

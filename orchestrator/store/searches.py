@@ -148,7 +148,7 @@ class SearchStore:
             connection.execute(update(searches).where(this).values(message=message))
 
     def end(self, number: int, message: str = "") -> None:
-        """A search none of whose trials is open has ended: as was asked, or as its trials say."""
+        """Record that a search without open trials has ended: as requested, or as its trials ended."""
         with self._db.write() as connection:
             row = _existing(connection, number)
             complete = select(trials.c.number).where(trials.c.search == number, trials.c.state == TrialState.COMPLETE)

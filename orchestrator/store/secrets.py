@@ -1,4 +1,4 @@
-"""Secrets as the store has them: sealed. `data/secrets` opens them."""
+"""Secrets in the store: encrypted. `data/secrets` decrypts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only module that reads and writes runs.
+"""Records runs, and moves them from state to state.
 
 `move` is the only function that writes a state: a guarded UPDATE and its event row in one transaction. The worker of a
 run holds its fence, a number that grows each time the run is claimed or taken over; a write with an older fence is refused.
@@ -202,7 +202,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
             text: a message for followers.
 
         Returns:
-            False, and nothing is changed, when somebody has asked for its end meanwhile.
+            False, and changes nothing, when a stop request has come meanwhile.
 
         Raises:
             StaleFence, Conflict: as `move`.
@@ -307,7 +307,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
         return claimed_run(row)
 
     def stop_request(self, number: int) -> RequestedStop:
-        """How somebody wants a run to end.
+        """Return the request to end a run.
 
         Raises:
             NotFound: when there is no such run.

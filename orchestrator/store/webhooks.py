@@ -1,4 +1,4 @@
-"""Whom to tell of the end of runs: rows that are written with the end itself, and crossed off when somebody has answered."""
+"""Notifications of the end of runs: recorded in the transaction of the end, and done when the webhook has answered."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Files in the attempt's folder:
     request.json   what to do, written by spelld before it starts us (readable only by the owner: it holds the environment)
     claim.json     which process does it. Made by link(2), so exactly one process wins: this supervisor, or a restarted
                    spelld that counts the attempt as never started. The loser touches nothing.
-    verdict.json   how it ended; durable before the supervisor exits, and so before anybody learns of it
+    verdict.json   how it ended; durable before the supervisor exits, and so before any process learns of it
 
 The first line on standard output tells spelld that the command has started, or why not. spelld need not listen after that.
 SIGTERM stops the run, SIGUSR1 kills it.

@@ -26,7 +26,7 @@ class MountError(OSError):
 def words_of(error: OSError) -> dict[str, str]:
     """Return the error as a verdict reports it: the end reason and its detail."""
     reason = "mount_failed" if isinstance(error, MountError) else "executor_failed"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as `errors.is_disk_full`, which is not to be had beside a run
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as `errors.is_disk_full`, which a supervisor cannot import
         reason = "disk_full"
     return {"reason": reason, "detail": f"{error.strerror}: {error.filename}"}
 

@@ -64,7 +64,7 @@ class Sampler:
             if number not in self._asking:  # else an earlier question hangs
                 self._asking.add(number)
                 name, args = f"sample-{number}", (number, gpus, ask)
-                # in a thread of its own: an executor that hangs must not hold up the others' samples
+                # in a separate thread: an executor that hangs must not delay the samples of other runs
                 threading.Thread(target=self._sample, args=args, name=name, daemon=True).start()
 
     def _sample(self, number: int, gpus: tuple[int, ...], ask: Callable[[], Usage | None]) -> None:

@@ -99,7 +99,7 @@ def _buildkit(engine: Engine, env: Mapping[str, str]) -> CheckRecord:
         "buildkit",
         "warn",
         "no client with BuildKit was found: the engine's classic builder builds images, without your certificates",
-        "Install docker-buildx; your distribution may call it otherwise.",
+        "Install docker-buildx; its name may differ in your distribution.",
     )
 
 

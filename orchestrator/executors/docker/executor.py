@@ -359,7 +359,7 @@ class DockerExecutor(Executor):
             words = dict(json.loads(said[0]))
             error = dict(words.get("error") or {})
         except (ValueError, TypeError, RecursionError):
-            raise ExecutorFailed(f"the run's reaper sent something else than a report: {said[0][:80]!r}") from None
+            raise ExecutorFailed(f"the run's reaper sent something other than a report: {said[0][:80]!r}") from None
         if error:
             raise phase_error(error)
         if "taken" in words:

@@ -50,7 +50,7 @@ for sign in HUP KILL KILL KILL KILL; do
     [ $sign = KILL ] || sleep 1
 done
 """
-# The engine detaches from a terminal when it reads these keys. Nobody types them.
+# The engine detaches from a terminal when it reads these keys, so we choose keys that no person types.
 _DETACH_KEYS = ",".join(["ctrl-@"] * 8)
 _HEADER = struct.Struct(">BxxxI")  # of each piece of output without a terminal
 _CHUNK_BYTES = 64 << 10
