@@ -44,14 +44,14 @@ Found = dict[str, dict[str, str]]
 """Module → what changed → what became of it, in mutmut's words."""
 
 
-def measure(tree: Path) -> Found:
-    """Mutate a copy of a tree. Returns every mutant."""
+def measure(tree: Path, modules: Mapping[str, tuple[str, ...]] = MODULES) -> Found:
+    """Mutate these modules in a copy of a tree. Returns every mutant."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in subprocess.check_output(["git", "ls-files", "-z"], cwd=tree).decode().split("\0")[:-1]:
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(tree / name, target)
-        paths = {name: _place(known) for name, known in MODULES.items()}
+        paths = {name: _place(known) for name, known in modules.items()}
         _configure([*paths.values()])
         subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count())], check=True)
         return {name: dict(_mutants(path)) for name, path in paths.items()}
@@ -119,6 +119,9 @@ def main() -> int:
     """Measure, or compare what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree", type=Path, default=ROOT, help="a git work tree; this one if not given")
+    parser.add_argument(
+        "--only", nargs="+", choices=MODULES, default=[*MODULES], metavar="MODULE", help="of: %(choices)s"
+    )
     parser.add_argument("--json", type=Path, help="write every mutant there")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"))
     options = parser.parse_args()
@@ -126,7 +129,7 @@ def main() -> int:
         before, after = (json.loads(path.read_text()) for path in options.compare)
         return compare(before, after)
     target = options.json.absolute() if options.json else None
-    found = measure(options.tree.absolute())
+    found = measure(options.tree.absolute(), {name: MODULES[name] for name in options.only})
     if target:
         target.write_text(json.dumps(found, indent=1))
     print(table(found))
