@@ -707,7 +707,7 @@ def test_one_container_for_several_programs(engine: Engine, image: str, home: Ho
     assert containers_of(home) == []
 
 
-# -- collecting -------------------------------------------------------------------------------------------------------
+# -- garbage collection---------------------------------------------------------------------------------------------------
 
 
 def test_unused_environments_are_collected(home: Home, variables: dict[str, str], tmp_path: Path, log: Path) -> None:

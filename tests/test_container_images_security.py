@@ -161,7 +161,7 @@ def test_labels_of_an_image_make_nothing_ours(make_spell: Callable[..., Spell], 
         image = make_image(f"LABEL spell.home={spell.home.root} spell.role={role} {more}")
         made.append(api.create_container(image, ["true"], name=f"{REPOSITORY}-{uuid.uuid4().hex}")["Id"])
     try:
-        assert spell.client.gc.collect(0.0).warnings == []
+        assert spell.client.gc.remove(0.0).warnings == []
         spell.kill_server()
         assert spell.run("true").state == "complete"
         assert {item["Id"] for item in containers_of(spell.home)} >= set(made)

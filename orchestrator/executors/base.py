@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 
@@ -325,7 +325,7 @@ class Executor(ABC):
             needed: returns whether a run, by number and attempt, is still led by this server.
         """
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         """Remove images of its runs that were not used for this time. Returns what was, or would be, removed.
 
         Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class CollectedRecord:
+class RemovedRecord:
     """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took.
 
     `kind` is `environment`, `image`, `package`, `snapshot`, `outputs`, `work` or `upload`.
@@ -18,8 +18,8 @@ class CollectedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionRecord:
+class GcRecord:
     """What `spell gc` has done, or would do; `warnings` tells what it could not look at."""
 
-    removed: list[CollectedRecord]
+    removed: list[RemovedRecord]
     warnings: list[str]

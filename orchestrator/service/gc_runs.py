@@ -19,7 +19,7 @@ from orchestrator.data.blobs import unused_bytes
 from orchestrator.errors import InvalidConfig, SaveFailed
 from orchestrator.home import Home
 from orchestrator.lifecycle.context import Context
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 _log = logging.getLogger(__name__)
 CAST_S = 3600.0
@@ -52,7 +52,7 @@ class Sizes:
         return size_bytes
 
 
-def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[CollectedRecord]:
+def gc_outputs(context: Context, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove outputs of archived runs that no kept run mounted, no link leads to, and nothing waits for.
 
     Args:
@@ -71,26 +71,26 @@ def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, 
         if used_at > before and (keep_bytes is None or kept_bytes <= keep_bytes):
             continue
         if dry_run or context.store.gc.remove_outputs(number):
-            found.append(CollectedRecord(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
+            found.append(RemovedRecord(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
             if not dry_run:
                 _remove(context.home, folder)
                 context.store.notice(number, "Its outputs were removed by spell gc")
     return found
 
 
-def collect_work(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc_work(context: Context, before: float, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove what archived runs have left in their work dirs, where it could not be saved."""
     found = []
     for number in context.store.gc.archived(before):
         work = context.home.work_dir(number)
         if work.is_dir():
-            found.append(CollectedRecord(f"work dir of run {number}", Sizes().given_back(work), "work"))
+            found.append(RemovedRecord(f"work dir of run {number}", Sizes().given_back(work), "work"))
             if not dry_run:
                 _remove(context.home, work)
     return found
 
 
-def collect_snapshots(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc_snapshots(context: Context, before: float, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove the code that no run needs which is kept, and no step, trial or upload; see `GcStore.needed`."""
     needed = context.store.gc.needed(before)
     trees, kept, size_bytes = 0, needed.blobs, 0
@@ -102,14 +102,14 @@ def collect_snapshots(context: Context, before: float, *, dry_run: bool) -> list
             kept |= _digests(path)
         else:
             trees, size_bytes = trees + 1, size_bytes + gone
-    files, more_bytes = _collect_blobs(context, kept, before, dry_run=dry_run)
+    files, more_bytes = _gc_blobs(context, kept, before, dry_run=dry_run)
     if not (trees or files):
         return []
     what = f"{trees} snapshot{'s' * (trees != 1)} of code, {files} file{'s' * (files != 1)}"
-    return [CollectedRecord(what, size_bytes + more_bytes, "snapshot")]
+    return [RemovedRecord(what, size_bytes + more_bytes, "snapshot")]
 
 
-def _collect_blobs(context: Context, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
+def _gc_blobs(context: Context, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
     count = size_bytes = 0
     for path in _blobs(context.home):
         if path.parent.name + path.name in kept:

@@ -62,8 +62,8 @@ class RequestedStop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """What a run wants of the machine, and what it has of it (`gpus`)."""
+class MachineRequest:
+    """What a run asks of the machine, and which GPUs it has (`gpus`)."""
 
     number: int
     fence: int

@@ -42,7 +42,7 @@ from orchestrator.executors.docker.session import DockerSession
 from orchestrator.executors.mount_points import check_absolute, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.images.images import ImageRequest, Images
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 from orchestrator.supervisor import identity
@@ -233,7 +233,7 @@ class DockerExecutor(Executor):
             if ours and not needed(int(ours[1]), int(ours[2])):
                 self._engine.remove(container["Id"])
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         return self._images.gc(keep, older_than_s, dry_run=dry_run)
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
