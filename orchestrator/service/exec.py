@@ -1,4 +1,4 @@
-"""Commands beside a run's own, in its surroundings."""
+"""Additional commands in the container of a run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ __all__ = ["Exec", "Session"]
 
 
 class Exec:
-    """Starts commands beside those of the runs of one home."""
+    """Starts additional commands in the containers of one home's runs."""
 
     def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
         self._store, self._scheduler, self._access = store, scheduler, access
 
     def open(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> Session:
-        """Start a command, or a shell, beside a run's own.
+        """Start a command, or a shell, in the container of a run.
 
         Args:
-            command: program and arguments; one word is a line for a shell, none the shell itself.
-            term: the kind of terminal that somebody sits at; "" for the usual.
-            terminal: whether it gets a terminal.
+            command: program and arguments. One word is a line for a shell; no word starts a shell.
+            term: the type of the person's terminal (TERM); "" for the default.
+            terminal: whether the command gets a terminal.
 
         Raises:
-            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+            NotFound: the run does not exist.
+            Conflict: it does not run now, or not in a container.
         """
         number = self._access.resolve(who, reference)
         life = self._scheduler.life(number)

@@ -21,7 +21,7 @@ from orchestrator.spec.filters import Filter
 from orchestrator.states import State
 
 _log = logging.getLogger(__name__)
-# A run that builds may take an image now and an environment an hour later; the store has neither before it has both.
+# A run that builds may get its image now and its environment an hour later; the store has neither until it has both.
 _OLDER_WHILE_BUILDING_S = 24 * 3600.0
 _TAKEN_S = 3600.0
 _NEVER_S = 1e10
@@ -95,9 +95,9 @@ def _parts(
 
 
 def limit_environments(context: Context, keep_bytes: int) -> Sequence[RemovedRecord]:
-    """Remove the least recently used environments until those that are left take no more than so much.
+    """Remove the least recently used environments until the rest takes at most `keep_bytes`.
 
-    What was used within the last hour stays, whatever it takes: somebody may be about to use it.
+    Environments that were used within the last hour stay: a run may be about to use them.
     """
     return _environments(context, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
 
@@ -108,7 +108,7 @@ def _environments(
     limit = None
     if keep_bytes is not None:
         began = time.time()  # in this order; see `_unused`
-        # one that is young may have been taken by a run that is building, and is not in the store before it has all
+        # a run that builds may have chosen a young environment; the store knows it only after the build
         young_s = _TAKEN_S if _is_building(context) else young_s
         limit = Limit(keep_bytes, began - young_s - _CALL_S)
     removal = functools.partial(context.environments.gc, limit=limit)
@@ -118,8 +118,8 @@ def _environments(
 def _unused(
     context: Context, column: int, removal: _Removal, older_than_s: float, *, dry_run: bool
 ) -> Sequence[RemovedRecord]:
-    # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
-    # is building still, or in the store.
+    # In this order: a run that begins after this moment marks its environment and image as used; one that began before
+    # is still building, or in the store.
     began = time.time()
     is_building = _is_building(context)
     keep = context.store.in_use()[column]

@@ -17,7 +17,7 @@ class Links:
         self._store, self._access, self._resources = store.links, access, resources
 
     def list(self) -> list[LinkRecord]:
-        """All links, by alias; those to archived runs are left out."""
+        """All links by alias, without those to archived runs."""
         return self._store.list()
 
     def record(self, alias: str) -> LinkRecord:
@@ -25,11 +25,12 @@ class Links:
         return self._store.get(alias)
 
     def put(self, who: Who, alias: str, resource: str, *, replace: bool) -> LinkRecord:
-        """Give a resource, which must be there, another name.
+        """Give an existing resource an alias.
 
         Raises:
-            InvalidConfig: what is no alias.
-            NotFound, Conflict: no such resource; it is archived; the alias leads elsewhere.
+            InvalidConfig: `alias` is not allowed.
+            NotFound: the resource does not exist.
+            Conflict: its run is archived, or the alias leads to another resource.
         """
         check_alias(alias)
         canonical = self._access.resolve_resource(who, resource)

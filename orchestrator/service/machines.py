@@ -1,4 +1,4 @@
-"""Machine types: which there are, and how many more runs of each would start at once."""
+"""Machine types, and the number of runs of each that could start now."""
 
 from __future__ import annotations
 

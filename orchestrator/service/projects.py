@@ -17,11 +17,11 @@ class Projects:
         self._store, self._access = store.projects, access
 
     def create(self, who: Who, name: str, description: str, runs: Sequence[str]) -> ProjectRecord:
-        """Make a project, of these runs; raises as `ProjectStore.create`."""
+        """Create a project with these runs; raises as `ProjectStore.create`."""
         return self._store.create(check_project(name), description, self._access.resolve_all(who, runs))
 
     def list(self, *, archived: bool) -> list[ProjectRecord]:
-        """All projects, oldest first; those that are archived, when asked for."""
+        """All projects, oldest first; the archived ones if `archived`."""
         return self._store.list(archived=archived)
 
     def record(self, name: str) -> ProjectRecord:
@@ -29,13 +29,13 @@ class Projects:
         return self._store.get(name)
 
     def edit(self, name: str, new_name: str | None, description: str | None) -> ProjectRecord:
-        """Give a project another name or description; raises as `ProjectStore.edit`."""
+        """Change the name or description of a project; None keeps it. Raises as `ProjectStore.edit`."""
         if new_name is not None:
             check_project(new_name)
         return self._store.edit(name, new_name, description)
 
     def archive(self, name: str) -> ProjectRecord:
-        """Take a project from the list; raises as `ProjectStore.archive`."""
+        """Hide a project from the list; raises as `ProjectStore.archive`."""
         return self._store.archive(name, archived=True)
 
     def unarchive(self, name: str) -> ProjectRecord:
@@ -43,9 +43,9 @@ class Projects:
         return self._store.archive(name, archived=False)
 
     def add_runs(self, who: Who, name: str, runs: Sequence[str]) -> ProjectRecord:
-        """Runs belong to this project from now on; raises as `ProjectStore.add_runs`."""
+        """Move runs to this project; raises as `ProjectStore.add_runs`."""
         return self._store.add_runs(name, self._access.resolve_all(who, runs))
 
     def remove_runs(self, who: Who, name: str, runs: Sequence[str]) -> ProjectRecord:
-        """Runs belong to no project from now on; raises as `ProjectStore.remove_runs`."""
+        """Remove runs from this project; raises as `ProjectStore.remove_runs`."""
         return self._store.remove_runs(name, self._access.resolve_all(who, runs))

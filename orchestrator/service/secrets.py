@@ -1,4 +1,4 @@
-"""Secrets: set, listed without their values, removed. Only the launch of a run reads a value."""
+"""Secrets: set, listed without values, removed. Only the launch of a run reads a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from orchestrator.data import secrets
 from orchestrator.records.secrets import SecretRecord
 
 MAX_BYTES = secrets.MAX_BYTES
-"""How long a value may be."""
+"""The maximal length of a value."""
 
 
 class Secrets:
@@ -20,9 +20,9 @@ class Secrets:
         return self._kept.records()
 
     def put(self, name: str, value: bytes) -> SecretRecord:
-        """Set a secret, in the place of what there was of this name; raises as `data.secrets.Secrets.put`."""
+        """Set a secret, or replace its value; raises as `data.secrets.Secrets.put`."""
         return self._kept.put(name, value)
 
     def remove(self, name: str) -> None:
-        """Forget a secret. Runs that have it keep it; those that wait for it will fail. Raises NotFound."""
+        """Remove a secret. Running commands keep its value; queued runs that need it will fail. Raises NotFound."""
         self._kept.remove(name)

@@ -1,4 +1,4 @@
-"""The server itself: which one it is."""
+"""The server itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Server:
         self._started_at = time.time()
 
     def record(self) -> ServerRecord:
-        """Which server this is."""
+        """The version, home and process of this server."""
         return ServerRecord(
             version=orchestrator.__version__,
             api=API_VERSION,

@@ -1,4 +1,4 @@
-"""Sending the code of a run."""
+"""The code of runs: manifests and blobs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ async def put_blobs(request: Request, service: TheService) -> Response:
 
 @router.get("/blobs/{digest}")
 def blob(digest: str, service: TheService) -> Response:
-    """The content of a blob: the patch of a run's uncommitted changes, say."""
+    """The content of a blob, for example the patch of a run's uncommitted changes."""
     return StreamingResponse(service.code.blob(digest), media_type="application/octet-stream")
 
 
 @router.put("/blobs/{digest}", status_code=204)
 async def put_blob(digest: str, request: Request, service: TheService) -> Response:
-    """Send a blob; it is checked against its digest."""
+    """Send a blob. The server checks its digest."""
     check_digest(digest)
     chunks = _Pull(request.stream(), asyncio.get_running_loop())
     await asyncio.to_thread(service.code.put_blob, digest, chunks)
@@ -44,7 +44,7 @@ async def put_blob(digest: str, request: Request, service: TheService) -> Respon
 
 
 class _Pull:
-    """An asynchronous stream, read from a thread."""
+    """An iterator over an asynchronous stream, for a thread."""
 
     def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._stream, self._loop = stream, loop

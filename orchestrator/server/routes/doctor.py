@@ -1,4 +1,4 @@
-"""What works on the server's machine."""
+"""Checks of the server's machine."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ router = APIRouter()
 
 @router.get("/doctor", response_model=list[CheckRecord])
 def examine(service: TheService) -> Response:
-    """What works on the server's machine, and what does not."""
+    """The results of all checks of the server's machine."""
     return answer(service.doctor.examine())

@@ -1,4 +1,4 @@
-"""Making room."""
+"""Garbage collection."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def remove(
     dry_run: bool = False,  # noqa: FBT001, FBT002  of the query
     keep_bytes: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
 ) -> Response:
-    """Remove what earlier runs have left, and nobody uses and nobody used for so long."""
+    """Remove what earlier runs left, if no run needs it and it was not used for so long."""
     return answer(service.gc.remove(older_than_s, keep_bytes, dry_run=dry_run))

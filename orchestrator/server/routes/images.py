@@ -20,5 +20,5 @@ def bake(
     tag: Annotated[str, Body()],
     push: Annotated[bool, Body()],
 ) -> Response:
-    """Bake the environment of a spec into an image, and push it when asked. JSON lines, see `service.images.Images.bake`."""
+    """Bake the environment of a spec into an image, and push it if `push`. JSON lines, see `service.images.Images.bake`."""
     return StreamingResponse(service.images.bake(read_spec(spec), tag, push=push), media_type="application/jsonl")

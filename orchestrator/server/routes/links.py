@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get("/links", response_model=list[LinkRecord])
 def links(service: TheService) -> Response:
-    """All links, by alias; those to archived runs are left out."""
+    """All links by alias, without those to archived runs."""
     return answer(service.links.list())
 
 
@@ -34,12 +34,12 @@ def put_link(
     *,
     replace: Annotated[bool, Body(embed=True)] = False,
 ) -> Response:
-    """Give a resource another name."""
+    """Give a resource an alias."""
     return answer(service.links.put(who, alias, resource, replace=replace))
 
 
 @router.delete("/links/{alias}")
 def unlink(alias: str, service: TheService) -> Response:
-    """Remove a link; what it leads to stays."""
+    """Remove a link. The resource stays."""
     service.links.remove(alias)
     return JSONResponse({"removed": alias})

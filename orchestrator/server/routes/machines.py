@@ -13,5 +13,5 @@ router = APIRouter()
 
 @router.get("/machine-types", response_model=list[MachineRecord])
 def machine_types(service: TheService) -> Response:
-    """All machine types, and how many more runs of each would start at once."""
+    """All machine types, and the number of runs of each that could start now."""
     return answer(service.machines.list())

@@ -1,4 +1,4 @@
-"""Secrets: no answer ever contains a value. A value is sent as a body, which no log and no error shows."""
+"""Secrets. No answer contains a value. A client sends a value as a body, which no log and no error shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def secrets(service: TheService) -> Response:
 
 @router.put("/secrets/{name}", response_model=SecretRecord)
 async def put(name: str, request: Request, service: TheService) -> Response:
-    """Set a secret, in the place of what there was of this name. The body is its value."""
+    """Set a secret, or replace its value. The body is the value."""
     value = b""
     async for chunk in request.stream():
         value += chunk
@@ -34,6 +34,6 @@ async def put(name: str, request: Request, service: TheService) -> Response:
 
 @router.delete("/secrets/{name}", status_code=204)
 def remove(name: str, service: TheService) -> Response:
-    """Forget a secret. Runs that have it keep it; those that wait for it will fail."""
+    """Remove a secret. Runs that already have its value keep it; queued runs that need it will fail."""
     service.secrets.remove(name)
     return Response(status_code=204)

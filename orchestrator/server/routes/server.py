@@ -13,12 +13,12 @@ router = APIRouter()
 
 @router.get("/server", response_model=ServerRecord)
 def server(service: TheService) -> Response:
-    """Which server answers."""
+    """The server that answers."""
     return answer(service.server.record())
 
 
 @router.post("/server/stop", status_code=202)
 def stop_server(request: Request) -> Response:
-    """End the server. Active runs go on without it, and are found again by the next one."""
+    """End the server. Active runs go on, and the next server takes them over."""
     request.app.state.stop()
     return Response(status_code=202)

@@ -1,4 +1,4 @@
-"""Verifying outputs of runs."""
+"""Verifying the outputs of runs."""
 
 from __future__ import annotations
 

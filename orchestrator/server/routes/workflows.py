@@ -1,4 +1,4 @@
-"""Casting workflows, looking at them, ending them."""
+"""Workflows: cast, listed, inspected, stopped."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def workflows(
 
 @router.get("/workflows/{reference}", response_model=WorkflowRecord)
 def workflow(reference: str, service: TheService, who: Person) -> Response:
-    """All about one workflow, by number, name or `latest`."""
+    """The record of a workflow, by number, name or `latest`."""
     return answer(service.workflows.record(who, reference))
 
 
 @router.post("/workflows/{reference}/stop", response_model=WorkflowRecord)
 def stop(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its steps, whose outputs are kept; steps that wait never start."""
+    """Stop a workflow: running steps are stopped, and no further step starts. Outputs are kept."""
     return answer(service.workflows.request_stop(who, reference, StopRequest.STOP))
 
 
 @router.post("/workflows/{reference}/kill", response_model=WorkflowRecord)
 def kill(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its steps at once; their outputs are lost. Steps that wait never start."""
+    """Kill a workflow: running steps are killed, and no further step starts. Their outputs are lost."""
     return answer(service.workflows.request_stop(who, reference, StopRequest.KILL))
