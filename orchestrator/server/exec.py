@@ -32,7 +32,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.server.dependencies import Person, TheService
-from orchestrator.service.exec import Session
+from orchestrator.service.exec import RunningExec
 
 router = APIRouter()
 
@@ -54,17 +54,17 @@ class _Command:
 
 
 @router.websocket("/runs/{reference}/exec")
-async def exec_session(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
+async def run_exec(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
     """Run a command, or a shell, in the container of a running run."""
     await websocket.accept()
-    session: Session | None = None
+    running: RunningExec | None = None
     outcome: Mapping[str, Any] | None = None
     try:
         asked = _command(await websocket.receive())
-        session = await _apart(
+        running = await _apart(
             lambda: service.exec.open(who, reference, asked.command, asked.term, terminal=asked.terminal)
         )
-        outcome = await _Talk(websocket, session, asked.size).lead()
+        outcome = await _Talk(websocket, running, asked.size).lead()
     except WebSocketDisconnect:
         pass
     except SpellError as error:
@@ -74,8 +74,8 @@ async def exec_session(websocket: WebSocket, reference: str, service: TheService
         words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
         outcome = words.to_wire()
     finally:
-        if session:
-            await _apart(session.close)
+        if running:
+            await _apart(running.close)
     if outcome:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the client has just gone
             await websocket.send_json(outcome)
@@ -113,8 +113,8 @@ def _size(words: Any) -> tuple[int, int]:
 class _Talk:
     """Passes bytes to and from a command: one thread for each direction, all frames from one event loop."""
 
-    def __init__(self, websocket: WebSocket, session: Session, size: tuple[int, int] | None) -> None:
-        self._websocket, self._session = websocket, session
+    def __init__(self, websocket: WebSocket, running: RunningExec, size: tuple[int, int] | None) -> None:
+        self._websocket, self._running = websocket, running
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Mapping[str, Any] | None] = self._loop.create_future()
         self._typed: queue.SimpleQueue[_Typed] = queue.SimpleQueue()
@@ -125,7 +125,7 @@ class _Talk:
     async def lead(self) -> Mapping[str, Any] | None:
         """Pass bytes until the command has ended (returns the last frame) or the client has gone (returns None)."""
         for work in (self._type, self._speak):
-            threading.Thread(target=work, name="session", daemon=True).start()
+            threading.Thread(target=work, name="exec", daemon=True).start()
         listening = asyncio.ensure_future(self._listen())
         either: list[asyncio.Future[Any]] = [listening, self._ended]
         try:
@@ -162,9 +162,9 @@ class _Talk:
     def _type(self) -> None:
         while (item := self._typed.get()) is not None:
             if isinstance(item, tuple):
-                self._session.resize(*item)
+                self._running.resize(*item)
                 continue
-            self._session.write(item)
+            self._running.write(item)
             if item and not self._wait_for(self._taken(len(item))):
                 return
 
@@ -175,10 +175,10 @@ class _Talk:
     def _speak(self) -> None:
         outcome: Mapping[str, Any] | None
         try:
-            for channel, data in self._session.read():
+            for channel, data in self._running.read():
                 if not self._wait_for(self._websocket.send_bytes(bytes([channel]) + data)):
                     return
-            outcome = {"exit_code": self._session.exit_code(), "run_is_over": self._session.run_is_over}
+            outcome = {"exit_code": self._running.exit_code(), "run_is_over": self._running.run_is_over}
         except Exception as error:
             _log.exception("an exec failed")
             outcome = (error if isinstance(error, SpellError) else SpellError(f"{type(error).__name__}")).to_wire()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.executors.base import Session
+from orchestrator.executors.base import RunningExec
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.service.access import Access, Who
 from orchestrator.service.stats import not_running
 from orchestrator.store import Store
 
-__all__ = ["Exec", "Session"]
+__all__ = ["Exec", "RunningExec"]
 
 
 class Exec:
@@ -19,7 +19,7 @@ class Exec:
     def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
         self._store, self._scheduler, self._access = store, scheduler, access
 
-    def open(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> Session:
+    def open(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
         """Start a command, or a shell, in the container of a run.
 
         Args:
@@ -35,4 +35,4 @@ class Exec:
         life = self._scheduler.life(number)
         if life is None or life.handle is None:
             raise not_running(self._store, number)
-        return life.open_session(command, term, terminal=terminal)
+        return life.open_exec(command, term, terminal=terminal)
