@@ -65,6 +65,13 @@ def test_routes_are_named_as_the_nouns_of_the_service() -> None:
     assert [noun for noun in assigned if not (PACKAGE / "service" / f"{noun}.py").exists()] == []
 
 
+def test_every_verb_gets_the_person_who_asks() -> None:
+    written = "".join(path.read_text() for path in (PACKAGE / "server").rglob("*.py"))
+    calls = re.findall(r"\bservice\.\w+\.\w+(?:\(|,\s+)(\w*)", written)
+    assert len(calls) > 60
+    assert set(calls) == {"who"}
+
+
 @pytest.mark.parametrize(
     ("call", "only"),
     [

@@ -56,6 +56,18 @@ class Access:
         """The name of the upload that a person means, or is about to make."""
         return name
 
+    def resolve_project(self, who: Who, name: str) -> str:
+        """The name of the project that a person means."""
+        return name
+
+    def resolve_link(self, who: Who, alias: str) -> str:
+        """The alias of the link that a person means, or is about to make."""
+        return alias
+
+    def resolve_secret(self, who: Who, name: str) -> str:
+        """The name of the secret that a person means, or is about to set."""
+        return name
+
     def mountable(self, who: Who, resource: str) -> str:
         """The canonical path of a resource that can be mounted now; raises as `Resources.mountable`."""
         return self._resources.mountable(resource, lambda run: self.resolve(who, run))

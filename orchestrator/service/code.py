@@ -8,6 +8,7 @@ from orchestrator.content import manifest as manifests
 from orchestrator.data.resources import read_chunks
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle.context import Context
+from orchestrator.service.access import Who
 from orchestrator.spec.run import check_digest
 
 
@@ -17,7 +18,7 @@ class Code:
     def __init__(self, context: Context) -> None:
         self._blobs, self._home = context.blobs, context.home
 
-    def put_tree(self, body: bytes) -> list[str]:
+    def put_tree(self, who: Who, body: bytes) -> list[str]:
         """Save the manifest of a snapshot if the server has all of its blobs.
 
         Args:
@@ -29,15 +30,15 @@ class Code:
         text, _, pack = body.partition(b"\n")
         return self._blobs.put_tree(manifests.from_json(text), pack)
 
-    def put_blobs(self, pack: bytes) -> None:
+    def put_blobs(self, who: Who, pack: bytes) -> None:
         """Save many small blobs; raises as `BlobStore.put_pack`."""
         self._blobs.put_pack(pack)
 
-    def put_blob(self, digest: str, chunks: Iterable[bytes]) -> None:
+    def put_blob(self, who: Who, digest: str, chunks: Iterable[bytes]) -> None:
         """Save a blob if it has this digest; raises as `BlobStore.put`."""
         self._blobs.put(digest, chunks)
 
-    def blob(self, digest: str) -> Iterator[bytes]:
+    def blob(self, who: Who, digest: str) -> Iterator[bytes]:
         """The content of a blob.
 
         Raises:

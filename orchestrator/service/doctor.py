@@ -16,6 +16,7 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import CheckRecord
+from orchestrator.service.access import Who
 from orchestrator.service.executors import Executors
 from orchestrator.service.quota import Quota
 
@@ -35,7 +36,7 @@ class Doctor:
     def __init__(self, context: Context, executors: Executors, quota: Quota) -> None:
         self._context, self._executors, self._quota = context, executors, quota
 
-    def examine(self) -> list[CheckRecord]:
+    def examine(self, who: Who) -> list[CheckRecord]:
         """The results of all checks."""
         return [*examine(self._context, self._executors.default), *self._quota.checks()]
 

@@ -17,6 +17,7 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.gc import GcRecord, RemovedRecord
 from orchestrator.service import gc_runs
+from orchestrator.service.access import Who
 from orchestrator.spec.filters import Filter
 from orchestrator.states import State
 
@@ -42,7 +43,7 @@ class Gc:
         self._context, self._scheduler, self._changed = context, scheduler, changed
         self._removing = threading.Lock()  # two at once would report the same things twice
 
-    def remove(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> GcRecord:
+    def remove(self, who: Who, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> GcRecord:
         """Remove everything that no run needs and that was not used for a while.
 
         That is: containers of ended runs, images, environments, snapshots of code, incomplete uploads, and outputs and work

@@ -19,6 +19,7 @@ from orchestrator.images import images
 from orchestrator.images.bake import check_tag
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.images import ImageRecord
+from orchestrator.service.access import Who
 from orchestrator.spec.run import RunSpec, to_wire
 
 _LOOK_S = 0.05
@@ -37,7 +38,7 @@ class Images:
     def __init__(self, context: Context, engine: Engine, bases: images.Images) -> None:
         self._context, self._engine, self._bases = context, engine, bases
 
-    def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
+    def bake(self, who: Who, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
         """Bake the environment of `spec` into the image `tag`, and push it to its registry if `push`.
 
         Yields:

@@ -174,7 +174,9 @@ class Runs:
         self._scheduler.stop_requested(number)
         return state
 
-    def list(self, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int) -> Sequence[RunSummary]:
+    def list(
+        self, who: Who, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int
+    ) -> Sequence[RunSummary]:
         """The last `limit` runs of this order that match; see `Store.summaries`."""
         return self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
 

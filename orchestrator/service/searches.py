@@ -43,7 +43,7 @@ class Searches:
         self._wake()
         return SearchCastRecord(number, warnings)
 
-    def list(self, *, limit: int, before: int) -> list[SearchSummary]:
+    def list(self, who: Who, *, limit: int, before: int) -> list[SearchSummary]:
         """The newest `limit` searches before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 

@@ -9,6 +9,7 @@ import orchestrator
 from orchestrator.lifecycle.context import Context
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import ServerRecord
+from orchestrator.service.access import Who
 
 
 class Server:
@@ -18,7 +19,7 @@ class Server:
         self._context = context
         self._started_at = time.time()
 
-    def record(self) -> ServerRecord:
+    def record(self, who: Who) -> ServerRecord:
         """The version, home and process of this server."""
         return ServerRecord(
             version=orchestrator.__version__,

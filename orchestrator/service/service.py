@@ -73,7 +73,7 @@ class Service:
         self.code = Code(context)
         self.resources = Resources(found, access)
         self.uploads = Uploads(incoming, access)
-        self.secrets = Secrets(context.secrets)
+        self.secrets = Secrets(context.secrets, access)
         self.searches = Searches(store, access, self.runs, wake)
         self.workflows = Workflows(store, access, self.runs, wake)
         self.labels = Labels(store, access)

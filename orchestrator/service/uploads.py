@@ -13,7 +13,7 @@ class Uploads:
     def __init__(self, kept: uploads.Uploads, access: Access) -> None:
         self._kept, self._access = kept, access
 
-    def list(self) -> list[UploadRecord]:
+    def list(self, who: Who) -> list[UploadRecord]:
         """All uploads, by name."""
         return self._kept.list()
 

@@ -50,7 +50,7 @@ class Workflows:
         self._wake()
         return WorkflowCastRecord(number, list(warnings))
 
-    def list(self, *, limit: int, before: int) -> list[WorkflowSummary]:
+    def list(self, who: Who, *, limit: int, before: int) -> list[WorkflowSummary]:
         """The newest `limit` workflows before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from orchestrator.records.machines import CheckRecord
-from orchestrator.server.dependencies import TheService, answer
+from orchestrator.server.dependencies import Person, TheService, answer
 
 router = APIRouter()
 
 
 @router.get("/doctor", response_model=list[CheckRecord])
-def examine(service: TheService) -> Response:
+def examine(service: TheService, who: Person) -> Response:
     """The results of all checks of the server's machine."""
-    return answer(service.doctor.examine())
+    return answer(service.doctor.examine(who))

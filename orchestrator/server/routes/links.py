@@ -14,15 +14,15 @@ router = APIRouter()
 
 
 @router.get("/links", response_model=list[LinkRecord])
-def links(service: TheService) -> Response:
+def links(service: TheService, who: Person) -> Response:
     """All links by alias, without those to archived runs."""
-    return answer(service.links.list())
+    return answer(service.links.list(who))
 
 
 @router.get("/links/{alias}", response_model=LinkRecord)
-def link(alias: str, service: TheService) -> Response:
+def link(alias: str, service: TheService, who: Person) -> Response:
     """One link."""
-    return answer(service.links.record(alias))
+    return answer(service.links.record(who, alias))
 
 
 @router.put("/links/{alias}", response_model=LinkRecord)
@@ -39,7 +39,7 @@ def put_link(
 
 
 @router.delete("/links/{alias}")
-def unlink(alias: str, service: TheService) -> Response:
+def unlink(alias: str, service: TheService, who: Person) -> Response:
     """Remove a link. The resource stays."""
-    service.links.remove(alias)
+    service.links.remove(who, alias)
     return JSONResponse({"removed": alias})

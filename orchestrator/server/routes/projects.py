@@ -28,33 +28,33 @@ def create(
 
 
 @router.get("/projects", response_model=list[ProjectRecord])
-def projects(service: TheService, *, archived: bool = False) -> Response:
+def projects(service: TheService, who: Person, *, archived: bool = False) -> Response:
     """All projects, oldest first; the archived ones if `archived`."""
-    return answer(service.projects.list(archived=archived))
+    return answer(service.projects.list(who, archived=archived))
 
 
 @router.get("/projects/{name}", response_model=ProjectRecord)
-def project(name: str, service: TheService) -> Response:
+def project(name: str, service: TheService, who: Person) -> Response:
     """One project."""
-    return answer(service.projects.record(name))
+    return answer(service.projects.record(who, name))
 
 
 @router.post("/projects/{name}", response_model=ProjectRecord)
-def edit(name: str, service: TheService, new_name: _Text = None, description: _Text = None) -> Response:
+def edit(name: str, service: TheService, who: Person, new_name: _Text = None, description: _Text = None) -> Response:
     """Change the name or description of a project; null keeps it."""
-    return answer(service.projects.edit(name, new_name, description))
+    return answer(service.projects.edit(who, name, new_name, description))
 
 
 @router.post("/projects/{name}/archive", response_model=ProjectRecord)
-def archive_project(name: str, service: TheService) -> Response:
+def archive_project(name: str, service: TheService, who: Person) -> Response:
     """Hide a project from the list. Its runs stay."""
-    return answer(service.projects.archive(name))
+    return answer(service.projects.archive(who, name))
 
 
 @router.post("/projects/{name}/unarchive", response_model=ProjectRecord)
-def unarchive_project(name: str, service: TheService) -> Response:
+def unarchive_project(name: str, service: TheService, who: Person) -> Response:
     """Bring an archived project back."""
-    return answer(service.projects.unarchive(name))
+    return answer(service.projects.unarchive(who, name))
 
 
 @router.post("/projects/{name}/add-runs", response_model=ProjectRecord)

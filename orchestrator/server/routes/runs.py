@@ -30,6 +30,7 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/runs", response_model=list[RunSummary])
 def runs(
     service: TheService,
+    who: Person,
     state: Annotated[list[str] | None, Query()] = None,
     label: Annotated[list[str] | None, Query()] = None,
     machine_type: Annotated[list[str] | None, Query()] = None,
@@ -52,7 +53,7 @@ def runs(
     wanted = Filter(
         state or (), label or (), machine_type or (), name, project, since, metric or (), text or (), archived
     )
-    return answer(service.runs.list(wanted, parse_sort(sort), limit=limit, before=before, skip=skip))
+    return answer(service.runs.list(who, wanted, parse_sort(sort), limit=limit, before=before, skip=skip))
 
 
 @router.get("/runs/{reference}", response_model=RunRecord)

@@ -24,11 +24,12 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/searches", response_model=list[SearchSummary])
 def searches(
     service: TheService,
+    who: Person,
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """The newest `limit` searches, newest last; page back with `before`."""
-    return answer(service.searches.list(limit=limit, before=before))
+    return answer(service.searches.list(who, limit=limit, before=before))
 
 
 @router.get("/searches/{reference}", response_model=SearchRecord)

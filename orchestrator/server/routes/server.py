@@ -6,15 +6,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from orchestrator.records.machines import ServerRecord
-from orchestrator.server.dependencies import TheService, answer
+from orchestrator.server.dependencies import Person, TheService, answer
 
 router = APIRouter()
 
 
 @router.get("/server", response_model=ServerRecord)
-def server(service: TheService) -> Response:
+def server(service: TheService, who: Person) -> Response:
     """The server that answers."""
-    return answer(service.server.record())
+    return answer(service.server.record(who))
 
 
 @router.post("/server/stop", status_code=202)

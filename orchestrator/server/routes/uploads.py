@@ -16,9 +16,9 @@ router = APIRouter()
 
 
 @router.get("/uploads", response_model=list[UploadRecord])
-def uploads(service: TheService) -> Response:
+def uploads(service: TheService, who: Person) -> Response:
     """All uploads, by name."""
-    return answer(service.uploads.list())
+    return answer(service.uploads.list(who))
 
 
 @router.post("/uploads/{name}", response_model=UploadSession)

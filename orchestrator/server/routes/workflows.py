@@ -24,11 +24,12 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/workflows", response_model=list[WorkflowSummary])
 def workflows(
     service: TheService,
+    who: Person,
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """The newest `limit` workflows, newest last; page back with `before`."""
-    return answer(service.workflows.list(limit=limit, before=before))
+    return answer(service.workflows.list(who, limit=limit, before=before))
 
 
 @router.get("/workflows/{reference}", response_model=WorkflowRecord)
