@@ -64,7 +64,7 @@ class Compare:
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
-            "spec": [item for item in _hidden(_differing(_asked(old), _asked(new))) if not _is_pinned(item)],
+            "spec": [item for item in _hidden(_differing(_spec_of(old), _spec_of(new))) if not _is_pinned(item)],
             "environment": list(_differing(_environment(old), _environment(new))),
             "result": list(_differing(_result(old), _result(new))),
         }
@@ -164,7 +164,7 @@ def _hidden(changes: Iterator[ChangeRecord]) -> Iterator[ChangeRecord]:
         yield ChangeRecord(item.name, *(value and field.shown(value) for value in (item.before, item.after)))
 
 
-def _asked(run: RunRecord) -> dict[str, str | None]:
+def _spec_of(run: RunRecord) -> dict[str, str | None]:
     """The spec as a flat mapping: one name for each field, variable, parameter and mount."""
     found: dict[str, str | None] = {}
     for name, value in to_wire(read_spec(run.spec)).items():
