@@ -62,7 +62,7 @@ async def run_exec(websocket: WebSocket, reference: str, service: TheService, wh
     try:
         asked = _command(await websocket.receive())
         running = await _apart(
-            lambda: service.exec.open(who, reference, asked.command, asked.term, terminal=asked.terminal)
+            lambda: service.exec.start(who, reference, asked.command, asked.term, terminal=asked.terminal)
         )
         outcome = await _Talk(websocket, running, asked.size).lead()
     except WebSocketDisconnect:

@@ -19,7 +19,7 @@ class Exec:
     def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
         self._store, self._scheduler, self._access = store, scheduler, access
 
-    def open(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
+    def start(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
         """Start a command, or a shell, in the container of a run.
 
         Args:

@@ -70,7 +70,7 @@ class Export:
     def __init__(self, context: Context, access: Access) -> None:
         self._context, self._access = context, access
 
-    def begin(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
+    def download(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
         """Export a run.
 
         Raises:

@@ -18,7 +18,7 @@ class Lineage:
     def __init__(self, context: Context, access: Access) -> None:
         self._home, self._store, self._access = context.home, context.store.lineage, access
 
-    def of(self, who: Who, reference: str, *, up: bool, down: bool) -> LineageRecord:
+    def get(self, who: Who, reference: str, *, up: bool, down: bool) -> LineageRecord:
         """The lineage of a run.
 
         Args:

@@ -20,7 +20,7 @@ class Links:
         """All links by alias, without those to archived runs."""
         return self._store.list()
 
-    def record(self, who: Who, alias: str) -> LinkRecord:
+    def get(self, who: Who, alias: str) -> LinkRecord:
         """One link; raises as `LinkStore.get`."""
         return self._store.get(self._access.resolve_link(who, alias))
 

@@ -24,7 +24,7 @@ class Projects:
         """All projects, oldest first; the archived ones if `archived`."""
         return self._store.list(archived=archived)
 
-    def record(self, who: Who, name: str) -> ProjectRecord:
+    def get(self, who: Who, name: str) -> ProjectRecord:
         """One project; raises as `ProjectStore.get`."""
         return self._store.get(self._access.resolve_project(who, name))
 

@@ -180,7 +180,7 @@ class Runs:
         """The last `limit` runs of this order that match; see `Store.summaries`."""
         return self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
 
-    def record(self, who: Who, reference: str) -> RunRecord:
+    def get(self, who: Who, reference: str) -> RunRecord:
         """The whole record of a run, with the redacted spec."""
         record = self._store.record(self._access.resolve(who, reference))
         return dataclasses.replace(record, spec=redacted_spec(record.spec))

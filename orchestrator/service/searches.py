@@ -47,7 +47,7 @@ class Searches:
         """The newest `limit` searches before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 
-    def record(self, who: Who, reference: str) -> SearchRecord:
+    def get(self, who: Who, reference: str) -> SearchRecord:
         """The whole record of a search, by number or `latest`."""
         return self._store.record(self._access.resolve_search(who, reference))
 

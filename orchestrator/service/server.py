@@ -19,7 +19,7 @@ class Server:
         self._context = context
         self._started_at = time.time()
 
-    def record(self, who: Who) -> ServerRecord:
+    def get(self, who: Who) -> ServerRecord:
         """The version, home and process of this server."""
         return ServerRecord(
             version=orchestrator.__version__,

@@ -45,7 +45,7 @@ class Stats:
         self._lock = threading.Lock()
         self._complaints = Complaints(_log, "the usage of run %d is unknown")
 
-    def now(self, who: Who, references: Sequence[str]) -> list[StatRecord]:
+    def list(self, who: Who, references: Sequence[str]) -> list[StatRecord]:
         """The usage of these runs now; of all running ones if `references` is empty.
 
         Raises:
@@ -60,11 +60,11 @@ class Stats:
         again = self._read([life for life in lives if life.run.number in first], _ANSWER_LIMIT_S)
         return [self._record(life, first.get(life.run.number), again.get(life.run.number)) for life in lives]
 
-    def samples(self, who: Who, reference: str) -> list[SampleRecord]:
+    def samples(self, who: Who, reference: str) -> Sequence[SampleRecord]:
         """The samples of a run, in order of time."""
         return self._store.samples(self._access.resolve(who, reference))
 
-    def _running(self, who: Who, references: Sequence[str]) -> list[Life]:
+    def _running(self, who: Who, references: Sequence[str]) -> Sequence[Life]:
         if not references:
             return [life for life in self._scheduler.lives() if life.handle]
         found = {}
@@ -73,7 +73,7 @@ class Stats:
             if life is None or life.handle is None:
                 raise not_running(self._store, number)
             found[number] = life
-        return list(found.values())
+        return [*found.values()]
 
     def _read(self, lives: Sequence[Life], limit_s: float) -> Mapping[int, _Reading]:
         """One reading of each run whose executor answers in time."""

@@ -33,7 +33,7 @@ class Verify:
     def __init__(self, context: Context, access: Access) -> None:
         self._context, self._access = context, access
 
-    def begin(self, who: Who, reference: str) -> Iterator[bytes]:
+    def outputs(self, who: Who, reference: str) -> Iterator[bytes]:
         """Compare the outputs of a run with its manifest.
 
         Returns:

@@ -54,7 +54,7 @@ class Workflows:
         """The newest `limit` workflows before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 
-    def record(self, who: Who, reference: str) -> WorkflowRecord:
+    def get(self, who: Who, reference: str) -> WorkflowRecord:
         """The whole record of a workflow, by number, name or `latest`."""
         return self._store.record(self._access.resolve_workflow(who, reference))
 

@@ -14,4 +14,4 @@ router = APIRouter()
 @router.get("/runs/{reference}/lineage", response_model=LineageRecord)
 def lineage(reference: str, service: TheService, who: Person, *, up: bool = True, down: bool = True) -> Response:
     """The resources that a run mounted, and the runs that mounted its outputs."""
-    return answer(service.lineage.of(who, reference, up=up, down=down))
+    return answer(service.lineage.get(who, reference, up=up, down=down))

@@ -22,7 +22,7 @@ def links(service: TheService, who: Person) -> Response:
 @router.get("/links/{alias}", response_model=LinkRecord)
 def link(alias: str, service: TheService, who: Person) -> Response:
     """One link."""
-    return answer(service.links.record(who, alias))
+    return answer(service.links.get(who, alias))
 
 
 @router.put("/links/{alias}", response_model=LinkRecord)

@@ -36,7 +36,7 @@ def projects(service: TheService, who: Person, *, archived: bool = False) -> Res
 @router.get("/projects/{name}", response_model=ProjectRecord)
 def project(name: str, service: TheService, who: Person) -> Response:
     """One project."""
-    return answer(service.projects.record(who, name))
+    return answer(service.projects.get(who, name))
 
 
 @router.post("/projects/{name}", response_model=ProjectRecord)

@@ -59,7 +59,7 @@ def runs(
 @router.get("/runs/{reference}", response_model=RunRecord)
 def run(reference: str, service: TheService, who: Person) -> Response:
     """The record of a run, by number, name, `latest` or `latest~1`."""
-    return answer(service.runs.record(who, reference))
+    return answer(service.runs.get(who, reference))
 
 
 @router.post("/runs/{reference}/rerun", response_model=CastRecord, status_code=201)

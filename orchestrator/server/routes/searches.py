@@ -35,7 +35,7 @@ def searches(
 @router.get("/searches/{reference}", response_model=SearchRecord)
 def search(reference: str, service: TheService, who: Person) -> Response:
     """The record of a search, by number or `latest`."""
-    return answer(service.searches.record(who, reference))
+    return answer(service.searches.get(who, reference))
 
 
 @router.post("/searches/{reference}/stop", response_model=SearchRecord)

@@ -14,7 +14,7 @@ router = APIRouter()
 @router.get("/server", response_model=ServerRecord)
 def server(service: TheService, who: Person) -> Response:
     """The server that answers."""
-    return answer(service.server.record(who))
+    return answer(service.server.get(who))
 
 
 @router.post("/server/stop", status_code=202)

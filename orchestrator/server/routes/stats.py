@@ -16,7 +16,7 @@ router = APIRouter()
 @router.get("/stats", response_model=list[StatRecord])
 def stats(service: TheService, who: Person, run: Annotated[list[str] | None, Query()] = None) -> Response:
     """The usage of these runs now; of all running ones if none is named."""
-    return answer(service.stats.now(who, run or ()))
+    return answer(service.stats.list(who, run or ()))
 
 
 @router.get("/runs/{reference}/samples", response_model=list[SampleRecord])

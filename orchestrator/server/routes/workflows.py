@@ -35,7 +35,7 @@ def workflows(
 @router.get("/workflows/{reference}", response_model=WorkflowRecord)
 def workflow(reference: str, service: TheService, who: Person) -> Response:
     """The record of a workflow, by number, name or `latest`."""
-    return answer(service.workflows.record(who, reference))
+    return answer(service.workflows.get(who, reference))
 
 
 @router.post("/workflows/{reference}/stop", response_model=WorkflowRecord)
