@@ -214,7 +214,7 @@ def test_the_end_of_the_container_ends_an_exec(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(make_shared: Callable[..., Spell]) -> Spell:
+def home(make_shared: Callable[..., Spell], engine: Engine) -> Spell:
     """A home whose runs are containers, with one that goes on."""
     types = f"[machine_types.small]\ncpus = 0.1\n[machine_types.whole]\ncpus = {detect().cpus:g}\n"
     spell = make_shared("exec", config=types, docker=True)

@@ -691,7 +691,7 @@ def test_wrong_bytes_are_refused(spell: Spell) -> None:
     with pytest.raises(Conflict, match="missing"):
         uploads.publish("bad", session, found.tree)
     for refused in (uploads.add_pack, uploads.announce):
-        with pytest.raises(SpellError, match="MiB at most"):
+        with pytest.raises(SpellError, match="at most 32 MiB"):
             refused("bad", session, bytes(MOST_BYTES + 1))
     uploads.add_chunk("bad", session, sha256, 0, big[:MIB])
     uploads.add_chunk("bad", session, sha256, MIB, big[MIB:])
