@@ -4,10 +4,10 @@
 # make mutation how many small faults the tests notice: docs/testing.md
 # make bench    the table of docs/benchmarks.md
 #
-# TORCH is the requirement that the jobs' torch is installed by; for a CPU-only wheel from a folder of your own, set
+# TORCH is the requirement of the jobs' torch; for a CPU-only wheel from your own folder, set
 # pip's find-links and say for example: make demo TORCH=torch==2.9.0
 
-# BASE_IMAGE is the image that the demo's containers stand on, where a Docker engine answers; tests/engine/up makes one
+# BASE_IMAGE is the base image of the demo's containers, if a Docker engine answers; tests/engine/up makes one
 # without any registry: make demo BASE_IMAGE=spell-test-base:bookworm
 
 PYTHON ?= python3

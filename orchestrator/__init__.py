@@ -5,6 +5,34 @@ from orchestrator import RunSpec, connect
 with connect() as client:
     number = client.runs.cast(RunSpec(command="python train.py")).number
 
+The rooms, in the order in which a run meets them:
+
+cli/           reads what a person types, and shows what happens
+spec/          turns it into a spec, and checks it
+capture/       captures the code of the folder
+client/        casts the run: sends spec and code to the server; the Python API
+server/        receives the request; `spelld`, one process for each home
+service/       the verbs that a route calls: cast, list, stop, …
+controllers/   cast the runs of workflows and searches, and send webhooks
+lifecycle/     leads each run from the queue to its final state
+environments/  builds its Python packages
+images/        builds its base image with apt packages
+executors/     start its command, as a process or in a container
+engine/        the Docker engine behind images and containers
+supervisor/    stays beside its command, masks its log, and writes its verdict
+runtime        is imported by its code, and sends metrics
+telemetry/     reads its log, metrics and usage
+data/          saves its outputs, and keeps uploads, code and secrets
+content/       files by content: manifests, packs and hashes
+store/         records it in SQLite
+records/       the answers of the server about it
+states         its states, legal moves and end reasons
+errors         all errors, with their exit codes
+home           the paths of all files
+config         config.toml
+machine        the cores, memory and GPUs of this machine
+loops          the base of all background loops
+
 Inside a run only this file and `runtime.py` can be imported, by whatever Python the run has; and a container waits for the
 supervisor that imports it. So it loads nothing before somebody asks for a name, and keeps to the syntax of old Pythons.
 """

@@ -12,18 +12,18 @@ _CLOSE_LIMIT_S = 10.0
 
 
 class Loop:
-    """Makes a pass at the start, after each wake, and when the wait after the pass before is over.
+    """Makes a pass at the start, after each wake, and when the wait after the last pass is over.
 
-    No wake is lost: a loop that is woken in the middle of a pass makes another one. A step that raises (a full disk,
-    say) is logged, once for as long as it fails in the same words. The other steps of its pass are made all the same,
-    and after a pause there is another pass.
+    No wake is lost: a loop that is woken during a pass makes another one. A step that raises (on a full disk, for example)
+    is logged once for as long as it fails with the same words. The other steps of the pass are still made, and another
+    pass follows after a pause.
 
     Args:
         name: the name of the thread, and of the loop in the log.
-        steps: what a pass does, in this order.
-        wait_s: asked at the end of each pass after how many seconds the next one begins, if nobody wakes us before;
-            its answer None says: not before somebody does.
-        error_pause_s: how many seconds after a pass that failed the next one begins.
+        steps: the functions that a pass calls, in this order.
+        wait_s: called at the end of each pass. Returns the seconds until the next one, if nobody wakes the loop before;
+            None to wait for a wake only.
+        error_pause_s: seconds between a pass that failed and the next one.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin, with a pass."""
+        """Start the thread, which begins with a pass."""
         self._woken.set()
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Ask for a pass."""
         self._woken.set()
 
     def close(self, limit_s: float = _CLOSE_LIMIT_S) -> None:
-        """End; also where it never began, or has ended already.
+        """End the thread; does nothing if it never started, or has ended already.
 
-        The step at work is waited for, for `limit_s` at most: whatever it leaves undone, the next server does.
+        Waits for the current step for `limit_s` at most: the next server does what this one leaves undone.
         """
         self._closing.set()
         self._woken.set()
@@ -62,19 +62,19 @@ class Loop:
             self._thread.join(limit_s)
 
     def is_closing(self) -> bool:
-        """Whether a long step should end early."""
+        """Whether the loop is ending, so that a long step should end early."""
         return self._closing.is_set()
 
     @property
     def begun(self) -> int:
-        """How many passes have begun."""
+        """The number of passes that have begun."""
         return self._begun
 
     def wait_for_pass(self, after: int, limit_s: float) -> None:
-        """Wait for the end of a pass that has seen everything which was there when `begun` was `after`.
+        """Wait for the end of a pass that has seen everything that existed when `begun` was `after`.
 
         Raises:
-            TimeoutError: there was none within `limit_s`.
+            TimeoutError: no such pass ended within `limit_s`.
         """
         with self._counted:
             if not self._counted.wait_for(lambda: self._done > after, limit_s):
@@ -83,7 +83,7 @@ class Loop:
     def _run(self) -> None:
         while True:
             self._woken.wait(self._wait_s)
-            self._woken.clear()  # before the pass: whoever wakes us during it may bring what it has not seen
+            self._woken.clear()  # before the pass: a wake during it may bring work that the pass has not seen
             if self._closing.is_set():
                 return
             self._begun += 1
@@ -104,7 +104,7 @@ class Loop:
         try:
             step()
         except Exception as error:
-            if self._failing.get(step) != (words := repr(error)):  # it may be so for days
+            if self._failing.get(step) != (words := repr(error)):  # the same failure may last for days
                 _log.exception("%s: a pass failed; the next one is in %g s", self._name, self._error_pause_s)
             self._failing[step] = words
             return False

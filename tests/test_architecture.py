@@ -65,6 +65,13 @@ def test_routes_are_named_as_the_nouns_of_the_service() -> None:
     assert [noun for noun in assigned if not (PACKAGE / "service" / f"{noun}.py").exists()] == []
 
 
+def test_every_verb_gets_the_person_who_asks() -> None:
+    written = "".join(path.read_text() for path in (PACKAGE / "server").rglob("*.py"))
+    calls = re.findall(r"\bservice\.\w+\.\w+(?:\(|,\s+)(\w*)", written)
+    assert len(calls) > 60
+    assert set(calls) == {"who"}
+
+
 @pytest.mark.parametrize(
     ("call", "only"),
     [
@@ -254,6 +261,27 @@ def test_every_module_says_what_it_is() -> None:
         path for path in modules() if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert without == []
+
+
+def listed(package: Path) -> list[str]:
+    """The modules and packages that the docstring of a package lists: `name  what it does` or `name/  what it does`."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    return re.findall(r"^([a-z_]+/?) {2,}\S", text, re.MULTILINE)
+
+
+def contents(package: Path) -> list[str]:
+    """The modules in the folder of a package, and the packages with a `/`."""
+    folders = [f"{path.name}/" for path in package.iterdir() if path.is_dir() and list(path.glob("*.py"))]
+    return sorted([*folders, *(path.stem for path in package.glob("*.py") if path.stem != "__init__")])
+
+
+PACKAGES = [path.parent for path in modules() if path.name == "__init__.py" and PACKAGE in [path.parent, *path.parents]]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=[str(path.relative_to(PACKAGE.parent)) for path in PACKAGES])
+def test_every_package_lists_its_modules(package: Path) -> None:
+    """Each once, and none that does not exist: the listings alone tell a reader what is where."""
+    assert sorted(listed(package)) == contents(package)
 
 
 # -- what a command loads ---------------------------------------------------------------------------------------------

@@ -333,7 +333,7 @@ def test_an_engine_that_is_named_and_away_is_not_passed_over(make_spell: Callabl
     assert spell("run", "--force", "--executor", "process", "true").code == 0
 
 
-def test_a_session_needs_no_image_by_name(docker_spell: Spell, tmp_path: Path) -> None:
+def test_an_exec_needs_no_image_by_name(docker_spell: Spell, tmp_path: Path) -> None:
     """The image of a run may be called something else by now, or nothing."""
     spell, tag = docker_spell, f"spell-test-renamed:{os.getpid()}"
     engine_api().tag(TEST_IMAGE, *tag.split(":"))

@@ -153,7 +153,7 @@ def python(environment: Environment, code: str) -> str:
 
 
 def test_wheel(environments: Environments, home: Home, base: Base, tmp_path: Path, log: Path) -> None:
-    """Linked from uv's cache, ours, and it runs read-only at another place, whoever it runs as."""
+    """Linked from uv's cache, ours, and it runs read-only at another path, as any user."""
     wheel = make_wheel(tmp_path / "elsewhere", "tiny")
     built = environments.ensure(pip(str(wheel)), log, never, base)
     assert (built.packages, built.image, built.compiled) == (("tiny==1.0",), base.image, False)
@@ -250,7 +250,7 @@ def test_f31_key(
     assert time.monotonic() - began < 3
     assert log.read_bytes() == before
     assert environments.key(pip(str(wheel)), Base(Host())) == here
-    others = [Base(base.place, "sha256:other", PYTHON, PATH), Base(base.place, image, "/usr/bin/python3", PATH)]
+    others = [Base(base.runner, "sha256:other", PYTHON, PATH), Base(base.runner, image, "/usr/bin/python3", PATH)]
     assert len({built.key, here, *(environments.key(pip(str(wheel)), other) for other in others)}) == 4
     make_wheel(tmp_path, "tiny", code="VALUE = 2\n")
     after = environments.ensure(pip(str(wheel)), log, never, base)
@@ -329,7 +329,7 @@ def test_f32_start_after_a_killed_builder(
         engine_api().create_container(
             base.image, ["true"], name=new_name(), labels=engine.labels(role="build", server=server)
         )
-    with Container(engine, base.image, PYTHON).opened(home.root / "record"):
+    with Container(engine, base.image, PYTHON).opened(home.root / "process"):
         environments.start()
         try:
             wait_for(lambda: len(containers_of(home)) == 1, "only that of the living is left")
@@ -383,9 +383,9 @@ def test_a_container_that_stays_does_not_change_how_a_build_ends(
         raise EngineError(f"{container} cannot be removed")
 
     monkeypatch.setattr(engine, "remove", remove)
-    place = Container(engine, image)
-    assert shell(place, "exit 0", home) == (0, b"")
-    with pytest.raises(BuildCancelled), place.opened(home.root / "record"):
+    runner = Container(engine, image)
+    assert shell(runner, "exit 0", home) == (0, b"")
+    with pytest.raises(BuildCancelled), runner.opened(home.root / "process"):
         raise BuildCancelled
     wait_for(lambda: not containers_of(home), "they end by themselves")
 
@@ -661,53 +661,58 @@ def test_settings_of_a_person_count_in_the_container(
     assert environments.ensure(pip("tiny"), log, never, base).packages == ("tiny==1.0",)
 
 
-# -- the place itself -------------------------------------------------------------------------------------------------
+# -- a runner alone -------------------------------------------------------------------------------------------------
 
 
-def shell(place: Container, script: str, home: Home, cancelled: Callable[[], bool] = never) -> tuple[int, bytes]:
+def shell(runner: Container, script: str, home: Home, cancelled: Callable[[], bool] = never) -> tuple[int, bytes]:
     said: list[bytes] = []
-    record = home.root / "record"
-    code = place.run(
-        ["/bin/sh", "-c", script], cwd=Path("/"), env={"A": "b"}, record=record, output=said.append, cancelled=cancelled
+    process_file = home.root / "process"
+    code = runner.run(
+        ["/bin/sh", "-c", script],
+        cwd=Path("/"),
+        env={"A": "b"},
+        process_file=process_file,
+        output=said.append,
+        cancelled=cancelled,
     )
-    assert not record.exists()
+    assert not process_file.exists()
     return code, b"".join(said)
 
 
 def test_place(engine: Engine, image: str, home: Home) -> None:
-    place = Container(engine, image)
-    assert shell(place, "echo $A; echo wrong >&2; exit 3", home) == (3, b"b\nwrong\n")
-    assert shell(place, "printf 'a\\0b\\0'; head -c 300000 /dev/zero", home) == (0, b"a\0b\0" + bytes(300000))
-    assert shell(place, "kill -9 $$", home)[0] == -signal.SIGKILL
-    assert shell(place, "id -u; (sleep 600; echo late) & echo done", home)[1].split() == [
+    runner = Container(engine, image)
+    assert shell(runner, "echo $A; echo wrong >&2; exit 3", home) == (3, b"b\nwrong\n")
+    assert shell(runner, "printf 'a\\0b\\0'; head -c 300000 /dev/zero", home) == (0, b"a\0b\0" + bytes(300000))
+    assert shell(runner, "kill -9 $$", home)[0] == -signal.SIGKILL
+    assert shell(runner, "id -u; (sleep 600; echo late) & echo done", home)[1].split() == [
         engine.user.partition(":")[0].encode(),
         b"done",
     ]
     with pytest.raises(BuildFailed, match="/no/program cannot be started"):
-        place.run(["/no/program"], cwd=Path("/"), env={}, record=home.root / "r", output=print, cancelled=never)
+        runner.run(["/no/program"], cwd=Path("/"), env={}, process_file=home.root / "r", output=print, cancelled=never)
     with pytest.raises(BuildFailed, match="ended before its work"):
-        shell(place, "kill -9 $PPID", home)
+        shell(runner, "kill -9 $PPID", home)
     with pytest.raises(BuildFailed, match="no-python"):
         shell(Container(engine, image, "/no-python"), "true", home)
     with pytest.raises(BuildFailed, match="does not exist"):
-        shell(place.with_mounts([Mount(home.root / "absent")]), "true", home)
+        shell(runner.with_mounts([Mount(home.root / "absent")]), "true", home)
     assert not (home.root / "absent").exists()
     assert containers_of(home) == []
 
 
 def test_one_container_for_several_programs(engine: Engine, image: str, home: Home) -> None:
-    record = home.root / "record"
+    process_file = home.root / "process"
     said: list[bytes] = []
-    with Container(engine, image).opened(record) as place:
+    with Container(engine, image).opened(process_file) as runner:
         for word in ("one", "two"):
             command = ["/bin/sh", "-c", f"ls /tmp; touch /tmp/{word}"]
-            place.run(command, cwd=Path("/"), env={}, record=record, output=said.append, cancelled=never)
-        assert json.loads(record.read_text())["container"] == containers_of(home)[0]["Names"][0].lstrip("/")
+            runner.run(command, cwd=Path("/"), env={}, process_file=process_file, output=said.append, cancelled=never)
+        assert json.loads(process_file.read_text())["container"] == containers_of(home)[0]["Names"][0].lstrip("/")
     assert b"".join(said) == b"one\n"
     assert containers_of(home) == []
 
 
-# -- collecting -------------------------------------------------------------------------------------------------------
+# -- garbage collection---------------------------------------------------------------------------------------------------
 
 
 def test_unused_environments_are_collected(home: Home, variables: dict[str, str], tmp_path: Path, log: Path) -> None:

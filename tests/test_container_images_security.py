@@ -26,7 +26,7 @@ from wheels import make_wheel
 
 from orchestrator.engine import Engine
 from orchestrator.environments import Container, installed
-from orchestrator.environments.orphans import CONTAINERS, RECORD, discard
+from orchestrator.environments.orphans import CONTAINERS, PROCESS_FILE, discard
 from orchestrator.home import Home
 from orchestrator.spec.run import RequirementFile
 
@@ -161,7 +161,7 @@ def test_labels_of_an_image_make_nothing_ours(make_spell: Callable[..., Spell], 
         image = make_image(f"LABEL spell.home={spell.home.root} spell.role={role} {more}")
         made.append(api.create_container(image, ["true"], name=f"{REPOSITORY}-{uuid.uuid4().hex}")["Id"])
     try:
-        assert spell.client.gc.collect(0.0).warnings == []
+        assert spell.client.gc.remove(0.0).warnings == []
         spell.kill_server()
         assert spell.run("true").state == "complete"
         assert {item["Id"] for item in containers_of(spell.home)} >= set(made)
@@ -442,7 +442,7 @@ def test_the_note_of_a_build_is_no_order(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as process:
         note = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-        (folder / RECORD).write_text(json.dumps(note))
+        (folder / PROCESS_FILE).write_text(json.dumps(note))
         discard(folder)
         assert process.poll() is None and not folder.exists()
         process.kill()

@@ -25,7 +25,7 @@ from websockets.sync.client import unix_connect
 from orchestrator.cli.main import spell as group
 from orchestrator.engine import Engine
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
-from orchestrator.executors.docker.session import DockerSession
+from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.home import Home
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
@@ -34,7 +34,7 @@ from orchestrator.server.exec import WINDOW_BYTES
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GREETING": "hello there"}
 
 
-# -- a session in a plain container -----------------------------------------------------------------------------------
+# -- an exec in a plain container -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -60,112 +60,112 @@ def container(engine: Engine) -> Iterator[str]:
 
 
 @pytest.fixture
-def begin(engine: Engine, container: str) -> Iterator[Callable[..., DockerSession]]:
+def begin(engine: Engine, container: str) -> Iterator[Callable[..., DockerExec]]:
     """Starts commands in it; they are closed at the end."""
     begun = []
 
-    def start(*command: str, terminal: bool = False, env: dict[str, str] | None = None) -> DockerSession:
-        session = DockerSession(engine, container, command, ENV | (env or {}), "/tmp", terminal=terminal)
-        begun.append(session)
-        return session
+    def start(*command: str, terminal: bool = False, env: dict[str, str] | None = None) -> DockerExec:
+        running = DockerExec(engine, container, command, ENV | (env or {}), "/tmp", terminal=terminal)
+        begun.append(running)
+        return running
 
     yield start
-    for session in begun:
-        session.close()
+    for running in begun:
+        running.close()
 
 
-def said(session: DockerSession) -> tuple[bytes, bytes, int]:
+def said(running: DockerExec) -> tuple[bytes, bytes, int]:
     """All that it says, and how it ended."""
     streams = {1: b"", 2: b""}
-    for channel, data in session.read():
+    for channel, data in running.read():
         streams[channel] += data
-    return streams[1], streams[2], session.exit_code()
+    return streams[1], streams[2], running.exit_code()
 
 
-def test_a_session_has_environment_folder_user_and_two_streams(begin: Callable[..., DockerSession]) -> None:
+def test_an_exec_has_environment_folder_user_and_two_streams(begin: Callable[..., DockerExec]) -> None:
     script = 'echo "$GREETING"; pwd; id -u; echo aside >&2; exit 7'
     assert said(begin("sh", "-c", script)) == (f"hello there\n/tmp\n{os.getuid()}\n".encode(), b"aside\n", 7)
 
 
-def test_one_word_is_a_line_for_bash_and_none_is_the_shell(begin: Callable[..., DockerSession]) -> None:
+def test_one_word_is_a_line_for_bash_and_none_is_the_shell(begin: Callable[..., DockerExec]) -> None:
     assert said(begin("echo $((6 * 7)) ${BASH_VERSION:0:1} | cat")) == (b"42 5\n", b"", 0)
     shell = begin()
     shell.write(b"echo ${BASH_VERSION:+bash}; exit 3\n")
     assert said(shell) == (b"bash\n", b"", 3)
 
 
-def test_what_cannot_be_started_says_so(begin: Callable[..., DockerSession]) -> None:
+def test_what_cannot_be_started_says_so(begin: Callable[..., DockerExec]) -> None:
     out, err, code = said(begin("no-such-program", "x"))
     assert (out, code) == (b"", 127)
     assert b"no-such-program" in err and b"OCI" not in err
 
 
-def test_the_end_of_input_reaches_the_command(begin: Callable[..., DockerSession]) -> None:
+def test_the_end_of_input_reaches_the_command(begin: Callable[..., DockerExec]) -> None:
     data = os.urandom(5 << 20)
-    session = begin("cat", "-")
+    running = begin("cat", "-")
 
     def type_all() -> None:
         for start in range(0, len(data), 100_000):
-            session.write(data[start : start + 100_000])
-        session.write(b"")
+            running.write(data[start : start + 100_000])
+        running.write(b"")
 
     typist = threading.Thread(target=type_all)
     typist.start()
-    out, err, code = said(session)
+    out, err, code = said(running)
     typist.join()
     assert (out == data, err, code) == (True, b"", 0)
 
 
-def test_much_and_fast_output_is_whole(begin: Callable[..., DockerSession]) -> None:
+def test_much_and_fast_output_is_whole(begin: Callable[..., DockerExec]) -> None:
     for _ in range(10):
         out, err, code = said(begin("sh", "-c", "printf begun; head -c 300000 /dev/zero; printf done >&2"))
         assert (out[:5], len(out), err, code) == (b"begun", 300_005, b"done", 0)
 
 
-def test_a_terminal_has_a_size_and_one_stream(begin: Callable[..., DockerSession]) -> None:
-    session = begin("sh", "-c", "while read line; do stty size; done; test -t 2; echo $? >&2", terminal=True)
-    session.resize(123, 45)
-    session.write(b"\n")
-    output = iter(session.read())
+def test_a_terminal_has_a_size_and_one_stream(begin: Callable[..., DockerExec]) -> None:
+    running = begin("sh", "-c", "while read line; do stty size; done; test -t 2; echo $? >&2", terminal=True)
+    running.resize(123, 45)
+    running.write(b"\n")
+    output = iter(running.read())
     seen = b""
     while b"45 123" not in seen:
         channel, data = next(output)
         seen += data
         assert channel == 1
-    session.resize(77, 11)
-    session.write(b"\n\x04")
+    running.resize(77, 11)
+    running.write(b"\n\x04")
     rest = b"".join(data for _, data in output)
     assert b"11 77" in rest and rest.endswith(b"0\r\n")
-    assert session.exit_code() == 0
+    assert running.exit_code() == 0
 
 
-def test_a_terminal_has_its_size_from_the_start(begin: Callable[..., DockerSession]) -> None:
+def test_a_terminal_has_its_size_from_the_start(begin: Callable[..., DockerExec]) -> None:
     for _ in range(5):
-        session = begin("stty", "size", terminal=True)
-        session.resize(91, 24)
-        assert said(session) == (b"24 91\r\n", b"", 0)
+        running = begin("stty", "size", terminal=True)
+        running.resize(91, 24)
+        assert said(running) == (b"24 91\r\n", b"", 0)
 
 
-def test_keys_that_detach_docker_reach_the_command_at_once(begin: Callable[..., DockerSession]) -> None:
-    session = begin("sh", "-c", "stty raw -echo; printf ready; head -c 2 | od -An -tx1; exit 5", terminal=True)
-    output = iter(session.read())
+def test_keys_that_detach_docker_reach_the_command_at_once(begin: Callable[..., DockerExec]) -> None:
+    running = begin("sh", "-c", "stty raw -echo; printf ready; head -c 2 | od -An -tx1; exit 5", terminal=True)
+    output = iter(running.read())
     assert next(output) == (1, b"ready")
-    session.write(b"\x10")
-    session.write(b"\x11")
+    running.write(b"\x10")
+    running.write(b"\x11")
     assert b"10 11" in b"".join(data for _, data in output)
-    assert session.exit_code() == 5
+    assert running.exit_code() == 5
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_nothing_lingers_when_nobody_listens_any_more(
-    begin: Callable[..., DockerSession], token: str, terminal: bool
+    begin: Callable[..., DockerExec], token: str, terminal: bool
 ) -> None:
     script = f"trap '' HUP TERM; (setsid sleep {token} >/dev/null 2>&1 &); echo up; while :; do sleep {token}; done"
-    session = begin("sh", "-c", script, terminal=terminal)
-    assert next(session.read())[1].strip() == b"up"
+    running = begin("sh", "-c", script, terminal=terminal)
+    assert next(running.read())[1].strip() == b"up"
     wait_for(lambda: len(bearing(token)) >= 3, "its processes")
     began = time.monotonic()
-    session.close()
+    running.close()
     assert time.monotonic() - began < 5
     wait_for(lambda: not bearing(token), "the end of all its processes")
 
@@ -173,19 +173,19 @@ def test_nothing_lingers_when_nobody_listens_any_more(
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("words", [["env", "-i", "/bin/sleep"], ["exec env -i /bin/sleep"]])
 def test_nothing_lingers_that_has_forgotten_where_it_came_from(
-    begin: Callable[..., DockerSession], token: str, words: list[str], terminal: bool
+    begin: Callable[..., DockerExec], token: str, words: list[str], terminal: bool
 ) -> None:
-    session = begin(*([*words, token] if len(words) > 1 else [f"{words[0]} {token}"]), terminal=terminal)
+    running = begin(*([*words, token] if len(words) > 1 else [f"{words[0]} {token}"]), terminal=terminal)
     bare = ["/bin/sleep", token]
     wait_for(lambda: any(process.info["cmdline"] == bare for process in psutil.process_iter(["cmdline"])), "it")
-    session.close()
+    running.close()
     wait_for(lambda: not bearing(token), "the end of all its processes")
 
 
-def test_what_a_session_leaves_behind_on_purpose_stays(begin: Callable[..., DockerSession], token: str) -> None:
-    session = begin("sh", "-c", f"setsid sleep {token} </dev/null >/dev/null 2>&1 & exit 0")
-    assert said(session)[2] == 0
-    session.close()
+def test_what_an_exec_leaves_behind_on_purpose_stays(begin: Callable[..., DockerExec], token: str) -> None:
+    running = begin("sh", "-c", f"setsid sleep {token} </dev/null >/dev/null 2>&1 & exit 0")
+    assert said(running)[2] == 0
+    running.close()
     left = wait_for(lambda: bearing(token), "what it left")
     for pid in left:
         os.kill(pid, 9)
@@ -193,19 +193,19 @@ def test_what_a_session_leaves_behind_on_purpose_stays(begin: Callable[..., Dock
 
 def test_a_container_that_is_gone(engine: Engine) -> None:
     with pytest.raises(Conflict, match="No command can be started in its container now: No such container"):
-        DockerSession(engine, "spell-no-such-container", ["true", "x"], {}, "/", terminal=False)
+        DockerExec(engine, "spell-no-such-container", ["true", "x"], {}, "/", terminal=False)
 
 
-def test_the_end_of_the_container_ends_a_session(engine: Engine) -> None:
+def test_the_end_of_the_container_ends_an_exec(engine: Engine) -> None:
     name = f"spell-test-exec-{uuid.uuid4().hex[:8]}"
     engine.api.create_container(TEST_IMAGE, ["sleep", "600"], name=name)
     try:
         engine.api.start(name)
-        session = DockerSession(engine, name, ["sh", "-c", "echo up; sleep 600"], ENV, "/", terminal=False)
-        assert next(session.read()) == (1, b"up\n")
+        running = DockerExec(engine, name, ["sh", "-c", "echo up; sleep 600"], ENV, "/", terminal=False)
+        assert next(running.read()) == (1, b"up\n")
         engine.remove(name)
-        assert said(session) == (b"", b"", 137)
-        session.close()
+        assert said(running) == (b"", b"", 137)
+        running.close()
     finally:
         engine.remove(name)
 
@@ -214,7 +214,7 @@ def test_the_end_of_the_container_ends_a_session(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(make_shared: Callable[..., Spell]) -> Spell:
+def home(make_shared: Callable[..., Spell], engine: Engine) -> Spell:
     """A home whose runs are containers, with one that goes on."""
     types = f"[machine_types.small]\ncpus = 0.1\n[machine_types.whole]\ncpus = {detect().cpus:g}\n"
     spell = make_shared("exec", config=types, docker=True)
@@ -310,7 +310,7 @@ def test_a_command_that_does_not_read_holds_up_who_types_and_nothing_else(home: 
     wait_for(lambda: not bearing(token), "the end of the command")
 
 
-def test_the_end_of_the_run_ends_its_sessions(home: Spell) -> None:
+def test_the_end_of_the_run_ends_its_execs(home: Spell) -> None:
     number = home.cast("echo up; sleep 1000", machine_type="small")
     home.says(number, b"up")
     client = home.popen("exec", str(number), "echo up; sleep 1000")
@@ -332,7 +332,7 @@ def test_options_stand_before_the_run_and_must_exist(home: Spell) -> None:
     assert "No such option" in done.err and "-x" in done.err
 
 
-def test_a_server_that_ends_takes_its_sessions_with_it_and_not_the_run(home: Spell, token: str) -> None:
+def test_a_server_that_ends_takes_its_execs_with_it_and_not_the_run(home: Spell, token: str) -> None:
     client = home.popen("exec", "1", f"echo up; sleep {token}")
     assert client.stdout is not None and client.stdout.readline() == b"up\n"
     assert home("server", "stop").code == 0

@@ -107,7 +107,7 @@ def test_inputs(spell: Spell, tmp_path: Path) -> None:
         path.chmod(0o755)
     shutil.rmtree(folder)
     done = spell("export", str(two), "-o", str(tmp_path / "gone"), "--with-inputs")
-    assert done.code == 1 and "is not there any more" in done.err and not (tmp_path / "gone").exists()
+    assert done.code == 1 and "does not exist any more" in done.err and not (tmp_path / "gone").exists()
 
 
 def test_what_is_there_is_not_overwritten(spell: Spell, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from servers import serving
 from orchestrator.engine import EngineError
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.machine import Capacity
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import Store
 
@@ -91,7 +91,7 @@ def test_wrong_use(spell: Spell) -> None:
 class Mourning(FakeExecutor):
     """One whose engine has gone."""
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         raise EngineError("the Docker engine does not answer")
 
 
@@ -99,7 +99,7 @@ class Mourning(FakeExecutor):
 def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     with serving(tmp_path, {"fake": Mourning()}, Capacity(8, 8 << 30, ())) as client:
         client.runs.wait(str(client.runs.cast(RunSpec(command="exit 0")).number))
-        found = client.gc.collect(0.0)
+        found = client.gc.remove(0.0)
     assert found.warnings == ["the Docker engine does not answer"]
     assert [item.what.split()[0] for item in found.removed] == ["environment"]
 
@@ -119,8 +119,8 @@ def test_what_a_run_takes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Mo
         client.runs.wait(str(client.runs.cast(RunSpec(command="exit 0")).number))
         with monkeypatch.context() as patched:
             patched.setattr(Store, "in_use", in_use)
-            assert client.gc.collect(0.0).removed == []
-        wait_for(lambda: client.gc.collect(0.0).removed, "it is no longer in use")
+            assert client.gc.remove(0.0).removed == []
+        wait_for(lambda: client.gc.remove(0.0).removed, "it is no longer in use")
 
 
 @pytest.mark.engine

@@ -41,7 +41,7 @@ from orchestrator.home import Home
 from orchestrator.images import build, intermediate, probe
 from orchestrator.images.images import Image, ImageRequest, Images
 from orchestrator.images.stream import Watch
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 pytestmark = pytest.mark.xdist_group("test_images")  # one of them looks for tags that others give for a moment
 
@@ -551,7 +551,7 @@ def test_an_image_used_while_they_are_collected_stays(
     image = bench.ensure(tiny(), "x")
     measured = bench.images._removed
 
-    def removed(found: dict[str, Any]) -> CollectedRecord:
+    def removed(found: dict[str, Any]) -> RemovedRecord:
         bench.ensure(tiny(), "x")
         return measured(found)
 

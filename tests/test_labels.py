@@ -423,7 +423,7 @@ def test_bodies_are_bounded_and_text(spell: Spell) -> None:
         ("/projects", {"name": "big", "description": "x" * (2 << 20)}),
         (f"/runs/{run}/labels", {"add": ["x" * (2 << 20)]}),
     ):
-        with pytest.raises(SpellError, match="1 MiB at most"):
+        with pytest.raises(SpellError, match="at most 1 MiB"):
             transport.call("POST", path, json=body)
     for body in ({"name": "odd", "description": "\ud800"}, {"name": "odd", "runs": ["\ud800"]}):
         with pytest.raises(SpellError) as caught:

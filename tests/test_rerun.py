@@ -214,7 +214,7 @@ def test_local_wheels_and_folders_work_and_are_told(spell: Spell, tmp_path: Path
     newer(index)
     make_wheel(tmp_path, "mine", code="def main(): print('changed')\n")
     cast = spell.client.runs.rerun(str(first.number))
-    assert cast.warnings == [f"These packages are taken as they are now, and may differ from that run's: {wheel}"]
+    assert cast.warnings == [f"These packages are used as they are now, and may differ from that run's: {wheel}"]
     second = spell.ended(cast.number)
     assert (spell.log(second.number), second.packages) == (b"changed\n", ["mine==1.0", "thing==1.0"])
     wheel.unlink()

@@ -441,7 +441,7 @@ def test_a_search_that_this_version_cannot_read_ends(store: Store) -> None:
         connection.exec_driver_sql("UPDATE searches SET spec = json_set(spec, '$.name', 'not a name/')")
     server_searches.SearchController(store, Service(store), lambda: None).advance()  # type: ignore[arg-type]
     found = store.searches.record(number)
-    assert found.state == "failed" and found.message.startswith("This version cannot read what was asked: ")
+    assert found.state == "failed" and found.message.startswith("This version cannot read the spec of the search: ")
 
 
 def test_the_executor_is_that_of_the_moment_of_casting(own: Spell) -> None:

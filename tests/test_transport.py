@@ -219,5 +219,5 @@ def test_a_new_server_is_found_by_an_old_client(spell: Spell) -> None:
 
 
 def test_what_is_too_big_is_refused_with_words(spell: Spell) -> None:
-    with pytest.raises(InvalidConfig, match="must say its size"):
+    with pytest.raises(InvalidConfig, match="must have a Content-Length of at most"):
         spell.client.transport.call("POST", "/trees", content=(bytes(1 << 20) for _ in range(2000)))

@@ -131,7 +131,7 @@ def packed(*texts: bytes) -> bytes:
     return pack((hashlib.sha256(text).hexdigest(), text) for text in texts)
 
 
-def leftovers(spell: Spell) -> list[str]:
+def remains(spell: Spell) -> list[str]:
     return sorted(os.listdir(spell.home.incoming))
 
 
@@ -144,7 +144,7 @@ def test_a_folder_is_kept_as_it_is_and_sealed(spell: Spell, data: Path) -> None:
     assert done.out == f"Total upload size: 3.0M\nUpload of cifar ({data}) to 'uploads/cifar' complete.\n"
     kept = spell.home.uploads / "cifar"
     assert contents(kept) == contents(data)
-    assert leftovers(spell) == []
+    assert remains(spell) == []
     modes = {stat.S_IMODE(path.lstat().st_mode) for path in [kept, *kept.rglob("*")] if not path.is_symlink()}
     assert modes == {0o444, 0o555}, "nobody may write there"
 
@@ -245,7 +245,7 @@ def test_what_is_refused(spell: Spell, tmp_path: Path, words: list[str], code: i
     (tmp_path / "lines" / "a\nb").write_text("x")
     done = spell("upload", *words)
     assert (done.code, said in done.err) == (code, True), done
-    assert leftovers(spell) == os.listdir(spell.home.uploads) == []
+    assert remains(spell) == os.listdir(spell.home.uploads) == []
 
 
 def test_an_upload_is_only_replaced_with_force(spell: Spell, data: Path) -> None:
@@ -266,7 +266,7 @@ def test_an_upload_is_only_replaced_with_force(spell: Spell, data: Path) -> None
     assert (spell.home.uploads / "cifar" / "train" / "big.bin").stat().st_ino == big, (
         "what was there was not sent again"
     )
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_f41_an_upload_that_an_active_run_mounts_stays(spell: Spell, data: Path) -> None:
@@ -304,7 +304,7 @@ def test_what_changes_meanwhile_is_noticed(spell: Spell, data: Path, moment: str
         uploading.upload(uploads_of(spell), "changed", tree)
     assert os.listdir(spell.home.uploads) == []
     uploads_of(spell).remove("changed")
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_small_files_are_uploaded_as_they_were_read(spell: Spell, data: Path) -> None:
@@ -412,7 +412,7 @@ def test_damaged_and_foreign_files_of_a_cut_off_upload_are_not_taken(spell: Spel
         uploads.publish("x", session, found.tree)
     uploading.upload(uploads, "x", read(data))
     assert contents(spell.home.uploads / "x") == contents(data)
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_a_cut_off_upload_of_other_files_is_no_hindrance(spell: Spell, tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_a_cut_off_upload_of_other_files_is_no_hindrance(spell: Spell, tmp_path:
     uploading.upload(uploads_of(spell), "x", read(root))
     assert contents(spell.home.uploads / "x") == contents(root)
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"same": b"same", "other": b"other"}
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_of_two_senders_the_later_wins(spell: Spell, data: Path) -> None:
@@ -518,20 +518,20 @@ def test_a_server_killed_while_it_publishes(make_spell: Callable[..., Spell], da
     assert contents(place) == (contents(data) if moment == "after" else old)
     assert spell("upload", "-f", str(data)).code == 0
     assert contents(place) == contents(data)
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_what_is_never_gone_on_with_can_be_collected(spell: Spell, data: Path) -> None:
     announced(spell, "left", read(data).manifest)
-    assert leftovers(spell) == ["left"]
+    assert remains(spell) == ["left"]
     assert "left" not in spell("gc", "--older-than", "0").out, "somebody may be going on with it"
     two_hours_ago = time.time() - 7200
     os.utime(spell.home.incoming / "left", (two_hours_ago, two_hours_ago))
     assert "incomplete upload left" in spell("gc", "--older-than", "0").out
-    assert leftovers(spell) == []
+    assert remains(spell) == []
     announced(spell, "left", read(data).manifest)
     assert spell("rm", "-f", "uploads/left").code == 0
-    assert leftovers(spell) == []
+    assert remains(spell) == []
 
 
 def test_while_one_file_is_hashed_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,7 +691,7 @@ def test_wrong_bytes_are_refused(spell: Spell) -> None:
     with pytest.raises(Conflict, match="missing"):
         uploads.publish("bad", session, found.tree)
     for refused in (uploads.add_pack, uploads.announce):
-        with pytest.raises(SpellError, match="MiB at most"):
+        with pytest.raises(SpellError, match="at most 32 MiB"):
             refused("bad", session, bytes(MOST_BYTES + 1))
     uploads.add_chunk("bad", session, sha256, 0, big[:MIB])
     uploads.add_chunk("bad", session, sha256, MIB, big[MIB:])
@@ -735,7 +735,7 @@ def test_rm(spell: Spell, data: Path) -> None:
         assert spell("upload", str(data), "-n", name).code == 0
     done = spell("rm", "uploads/one/", "uploads/two")
     assert (done.code, done.out) == (0, "Removed uploads/one\nRemoved uploads/two\n")
-    assert os.listdir(spell.home.uploads) == leftovers(spell) == os.listdir(spell.home.upload_manifests) == []
+    assert os.listdir(spell.home.uploads) == remains(spell) == os.listdir(spell.home.upload_manifests) == []
     with contextlib.closing(sqlite3.connect(spell.home.database)) as store:
         assert store.execute("SELECT count(*) FROM uploads").fetchone() == (0,)
 

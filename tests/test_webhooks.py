@@ -120,7 +120,7 @@ def test_f50_the_url_is_shown_nowhere(spell: Spell, hook: Hook) -> None:
     wait_for(lambda: len(hook.told) == 2, "the second try")
     shown = spell("info", str(run.number), "--json").out + spell("info", str(run.number)).out
     assert "hunter2" not in shown + spell.home.server_log.read_text(errors="replace")
-    assert "a webhook was not told: HTTP status 500" in spell.home.server_log.read_text(errors="replace")
+    assert "a webhook was not called: HTTP status 500" in spell.home.server_log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/x", "example.org", "http://", "http://a b", "file:///etc/passwd"])

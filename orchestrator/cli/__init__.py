@@ -1,0 +1,33 @@
+"""The command line: a module for each verb, or for a few that belong together.
+
+entry       starts `spell`
+main        finds the verb; turns an error into a message and an exit code
+verbs       the table of all verbs, for `--help`
+completion  prints the script of shell completion
+run         run
+ahead       loads modules while a verb waits for git
+rerun       rerun
+workflows   workflow
+searches    hyper
+uploads     upload, rm
+secrets     secret
+runs        logs, info, stop, kill, wait
+listing     ps, search
+top         top
+stats       stats
+metrics     metrics
+exec        exec
+files       ls, cat, cp
+compare     diff, verify
+lineage     lineage
+export      export
+labels      label, archive, unarchive
+links       link, unlink
+projects    project
+images      image
+gc          gc
+doctor      doctor
+server      server, machine-types
+input/      reads what a person types
+output/     shows what happens
+"""

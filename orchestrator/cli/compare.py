@@ -179,8 +179,8 @@ def verify(ctx: click.Context, runs: Sequence[str], quiet: bool, all_: bool, jso
     found = []
     with connect() as client:
         for reference in runs:
-            with _progress(reference, json_ or quiet) as told:
-                item = client.verify.outputs(reference, told)
+            with _progress(reference, json_ or quiet) as on_progress:
+                item = client.verify.outputs(reference, on_progress)
             found.append(item)
             if not json_:
                 _tell(item, None if all_ else _MOST, quiet)
@@ -207,7 +207,7 @@ def _progress(reference: str, silent: bool) -> Iterator[Callable[[int, int], obj
     """Something to tell of bytes that are done; a bar on a terminal, when there are many."""
     bars: list[Bar] = []
 
-    def told(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if not bars and total >= _PROGRESS_FROM_BYTES:
             from orchestrator.cli.output.progress import Bar  # 24 ms: rich; few outputs are that large
 
@@ -216,7 +216,7 @@ def _progress(reference: str, silent: bool) -> Iterator[Callable[[int, int], obj
             bars[0].done(done)
 
     try:
-        yield (lambda _done, _total: None) if silent or not sys.stderr.isatty() else told
+        yield (lambda _done, _total: None) if silent or not sys.stderr.isatty() else on_progress
     finally:
         for bar in bars:
             bar.__exit__()

@@ -8,7 +8,7 @@ import click
 
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.records.gc import CollectionRecord
+from orchestrator.records.gc import GcRecord
 
 _DAY_S = 86400.0
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)I?B?", re.IGNORECASE | re.ASCII)
@@ -54,7 +54,7 @@ def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
     These go: containers of ended runs; images, environments and snapshots of the code that nobody needs; outputs of
     archived runs that no kept run mounted and no link leads to."""
     with connect() as client:
-        found = client.gc.collect(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
+        found = client.gc.remove(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
     for words in found.warnings:
         show.warn(words)
     if json_:
@@ -63,7 +63,7 @@ def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
     _tell(found, "Would free" if dry_run else "Freed")
 
 
-def _tell(found: CollectionRecord, verb: str) -> None:
+def _tell(found: GcRecord, verb: str) -> None:
     if found.removed:
         show.table(["SIZE", "WHAT"], [[show.size(item.size_bytes), item.what] for item in found.removed])
     by_kind: dict[str, int] = {}

@@ -60,21 +60,21 @@ def _branches(
     depth: int,
 ) -> Iterator[str]:
     """The lines below a run; without recursion, as chains may be as long as they like."""
-    told = {root}
+    shown = {root}
     todo = [(edge, "", place == 0, 1) for place, edge in enumerate(reversed(edges.get(root, ())))]
     while todo:
         edge, before, is_last, level = todo.pop()
         name = other_end(edge)
         below = edges.get(name, ())
         line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_words(nodes[name])}"
-        if name in told and below:
+        if name in shown and below:
             yield f"{line} (see above)"
             continue
         is_cut = bool(below) and level >= depth
         yield f"{line} … (deeper: --depth {level + 10})" if is_cut else line
         if is_cut:
             continue
-        told.add(name)
+        shown.add(name)
         deeper = before + ("   " if is_last else "│  ")
         todo += [(item, deeper, place == 0, level + 1) for place, item in enumerate(reversed(below))]
 
@@ -83,10 +83,10 @@ def _words(node: NodeRecord) -> str:
     if node.kind != "run":
         return f"{node.id} (gone)" if node.kind == "gone" else node.id
     name = f" {node.name}" if node.name else ""
-    told = [show.state(node.state, node.exit_code, None, None)]
-    told += ["archived"] if node.archived else []
-    told += ["outputs removed"] if node.outputs_gone else []
-    told += [f"rerun of {node.rerun_of}"] if node.rerun_of else []
-    told += [f"workflow {node.workflow}, step {node.step}"] if node.workflow else []
-    told += [f"link {alias}" for alias in node.links]
-    return f"run {node.run}{name} ({', '.join(told)}): {show.cut(node.command, _CELLS)}"
+    facts = [show.state(node.state, node.exit_code, None, None)]
+    facts += ["archived"] if node.archived else []
+    facts += ["outputs removed"] if node.outputs_gone else []
+    facts += [f"rerun of {node.rerun_of}"] if node.rerun_of else []
+    facts += [f"workflow {node.workflow}, step {node.step}"] if node.workflow else []
+    facts += [f"link {alias}" for alias in node.links]
+    return f"run {node.run}{name} ({', '.join(facts)}): {show.cut(node.command, _CELLS)}"

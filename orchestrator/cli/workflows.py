@@ -87,9 +87,9 @@ def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpe
     found = workflowfile.load(path)
     steps = []
     for item in found.steps:
-        with _told(f"{path}: step {item.name!r}"):
+        with _located(f"{path}: step {item.name!r}"):
             steps.append(Step(item.name, spec_of(SpecOptions(), item.job.fields), item.needs))
-    with _told(str(path)):
+    with _located(str(path)):
         WorkflowSpec(found.name, tuple(steps))  # what is wrong with it is said before any code is looked at
     places = [(item.job.github_url, item.job.github_ref) for item in found.steps]
     codes = {place: capture(options, *place) for place in dict.fromkeys(places)}
@@ -106,7 +106,7 @@ def _send(client: Client, codes: Sequence[Snapshot]) -> None:
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
+def _located(where: str) -> Iterator[None]:
     try:
         yield
     except SpellError as error:

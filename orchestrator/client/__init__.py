@@ -1,5 +1,35 @@
-"""The Python API: `client.py` has the door, and a module for each noun what can be asked about it.
+"""The Python API: `Client` has a noun for each module, with its verbs.
 
 with connect() as client:
     client.projects.create("jokes")
+
+client     `Client` and `connect`
+launch     starts the server if none answers
+transport  one HTTP request over the socket
+code       sends the code of a run
+runs       casts, lists, follows and stops runs
+follow     follows a run through lost connections
+logs       reads logs
+metrics    reads metrics
+stats      the usage of runs
+exec       runs an additional command in the container of a run
+resources  lists and reads outputs and uploads
+uploads    uploads folders and files
+upload     sends one upload
+secrets    sets secrets
+workflows  casts and stops workflows
+searches   casts, stops and resumes searches
+labels     labels runs
+archive    hides runs, and brings them back
+projects   groups runs
+links      aliases of resources
+compare    the differences between two runs
+lineage    the lineage of a run
+verify     compares outputs with their records
+export     exports a run
+images     bakes images
+machines   lists machine types
+gc         garbage collection
+doctor     checks of the server's machine
+server     the server itself
 """

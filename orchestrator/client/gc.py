@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.client.transport import Transport
 from orchestrator.records import from_wire
-from orchestrator.records.gc import CollectedRecord, CollectionRecord
+from orchestrator.records.gc import GcRecord, RemovedRecord
 
 _LIMIT_S = 3600.0
 
@@ -15,7 +15,7 @@ class Gc:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def collect(self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None) -> CollectionRecord:
+    def remove(self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None) -> GcRecord:
         """Remove what nobody uses, and nobody used for so long.
 
         Args:
@@ -25,4 +25,4 @@ class Gc:
         query: dict[str, float] = {"older_than_s": older_than_s, "dry_run": dry_run}
         query |= {} if keep_bytes is None else {"keep_bytes": keep_bytes}
         found = self._call("POST", "/gc", params=query, read_limit_s=_LIMIT_S)
-        return CollectionRecord([from_wire(CollectedRecord, item) for item in found["removed"]], found["warnings"])
+        return GcRecord([from_wire(RemovedRecord, item) for item in found["removed"]], found["warnings"])

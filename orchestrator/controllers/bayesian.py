@@ -1,7 +1,7 @@
-"""What a bayesian search tries next, by the tree-structured Parzen estimator of Optuna.
+"""Chooses the next trial of a bayesian search, by the tree-structured Parzen estimator of Optuna.
 
-Nothing is kept between two questions: the study is made anew from the trials so far, and the seed is that of the search and
-of the trial asked for. So the same trials lead to the same next one, in whichever process.
+Nothing is kept between two calls: each call makes a new study from the trials so far. Its seed is
+made of that of the search and the number of the trial. So the same trials lead to the same next one in every process.
 
 Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011);
 https://optuna.readthedocs.io/en/stable/reference/samplers/generated/optuna.samplers.TPESampler.html
@@ -31,9 +31,9 @@ class Tried:
     """A trial so far.
 
     Attributes:
-        params: as they stand in its command.
-        value: of the metric; None where there is none.
-        is_running: whether there may be one yet.
+        params: as in its command.
+        value: of the metric; None if the trial has none.
+        is_running: whether it may still get a value.
     """
 
     params: Mapping[str, str]
@@ -45,7 +45,7 @@ def suggest(search: SearchSpec, number: int, tried: Sequence[Tried]) -> dict[str
     """The parameters of a trial. The first third (3 to 10 trials) is chosen at random.
 
     Args:
-        number: of the trial that is asked for.
+        number: of the trial to choose.
         tried: the other trials.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -88,5 +88,5 @@ def _text(values: Choice | Range, point: Any) -> str:
 def _point(values: Choice | Range, text: str) -> Any:
     if isinstance(values, Choice):
         return text
-    point = values.clamped(values.mirrored(float(text)))  # the mirrored end may be off by a rounding
+    point = values.clamped(values.mirrored(float(text)))  # rounding may put the mirrored end outside the range
     return round(point) if values.number == "int" else point

@@ -1,4 +1,4 @@
-"""Searches over parameters go on: each trial is a run. State is in the store alone; see `SearchController.advance`."""
+"""Casts the trials of searches, each as a run. All state is in the store; see `SearchController.advance`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from orchestrator.states import FINAL, State, StopRequest, TrialState
 from orchestrator.store import Store
 from orchestrator.store.searches import StoredSearch, StoredTrial
 
-_STEPS_AT_ONCE = 100  # then the others have their turn
+_STEPS_AT_ONCE = 100  # then the other searches have their turn
 
 
 class SearchController:
     """Casts the trials of all searches of a home, each exactly once.
 
     Args:
-        store: has them.
-        service: casts runs, in the name of the owner of the home.
-        wake: sees to it that `advance` is called soon.
+        store: of searches and runs.
+        service: casts runs as the owner of the home.
+        wake: makes the loop call `advance` soon.
     """
 
     def __init__(self, store: Store, service: Service, wake: Callable[[], None]) -> None:
@@ -32,12 +32,12 @@ class SearchController:
         self._specs: dict[int, SearchSpec] = {}
 
     def advance(self) -> None:
-        """Do what can be done now for each search. May be called at any time; a next server goes on where this one was."""
+        """Do what can be done now for each search. May be called at any time; the next server continues."""
         errors: list[Exception] = []
         for number in self._store.running():
             try:
                 self._advance(number)
-            except Exception as error:  # the others go on
+            except Exception as error:  # the other searches continue
                 errors.append(error)
         if errors:
             raise ExceptionGroup("searches that wait", errors)
@@ -70,8 +70,8 @@ class SearchController:
         return False
 
     def _give_up(self, stored: StoredSearch, error: SpellError) -> bool:
-        """End a search that this version cannot read, once none of its trials runs. Returns as `_lead`."""
-        words = f"This version cannot read what was asked: {error.message}"
+        """End a search that this version cannot read, as soon as no trial of it runs. Returns as `_lead`."""
+        words = f"This version cannot read the spec of the search: {error.message}"
         ended = [trial for trial in stored.running if trial.run_state in FINAL]
         for trial in ended:
             self._store.settle(stored.number, trial.number, TrialState.FAILED, None, words)
@@ -82,13 +82,13 @@ class SearchController:
         return bool(ended)
 
     def _spec(self, stored: StoredSearch) -> SearchSpec:
-        """What was asked; it never changes, and to check it takes long where there are many values."""
+        """The spec, kept in memory: it never changes, and checking many values takes long."""
         if stored.number not in self._specs:
             self._specs[stored.number] = read_search(stored.body)
         return self._specs[stored.number]
 
     def _settle(self, stored: StoredSearch, search: SearchSpec, trial: StoredTrial) -> None:
-        """Write down how a trial has ended. What was stopped with the search is to be done again, should that go on."""
+        """Record how a trial ended. A trial that was stopped with its search is cast again if the search is resumed."""
         assert trial.run is not None
         state, value, words = TrialState.FAILED, None, ""
         if trial.run_state == State.COMPLETE or (trial.run_state == State.STOPPED and not stored.stop_request):
@@ -97,7 +97,7 @@ class SearchController:
         self._store.settle(stored.number, trial.number, state, value, words)
 
     def _measured(self, search: SearchSpec, run: int) -> tuple[float | None, str]:
-        """The value of a run's metric; without one, why."""
+        """The value of a run's metric, or the reason why it has none."""
         if not search.metric:
             return None, ""
         value = self._service.metrics.value(run, search.metric, search.metric_agg)
@@ -110,11 +110,11 @@ class SearchController:
     def _end_runs(self, stored: StoredSearch, request: StopRequest) -> None:
         for trial in stored.running:
             if trial.run_stop_request not in (request, StopRequest.KILL):
-                with contextlib.suppress(Conflict):  # it has just ended
+                with contextlib.suppress(Conflict):  # the search has just ended
                     self._service.runs.request_stop(OWNER, str(trial.run), request)
 
     def _cast_trial(self, stored: StoredSearch, search: SearchSpec) -> None:
-        """Cast the next trial: one that waits to be tried again, else a new one."""
+        """Cast the next trial: one that waits to be cast again, or a new one."""
         again = stored.waiting[0] if stored.waiting else None
         number, trial = stored.number, again.number if again else stored.cast + 1
         params = again.params if again else self._params(stored, search, trial)
@@ -130,8 +130,8 @@ class SearchController:
                 state, words = TrialState.COMPLETE, words or "taken from before, as it is identical"
                 self._store.settle_uncast(number, trial, params, state, run=cast.number, value=value, message=words)
         except StoreBusy:
-            raise  # it is tried again
-        except (DiskFull, ExecutorFailed) as error:  # there will be room, an engine again: no trial is to fail for that
+            raise  # the next pass tries again
+        except (DiskFull, ExecutorFailed) as error:  # both pass: a trial must not fail for them
             self._store.say(number, f"It waits: {error.message}")
             raise
         except SpellError as error:
@@ -149,7 +149,7 @@ class SearchController:
         )
 
     def _said_of_end(self, stored: StoredSearch, search: SearchSpec) -> str:
-        """That nothing could be compared, where that was wanted."""
+        """The message of a search that has a metric when no trial sent it."""
         trials = self._store.trials(stored.number)
         well = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.STOPPED)]
         if not search.metric or not well or any(trial.value is not None for trial in well):

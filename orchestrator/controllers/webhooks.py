@@ -1,8 +1,8 @@
-"""Tells webhooks of the end of runs: signed, and tried again until somebody has answered.
+"""Sends a signed message to the webhooks of a run when it has ended, and tries again until one try succeeds.
 
 The request is a POST of JSON in the form of https://www.standardwebhooks.com (webhook-id, webhook-timestamp,
 webhook-signature: `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`). The key is made once for a home, in
-`store/webhook.key` as `whsec_…`. `text` is what chat programs show of it.
+`store/webhook.key` as `whsec_…`. Chat programs show the field `text`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from orchestrator.store import Store
 from orchestrator.store.webhooks import Notification
 
 _log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # below it logs URLs, which may be secrets
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs URLs, which may be secrets
 _ANSWER_LIMIT_S = 10.0
-_PAUSES_S = (2, 10, 60, 300, 1800, 7200, 28800)  # some ten hours in all
+_PAUSES_S = (2, 10, 60, 300, 1800, 7200, 28800)  # about ten hours in all
 _AT_ONCE = 20
 _ERROR_PAUSE_S = 5.0
 _KEY_BYTES = 32
@@ -45,10 +45,10 @@ _PREFIX = "whsec_"
 
 
 class Webhooks:
-    """Tells of the ends that the store has written down.
+    """Sends the messages that the store has recorded as due.
 
     Args:
-        store: where they are written down.
+        store: has the messages.
         home: has the key.
     """
 
@@ -57,16 +57,16 @@ class Webhooks:
         self._loop = Loop("webhooks", self._tell_all, wait_s=self._until_next_s, error_pause_s=_ERROR_PAUSE_S)
 
     def start(self) -> None:
-        """Begin, with whom a dead server did not tell."""
+        """Start; first, messages that the last server did not send are sent."""
         self._loop.start()
 
     def wake(self) -> None:
-        """A run may have ended."""
+        """A run may have ended: look for messages that are due."""
         self._loop.wake()
 
     def close(self) -> None:
-        """Stop; who was not told is told by the next server."""
-        self._loop.close(limit_s=0)  # who does not answer would be waited for
+        """Stop; the next server sends the messages that are left."""
+        self._loop.close(limit_s=0)  # a webhook that does not answer would delay the end
 
     def _tell_all(self) -> None:
         for item in self._store.webhooks.due(time.time(), _AT_ONCE):
@@ -84,43 +84,45 @@ class Webhooks:
         self._store.webhooks.tried(item.id, answer, None if pause_s is None else time.time() + pause_s)
         if not done:
             again = "given up" if pause_s is None else f"again in {pause_s} s"
-            _log.warning("run %d: a webhook was not told: %s; %s", item.run, answer, again)
+            _log.warning("run %d: a webhook was not called: %s; %s", item.run, answer, again)
             if pause_s is None or not item.tries:
-                self._store.notice(item.run, f"A webhook was not told of the end: {answer}; {again}")
+                self._store.notice(item.run, f"A webhook was not called: {answer}; {again}")
 
     def _answer(self, item: Notification) -> tuple[str, bool]:
-        """What came of it, without the URL, and whether that was success."""
+        """The result of one try, in words without the URL, and whether it succeeded."""
         try:
             body = json.dumps(message(self._store.summary(item.run))).encode()
             headers = signed(key(self._home), f"run-{item.run}-{item.id}", int(time.time()), body)
-        except (OSError, ValueError) as error:  # of the key
+        except (OSError, ValueError) as error:  # from reading the key
             return _words(error), False
         return post(item.url, headers, body)
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[str, bool]:
-    """Send a message; no redirect is followed: whoever asked for it named this place.
+    """Send a message. No redirect is followed: the person named this URL, and no other.
 
     Returns:
-        What came of it, in words that do not name the host, which may be a secret; and whether that was success.
+        The result in words without the name of the host, which may be a secret; and whether it succeeded.
     """
-    import httpx  # 94 ms, and most servers never tell anybody
+    import httpx  # 94 ms, and most servers never send a webhook
 
     async def send() -> httpx.Response:
-        # Certificates and proxies are those of this machine, as for every other program: httpx would bring its own.
+        # Certificates and proxies are those of this machine: httpx would use certificates that it brings.
         trusted = ssl.create_default_context()
         async with (
-            asyncio.timeout(_ANSWER_LIMIT_S),  # for all of it: that of httpx is for each read, be it of one byte
+            asyncio.timeout(
+                _ANSWER_LIMIT_S
+            ),  # for the whole answer: the timeout of httpx is for each read, even of one byte
             httpx.AsyncClient(verify=trusted, proxy=_proxy(url), trust_env=False, timeout=_ANSWER_LIMIT_S) as client,
             client.stream("POST", url, content=body, headers=dict(headers)) as response,
         ):
-            return response  # its body is not read
+            return response  # the body is not read
 
     try:
         response = asyncio.run(send())
     except TimeoutError:
         return f"no answer within {_ANSWER_LIMIT_S:g} s", False
-    except Exception as error:  # whatever a URL brings about must not hold up the others
+    except Exception as error:  # an error of one URL must not stop the others
         return _words(error), False
     return f"HTTP status {response.status_code}", response.is_success
 
@@ -134,10 +136,10 @@ def _proxy(url: str) -> str | None:
 
 
 def _words(error: BaseException) -> str:
-    """What went wrong, in words that do not name the host."""
+    """The cause of an error, in words without the name of the host."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):  # one for each address of the host
+        if isinstance(cause, BaseExceptionGroup):  # one error for each address of the host
             cause = cause.exceptions[0]
         if isinstance(cause, ssl.SSLError):
             return type(cause).__name__
@@ -150,7 +152,7 @@ def _words(error: BaseException) -> str:
 
 
 def message(run: RunSummary) -> dict[str, Any]:
-    """What a webhook is told of a run that has ended."""
+    """The body of the message about a run that has ended."""
     moment = dt.datetime.fromtimestamp(run.ended_at or time.time(), dt.UTC)
     name = f" ({run.name})" if run.name else ""
     return {
@@ -182,11 +184,11 @@ def signed(secret: bytes, identity: str, timestamp: int, body: bytes) -> dict[st
 
 
 def key(home: Home) -> bytes:
-    """The home's key for webhooks, made when it is first needed. Raises OSError, ValueError."""
+    """The home's key for webhooks, made when it is needed first. Raises OSError, ValueError."""
     with contextlib.suppress(FileNotFoundError):
         found = base64.b64decode(home.webhook_key.read_text().strip().removeprefix(_PREFIX))
-        if len(found) < _LEAST_KEY_BYTES:  # whoever receives the messages knows another one
-            raise ValueError(f"{home.webhook_key} holds no key; remove it, and a new one is made")
+        if len(found) < _LEAST_KEY_BYTES:  # a new key would not be the one that receivers know
+            raise ValueError(f"{home.webhook_key} contains no key; remove it, and spell makes a new one")
         return found
     beside = home.webhook_key.with_name(f"{home.webhook_key.name}.{os.getpid()}")
     made = _PREFIX + base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()

@@ -1,4 +1,4 @@
-"""Workflows go on: a step is cast when what it needs is complete. State is in the store alone; see `WorkflowController.advance`."""
+"""Casts the steps of workflows: each when the steps that it needs are complete. All state is in the store."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ class WorkflowController:
     """Casts the steps of all workflows of a home, each exactly once.
 
     Args:
-        store: has them.
-        service: casts runs, in the name of the owner of the home.
+        store: of workflows and runs.
+        service: casts runs as the owner of the home.
     """
 
     def __init__(self, store: Store, service: Service) -> None:
         self._store, self._service = store.workflows, service
 
     def advance(self) -> None:
-        """Do what can be done now for each workflow. May be called at any time; a next server goes on where this one was."""
+        """Do what can be done now for each workflow. May be called at any time; the next server continues."""
         errors: list[Exception] = []
         for number in self._store.running():
             try:
                 while self._lead(self._store.stored(number)):
                     pass
-            except Exception as error:  # the others go on
+            except Exception as error:  # the other workflows continue
                 errors.append(error)
         if errors:
             raise ExceptionGroup("workflows that wait", errors)
 
     def _lead(self, workflow: StoredWorkflow) -> bool:
-        """Move each step as far as it goes from here. Returns whether there may be more to do."""
+        """Move each step as far as it can go now. Returns whether there may be more to do."""
         moved, errors = [], []
         for step in workflow.steps.values():
             try:
                 moved.append(self._lead_step(workflow, step))
-            except (DiskFull, StoreBusy, ExecutorFailed) as error:  # what does not need this step goes on
+            except (DiskFull, StoreBusy, ExecutorFailed) as error:  # steps that do not need this one continue
                 errors.append(error)
         if errors and not any(moved):
             raise errors[0]
@@ -79,7 +79,7 @@ class WorkflowController:
             self._store.settle(workflow.number, step.name, step.state, state)
             return True
         if workflow.stop_request and step.run_stop_request not in (workflow.stop_request, StopRequest.KILL):
-            with contextlib.suppress(Conflict):  # it has just ended
+            with contextlib.suppress(Conflict):  # the workflow has just ended
                 self._service.runs.request_stop(OWNER, str(step.run), workflow.stop_request)
         return False
 
@@ -97,8 +97,8 @@ class WorkflowController:
             if cast.reused:
                 self._store.reuse(number, name, cast.number)
         except StoreBusy:
-            raise  # it is tried again
-        except (DiskFull, ExecutorFailed) as error:  # there will be room, an engine again: no step is to fail for that
+            raise  # the next pass tries again
+        except (DiskFull, ExecutorFailed) as error:  # both pass: a step must not fail for them
             self._store.settle(number, name, StepState.WAITING, StepState.WAITING, f"it waits: {error.message}")
             raise
         except SpellError as error:

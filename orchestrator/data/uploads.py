@@ -28,7 +28,7 @@ from orchestrator.data.blobs import sync_all
 from orchestrator.data.incoming import Incoming
 from orchestrator.errors import Conflict, DiskFull, InvalidConfig, NotFound, SpellError, UploadLost, is_disk_full
 from orchestrator.home import Home
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession, check_name
 from orchestrator.spec.run import to_wire
 from orchestrator.store.uploads import UploadStore
@@ -229,13 +229,13 @@ class Uploads:
         return found
 
 
-def gc_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc_partial(home: Home, older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove incomplete uploads that were not continued for this time, and at least for an hour."""
     found = []
     for folder in sorted(home.incoming.iterdir()):
         unused_s = time.time() - folder.stat().st_mtime
         if unused_s >= max(older_than_s, _GONE_ON_WITH_S) and not folder.name.startswith(_TRASH):
-            found.append(CollectedRecord(f"incomplete upload {folder.name}", _size_of(folder), "upload"))
+            found.append(RemovedRecord(f"incomplete upload {folder.name}", _size_of(folder), "upload"))
             if not dry_run:
                 trash = (
                     home.incoming / f"{_TRASH}{uuid.uuid4().hex}"

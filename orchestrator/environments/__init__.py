@@ -21,7 +21,7 @@ gc                  removes unused environments
 orphans             removes what a killed server left of a build
 """
 
-from orchestrator.environments.base import Base, Place
+from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
 from orchestrator.environments.gc import Limit
@@ -39,7 +39,7 @@ __all__ = [
     "Environments",
     "Host",
     "Limit",
-    "Place",
+    "Runner",
     "check_request",
     "check_requirement",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class Place(ABC):
+class Runner(ABC):
     """Where the programs of a build run: this machine, or a container."""
 
     @abstractmethod
@@ -18,7 +18,7 @@ class Place(ABC):
         *,
         cwd: Path,
         env: Mapping[str, str],
-        record: Path,
+        process_file: Path,
         output: Callable[[bytes], None],
         cancelled: Callable[[], bool],
     ) -> int:
@@ -28,7 +28,7 @@ class Place(ABC):
             command: program and arguments; paths are those of this machine.
             cwd: its working directory.
             env: all its environment variables.
-            record: a file that names the process or container while it lives, so that a later server can end it.
+            process_file: a file that names the process or container while it lives, so that a later server can end it.
             output: called with its output as it comes.
             cancelled: called many times a second.
 
@@ -43,13 +43,13 @@ class Base:
     """What an environment is built on.
 
     Attributes:
-        place: where the programs of its build run.
+        runner: runs the programs of its build.
         image: the engine's ID of the image (`sha256:…`); "" for this machine.
         python: the path of the image's Python; "" for this machine, where uv looks for the wanted one.
         path: the image's own PATH; "" for this machine.
     """
 
-    place: Place
+    runner: Runner
     image: str = ""
     python: str = ""
     path: str = ""

@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.environments import uv_cache
-from orchestrator.environments.base import Base, Place
+from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.bytecode import adopt
 from orchestrator.environments.container_settings import UV, container_settings
 from orchestrator.environments.containers import Container, Mount
 from orchestrator.environments.find_links import FindLinks
 from orchestrator.environments.installed import Distribution, distributions, python_of, read_inside
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
-from orchestrator.environments.orphans import BUILDING, CONTAINERS, RECORD, discard, remove
+from orchestrator.environments.orphans import BUILDING, CONTAINERS, PROCESS_FILE, discard, remove
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
 from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.environments.settings import UvSettings, link_mode
@@ -74,7 +74,7 @@ class Plan:
 class _Surroundings:
     """Where uv runs, its path there, and its variables."""
 
-    place: Place
+    runner: Runner
     uv: str
     env: Mapping[str, str] = field(repr=False)
 
@@ -137,22 +137,22 @@ def _surroundings(plan: Plan, folder: Path, log: BuildLog) -> Iterator[_Surround
     for note in plan.settings.notes:
         log.say(note)
     base, env = plan.base, plan.settings.named | plan.settings.env
-    if isinstance(base.place, Container):
+    if isinstance(base.runner, Container):
         home = folder / "home"
         home.mkdir()
         given = container_settings(plan.settings, plan.asked, plan.environments, home, base.path)
         own = [Mount(path, writable=True) for path in (home, folder / "cwd", folder / "local") if path.exists()]
         for note in given.notes:
             log.say(note)
-        with Container(base.place.engine, base.image, base.python, [*given.mounts, *own]).opened(
-            folder / RECORD
-        ) as place:
-            yield _Surroundings(place, UV, given.env)
+        with Container(base.runner.engine, base.image, base.python, [*given.mounts, *own]).opened(
+            folder / PROCESS_FILE
+        ) as runner:
+            yield _Surroundings(runner, UV, given.env)
     else:
         if mode := link_mode(plan.settings, plan.environments):
             env["UV_LINK_MODE"] = mode
         env["PATH"] = _search_path(plan.asked.python, env)
-        yield _Surroundings(base.place, uv_executable(), env)
+        yield _Surroundings(base.runner, uv_executable(), env)
 
 
 class _Build:
@@ -172,8 +172,8 @@ class _Build:
 
     def make(self, surroundings: _Surroundings) -> None:
         """Run uv."""
-        place, uv, env = surroundings.place, surroundings.uv, surroundings.env
-        self._uv = Uv(place, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / RECORD)
+        runner, uv, env = surroundings.runner, surroundings.uv, surroundings.env
+        self._uv = Uv(runner, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / PROCESS_FILE)
         self._uv.shown |= self._shown
         self._create()
         if not self._plan.asked.bare:

@@ -24,7 +24,7 @@ from pathlib import Path
 from orchestrator.environments.containers import Container, Mount
 from orchestrator.environments.host import end_group
 from orchestrator.environments.installed import Distribution, site_folder
-from orchestrator.environments.orphans import COMPILING, RECORD, discard
+from orchestrator.environments.orphans import COMPILING, PROCESS_FILE, discard
 from orchestrator.errors import SpellError
 from orchestrator.loops import Loop
 
@@ -206,7 +206,7 @@ class Compiler:
                 [str(environment / "bin" / "python"), "-I", "-S", "-c", _COMPILE_LISTS, *map(str, paths)],
                 cwd=Path("/"),
                 env={},
-                record=folder / RECORD,
+                process_file=folder / PROCESS_FILE,
                 output=lambda _: None,
                 cancelled=self.loop.is_closing,
             )

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments.base import Place
+from orchestrator.environments.base import Runner
 from orchestrator.environments.host import POLL_S
 from orchestrator.environments.uv import BuildCancelled, disk_full
 from orchestrator.errors import BuildFailed, says_disk_full
@@ -69,7 +69,7 @@ class Mount:
     target: str = ""
 
 
-class Container(Place):
+class Container(Runner):
     """Containers of one image.
 
     Args:
@@ -99,24 +99,24 @@ class Container(Place):
         *,
         cwd: Path,
         env: Mapping[str, str],
-        record: Path,
+        process_file: Path,
         output: Callable[[bytes], None],
         cancelled: Callable[[], bool],
     ) -> int:
-        with self.opened(record) as place:
-            return place.run(command, cwd=cwd, env=env, record=record, output=output, cancelled=cancelled)
+        with self.opened(process_file) as runner:
+            return runner.run(command, cwd=cwd, env=env, process_file=process_file, output=output, cancelled=cancelled)
 
     @contextmanager
-    def opened(self, record: Path) -> Iterator[Place]:
+    def opened(self, process_file: Path) -> Iterator[Runner]:
         """Start one container for several programs, and remove it at the end.
 
         Args:
-            record: a file that names the container while it exists.
+            process_file: a file that names the container while it exists.
         Raises:
             BuildFailed, DiskFull: when the engine refuses.
         """
         name = new_name()
-        record.write_text(json.dumps({"container": name}))
+        process_file.write_text(json.dumps({"container": name}))
         try:
             with _translated_errors(), self.engine.translated_errors():
                 opened = _Opened(self._start(name))
@@ -127,7 +127,7 @@ class Container(Place):
         finally:
             with suppress(EngineError):  # it ends by itself, or a later sweep removes it
                 self.engine.remove(name)
-            record.unlink(missing_ok=True)
+            process_file.unlink(missing_ok=True)
 
     def _start(self, name: str) -> Any:
         """Start a container. Returns the SDK's wrapper of the stream to and from it."""
@@ -160,8 +160,8 @@ class Container(Place):
         return stream
 
 
-class _Opened(Place):
-    """A running container, as the place where programs run."""
+class _Opened(Runner):
+    """Runs the programs of a build in a running container."""
 
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped  # kept, as it closes the stream when it is collected
@@ -180,7 +180,7 @@ class _Opened(Place):
         *,
         cwd: Path,
         env: Mapping[str, str],
-        record: Path,
+        process_file: Path,
         output: Callable[[bytes], None],
         cancelled: Callable[[], bool],
     ) -> int:

@@ -39,7 +39,7 @@ from orchestrator.environments.settings import UvSettings, uv_settings
 from orchestrator.environments.uv import BuildLog, disk_full
 from orchestrator.errors import BuildFailed, SpellError, is_disk_full
 from orchestrator.home import Home
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 _HOST = Base(Host())
 _LOW_SHARES = 2  # of a container that compiles; that of a run has 1024
@@ -140,7 +140,7 @@ class Environments:
 
     def gc(
         self, keep: set[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
-    ) -> list[CollectedRecord]:
+    ) -> list[RemovedRecord]:
         """Remove the environments that were not used for this time, except those to keep.
 
         Args:

@@ -16,7 +16,7 @@ from orchestrator.environments.bytecode import BYTECODE
 from orchestrator.environments.lock import hold_if_free
 from orchestrator.environments.orphans import remove_environment
 from orchestrator.environments.published import published_folders
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def mark_used(environment: Path) -> None:
 
 def gc(
     environments: Path, keep: Collection[str], older_than_s: float, *, dry_run: bool, limit: Limit | None = None
-) -> list[CollectedRecord]:
+) -> list[RemovedRecord]:
     """Remove environments that were not used for this time, and the packages in uv's cache that only they used.
 
     Args:
@@ -60,7 +60,7 @@ def gc(
         with hold_if_free(environments, path.name) as held:
             size_bytes = _own_bytes(path) if held else 0
             if held and (dry_run or remove_environment(path, functools.partial(_is_used, before=bound))):
-                found.append(CollectedRecord(f"environment {path.name}", size_bytes, "environment"))
+                found.append(RemovedRecord(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
     # packages of environments that the limit removed free no space until they are removed too

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.environments.base import Place
+from orchestrator.environments.base import Runner
 from orchestrator.environments.uv import BuildCancelled
 from orchestrator.errors import BuildFailed
 
@@ -22,8 +22,8 @@ POLL_S = 0.05  # delay until a request to cancel is noticed
 _GRACE_S = 1.0
 
 
-class Host(Place):
-    """This machine, as the place where programs run."""
+class Host(Runner):
+    """Runs the programs of a build on this machine."""
 
     def run(
         self,
@@ -31,7 +31,7 @@ class Host(Place):
         *,
         cwd: Path,
         env: Mapping[str, str],
-        record: Path,
+        process_file: Path,
         output: Callable[[bytes], None],
         cancelled: Callable[[], bool],
     ) -> int:
@@ -48,12 +48,12 @@ class Host(Place):
         except OSError as error:
             raise BuildFailed(f"{command[0]} cannot be started: {error.strerror or error}.") from error
         try:
-            _note(process.pid, record)
+            _note(process.pid, process_file)
             _follow(process, output, cancelled)
             return process.wait()
         finally:
             end_group(process)
-            record.unlink(missing_ok=True)
+            process_file.unlink(missing_ok=True)
 
 
 def _follow(process: subprocess.Popen[bytes], output: Callable[[bytes], None], cancelled: Callable[[], bool]) -> None:
@@ -72,9 +72,9 @@ def _follow(process: subprocess.Popen[bytes], output: Callable[[bytes], None], c
                 break
 
 
-def _note(pid: int, record: Path) -> None:
+def _note(pid: int, process_file: Path) -> None:
     with suppress(psutil.Error):
-        record.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
+        process_file.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -90,7 +90,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_noted(noted: Mapping[str, Any]) -> None:
-    """End the process group that a killed server left, if the record still names it and no other process."""
+    """End the process group that a killed server left, if the file still names it and no other process."""
     with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
         process = psutil.Process(int(noted["pid"]))
         if abs(process.create_time() - float(noted["started"])) <= 1:

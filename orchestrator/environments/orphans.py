@@ -22,7 +22,7 @@ from orchestrator.errors import SaveFailed, SpellError
 BUILDING = ".building-"
 COMPILING = ".compiling-"
 REMOVED = ".removed-"
-RECORD = "uv.json"
+PROCESS_FILE = "uv.json"
 CONTAINERS = ".containers"
 """A folder in that of all environments, to which containers may write: their builds, and the cache of their uv.
 
@@ -39,7 +39,7 @@ def build_folders(environments: Path) -> Iterator[Path]:
 def discard(folder: Path, engine: Engine | None = None) -> None:
     """Remove a build, and end the programs that a killed server may have left at work in it."""
     if folder.parent.name != CONTAINERS:  # in CONTAINERS, a container may have written anything into it
-        end_recorded(folder / RECORD, engine)
+        end_process_of(folder / PROCESS_FILE, engine)
     remove(folder)
 
 
@@ -49,9 +49,9 @@ def remove(folder: Path) -> None:
         remove_tree(folder)
 
 
-def end_recorded(record: Path, engine: Engine | None = None) -> None:
-    """End the process or container that a killed server left, if the record still names it."""
-    noted = _noted(record)
+def end_process_of(process_file: Path, engine: Engine | None = None) -> None:
+    """End the process or container that a killed server left, if the file still names it."""
+    noted = _noted(process_file)
     container = str(noted.get("container", ""))
     if not container:
         end_noted(noted)
@@ -61,13 +61,13 @@ def end_recorded(record: Path, engine: Engine | None = None) -> None:
 
 
 def names_container(folder: Path) -> bool:
-    """Whether an orphan's record names a container, so that discarding it may have to wait for the engine."""
-    return "container" in _noted(folder / RECORD)
+    """Whether an orphan's process file names a container, so that discarding it may have to wait for the engine."""
+    return "container" in _noted(folder / PROCESS_FILE)
 
 
-def _noted(record: Path) -> dict[str, Any]:
+def _noted(process_file: Path) -> dict[str, Any]:
     try:
-        noted = json.loads(record.read_text())
+        noted = json.loads(process_file.read_text())
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}

@@ -11,7 +11,7 @@ from typing import IO, ClassVar
 
 from uv import find_uv_bin
 
-from orchestrator.environments.base import Place
+from orchestrator.environments.base import Runner
 from orchestrator.errors import BuildFailed, DiskFull, SpellError, says_disk_full
 from orchestrator.spec.redaction import redacted
 
@@ -89,13 +89,13 @@ class Uv:
     """Starts uv, several times for one build.
 
     Args:
-        place: where it runs.
+        runner: runs it.
         executable: its path there.
         folder: the working directory of uv, which hides projects around the home.
         env: all environment variables of uv.
         log: gets its output.
         cancelled: called many times a second.
-        record: a file that names the process while it lives, so that a later server can end it if this one is killed.
+        process_file: a file that names the process while it lives, so that a later server can end it if this one is killed.
 
     Attributes:
         shown: internal paths, and what to write instead of them.
@@ -103,21 +103,21 @@ class Uv:
 
     def __init__(
         self,
-        place: Place,
+        runner: Runner,
         executable: str,
         folder: Path,
         env: Mapping[str, str],
         log: BuildLog,
         cancelled: Callable[[], bool],
-        record: Path,
+        process_file: Path,
     ) -> None:
-        self._place = place
+        self._runner = runner
         self._executable = executable
         self._folder = folder
         self._env = dict(env)
         self._log = log
         self._cancelled = cancelled
-        self._record = record
+        self._process_file = process_file
         self.shown: dict[str, str] = {}
 
     def run(self, *args: str) -> None:
@@ -140,11 +140,11 @@ class Uv:
             for line in lines:
                 self._say(line, output)
 
-        code = self._place.run(
+        code = self._runner.run(
             [self._executable, *args],
             cwd=self._folder,
             env=self._env,
-            record=self._record,
+            process_file=self._process_file,
             output=take,
             cancelled=self._cancelled,
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from orchestrator.environments.orphans import CONTAINERS, REMOVED
 from orchestrator.environments.uv import BuildCancelled
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 CACHE = "uv-cache"  # in CONTAINERS
 _ARCHIVES = "archive-v0"
@@ -43,7 +43,7 @@ def used(environments: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def gc(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def gc(environments: Path, before: float, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove packages that are older than a moment and that no environment links to; none while a build goes on.
 
     Args:
@@ -67,7 +67,7 @@ def gc(environments: Path, before: float, *, dry_run: bool) -> list[CollectedRec
                         with suppress(OSError):
                             os.rename(name, Path(aside, name), src_dir_fd=archives)
                 if unlinked:
-                    return [CollectedRecord("packages in uv's cache", sum(unlinked.values()), "package")]
+                    return [RemovedRecord("packages in uv's cache", sum(unlinked.values()), "package")]
     return []
 
 

@@ -5,7 +5,7 @@ An executor runs one attempt of one run and returns how it ended. It keeps nothi
 file. No caller asks which executor it has.
 
 Calls for one attempt: lacks/refuse/warnings (when it is cast) → base → run_paths → prepare → start → wait → destroy; stop,
-usage and open_session at any time between start and destroy; after a restart of spelld, recover instead of base … start.
+usage and open_exec at any time between start and destroy; after a restart of spelld, recover instead of base … start.
 
 To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
 with it.
@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 
@@ -164,8 +164,8 @@ class Usage:
     processes: int
 
 
-class Session(ABC):
-    """A second, interactive command beside the command of a run, in the same surroundings."""
+class RunningExec(ABC):
+    """An additional, interactive command in the container of a run."""
 
     run_is_over = False
     """Whether it ended because its run did; set by `exit_code`."""
@@ -188,7 +188,7 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the session: no more input comes."""
+        """End the command: the client has gone."""
 
 
 class Executor(ABC):
@@ -299,10 +299,10 @@ class Executor(ABC):
     def usage(self, handle: Handle) -> Usage | None:
         """Return what it uses now; None when it is over."""
 
-    def open_session(
+    def open_exec(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
-    ) -> Session:
-        """Start a second command beside that of a running attempt.
+    ) -> RunningExec:
+        """Start an additional command in the container of a running attempt.
 
         Args:
             command: program and arguments; a single word is a line for a shell; empty for the shell itself.
@@ -311,7 +311,7 @@ class Executor(ABC):
             terminal: whether it gets a terminal (its stderr is then merged into its stdout).
 
         Raises:
-            Conflict: when this executor cannot, or the attempt is over.
+            Conflict: this executor cannot do it, or the attempt is over.
         """
         raise Conflict(
             f"A run of the {self.name} executor has no container, so no command can be started in it.",
@@ -325,7 +325,7 @@ class Executor(ABC):
             needed: returns whether a run, by number and attempt, is still led by this server.
         """
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         """Remove images of its runs that were not used for this time. Returns what was, or would be, removed.
 
         Args:

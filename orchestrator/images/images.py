@@ -25,7 +25,7 @@ from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, rem
 from orchestrator.images.probe import OLDEST, Contents, Probes
 from orchestrator.images.probe import Python as ImagePython
 from orchestrator.images.stream import Transfer, Watch, follow
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.spec.run import RunSpec
 
 PROBES = ".images"  # in the folder of all environments
@@ -181,7 +181,7 @@ class Images:
                 Transfer(watch).take,
             )
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         """Remove unused images that this home has built, and intermediate images of builds whose server was killed.
 
         Args:
@@ -313,13 +313,13 @@ class Images:
         noted_at = self._probes.used_at(image["Id"])
         return (float(image["Created"]) if noted_at is None else noted_at) > before
 
-    def _removed(self, image: dict[str, Any]) -> CollectedRecord:
+    def _removed(self, image: dict[str, Any]) -> RemovedRecord:
         """Return the record of a removed image. Its size is counted without its base image."""
         below = 0
         with contextlib.suppress(EngineError), self._engine.translated_errors():
             below = int(self._engine.api.inspect_image(image["Labels"].get("spell.base", ""))["Size"])
         name = next(iter(image["RepoTags"] or ()), image["Id"])
-        return CollectedRecord(f"image {name}", max(0, int(image["Size"]) - below), "image")
+        return RemovedRecord(f"image {name}", max(0, int(image["Size"]) - below), "image")
 
     def _remove(self, image: dict[str, Any]) -> bool:
         """Remove an image and its intermediate images. Returns False when a container uses it."""

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from orchestrator.engine import Engine, EngineError
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 LABEL = "spell.step"
 _GONE_OR_NEEDED = (404, 409)
@@ -21,7 +21,7 @@ def marked(dockerfile: str, engine: Engine) -> str:
     return re.sub(r"(?m)^(FROM .*)$", rf'\1\nLABEL {LABEL}="{_key(engine)}"', dockerfile)
 
 
-def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[CollectedRecord]:
+def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[RemovedRecord]:
     """Remove those on which no other image is built, the uppermost first. No build may run meanwhile.
 
     Args:
@@ -44,7 +44,7 @@ def remove_left(engine: Engine, before: float, *, dry_run: bool) -> list[Collect
         if not dry_run and not _is_removed(engine, step):
             continue
         size = int(images[step]["Size"]) - (int(images[below]["Size"]) if below in images else 0)
-        removed.append(CollectedRecord(f"image {step}", max(0, size), "image"))
+        removed.append(RemovedRecord(f"image {step}", max(0, size), "image"))
         above[below] -= 1
         if below in steps and not above[below]:
             left.append(below)

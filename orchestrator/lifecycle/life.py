@@ -37,7 +37,7 @@ from orchestrator.errors import (
     StaleFence,
     is_disk_full,
 )
-from orchestrator.executors.base import Handle, Session, Usage, Verdict
+from orchestrator.executors.base import Handle, RunningExec, Usage, Verdict
 from orchestrator.lifecycle import retry, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.outcome import as_phase, decide, facts_of, not_kept
@@ -104,14 +104,14 @@ class Life:
         handle = self.handle
         return self.executor.usage(handle) if handle else None
 
-    def open_session(self, command: Sequence[str], term: str, *, terminal: bool) -> Session:
+    def open_exec(self, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
         """Start a command beside the run's own; `term` names the kind of terminal. Raises as the executor does."""
         env, cwd = self.context.surroundings(self.run, self.spec)
         handle = self.handle
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
         env |= {"TERM": term} if term else {}
-        return self.executor.open_session(handle, command, env, cwd, terminal=terminal)
+        return self.executor.open_exec(handle, command, env, cwd, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 

@@ -55,9 +55,9 @@ def failed(
         store.notice(run.number, f"Not tried again, because by its log {why}")
         return None
     words = ENDS[reason].words(facts.get("exit_code"), facts.get("signal"), detail)
-    told = {name: facts.get(name) for name in _FACTS}
+    ours = {name: facts.get(name) for name in _FACTS}
     text = f"Attempt {run.attempt} failed: {words}; trying again ({count + 1} of {retries})"
-    record = from_wire(AttemptRecord, told | {"number": run.attempt, "reason": reason, "message": words})
+    record = from_wire(AttemptRecord, ours | {"number": run.attempt, "reason": reason, "message": words})
     return record, time.time() + pause_s(count + 1), text
 
 

@@ -1,7 +1,26 @@
-"""What the API answers: frozen records, the same on both sides of the wire.
+"""The answers of the API: frozen records, the same in client and server.
 
 `--json` prints these, one field per attribute, in this order; a field may be added, none is renamed or removed.
 Times are seconds since the epoch (UTC); sizes are bytes; an unknown value is null.
+
+casts        a run that was cast
+run_summary  a run in a list
+runs         a run, its attempts, its usage
+events       an event of a run
+position     the position of a follower
+logs         times of a log
+metrics      metrics
+files        outputs, and entries of folders
+uploads      uploads
+secrets      secrets, without values
+workflows    workflows and their steps
+searches     searches and their trials
+projects     projects
+links        links
+compare      differences, lineage and verification of runs
+images       baked images
+machines     machine types, the server, and its checks
+gc           what gc removed
 """
 
 from __future__ import annotations

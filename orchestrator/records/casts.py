@@ -1,4 +1,4 @@
-"""What the API answers to who casts a run."""
+"""The answer to casting a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CastRecord:
-    """The answer to casting a run: its number, and what to tell the person.
+    """A run that was cast: its number, and warnings for the person.
 
     Attributes:
-        reused: whether it is an earlier run, which did what was asked; nothing was cast then.
+        reused: whether it is an earlier identical run, so that no run was cast.
     """
 
     number: int

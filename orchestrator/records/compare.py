@@ -1,4 +1,4 @@
-"""What the API answers of runs that are compared, traced and verified. As in `orchestrator.records`."""
+"""Comparisons, lineage and verification of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.records import from_wire
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """One thing that differs between two runs; None where one of them does not have it, `***` for what is hidden."""
+    """One difference between two runs; None for a run that lacks the field, `***` for hidden values."""
 
     name: str
     before: str | None
@@ -23,11 +23,11 @@ class CodeChangeRecord:
     """One file of the code that differs.
 
     Attributes:
-        kind: `added`, `removed`, `changed` (its content), `renamed` (content and mode stay), or `mode`.
-        before_path: what it was called; "" for an added file.
-        before_mode, after_mode: as git has them; "" where there is no file.
-        patch: hunks of a unified diff; "" where there is nothing to show.
-        note: why no patch is shown: `binary`, `too big`, …; "" otherwise.
+        kind: `added`, `removed`, `changed` (its content), `renamed` (same content and mode), or `mode`.
+        before_path: its earlier path; "" for an added file.
+        before_mode, after_mode: as in git; "" for no file.
+        patch: hunks of a unified diff; "" for none.
+        note: the reason for no patch: `binary`, `too big`, …; "" otherwise.
     """
 
     path: str
@@ -41,7 +41,7 @@ class CodeChangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutputChangeRecord:
-    """One output that differs: `added`, `removed` or `changed`. A hash is None where it is not known."""
+    """One output that differs: `added`, `removed` or `changed`. An unknown hash is None."""
 
     path: str
     kind: str
@@ -53,7 +53,7 @@ class OutputChangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class MetricChangeRecord:
-    """A metric whose last value differs; None where it was never sent."""
+    """A metric whose last value differs; None for a run that never sent it."""
 
     name: str
     before: float | None
@@ -62,13 +62,13 @@ class MetricChangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class DiffRecord:
-    """What differs between two runs; a part that was not asked for is empty.
+    """The differences between two runs; sections that were not requested are empty.
 
     Attributes:
-        differs: whether anything does, how long they took left aside.
-        outputs_same: how many outputs are the same in both.
-        outputs_unhashed: paths of outputs that may be the same: their hashes are still being computed.
-        notes: what could not be compared, in words.
+        differs: whether anything differs, except the duration.
+        outputs_same: the number of equal outputs.
+        outputs_unhashed: paths of outputs that may be equal: their hashes are still being computed.
+        notes: sentences about parts that could not be compared.
     """
 
     before: int
@@ -87,15 +87,15 @@ class DiffRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """One thing of a lineage.
+    """A node of a lineage.
 
     Attributes:
         id: `runs/3`, `uploads/cifar`.
-        kind: `run`, `upload`, or `gone`: nothing is known of it any more.
+        kind: `run`, `upload`, or `gone` if no record of it exists.
         run: the number of a run.
-        outputs_gone: whether the outputs that a run left were removed.
+        outputs_gone: whether its outputs were removed.
         links: names of links that lead to it.
-        workflow, step: the workflow that cast it, and as what.
+        workflow, step: the workflow that cast it, and as which step.
     """
 
     id: str
@@ -125,11 +125,11 @@ class EdgeRecord:
 
 @dataclass(frozen=True, slots=True)
 class LineageRecord:
-    """What a run was made of, and what was made of it: a graph without cycles.
+    """The resources that a run mounted, and the runs that mounted its outputs: a graph without cycles.
 
     Attributes:
-        root: the run that was asked about.
-        complete: whether this is all; False when there is more than is ever told.
+        root: the requested run.
+        complete: whether the graph is complete; False if it was cut at its limit.
     """
 
     root: str
@@ -140,11 +140,11 @@ class LineageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProblemRecord:
-    """An output that is not as it was recorded.
+    """An output that differs from its record.
 
     Attributes:
-        problem: `missing`, `changed`, `extra`, `unhashed` (nothing is known to compare it with) or `unreadable`.
-        expected, found: SHA-256 of what was recorded, and of what is there; "" where there is none.
+        problem: `missing`, `changed`, `extra`, `unhashed` (the record has no hash) or `unreadable`.
+        expected, found: SHA-256 of the record, and of the file; "" for none.
     """
 
     path: str
@@ -155,7 +155,7 @@ class ProblemRecord:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRecord:
-    """What comparing a run's outputs with its manifest has shown."""
+    """The result of comparing the outputs of a run with its manifest."""
 
     run: int
     ok: bool

@@ -1,4 +1,4 @@
-"""What the API answers about what happened to a run."""
+"""Events of runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One thing that happened to a run. `kind` is `state`, `wish` (somebody asked it to end) or `notice`."""
+    """One event of a run. `kind` is `state`, `wish` (a stop request) or `notice`."""
 
     id: int
     run: int

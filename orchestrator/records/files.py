@@ -1,4 +1,4 @@
-"""What the API answers about files: outputs, and lines of `spell ls`."""
+"""Files: outputs of runs, and lines of `spell ls`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ArtifactRecord:
     Attributes:
         path: relative to `runs/N`.
         sha256: None until it has been computed in the background.
-        note: why it was not kept; "" for what was.
+        note: why it was not kept; "" if it was.
     """
 
     run: int
@@ -25,7 +25,7 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A line of `spell ls`. `link` is where a symbolic link leads, else ""."""
+    """A line of `spell ls`. `link` is the target of a symbolic link, else ""."""
 
     path: str
     size: int

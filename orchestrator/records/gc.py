@@ -1,4 +1,4 @@
-"""What the API answers about what `spell gc` removes."""
+"""The result of `spell gc`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class CollectedRecord:
-    """Something that `spell gc` has removed, or would remove: what a person calls it, and the room that it took.
+class RemovedRecord:
+    """One thing that `spell gc` has removed or, with --dry-run, would remove: its name for people, and its size.
 
     `kind` is `environment`, `image`, `package`, `snapshot`, `outputs`, `work` or `upload`.
     """
@@ -18,8 +18,8 @@ class CollectedRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionRecord:
-    """What `spell gc` has done, or would do; `warnings` tells what it could not look at."""
+class GcRecord:
+    """Everything that `spell gc` has removed, or would remove; `warnings` names the parts that it could not check."""
 
-    removed: list[CollectedRecord]
+    removed: list[RemovedRecord]
     warnings: list[str]

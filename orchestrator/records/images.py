@@ -1,4 +1,4 @@
-"""What the API answers about baked images."""
+"""Baked images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """A baked image: its name, the engine's ID of it, and whether its registry has it."""
+    """A baked image: its name, its ID in the engine, and whether it was pushed to its registry."""
 
     tag: str
     id: str

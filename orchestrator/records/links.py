@@ -1,4 +1,4 @@
-"""What the API answers of links. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""Links."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """A resource that has a name of its own: `alias` may stand wherever `resource` may."""
+    """A link: `alias` is another name of `resource`."""
 
     alias: str
     resource: str

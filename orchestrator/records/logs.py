@@ -1,4 +1,4 @@
-"""What the API answers about the log of a run."""
+"""Times of a run's log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LogTime:
-    """When a run's log had grown to a size.
+    """The moment when a run's log had a size.
 
     Attributes:
-        offset: bytes of the log that were written by then.
+        offset: the bytes that the log had then.
         at: seconds since the epoch.
     """
 

@@ -1,4 +1,4 @@
-"""What the API answers about the server: what runs can ask of its machine, who it is, and whether it is well."""
+"""The server: its machine types, its identity, and the checks of `spell doctor`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ class MachineType:
 
     Attributes:
         cpus: cores, may be a fraction.
-        memory_bytes: None when none is reserved.
-        gpus: how many.
-        pids, shm_bytes: how many processes a container of it may have, and how much shared memory; None for half of
-            its memory.
+        memory_bytes: None if it reserves none.
+        gpus: their number.
+        pids, shm_bytes: the limits of processes and of shared memory of its containers; None for half of its memory.
     """
 
     name: str
@@ -27,7 +26,7 @@ class MachineType:
 
 @dataclass(frozen=True, slots=True)
 class MachineRecord:
-    """A machine type, what of it fits into this machine, and what is free of it now."""
+    """A machine type, whether this machine can have it, and how many of it are free now."""
 
     name: str
     cpus: float
@@ -39,7 +38,7 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """Which server answers."""
+    """The server that answers."""
 
     version: str
     api: int
@@ -52,12 +51,12 @@ class ServerRecord:
 
 @dataclass(frozen=True, slots=True)
 class CheckRecord:
-    """A line of `spell doctor`: one thing that was looked at.
+    """A line of `spell doctor`: the result of one check.
 
     Attributes:
-        status: `ok`, `warn` (something will not be had) or `fail` (something needed is broken).
-        text: what was found.
-        cure: what to do about it; "" when nothing need be done.
+        status: `ok`, `warn` (something is not available) or `fail` (something that is needed is broken).
+        text: the finding.
+        cure: what the person should do; "" for nothing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the API answers about the metrics of a run."""
+"""Metrics of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MetricRecord:
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """All that a run has sent of one metric, in a line."""
+    """A summary of one metric of a run."""
 
     run: int
     name: str
@@ -36,12 +36,12 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True)
 class MetricPage:
-    """Some of the values that a run has sent, in order.
+    """A page of the values that a run has sent, in order.
 
     Attributes:
-        values: at most as many as were asked for.
-        next: where the next page begins.
-        over: whether no more will come: the run has ended, and this is all.
+        values: at most the requested number.
+        next: the position of the next page.
+        over: whether the run has ended, and this is the last page.
     """
 
     values: list[MetricRecord]

@@ -1,5 +1,5 @@
-"""How far somebody who follows a run has come. The server writes a position beside everything that it sends; a client sends
-the last one back to go on from there.
+"""The position of a follower in the events and logs of a run. The server sends a position with each part; a client sends
+the last one back to continue from there.
 
 Format: `EVENT.LOG.BUILD`, three whole numbers. The empty text is the start.
 """
@@ -15,7 +15,7 @@ _LAST = (1 << 63) - 1  # the largest number that SQLite holds
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in what a run does.
+    """A position in the events and logs of a run.
 
     Attributes:
         event: the id of the last event that was seen.
@@ -30,14 +30,14 @@ class Position:
     START: ClassVar[Position]
     """Before everything."""
     END: ClassVar[Position]
-    """Behind everything that a run will ever do: only its end is left."""
+    """After all events and logs of a run: a follower from here gets only its end."""
 
     @classmethod
     def parse(cls, text: str) -> Position:
         """Read a position.
 
         Raises:
-            ValueError: when the text is none.
+            ValueError: `text` is not a position.
         """
         if not text:
             return cls.START

@@ -1,4 +1,4 @@
-"""What the API answers of projects. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""Projects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class ProjectRecord:
     """A project.
 
     Attributes:
-        runs: how many belong to it, archived ones too.
-        active_runs: how many of them have not ended.
+        runs: the number of its runs, with archived ones.
+        active_runs: the number of its runs that have not ended.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the API answers about a run in short: a line of `spell ps`. Whoever lists or follows runs loads no more."""
+"""Summaries of runs. A module of their own, as commands that list or follow runs load only this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class RunSummary:
     """A line of `spell ps`.
 
     Attributes:
-        wish: `stop` or `kill`, once somebody asked for it (`states.StopRequest`).
+        wish: the stop request, `stop` or `kill` (`states.StopRequest`); None for none.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What the API answers about runs: all about one, and what it used."""
+"""Runs: the whole record of one, its attempts, and its usage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.records.run_summary import RunSummary
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """An attempt of a run that failed, and after which the run was tried again."""
+    """A failed attempt of a run that was tried again."""
 
     number: int
     started_at: float | None
@@ -26,7 +26,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord(RunSummary):
-    """All that is known of one run, except what has a list of its own (events, artifacts, metrics, samples)."""
+    """The record of one run, without its lists: events, artifacts, metrics, samples."""
 
     spec: dict[str, Any] = field(repr=False)
     rerun_of: int | None
@@ -49,7 +49,7 @@ class RunRecord(RunSummary):
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """What a run used at one moment: CPU seconds since its start, bytes, and one entry per GPU that it has."""
+    """The usage of a run at one moment: CPU seconds since its start, bytes, and one entry for each of its GPUs."""
 
     run: int
     at: float
@@ -61,13 +61,13 @@ class SampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class StatRecord:
-    """What a running run uses now. What its executor did not tell in time is None.
+    """The usage of a running run now. A value that its executor did not report in time is None.
 
     Attributes:
-        cpu_percent: 100 for one core that is always busy.
-        memory_limit_bytes: what it asked for; None when it asked for none.
+        cpu_percent: 100 for one busy core.
+        memory_limit_bytes: of its machine type; None for no limit.
         gpus: as in `SampleRecord`.
-        duration_s: since its command was started.
+        duration_s: the seconds since its command started.
     """
 
     run: int

@@ -1,4 +1,4 @@
-"""What the API answers of searches over parameters. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""Searches over parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.records import from_wire
 
 @dataclass(frozen=True, slots=True)
 class SearchCastRecord:
-    """The answer to casting a search: its number, and what to tell the person."""
+    """A search that was cast: its number, and warnings for the person."""
 
     number: int
     warnings: list[str]
@@ -22,11 +22,11 @@ class SearchSummary:
     """A line of `spell hyper list`.
 
     Attributes:
-        command: with its parameters not filled in.
-        metric: what is to be best; "" where nothing is compared.
-        trials_complete, trials_cast, trials_count: how many are complete, were cast, and there will be.
+        command: with placeholders for its parameters.
+        metric: the metric to optimise; "" for none.
+        trials_complete, trials_cast, trials_count: the numbers of trials that are complete, were cast, and will exist.
         best_run, best_value: the run of the best trial so far, and its value.
-        message: what is to be said of its end.
+        message: a sentence about its end; "" for none.
     """
 
     number: int
@@ -53,8 +53,8 @@ class TrialRecord:
 
     Attributes:
         state: that of its run; without one `waiting`, or `failed`: it could not be cast.
-        value: of the metric; None where none was sent, or the trial does not count.
-        message: why it is in this state; "" where there is nothing to say.
+        value: of the metric; None if the run did not send it, or the trial does not count.
+        message: the reason for its state; "" for none.
     """
 
     number: int
@@ -70,13 +70,13 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRecord(SearchSummary):
-    """All that is known of one search.
+    """The record of one search.
 
     Attributes:
-        space: what each parameter may be: `values`, or `low`, `high`, `scaling` and `number`.
-        parallel: how many trials may wait or run at a time.
-        seed: of the chosen numbers.
-        reuse: whether a trial takes an identical run that is complete.
+        space: the values of each parameter: `values`, or `low`, `high`, `scaling` and `number`.
+        parallel: the number of trials that may wait or run at the same time.
+        seed: of the random numbers.
+        reuse: whether a trial uses an identical complete run.
         trials: those that were cast, in their order.
     """
 

@@ -1,4 +1,4 @@
-"""What the API answers of secrets: never what they hold. As in `orchestrator.records`: frozen, printed by `--json`."""
+"""Secrets, always without their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class SecretRecord:
     """A secret, without its value.
 
     Attributes:
-        created_at, updated_at: when it was set for the first and for the last time.
+        created_at, updated_at: when it was set first and last.
     """
 
     name: str

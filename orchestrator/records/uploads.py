@@ -1,4 +1,4 @@
-"""What the API answers of uploads. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""Uploads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class UploadRecord:
 
     Attributes:
         tree: SHA-256 of its manifest, see `orchestrator.content.manifest`.
-        count: how many files and links.
-        bytes: how big they are together.
+        count: the number of its files and links.
+        bytes: the size of all files.
         created_at: when it was published.
     """
 
@@ -33,11 +33,11 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True)
 class UploadSession:
-    """The answer to who wants to upload.
+    """The answer to the request to begin an upload.
 
     Attributes:
-        session: to be named with whatever is sent; "" when there is an upload of this name.
-        upload: that upload. Is it what was to be uploaded, all is done; was no tree said yet, it has to be.
+        session: identifies the upload in the next requests; "" if an upload of this name exists.
+        upload: the existing upload. If it has the same tree, nothing is left to do; if the request named no tree, send it.
     """
 
     session: str
@@ -46,11 +46,11 @@ class UploadSession:
 
 @dataclass(frozen=True, slots=True)
 class UploadNeeds:
-    """What is to be sent of files that were announced.
+    """The files to send, of those that were announced.
 
     Attributes:
-        missing: digests of those that the server lacks and nobody else sends; null for all of them.
-        begun: how many bytes of some of them are there.
+        missing: digests of files that the server lacks and that no other upload sends; null for all of them.
+        begun: the number of bytes that the server has of some files.
     """
 
     missing: list[str] | None
@@ -64,13 +64,13 @@ def session_from_wire(body: Mapping[str, Any]) -> UploadSession:
 
 
 def check_name(name: str) -> None:
-    """See that something can be called so.
+    """Check the name of an upload.
 
     Raises:
-        InvalidConfig: otherwise.
+        InvalidConfig: the name is not allowed.
     """
     if not _NAME.match(name) or name != name.strip():
         raise InvalidConfig(
             f"{name!r} cannot be the name of an upload: letters, digits, spaces and . _ - + @ = , only; 63 at most.",
-            "Say another one: spell upload -n NAME PATH",
+            "Choose another one: spell upload -n NAME PATH",
         )

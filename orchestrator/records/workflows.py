@@ -1,4 +1,4 @@
-"""What the API answers of workflows. As in `orchestrator.records`: frozen, printed by `--json`, in this order."""
+"""Workflows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.records import from_wire
 
 @dataclass(frozen=True, slots=True)
 class WorkflowCastRecord:
-    """The answer to casting a workflow: its number, and what to tell the person."""
+    """A workflow that was cast: its number, and warnings for the person."""
 
     number: int
     warnings: list[str]
@@ -22,7 +22,7 @@ class WorkflowSummary:
     """A line of `spell workflow list`.
 
     Attributes:
-        steps_complete, steps_count: how many steps are complete, of how many.
+        steps_complete, steps_count: the numbers of complete and of all steps.
     """
 
     number: int
@@ -43,9 +43,9 @@ class StepRecord:
     Attributes:
         state: that of its run; without one `waiting`, `skipped`, or `failed`: it could not be cast.
         run: the number of its run.
-        reused: whether that run was there before.
+        reused: whether that is an earlier run.
         needs: the steps that must be complete before it.
-        message: why it is in this state; "" where there is nothing to say.
+        message: the reason for its state; "" for none.
     """
 
     name: str
@@ -61,7 +61,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowRecord(WorkflowSummary):
-    """All that is known of one workflow; its steps in the order of its file."""
+    """The record of one workflow; its steps in the order of its file."""
 
     steps: list[StepRecord]
 

@@ -1,12 +1,12 @@
-"""What `spelld` starts with: what is loaded stays, so nothing is looked through for garbage until it is."""
+"""Starts `spelld`. Modules stay in memory, so Python's garbage collection is off while they are loaded."""
 
 import gc
 import signal
 
 gc.disable()
 
-from orchestrator.server.main import main  # noqa: E402 - this is what is loaded
+from orchestrator.server.main import main  # noqa: E402 - loaded without garbage collection
 
-if __name__ == "__main__":  # started by `spell`: the end of somebody's terminal is none of ours
+if __name__ == "__main__":  # started by `spell`: it must survive the end of that terminal
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     main()

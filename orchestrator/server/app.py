@@ -1,4 +1,4 @@
-"""The application: the assembly of a server behind HTTP, and what every request goes through."""
+"""The HTTP application: the assembly of a server, its routes, and the checks that each request passes."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def make_app(
 
     Args:
         stop: called when a client asks the server to end.
-        found: the executors; None for all that there are.
-        capacity: what the machine has; None for all that is detected.
+        found: the executors; None for all.
+        capacity: of the machine; None for the detected one.
 
     Raises:
-        InvalidConfig, HomeUnusable: when configuration or store cannot be used.
+        InvalidConfig, HomeUnusable: the configuration or the store cannot be used.
     """
     assembly = Assembly(home, found, capacity)
 
@@ -85,7 +85,7 @@ async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:
-    if request.method == "GET":  # nothing was sent: it is our own
+    if request.method == "GET":  # the client sent no text: the error is ours
         return await _answer_crash(request, error)
     refusal = InvalidConfig("The request contains text that is not UTF-8.")
     return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
@@ -98,7 +98,7 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _most_bytes(path: str) -> int:
-    """How big the body may be that is sent to a path; 0 for one that goes to the disk as it comes."""
+    """The largest body, in bytes, that a path accepts; 0 if the body is streamed to the disk."""
     if path.startswith("/blobs/"):
         return 0
     if path.startswith("/uploads/"):
@@ -107,7 +107,7 @@ def _most_bytes(path: str) -> int:
 
 
 class _CheckSize:
-    """Refuses bodies that are read as a whole, and are larger than any that is meant."""
+    """Refuses bodies that are read as a whole and are too large."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -117,14 +117,16 @@ class _CheckSize:
         most = _most_bytes(scope["path"]) if scope["type"] == "http" else 0
         length = headers.get(b"content-length", b"" if b"transfer-encoding" in headers else b"0")
         if most and not (length.isdigit() and int(length) <= most):
-            error = InvalidConfig(f"A request to {scope['path']} must say its size, and have {most >> 20} MiB at most.")
+            error = InvalidConfig(
+                f"A request to {scope['path']} must have a Content-Length of at most {most >> 20} MiB."
+            )
             await JSONResponse(error.to_wire(), status_code=413)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 class _CheckVersion:
-    """Refuses clients that speak another version of the API."""
+    """Refuses clients of another version of the API."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Everything of a server put together. The only place that names concrete executors."""
+"""Makes all parts of a server and connects them. The only module that names concrete executors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def executors(engine: Engine, images: Images, config: Config) -> dict[str, Executor]:
-    """Every executor that there is, by name; those that are preferred first."""
+    """All executors by name; the preferred ones first."""
     found: list[Executor] = [
         DockerExecutor(engine, images, config.docker, variables.certificates(os.environ)),
         ProcessExecutor(namespaces=os.environ.get("SPELL_NAMESPACES") != "never"),
@@ -55,15 +55,15 @@ class Assembly:
     """The parts of the server of one home, which must exist and be locked by the caller.
 
     Args:
-        found: the executors; None for all that there are.
-        capacity: what the machine has; None for all that is detected.
+        found: the executors; None for all.
+        capacity: of the machine; None for the detected one.
 
     Attributes:
         service: the verbs.
         hub: wakes followers.
 
     Raises:
-        InvalidConfig, HomeUnusable: when configuration or store cannot be used.
+        InvalidConfig, HomeUnusable: the configuration or the store cannot be used.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Assembly:
         self._webhooks.wake()
 
     def start(self) -> None:
-        """Clear up after a server that was killed, go on where it was, and serve."""
+        """Clean up after a server that was killed, take over its runs, and start all loops."""
         context = self._context
         _sweep(context)
         self._uploads.recover()
@@ -133,7 +133,7 @@ class Assembly:
         self._quota.start()
 
     def close(self) -> None:
-        """End; active runs go on."""
+        """End all loops; active runs go on."""
         self._loop.close()
         self._scheduler.close()
         self._sampler.close()
@@ -145,23 +145,23 @@ class Assembly:
 
 
 def _may_hold_outputs(context: Context, run: RunRecord) -> bool:
-    """Whether something may lie in the work dir of a run that has ended which was to be saved, and was not."""
+    """Whether the work dir of a run that has ended may contain outputs that could not be saved."""
     if run.state in (State.COMPLETE, State.KILLED) or not any(context.home.log_dir(run.number).glob("attempt-*")):
         return False
     return State.PUSHING not in {event.state for event in context.store.events(run.number) if event.kind == "state"}
 
 
 def _sweep(context: Context) -> None:
-    """Remove what a killed server left behind: half-written blobs, work dirs of runs that have ended."""
+    """Remove remains of a server that was killed: half-written blobs, work dirs of runs that have ended."""
     context.blobs.sweep()
     gc_runs.finish(context)
     for path in context.home.work.iterdir():
         try:
             run = context.store.record(int(path.name))
         except (ValueError, NotFound):
-            continue  # not ours
+            continue  # not made by spell
         if run.state in FINAL and not _may_hold_outputs(context, run):
             try:
                 workdir.remove(context.home, run.number)
-            except SaveFailed:  # whatever a run left, the server starts
+            except SaveFailed:  # the server must start, whatever a run left
                 _log.exception("%s stays", path)

@@ -1,4 +1,4 @@
-"""What routes are given: the service, and who asks; and how they answer."""
+"""Arguments that routes get from FastAPI (the service, the person who asks), and the form of their answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from orchestrator.service import OWNER, Service, Who
 from orchestrator.spec.run import to_wire
 
-# Both are `async`, as FastAPI calls what is not in a thread: that takes longer than they do.
+# Both are `async`: FastAPI calls other functions in a thread, which takes longer than they do.
 
 
 async def _service(connection: HTTPConnection) -> Service:
@@ -20,7 +20,7 @@ async def _service(connection: HTTPConnection) -> Service:
 
 
 async def _who() -> Who:
-    """Nobody but the owner of the home can reach its socket."""
+    """The owner: only they can open the socket of the home."""
     return OWNER
 
 

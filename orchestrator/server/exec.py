@@ -1,6 +1,6 @@
-"""A command beside a run's own, over a WebSocket: `/runs/{reference}/exec`.
+"""An additional command in the container of a run, over a WebSocket: `/runs/{reference}/exec`.
 
-The client's first frame says what it wants; then both talk as they like:
+The client's first frame describes the command; then both sides send at any time:
 
     client  text    {"command": [WORD…], "terminal": true, "term": "xterm", "size": [COLUMNS, ROWS]}
             binary  0, then what is typed
@@ -11,8 +11,8 @@ The client's first frame says what it wants; then both talk as they like:
             text    {"exit_code": N, "run_is_over": false}
                                             its end, and whether the run's was the cause; or {"error": …}, as everywhere
 
-A client has at most `WINDOW_BYTES` on the way that were not taken: so a command that does not read holds up who types,
-and not the frames behind. When the connection is lost, the command is ended.
+A client sends at most `WINDOW_BYTES` that the command has not read. So a command that does not read stops the typed bytes,
+and not the frames behind them. When the connection is lost, the server ends the command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from orchestrator.errors import InvalidConfig, SpellError
 from orchestrator.server.dependencies import Person, TheService
-from orchestrator.service.exec import Session
+from orchestrator.service.exec import RunningExec
 
 router = APIRouter()
 
@@ -45,7 +45,7 @@ _Typed = bytes | tuple[int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """What the first frame asks for."""
+    """The command in the first frame."""
 
     command: list[str]
     terminal: bool
@@ -54,41 +54,41 @@ class _Command:
 
 
 @router.websocket("/runs/{reference}/exec")
-async def exec_session(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
-    """Run a command, or a shell, beside a running run's own."""
+async def run_exec(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
+    """Run a command, or a shell, in the container of a running run."""
     await websocket.accept()
-    session: Session | None = None
+    running: RunningExec | None = None
     outcome: Mapping[str, Any] | None = None
     try:
         asked = _command(await websocket.receive())
-        session = await _apart(
-            lambda: service.exec.open(who, reference, asked.command, asked.term, terminal=asked.terminal)
+        running = await _apart(
+            lambda: service.exec.start(who, reference, asked.command, asked.term, terminal=asked.terminal)
         )
-        outcome = await _Talk(websocket, session, asked.size).lead()
+        outcome = await _Talk(websocket, running, asked.size).lead()
     except WebSocketDisconnect:
         pass
     except SpellError as error:
         outcome = error.to_wire()
     except Exception as error:
-        _log.exception("a session failed")
+        _log.exception("an exec failed")
         words = SpellError(f"spelld met an internal error: {type(error).__name__}.", "See: spell server logs")
         outcome = words.to_wire()
     finally:
-        if session:
-            await _apart(session.close)
+        if running:
+            await _apart(running.close)
     if outcome:
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it has just gone
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the client has just gone
             await websocket.send_json(outcome)
             await websocket.close()
 
 
 async def _apart(action: Callable[[], T]) -> T:
-    """Do something in a thread of its own kind: an engine that hangs holds up no more than sessions."""
+    """Call something in the threads for exec: an engine that hangs blocks no other request."""
     return await asyncio.get_running_loop().run_in_executor(_THREADS, action)
 
 
 async def refuse(websocket: WebSocket, error: SpellError) -> None:
-    """Answer a client that wants a session with an error only."""
+    """Answer a client that asks for an exec with an error."""
     await websocket.accept()
     await websocket.send_json(error.to_wire())
     await websocket.close()
@@ -111,10 +111,10 @@ def _size(words: Any) -> tuple[int, int]:
 
 
 class _Talk:
-    """Bytes to and from a session, each way in a thread of its own; all frames from one loop."""
+    """Passes bytes to and from a command: one thread for each direction, all frames from one event loop."""
 
-    def __init__(self, websocket: WebSocket, session: Session, size: tuple[int, int] | None) -> None:
-        self._websocket, self._session = websocket, session
+    def __init__(self, websocket: WebSocket, running: RunningExec, size: tuple[int, int] | None) -> None:
+        self._websocket, self._running = websocket, running
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Mapping[str, Any] | None] = self._loop.create_future()
         self._typed: queue.SimpleQueue[_Typed] = queue.SimpleQueue()
@@ -123,15 +123,15 @@ class _Talk:
             self._typed.put(size)
 
     async def lead(self) -> Mapping[str, Any] | None:
-        """Talk until the command has ended (answers the last frame) or the client has gone (None)."""
+        """Pass bytes until the command has ended (returns the last frame) or the client has gone (returns None)."""
         for work in (self._type, self._speak):
-            threading.Thread(target=work, name="session", daemon=True).start()
+            threading.Thread(target=work, name="exec", daemon=True).start()
         listening = asyncio.ensure_future(self._listen())
         either: list[asyncio.Future[Any]] = [listening, self._ended]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                listening.result()  # an error of the client's
+                listening.result()  # the client broke the protocol
             return self._ended.result() if self._ended.done() else None
         finally:
             listening.cancel()
@@ -149,7 +149,7 @@ class _Talk:
         if data := frame.get("bytes"):
             self._untaken_bytes += len(data)
             if data[0] != 0 or self._untaken_bytes > 2 * WINDOW_BYTES:
-                raise InvalidConfig("The client broke the protocol of exec sessions.")
+                raise InvalidConfig("The client broke the protocol of exec.")
             if len(data) > 1:
                 self._typed.put(data[1:])
             return
@@ -157,32 +157,32 @@ class _Talk:
             words = json.loads(frame["text"])
             self._typed.put(b"" if words.get("eof") else _size(words["resize"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidConfig("The client broke the protocol of exec sessions.") from error
+            raise InvalidConfig("The client broke the protocol of exec.") from error
 
     def _type(self) -> None:
         while (item := self._typed.get()) is not None:
             if isinstance(item, tuple):
-                self._session.resize(*item)
+                self._running.resize(*item)
                 continue
-            self._session.write(item)
+            self._running.write(item)
             if item and not self._wait_for(self._taken(len(item))):
                 return
 
     async def _taken(self, count: int) -> None:
-        self._untaken_bytes -= count + 1  # and the byte that names the channel
+        self._untaken_bytes -= count + 1  # the byte that names the channel
         await self._websocket.send_json({"taken": count})
 
     def _speak(self) -> None:
         outcome: Mapping[str, Any] | None
         try:
-            for channel, data in self._session.read():
+            for channel, data in self._running.read():
                 if not self._wait_for(self._websocket.send_bytes(bytes([channel]) + data)):
                     return
-            outcome = {"exit_code": self._session.exit_code(), "run_is_over": self._session.run_is_over}
+            outcome = {"exit_code": self._running.exit_code(), "run_is_over": self._running.run_is_over}
         except Exception as error:
-            _log.exception("a session failed")
+            _log.exception("an exec failed")
             outcome = (error if isinstance(error, SpellError) else SpellError(f"{type(error).__name__}")).to_wire()
-        with contextlib.suppress(RuntimeError, asyncio.InvalidStateError):  # the loop has ended
+        with contextlib.suppress(RuntimeError, asyncio.InvalidStateError):  # the event loop has ended
             self._loop.call_soon_threadsafe(self._end, outcome)
 
     def _end(self, outcome: Mapping[str, Any] | None) -> None:
@@ -190,7 +190,7 @@ class _Talk:
             self._ended.set_result(outcome)
 
     def _wait_for(self, sending: Coroutine[Any, Any, None]) -> bool:
-        """Have the loop send something, and wait until it is on its way. False when nobody listens any more."""
+        """Send something from the event loop, and wait until it is sent. Returns False when the client has gone."""
         try:
             asyncio.run_coroutine_threadsafe(sending, self._loop).result()
         except Exception:

@@ -1,12 +1,12 @@
-"""Following a run: its events and its log, in the order in which they happened, as server-sent events.
+"""Follows a run: sends its events and its log, in their order, as server-sent events.
 
     event: state   data: an EventRecord (states, stop requests, notices)      id: a position, see `records/position.py`
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
-    event: end     data: the RunSummary; the stream is over (one that is over without it is to be gone on with)
+    event: end     data: the RunSummary; after it the stream ends. If a stream ends without it, connect again.
 
-A client that lost its connection sends the last id it saw as `Last-Event-ID` (or `?after=`) and misses nothing. All bytes
-of the log come before the event that tells of the next state. Format of the stream: HTML standard, section 9.2.
+A client that lost its connection sends the last id that it saw as `Last-Event-ID` (or `?after=`) and misses nothing. All bytes
+of the log come before the event of the next state. Format of the stream: HTML standard, section 9.2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BUILDING = frozenset({State.MACHINE_REQUESTED, State.BUILDING, State.MOUNTING})
 
 
 class Hub:
-    """Wakes the followers of a run when something of it was committed. Threads call `changed`, one loop listens."""
+    """Wakes the followers of a run when a change of it was committed. Threads call `changed`; one event loop waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,15 +38,15 @@ class Hub:
         self.is_closed = False
 
     def close(self) -> None:
-        """The server ends: every stream does, without an `end`, and whoever follows comes back to the next server."""
+        """End all streams without an `end`, as the server ends: followers connect again to the next server."""
         self.is_closed = True
 
     def changed(self, number: int) -> None:
-        """Something of this run was committed."""
+        """Wake the followers of this run: a change of it was committed."""
         with self._lock:
             listeners = list(self._listeners.get(number, ()))
         for loop, event in listeners:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody follows any more
+            with contextlib.suppress(RuntimeError):  # the event loop has ended: nobody follows any more
                 loop.call_soon_threadsafe(event.set)
 
     def listen(self, number: int) -> asyncio.Event:
@@ -57,7 +57,7 @@ class Hub:
         return event
 
     def forget(self, number: int, event: asyncio.Event) -> None:
-        """Listen no more."""
+        """Stop waiting for changes of this run."""
         with self._lock:
             left = {item for item in self._listeners.get(number, ()) if item[1] is not event}
             if left:
@@ -72,11 +72,11 @@ class Follower:
     def __init__(self, hub: Hub, feed: Feed, position: Position) -> None:
         self._hub, self._feed = hub, feed
         self._at = position
-        self._seen = 0  # the id of the last event that was looked at, whether it is to be sent or not
+        self._seen = 0  # the id of the last event that was read, whether or not it is sent
         self._state = State.MACHINE_REQUESTED
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The whole stream, until the run has ended and all was sent, or the server ends."""
+        """The stream, until the run has ended and everything was sent, or the server ends."""
         changed = self._hub.listen(self._feed.number)
         changed.set()
         silent_s = 0.0
@@ -85,7 +85,7 @@ class Follower:
                 sent = False
                 for frame in self._news(changed):
                     yield frame
-                    await asyncio.sleep(0)  # other followers have their turn between chunks
+                    await asyncio.sleep(0)  # other followers get their turn between chunks
                     sent = True
                 if self._state in FINAL:
                     yield self._end()
@@ -100,13 +100,13 @@ class Follower:
             self._hub.forget(self._feed.number, changed)
 
     def _news(self, changed: asyncio.Event) -> Iterator[bytes]:
-        """What is new since the last time. The store is asked only after a change; files are looked at each time."""
+        """Everything new since the last call. The store is read only after a change, files each time."""
         if changed.is_set():
             changed.clear()
             for event in self._feed.events(self._seen):
                 self._seen = event.id
                 if event.id > self._at.event:
-                    yield from self._files()  # all that was said before this event
+                    yield from self._files()  # the bytes that were written before this event
                     self._at = replace(self._at, event=event.id)
                     yield self._frame("state", json.dumps(to_wire(event)).encode())
                 if event.kind == "state":

@@ -33,7 +33,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @click.option("--home", type=click.Path(path_type=Path), help="The home to serve [default: $SPELL_HOME or ~/.spell].")
 @click.version_option(orchestrator.__version__)
 def main(home: Path | None) -> None:
-    """Serve one home until told to end. `spell` starts this by itself when it needs it."""
+    """Serve one home until a signal or a client ends the server. `spell` starts it when it needs it."""
     place = Home((home or default_home()).absolute())
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
     try:
@@ -41,10 +41,13 @@ def main(home: Path | None) -> None:
         with _alone(place) as lock:
             server = _server(place)
             _end_with_home(place, lock, server)
-            with _listen(place) as listening, contextlib.suppress(SystemExit):  # so uvicorn ends when it cannot start
+            with (
+                _listen(place) as listening,
+                contextlib.suppress(SystemExit),
+            ):  # uvicorn ends in this way when it cannot start
                 server.run(sockets=[listening])
             logging.shutdown()
-            # Threads of runs may still be writing: they and the lock go together, so that no other server comes between.
+            # Threads of runs may still write: they end together with the lock, so that no other server starts before.
             os._exit(0 if server.started else 1)
     except SpellError as error:
         click.echo(f"ERROR: {error.whole}", err=True)
@@ -52,7 +55,7 @@ def main(home: Path | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Lets followers go when it ends, instead of waiting until it may cut them off."""
+    """Ends the streams of followers first, instead of waiting until uvicorn cuts them off."""
 
     def __init__(self, config: uvicorn.Config, let_go: Callable[[], None]) -> None:
         super().__init__(config)
@@ -67,10 +70,10 @@ def _server(home: Home) -> uvicorn.Server:
     server: uvicorn.Server
 
     def stop() -> None:
-        server.should_exit = True  # only asks: what is being written is finished first
+        server.should_exit = True  # a request only: requests in progress are finished first
 
     app = make_app(home, stop)
-    gc.freeze()  # what was loaded stays: it need not be looked through again and again
+    gc.freeze()  # modules stay: garbage collection need not search them again
     gc.enable()
     server = _Server(
         uvicorn.Config(
@@ -79,7 +82,7 @@ def _server(home: Home) -> uvicorn.Server:
             access_log=False,
             lifespan="on",
             timeout_graceful_shutdown=1,
-            ws_ping_interval=None,  # the kernel tells when a client is gone; one that only reads slowly is not
+            ws_ping_interval=None,  # the kernel reports a client that has gone; a slow one has not
         ),
         app.state.hub.close,
     )
@@ -87,7 +90,7 @@ def _server(home: Home) -> uvicorn.Server:
 
 
 def _end_with_home(home: Home, lock: IO[str], server: uvicorn.Server) -> None:
-    """End the server when somebody removes its home: nobody could find it any more."""
+    """End the server when its home is removed: no client could find it any more."""
     ours = os.fstat(lock.fileno())
 
     def watch() -> None:
@@ -103,10 +106,10 @@ def _end_with_home(home: Home, lock: IO[str], server: uvicorn.Server) -> None:
 
 @contextlib.contextmanager
 def _alone(home: Home) -> Iterator[IO[str]]:
-    """Hold the home's lock; the kernel lets go of it when we die, however that is.
+    """Take the home's lock; the kernel releases it when this process dies.
 
-    Who holds it and answers is a healthy server: we are one too many. Who holds it and does not answer is just starting
-    or ending, which is waited for.
+    If a server holds it and answers, this one is superfluous. If it does not answer, it is starting or ending: this one
+    waits.
     """
     deadline = time.monotonic() + _HANDOVER_LIMIT_S
     with home.lock.open("a+") as lock:
@@ -131,9 +134,9 @@ def _lock(file: IO[str]) -> bool:
 
 @contextlib.contextmanager
 def _listen(home: Home) -> Iterator[socket.socket]:
-    """The home's socket, for its owner only. What a dead server left there is replaced: the lock is ours."""
+    """The home's socket, for its owner only. Replaces the socket of a dead server, as this one has the lock."""
     path = home.socket
-    path.parent.mkdir(mode=0o700, exist_ok=True)  # the one before us may just have removed it
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # the server before this one may just have removed it
     home.check_socket()
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -148,7 +151,7 @@ def _listen(home: Home) -> Iterator[socket.socket]:
             yield listening
         finally:
             with contextlib.suppress(OSError):
-                if os.path.samestat(path.stat(), ours):  # another server's, if the home was removed and made again
+                if os.path.samestat(path.stat(), ours):  # a new home may have a new server
                     path.unlink()
                 if path.parent != home.store:
                     path.parent.rmdir()

@@ -1,4 +1,40 @@
-"""The verbs, by noun: `Service` is what the routes call, and the only thing that they call."""
+"""The verbs, by noun: `Service` is the only thing that routes call.
+
+service          all nouns of one home
+access           resolves references, and will decide what a person may do
+code             receives the code of runs
+runs             casts, lists, inspects and stops runs
+quota            enforces the space limits of the home
+executors        chooses the executor of a run
+reuse            finds an identical complete run
+rerun            makes the spec of a rerun
+workflows        workflows: cast, list, inspect, stop
+searches         searches: cast, list, inspect, stop, resume
+uploads          receives uploads
+secrets          sets secrets
+logs             reads logs
+metrics          ingests metrics, then reads them
+stats            reads the usage of runs
+exec             starts additional commands in containers of runs
+resources        lists and sends outputs and uploads
+labels           labels runs
+archive          hides runs, and brings them back
+projects         groups runs
+links            aliases of resources
+compare          compares two runs
+code_changes     compares two snapshots
+lineage          follows mounts
+verify           compares outputs with their records
+export           exports a run
+export_packages  the packages of an export
+export_texts     the job file, Dockerfile and README of an export
+images           bakes images
+machines         lists machine types
+gc               garbage collection of everything that no run needs
+gc_runs          its part for files of runs
+doctor           checks of the server's machine
+server           the server itself
+"""
 
 from orchestrator.service.access import OWNER, Who
 from orchestrator.service.service import Service

@@ -1,6 +1,6 @@
-"""The one place where a name becomes a thing: every reference to a run, a resource, a search or a workflow passes here.
+"""Resolves references: the only place where a name of a run, resource, search or workflow becomes a number or a path.
 
-So this is also where it is decided, once, whether somebody may do something to it. A home has one person so far, its
+So it is also the only place that decides whether a person may see or change it. For now a home has one person, its
 owner, who may do everything.
 """
 
@@ -22,15 +22,15 @@ class Who:
 
 
 OWNER = Who("owner")
-"""Whoever can reach the server: its socket is for the owner of the home only."""
+"""The only person for now: nobody else can open the server's socket."""
 
 
 class Access:
     """Resolves the references of one home.
 
     Args:
-        store: runs, searches, workflows.
-        resources: files and folders.
+        store: finds runs, searches and workflows.
+        resources: finds files and folders.
     """
 
     def __init__(self, store: Store, resources: Resources) -> None:
@@ -54,6 +54,18 @@ class Access:
 
     def resolve_upload(self, who: Who, name: str) -> str:
         """The name of the upload that a person means, or is about to make."""
+        return name
+
+    def resolve_project(self, who: Who, name: str) -> str:
+        """The name of the project that a person means."""
+        return name
+
+    def resolve_link(self, who: Who, alias: str) -> str:
+        """The alias of the link that a person means, or is about to make."""
+        return alias
+
+    def resolve_secret(self, who: Who, name: str) -> str:
+        """The name of the secret that a person means, or is about to set."""
         return name
 
     def mountable(self, who: Who, resource: str) -> str:

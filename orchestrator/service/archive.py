@@ -1,4 +1,4 @@
-"""The archive: runs that have ended are taken out of lists and mounts, and brought back."""
+"""The archive: hides runs that have ended from lists and mounts, and brings them back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Archive:
         self._store, self._access = store, access
 
     def add(self, who: Who, reference: str) -> RunSummary:
-        """Take a run out of lists and mounts; nothing of it is removed. Raises as `ArchiveStore.add`."""
+        """Hide a run from lists and mounts; removes nothing of it. Raises as `ArchiveStore.add`."""
         number = self._access.resolve(who, reference)
         self._store.archive.add(number)
         return self._store.summary(number)

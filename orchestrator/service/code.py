@@ -1,4 +1,4 @@
-"""Code of runs: manifests of snapshots, and the blobs that they name."""
+"""The code of runs: manifests of snapshots, and the blobs that they name."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from orchestrator.content import manifest as manifests
 from orchestrator.data.resources import read_chunks
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle.context import Context
+from orchestrator.service.access import Who
 from orchestrator.spec.run import check_digest
 
 
 class Code:
-    """The code that one home keeps."""
+    """The code in one home."""
 
     def __init__(self, context: Context) -> None:
         self._blobs, self._home = context.blobs, context.home
 
-    def put_tree(self, body: bytes) -> list[str]:
-        """Keep the manifest of a snapshot, when all of its blobs are there.
+    def put_tree(self, who: Who, body: bytes) -> list[str]:
+        """Save the manifest of a snapshot if the server has all of its blobs.
 
         Args:
             body: the manifest as JSON without line breaks; a line break and a pack of blobs may follow.
@@ -29,20 +30,20 @@ class Code:
         text, _, pack = body.partition(b"\n")
         return self._blobs.put_tree(manifests.from_json(text), pack)
 
-    def put_blobs(self, pack: bytes) -> None:
-        """Keep many small blobs; raises as `BlobStore.put_pack`."""
+    def put_blobs(self, who: Who, pack: bytes) -> None:
+        """Save many small blobs; raises as `BlobStore.put_pack`."""
         self._blobs.put_pack(pack)
 
-    def put_blob(self, digest: str, chunks: Iterable[bytes]) -> None:
-        """Keep a blob, which is checked against its digest; raises as `BlobStore.put`."""
+    def put_blob(self, who: Who, digest: str, chunks: Iterable[bytes]) -> None:
+        """Save a blob if it has this digest; raises as `BlobStore.put`."""
         self._blobs.put(digest, chunks)
 
-    def blob(self, digest: str) -> Iterator[bytes]:
+    def blob(self, who: Who, digest: str) -> Iterator[bytes]:
         """The content of a blob.
 
         Raises:
-            InvalidConfig: what is no digest.
-            NotFound: there is no such blob.
+            InvalidConfig: `digest` is not a digest.
+            NotFound: the server does not have the blob.
         """
         if self._blobs.missing([check_digest(digest)]):
             raise NotFound(f"There is no blob {digest[:12]}.")

@@ -1,6 +1,6 @@
-"""What differs between two snapshots: by the digests of their manifests, and line by line where that can be shown.
+"""Compares two snapshots: files by their digests, and text files line by line.
 
-Lines are compared by git, which knows how; it is given copies under names of our own, and none of anybody's settings.
+Git compares the lines. It gets copies of the files under names that we choose, and no user's settings.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _changes(before: Manifest, after: Manifest) -> list[_Change]:
 
 
 def _patches(home: Home, found: Sequence[_Change]) -> dict[int, tuple[str, str]]:
-    """Patch and note of each change of content, by its index."""
+    """The patch and the note of each changed file, by its index."""
     notes: dict[int, tuple[str, str]] = {}
     with tempfile.TemporaryDirectory(prefix="spell-diff-") as name:
         folder, room, files = Path(name), _MOST_BYTES, 0
@@ -128,7 +128,7 @@ def _copy(home: Home, entry: Entry, path: Path) -> bool:
 
 
 def _git(folder: Path) -> tuple[bytes, str]:
-    """What git says, and why that is not all."""
+    """The output of git, and the reason if it is incomplete."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env = {
         **clean,
@@ -146,16 +146,16 @@ def _git(folder: Path) -> tuple[bytes, str]:
                 timeout=_LIMIT_S, check=False,
             )  # fmt: skip
     except FileNotFoundError:
-        return b"", "there is no git on the server's machine to compare its lines"
+        return b"", "the server's machine has no git to compare its lines"
     except subprocess.TimeoutExpired:
-        return b"", "its lines took too long to compare"
+        return b"", "comparing its lines took too long"
     with said.open("rb") as file:
         text = file.read(_MOST_PATCH_BYTES + 1)
     return text, "left out: too much differs"
 
 
 def _sections(text: bytes, otherwise: str) -> dict[int, tuple[str, str]]:
-    """Hunks and note for each file, from the output of git; `otherwise` is the note for one that is cut off."""
+    """Hunks and note for each file, from the output of git; `otherwise` is the note for a file that is cut off."""
     found: dict[int, tuple[str, str]] = {}
     starts = list(_SECTION.finditer(text))
     for place, start in enumerate(starts):

@@ -1,6 +1,6 @@
-"""What differs between two runs: what was asked, what it ran with, its code, and what came of it.
+"""Compares two runs: their specs, environments, code, outputs, metrics and results.
 
-Values of variables, and webhooks, are compared, and never shown. Nothing is read of outputs but what is recorded.
+Values of variables and webhooks are compared, but never shown. Of outputs only the records are compared, not the files.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Compare:
         self._context, self._access, self._sent = context, access, metrics
 
     def diff(self, who: Who, before: str, after: str, sections: Collection[str] = ()) -> DiffRecord:
-        """What differs between two runs.
+        """The differences between two runs.
 
         Args:
             before, after: references of them.
-            sections: those of `SECTIONS` that are wanted; all for none.
+            sections: some of `SECTIONS`; empty for all.
 
         Raises:
-            NotFound: there is no such run.
-            UsageError: there is no such section.
+            NotFound: a run does not exist.
+            UsageError: a section does not exist.
         """
         for name in sections:
             if name not in SECTIONS:
@@ -64,7 +64,7 @@ class Compare:
         wanted = set(sections or SECTIONS)
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
-            "spec": [item for item in _hidden(_differing(_asked(old), _asked(new))) if not _is_pinned(item)],
+            "spec": [item for item in _hidden(_differing(_spec_of(old), _spec_of(new))) if not _is_pinned(item)],
             "environment": list(_differing(_environment(old), _environment(new))),
             "result": list(_differing(_result(old), _result(new))),
         }
@@ -99,7 +99,7 @@ class Compare:
         return code_changes(self._context.home, *manifests) if len(manifests) == 2 else []
 
     def _outputs(self, old: RunRecord, new: RunRecord) -> tuple[list[OutputChangeRecord], int, list[str]]:
-        """Those that differ, how many do not, and those of which that is not known yet."""
+        """The outputs that differ, the number of equal ones, and the paths of those that have no hash yet."""
         if old.number == new.number:
             return [], old.outputs_count, []
         deadline = time.monotonic() + _HASHES_LIMIT_S
@@ -108,7 +108,7 @@ class Compare:
             unhashed = [path for path, item in before.items() if _unknown(item, after.get(path))]
             if not unhashed or time.monotonic() > deadline:
                 break
-            time.sleep(_POLL_S)  # the hasher signals nobody; a moment is all that it needs for most runs
+            time.sleep(_POLL_S)  # the hasher sends no signal; for most runs it needs a moment only
         waiting = set(unhashed)
         found, same = [], 0
         for path in sorted(before.keys() | after.keys()):
@@ -126,7 +126,7 @@ class Compare:
 
 
 def _unknown(one: OutputRow, other: OutputRow | None) -> bool:
-    """Whether both look the same, and a hash has still to say whether they are."""
+    """Whether both have the same size and mode, and a hash is missing that would tell them apart."""
     looks_same = other is not None and (one.size, one.mode) == (other.size, other.mode)
     return looks_same and (one.sha256 is None or (other is not None and other.sha256 is None))
 
@@ -154,7 +154,7 @@ def _differing(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> 
 
 
 def _is_pinned(item: ChangeRecord) -> bool:
-    """Whether only one of two runs was asked for what both may have had all the same, as reruns are: see `environment`."""
+    """Whether only one spec names the executor or image, as that of a rerun does: both runs may have had the same."""
     return item.name in ("executor", "image") and None in (item.before, item.after)
 
 
@@ -164,8 +164,8 @@ def _hidden(changes: Iterator[ChangeRecord]) -> Iterator[ChangeRecord]:
         yield ChangeRecord(item.name, *(value and field.shown(value) for value in (item.before, item.after)))
 
 
-def _asked(run: RunRecord) -> dict[str, str | None]:
-    """What was asked, flat: one name for each field, each variable, parameter and mount."""
+def _spec_of(run: RunRecord) -> dict[str, str | None]:
+    """The spec as a flat mapping: one name for each field, variable, parameter and mount."""
     found: dict[str, str | None] = {}
     for name, value in to_wire(read_spec(run.spec)).items():
         if name == "code":
@@ -175,7 +175,7 @@ def _asked(run: RunRecord) -> dict[str, str | None]:
         elif name == "requirements":
             found |= {f"requirements.{item['name']}": item["text"] or None for item in value}
         elif isinstance(value, dict):
-            # a variable that is set to nothing is set
+            # an empty value differs from no variable
             found |= {f"{name}.{key}": str(item) or '""' for key, item in value.items()}
         else:
             found[name] = _text(value)
@@ -195,7 +195,7 @@ def _result(run: RunRecord) -> dict[str, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    """A value as text; None for what was not given."""
+    """A value as text; None for an empty one."""
     if value is None or value in ("", [], {}):
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What works here, as the server sees it: itself, its executors, GPUs. Every part has a limit of time."""
+"""Checks of the server: itself, its executors, GPUs, disk. Each part has a time limit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import CheckRecord
+from orchestrator.service.access import Who
 from orchestrator.service.executors import Executors
 from orchestrator.service.quota import Quota
 
@@ -28,24 +29,24 @@ class Doctor:
 
     Args:
         context: store, home and tools.
-        executors: knows where runs go.
-        quota: how much the home takes, and may take.
+        executors: chooses the executor of a run.
+        quota: checks the space that the home takes.
     """
 
     def __init__(self, context: Context, executors: Executors, quota: Quota) -> None:
         self._context, self._executors, self._quota = context, executors, quota
 
-    def examine(self) -> list[CheckRecord]:
-        """What works here, and what does not."""
+    def examine(self, who: Who) -> list[CheckRecord]:
+        """The results of all checks."""
         return [*examine(self._context, self._executors.default), *self._quota.checks()]
 
 
 def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
-    """Look at everything, all parts at once.
+    """Run all checks at the same time.
 
     Args:
-        default: the executor of runs that name none.
-        limit_s: how long each part may take.
+        default: the executor of specs that name none.
+        limit_s: the time limit of each part.
     """
     gpus = len(detect().gpus)
     parts: list[tuple[str, Callable[[], Iterable[CheckRecord]]]] = [
@@ -60,7 +61,7 @@ def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[C
 
 
 class _Part:
-    """One part of the examination, in a thread of its own."""
+    """One part of the checks, in a thread."""
 
     def __init__(self, name: str, look: Callable[[], Iterable[CheckRecord]]) -> None:
         self._name, self._look = name, look
@@ -69,10 +70,12 @@ class _Part:
         self._thread.start()
 
     def result(self, left_s: float, limit_s: float) -> list[CheckRecord]:
-        """What it has found so far, `left_s` seconds from now at the latest."""
+        """Its results so far; waits for at most `left_s` seconds."""
         self._thread.join(left_s)
         late = [
-            CheckRecord(self._name, "warn", f"did not answer within {limit_s:g} s", "Look again; is it overloaded?")
+            CheckRecord(
+                self._name, "warn", f"did not answer within {limit_s:g} s", "Try again; the machine may be overloaded."
+            )
         ]
         return [*self._found, *(late if self._thread.is_alive() else [])]
 
@@ -83,8 +86,8 @@ class _Part:
         except SpellError as error:
             self._found.append(CheckRecord(self._name, "warn", error.message, error.cure))
         except Exception as error:
-            _log.exception("the examination of %s failed", self._name)
-            words = f"could not be looked at: {type(error).__name__}: {error}"
+            _log.exception("the check of %s failed", self._name)
+            words = f"the check failed: {type(error).__name__}: {error}"
             self._found.append(CheckRecord(self._name, "warn", words, "See: spell server logs"))
 
 

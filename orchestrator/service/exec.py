@@ -1,37 +1,38 @@
-"""Commands beside a run's own, in its surroundings."""
+"""Additional commands in the container of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.executors.base import Session
+from orchestrator.executors.base import RunningExec
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.service.access import Access, Who
 from orchestrator.service.stats import not_running
 from orchestrator.store import Store
 
-__all__ = ["Exec", "Session"]
+__all__ = ["Exec", "RunningExec"]
 
 
 class Exec:
-    """Starts commands beside those of the runs of one home."""
+    """Starts additional commands in the containers of one home's runs."""
 
     def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
         self._store, self._scheduler, self._access = store, scheduler, access
 
-    def open(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> Session:
-        """Start a command, or a shell, beside a run's own.
+    def start(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
+        """Start a command, or a shell, in the container of a run.
 
         Args:
-            command: program and arguments; one word is a line for a shell, none the shell itself.
-            term: the kind of terminal that somebody sits at; "" for the usual.
-            terminal: whether it gets a terminal.
+            command: program and arguments. One word is a line for a shell; no word starts a shell.
+            term: the type of the person's terminal (TERM); "" for the default.
+            terminal: whether the command gets a terminal.
 
         Raises:
-            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+            NotFound: the run does not exist.
+            Conflict: it does not run now, or not in a container.
         """
         number = self._access.resolve(who, reference)
         life = self._scheduler.life(number)
         if life is None or life.handle is None:
             raise not_running(self._store, number)
-        return life.open_session(command, term, terminal=terminal)
+        return life.open_exec(command, term, terminal=terminal)

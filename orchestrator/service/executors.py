@@ -1,4 +1,4 @@
-"""Which executor a run goes to."""
+"""Chooses the executor of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Executors:
 
     Args:
         context: has them.
-        defaults: names of those for specs that name none: the first of them that lacks nothing is taken.
+        defaults: names of executors for specs that name none; the first one that lacks nothing is chosen.
     """
 
     def __init__(self, context: Context, defaults: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ class Executors:
 
     @property
     def default(self) -> str:
-        """The executor of specs that name none, at this moment."""
+        """The executor that a spec without one gets now."""
         for name in self._defaults:
             executor = self._executors[name]
             if executor.is_chosen or not executor.lacks():
@@ -30,11 +30,11 @@ class Executors:
         return self._defaults[-1]
 
     def usable(self, name: str) -> Executor:
-        """An executor that can run something now.
+        """An executor that can run commands now.
 
         Raises:
             InvalidConfig: no executor has this name.
-            ExecutorFailed: it lacks something.
+            ExecutorFailed: the executor lacks something.
         """
         executor = self._executors.get(name)
         if executor is None:
@@ -47,7 +47,7 @@ class Executors:
         return executor
 
     def passed_over(self, taken: str) -> Iterator[str]:
-        """Why not an executor that is preferred, and that a person may take for granted."""
+        """The warning that a preferred executor is not used; empty if the person need not know."""
         for name in self._defaults[: self._defaults.index(taken)]:
             executor = self._executors[name]
             if executor.is_expected and (lack := executor.lacks()):

@@ -1,6 +1,6 @@
-"""A run as one archive that holds all it takes to run it again without spell: a tar stream, made while it is read.
+"""Exports a run as an archive that runs without spell: a tar stream that is made while it is read.
 
-Values of environment variables, webhooks and secrets are not in it. Links are kept as links, and never followed.
+Values of environment variables, webhooks and secrets are not in it. Links stay links and are never followed.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class ExportedRun:
-    """What is sent.
+    """An export.
 
     Attributes:
         size_bytes: of all files together.
-        warnings: what is not as it was.
-        chunks: of the tar archive (pax format); everything in it is below `run-N/`.
+        warnings: the differences from the run.
+        chunks: the tar archive (pax format); all its paths are below `run-N/`.
     """
 
     run: int
@@ -70,12 +70,12 @@ class Export:
     def __init__(self, context: Context, access: Access) -> None:
         self._context, self._access = context, access
 
-    def begin(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
+    def download(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
         """Export a run.
 
         Raises:
-            NotFound: there is no such run; an input that is wanted is gone.
-            Conflict: the run is still active, or its code is not kept any more.
+            NotFound: the run does not exist, or an input that was asked for is gone.
+            Conflict: the run is still active, or its code was removed.
         """
         context = self._context
         run = context.store.record(self._access.resolve(who, reference))
@@ -104,7 +104,7 @@ class Export:
         config = self._context.config.docker
         configured = config.gpu_base_image if run.gpus or "gpu" in run.machine_type else config.base_image
         if spec.image.startswith("sha256:"):
-            warnings.append("Its base image is known by its ID alone: it must be on the machine that builds this.")
+            warnings.append("Only the ID of its base image is known: the machine that builds this must have the image.")
         version = ".".join((run.python or spec.python or "3.12").split(".")[:2])
         return spec.image or configured.replace("{version}", version)
 
@@ -132,7 +132,7 @@ class Export:
                 path = self._access.path(who, mount.resource)
             except NotFound as error:
                 cure = "Export it without inputs."
-                raise NotFound(f"The input {mount.resource!r} is not there any more.", cure) from error
+                raise NotFound(f"The input {mount.resource!r} does not exist any more.", cure) from error
             yield from _tree(path.resolve(), f"inputs/{actual(mount.resource)}")
 
     def _outputs(self, run: RunRecord, with_outputs: bool, warnings: list[str]) -> Iterator[_Member]:  # noqa: FBT001
@@ -148,7 +148,7 @@ class Export:
         yield _text("outputs.json", json.dumps([row._asdict() for row in recorded.values()], indent=2))
         if with_outputs and recorded:
             if not self._context.home.run_dir(run.number).is_dir():
-                raise NotFound(f"The outputs of run {run.number} are not there any more.", "Export it without outputs.")
+                raise NotFound(f"The outputs of run {run.number} do not exist any more.", "Export it without outputs.")
             yield from _tree(self._context.home.run_dir(run.number), "outputs")
 
     def _records(self, run: RunRecord, spec: RunSpec, scratch: Path) -> Iterator[_Member]:
@@ -187,7 +187,7 @@ class Export:
 
 
 def _shown(run: RunRecord) -> Any:
-    """A run as JSON, without what is hidden of its spec."""
+    """A run as JSON, with the redacted spec."""
     return to_wire(dataclasses.replace(run, spec=redacted_spec(run.spec)))
 
 
@@ -200,7 +200,7 @@ def _bytes(path: str, data: bytes) -> _Member:
 
 
 def _tree(root: Path, name: str) -> Iterator[_Member]:
-    """A file, or a folder and all that is below it; writable where it is unpacked."""
+    """A file, or a folder with its contents, writable once it is unpacked."""
     todo = [(root, name)]
     while todo:
         path, target = todo.pop()
@@ -216,7 +216,7 @@ def _tree(root: Path, name: str) -> Iterator[_Member]:
 
 
 def _sum(digest: str, path: str) -> bytes:
-    """A line as of sha256sum: names with a backslash or line break are escaped.
+    """A line of sha256sum; backslashes and line breaks in names are escaped.
 
     https://www.gnu.org/software/coreutils/manual/html_node/md5sum-invocation.html
     """
@@ -253,7 +253,7 @@ def _head(folder: str, item: _Member) -> bytes:
 
 
 def _content(item: _Member) -> Iterator[bytes]:
-    """The bytes of a file: as many as its head says."""
+    """The bytes of a file, exactly as many as its tar header says."""
     if item.source is None:
         yield item.data
         return

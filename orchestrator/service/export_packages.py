@@ -1,4 +1,4 @@
-"""The packages of an exported run: the versions that it had, and the wheels of those that no index has."""
+"""The packages of an exported run: their versions, and the wheels of packages that no index has."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PLACES = ("index-url", "extra-index-url", "find-links")
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """What is installed into the exported image.
+    """The packages of the exported image.
 
     Attributes:
         lines: of its requirements file.
-        wheels: files of the server's machine that lie beside it.
+        wheels: files of the server's machine, exported beside it.
     """
 
     lines: Sequence[str]
@@ -36,12 +36,12 @@ def packages_of(context: Context, run: RunRecord, spec: RunSpec, warnings: list[
     """The packages of a run.
 
     Args:
-        warnings: gets what is not as it was.
+        warnings: the differences from the run are added to it.
     """
     try:
         asked = read(context.request(spec))
     except InvalidConfig as error:
-        warnings.append(f"What was installed from files of the server's machine is missing: {error.message}")
+        warnings.append(f"Packages that were installed from files of the server's machine are missing: {error.message}")
         asked = None
     wheels = _given(asked, warnings) if asked else []
     places = _places(asked, warnings) if asked else []
@@ -51,10 +51,10 @@ def packages_of(context: Context, run: RunRecord, spec: RunSpec, warnings: list[
     names = {_named(line)[0] for line in run.packages}
     for line in run.packages:
         if _CREDENTIALS in line:
-            warnings.append(f"{line} needs your credentials: write them in requirements.txt.")
+            warnings.append(f"{line} needs your credentials: write them into requirements.txt.")
         name, version = _named(line)
         if "+" in version and name not in here and not places:
-            warnings.append(f"{line} is a build that PyPI does not have: say in requirements.txt where it is.")
+            warnings.append(f"{line} is a build that PyPI does not have: write its index into requirements.txt.")
     lines = [*places, *run.packages]
     if wheels:
         lines = ["--find-links wheels", *(["--no-index"] if names <= here else []), *lines]
@@ -62,7 +62,7 @@ def packages_of(context: Context, run: RunRecord, spec: RunSpec, warnings: list[
 
 
 def _given(asked: ParsedRequest, warnings: list[str]) -> list[Path]:
-    """The wheels that were given by their path."""
+    """The wheels that were named by path."""
     found = []
     for item in asked.locals():
         if item.path.is_file():
@@ -73,13 +73,13 @@ def _given(asked: ParsedRequest, warnings: list[str]) -> list[Path]:
 
 
 def _places(asked: ParsedRequest, warnings: list[str]) -> list[str]:
-    """The lines that say where else packages are."""
+    """The lines that name further indexes and folders."""
     found = []
     for option in _PLACES:
         for value in asked.options.get(option, ()):
             shown = redacted(value)
             if shown != value:
-                warnings.append(f"--{option} {shown} needs your credentials: write them in requirements.txt.")
+                warnings.append(f"--{option} {shown} needs your credentials: write them into requirements.txt.")
             if "://" in value:
                 found.append(f"--{option} {shown}")
     return found

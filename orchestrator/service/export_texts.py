@@ -1,4 +1,4 @@
-"""The texts of an exported run: what makes it run without spell, and what it says of itself."""
+"""The texts of an exported run: its job file, Dockerfile and README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", 
 
 
 def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
-    """A job file that asks for the same, and the requirement files that it names. Values of variables are not in it."""
+    """A job file with the same spec, and the requirement files that it names, without values of variables."""
     files: dict[str, str] = {}
     names: dict[str, str] = {}
     for index, item in enumerate(spec.requirements):
@@ -44,7 +44,7 @@ def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
 
 
 def dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) -> str:
-    """What builds an image that runs the command without spell."""
+    """The Dockerfile of an image that runs the command without spell."""
     return "\n".join(_dockerfile(run, spec, base, packages)) + "\n"
 
 
@@ -85,39 +85,39 @@ def _apt(names: Sequence[str]) -> str:
 
 
 def variables(spec: RunSpec) -> str:
-    """The names of the variables that it needs, for `docker run --env-file`; their values are for the person to fill in."""
+    """The names of its variables, for `docker run --env-file`. The person fills in their values."""
     lines = [f"{name}=" for name in spec.env]
     lines += [f"# the secret {secret}\n{variable}=" for variable, secret in spec.secrets.items()]
     return "".join(f"{line}\n" for line in lines)
 
 
 def readme(run: RunRecord, spec: RunSpec, *, warnings: Sequence[str], parts: Mapping[str, bool]) -> str:
-    """How to run it.
+    """The README: how to run it.
 
     Args:
-        warnings: what is not as it was.
-        parts: whether `inputs` and `outputs` are here.
+        warnings: the differences from the run.
+        parts: which of `inputs` and `outputs` are in the archive.
     """
     return "\n".join(_readme(run, spec, warnings, parts)) + "\n"
 
 
 def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mapping[str, bool]) -> Iterator[str]:
     tag = f"spell-run-{run.number}"
-    yield f"# Run {run.number}\n\nState: {run.state}. Everything here was exported by spell; Docker is all that is needed to run it:\n"
+    yield f"# Run {run.number}\n\nState: {run.state}. spell exported everything here. To run it you need Docker only:\n"
     yield f"    docker build -t {tag} ."
     options = [f"--name {tag}", *_flags(run, spec)]
     yield f"    docker run {' '.join(options)} {tag}"
-    yield f"    docker cp {tag}:/spell result      # the code, and what the command has written"
+    yield f"    docker cp {tag}:/spell result      # the code, and the files that the command wrote"
     if run.packages:
-        yield "\nBehind a proxy with a certificate of its own, put that into `ca.pem`; behind one at all, say `--build-arg https_proxy=…`."
+        yield "\nBehind a proxy, add `--build-arg https_proxy=…`. If the proxy has its own certificate, put it into `ca.pem`."
     if spec.env or spec.secrets:
-        yield "\nIt needs variables: fill in their values in `variables.env` first. They were not exported."
+        yield "\nThe command needs variables: fill in their values in `variables.env` first. They were not exported."
     if spec.mounts:
         where = "are in `inputs/`" if parts["inputs"] else "are not here: put them where the command above names them"
-        yield f"\nIt sees these files and folders, which {where} (`inputs.json` has their hashes):\n"
+        yield f"\nThe command reads these files and folders, which {where} (`inputs.json` has their hashes):\n"
         yield from (f"- `{mount.resource}` at `{mount.path}`" for mount in spec.mounts)
     for warning in warnings:
-        yield f"\n**Not as it was**: {warning}"
+        yield f"\n**Differs from the run**: {warning}"
     yield _FILES.format(outputs="" if parts["outputs"] else " (not exported)")
     subdir = spec.code.subdir if spec.code else ""
     there, back = (f"cd {shlex.quote(subdir)} && ", "../" * (subdir.count("/") + 1)) if subdir else ("", "")
@@ -126,17 +126,17 @@ def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mappi
 
 
 _FILES = """
-| file | what it is |
+| file | content |
 | --- | --- |
-| `spec.yaml` | what was asked: a job file for spell |
-| `run.json` | what is known of the run |
-| `code/` | the code as it was, uncommitted changes too |
-| `command.sh` | the command, parameters filled in |
-| `requirements.txt` | the packages that it had, in the versions that it had (where it had any); `wheels/`: those that no index has |
-| `log`, `build.log` | what it said, byte for byte, and what was said while its environment was built |
-| `metrics.csv` | the metrics that it sent |
-| `outputs.sha256` | hashes of what it left in `outputs/`{outputs}: `sha256sum -c outputs.sha256` |
-| `SHA256SUMS` | hashes of all files here but itself: `sha256sum -c SHA256SUMS` |
+| `spec.yaml` | the spec: a job file for spell |
+| `run.json` | the record of the run |
+| `code/` | the code, with uncommitted changes |
+| `command.sh` | the command with its parameters |
+| `requirements.txt` | the packages that the run had, with their versions; `wheels/`: packages that no index has |
+| `log`, `build.log` | the output of the command, byte for byte, and that of the build of its environment |
+| `metrics.csv` | the metrics that the command sent |
+| `outputs.sha256` | hashes of the files in `outputs/`{outputs}: `sha256sum -c outputs.sha256` |
+| `SHA256SUMS` | hashes of all other files here: `sha256sum -c SHA256SUMS` |
 """
 
 

@@ -1,4 +1,4 @@
-"""Making room: what earlier runs have left on this machine and nobody uses any more."""
+"""Garbage collection: removes what earlier runs left on this machine and no run needs any more."""
 
 from __future__ import annotations
 
@@ -15,137 +15,128 @@ from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
-from orchestrator.records.gc import CollectedRecord, CollectionRecord
+from orchestrator.records.gc import GcRecord, RemovedRecord
 from orchestrator.service import gc_runs
+from orchestrator.service.access import Who
 from orchestrator.spec.filters import Filter
 from orchestrator.states import State
 
 _log = logging.getLogger(__name__)
-# A run that builds may take an image now and an environment an hour later; the store has neither before it has both.
+# A run that builds may get its image now and its environment an hour later; the store has neither until it has both.
 _OLDER_WHILE_BUILDING_S = 24 * 3600.0
 _TAKEN_S = 3600.0
 _NEVER_S = 1e10
-_ENVIRONMENTS, _IMAGES = 0, 1  # of what the store says is in use
-_CALL_S = 0.01  # who is called reads the clock a little later
+_ENVIRONMENTS, _IMAGES = 0, 1  # positions in the answer of Store.in_use
+_CALL_S = 0.01  # the function that is called reads the clock a little later
 
 
 class Gc:
-    """Makes room in one home.
+    """Garbage collection of one home.
 
     Args:
         context: store, home and tools.
-        scheduler: knows which runs are being led.
-        changed: called when something may have gone.
+        scheduler: knows the runs that are active in this server.
+        changed: called after each removal.
     """
 
     def __init__(self, context: Context, scheduler: Scheduler, changed: Callable[[], None]) -> None:
         self._context, self._scheduler, self._changed = context, scheduler, changed
-        self._collecting = threading.Lock()  # two at once would answer the same things
+        self._removing = threading.Lock()  # two at once would report the same things twice
 
-    def collect(self, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> CollectionRecord:
-        """Remove what earlier runs have left and nobody uses any more; see `collect`."""
-        with self._collecting:
-            found = collect(self._context, self._scheduler, older_than_s, dry_run=dry_run, keep_bytes=keep_bytes)
+    def remove(self, who: Who, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> GcRecord:
+        """Remove everything that no run needs and that was not used for a while.
+
+        That is: containers of ended runs, images, environments, snapshots of code, incomplete uploads, and outputs and work
+        dirs of archived runs. If a part cannot be looked at now (an engine is down), `warnings` says so and the other
+        parts are removed.
+
+        Args:
+            older_than_s: things that were used in this time stay.
+            keep_bytes: the size to which environments, and outputs of archived runs, are reduced: beyond it the least
+                recently used ones go, even young ones. None for no limit.
+            dry_run: only report.
+        """
+        removed: list[RemovedRecord] = []
+        warnings: list[str] = []
+        with self._removing:
+            for part in _parts(self._context, self._scheduler, older_than_s, keep_bytes, dry_run=dry_run):
+                try:
+                    removed += part()
+                except SpellError as error:
+                    warnings.append(error.message)
+                except OSError as error:
+                    _log.exception("a part of gc failed")
+                    warnings.append(f"{error.filename or 'A file'}: {error.strerror or error}")
         self._changed()
-        return found
+        return GcRecord(removed, warnings)
 
 
-class _Collected(Protocol):
-    def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[CollectedRecord]: ...
-
-
-def collect(
-    context: Context, scheduler: Scheduler, older_than_s: float, *, dry_run: bool, keep_bytes: int | None = None
-) -> CollectionRecord:
-    """Remove what nobody uses and nobody used for long.
-
-    These are containers of ended runs, images, environments, snapshots of the code, outputs and work dirs of archived runs.
-
-    What cannot be looked at now (an engine that is down) is named in `warnings`, and does not keep the rest.
-
-    Args:
-        older_than_s: how long nobody must have used them.
-        dry_run: only report.
-        keep_bytes: environments may take so much, and outputs of archived runs, too: beyond that, the least recently used
-            go, however young. None for no bound.
-    """
-    removed: list[CollectedRecord] = []
-    warnings: list[str] = []
-    for part in _parts(context, scheduler, older_than_s, keep_bytes, dry_run=dry_run):
-        try:
-            removed += part()
-        except SpellError as error:
-            warnings.append(error.message)
-        except OSError as error:
-            _log.exception("not all could be collected")
-            warnings.append(f"{error.filename or 'A file'}: {error.strerror or error}")
-    return CollectionRecord(removed, warnings)
+class _Removal(Protocol):
+    def __call__(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> Sequence[RemovedRecord]: ...
 
 
 def _parts(
     context: Context, scheduler: Scheduler, older_than_s: float, keep_bytes: int | None, *, dry_run: bool
-) -> Iterator[Callable[[], Sequence[CollectedRecord]]]:
+) -> Iterator[Callable[[], Sequence[RemovedRecord]]]:
     before = time.time() - older_than_s
     for executor in context.executors.values():
         if lack := executor.lacks():
             if executor.is_chosen:
                 yield functools.partial(_warn, lack)
-            continue  # there is nothing of it that could be asked
+            continue  # it cannot say what it has
         if not dry_run:
             yield functools.partial(_sweep, executor, scheduler)
         yield functools.partial(_unused, context, _IMAGES, executor.gc, older_than_s, dry_run=dry_run)
     yield functools.partial(_environments, context, keep_bytes, older_than_s, dry_run=dry_run)
-    # outputs first: a run whose outputs are needed is kept, whatever becomes of its code
-    yield functools.partial(gc_runs.collect_outputs, context, before, keep_bytes, dry_run=dry_run)
-    yield functools.partial(gc_runs.collect_work, context, before, dry_run=dry_run)
-    yield functools.partial(
-        gc_runs.collect_snapshots, context, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run
-    )
+    # outputs first: a run whose outputs are needed keeps its code, too
+    yield functools.partial(gc_runs.gc_outputs, context, before, keep_bytes, dry_run=dry_run)
+    yield functools.partial(gc_runs.gc_work, context, before, dry_run=dry_run)
+    yield functools.partial(gc_runs.gc_snapshots, context, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
     yield functools.partial(gc_partial, context.home, older_than_s, dry_run=dry_run)
 
 
-def limit_environments(context: Context, keep_bytes: int) -> Sequence[CollectedRecord]:
-    """Remove the least recently used environments until those that are left take no more than so much.
+def limit_environments(context: Context, keep_bytes: int) -> Sequence[RemovedRecord]:
+    """Remove the least recently used environments until the rest takes at most `keep_bytes`.
 
-    What was used within the last hour stays, whatever it takes: somebody may be about to use it.
+    Environments that were used within the last hour stay: a run may be about to use them.
     """
     return _environments(context, keep_bytes, _NEVER_S, dry_run=False, young_s=_TAKEN_S)
 
 
 def _environments(
     context: Context, keep_bytes: int | None, older_than_s: float, *, dry_run: bool, young_s: float = 0.0
-) -> Sequence[CollectedRecord]:
+) -> Sequence[RemovedRecord]:
     limit = None
     if keep_bytes is not None:
         began = time.time()  # in this order; see `_unused`
-        # one that is young may have been taken by a run that is building, and is not in the store before it has all
+        # a run that builds may have chosen a young environment; the store knows it only after the build
         young_s = _TAKEN_S if _is_building(context) else young_s
         limit = Limit(keep_bytes, began - young_s - _CALL_S)
-    collected = functools.partial(context.environments.gc, limit=limit)
-    return _unused(context, _ENVIRONMENTS, collected, older_than_s, dry_run=dry_run)
+    removal = functools.partial(context.environments.gc, limit=limit)
+    return _unused(context, _ENVIRONMENTS, removal, older_than_s, dry_run=dry_run)
 
 
 def _unused(
-    context: Context, column: int, collected: _Collected, older_than_s: float, *, dry_run: bool
-) -> Sequence[CollectedRecord]:
-    # In this order: a run that begins after this moment marks what it takes as used, one that has begun before it
-    # is building still, or in the store.
+    context: Context, column: int, removal: _Removal, older_than_s: float, *, dry_run: bool
+) -> Sequence[RemovedRecord]:
+    # In this order: a run that begins after this moment marks its environment and image as used; one that began before
+    # is still building, or in the store.
     began = time.time()
     is_building = _is_building(context)
     keep = context.store.in_use()[column]
     unused_s = max(older_than_s, _OLDER_WHILE_BUILDING_S if is_building else 0.0)
-    return collected(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
+    return removal(keep, unused_s + time.time() - began + _CALL_S, dry_run=dry_run)
 
 
 def _is_building(context: Context) -> bool:
     return bool(context.store.summaries(Filter(states=[State.BUILDING]), limit=1))
 
 
-def _warn(lack: str) -> Sequence[CollectedRecord]:
+def _warn(lack: str) -> Sequence[RemovedRecord]:
     raise SpellError(lack)
 
 
-def _sweep(executor: Executor, scheduler: Scheduler) -> Sequence[CollectedRecord]:
+def _sweep(executor: Executor, scheduler: Scheduler) -> Sequence[RemovedRecord]:
     def is_needed(number: int, attempt: int) -> bool:
         life = scheduler.life(number)
         return life is not None and life.run.attempt == attempt

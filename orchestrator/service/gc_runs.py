@@ -1,7 +1,7 @@
-"""Room that runs have taken: snapshots that nobody needs, outputs and work dirs of archived runs.
+"""Garbage collection of files of runs: snapshots that no run needs, outputs and work dirs of archived runs.
 
-Outputs go in this order: noted in the store, renamed out of `runs/`, removed. A server that is killed in between finishes
-that at its next start (`finish`), and nobody can mount them meanwhile.
+Outputs are recorded as removed in the store, renamed out of `runs/`, and then removed. After a kill in between the next
+server finishes it when it starts (`finish`), and no run can mount them meanwhile.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from orchestrator.data.blobs import unused_bytes
 from orchestrator.errors import InvalidConfig, SaveFailed
 from orchestrator.home import Home
 from orchestrator.lifecycle.context import Context
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 
 _log = logging.getLogger(__name__)
 CAST_S = 3600.0
-"""How long a snapshot stays that no run needs yet: its run is cast only when all of it was sent."""
+"""How long a snapshot without a run stays: its run is cast only after all of it was sent."""
 
 
 class Sizes:
-    """The room that folders take, and that removing them gives back, when some of their files have several names."""
+    """The size of folders, and the bytes that their removal frees, when some of their files have several names."""
 
     def __init__(self) -> None:
         self._gone: dict[tuple[int, int], int] = {}
         self._seen: set[tuple[int, int]] = set()
 
     def taken(self, folder: Path) -> int:
-        """What a folder takes more than all that were asked about before, in bytes."""
+        """The bytes that a folder adds to all folders that were measured before."""
         size_bytes = 0
         for info in sizes_below(folder):
             if (info.st_dev, info.st_ino) not in self._seen:
@@ -43,7 +43,7 @@ class Sizes:
         return size_bytes
 
     def given_back(self, folder: Path) -> int:
-        """What a folder gives back that goes now, in bytes: a file counts when the last of its names goes."""
+        """The bytes that the removal of a folder frees now: a file counts when its last name goes."""
         size_bytes = 0
         for info in sizes_below(folder):
             gone = self._gone[info.st_dev, info.st_ino] = self._gone.get((info.st_dev, info.st_ino), 0) + 1
@@ -52,18 +52,18 @@ class Sizes:
         return size_bytes
 
 
-def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove outputs of archived runs that no kept run mounted, no link leads to, and nothing waits for.
+def gc_outputs(context: Context, before: float, keep_bytes: int | None, *, dry_run: bool) -> list[RemovedRecord]:
+    """Remove outputs of archived runs, except those that an unarchived run mounted, or a link or a waiting step needs.
 
     Args:
-        before: seconds since the epoch; what was used since stays.
-        keep_bytes: those that are left may take so much; the least recently used go first. None for no bound.
+        before: seconds since the epoch; outputs that were used since then stay.
+        keep_bytes: the size to which the rest is reduced; the least recently used go first. None for no limit.
         dry_run: only report.
     """
     found, kept_bytes, sizes = [], 0, Sizes()
     for number, used_at in context.store.gc.removable():
         folder = context.home.run_dir(number)
-        if not folder.is_dir():  # removed by hand: nobody counts them any more
+        if not folder.is_dir():  # a person removed them: they count no more
             if not dry_run:
                 context.store.gc.remove_outputs(number)
             continue
@@ -71,27 +71,27 @@ def collect_outputs(context: Context, before: float, keep_bytes: int | None, *, 
         if used_at > before and (keep_bytes is None or kept_bytes <= keep_bytes):
             continue
         if dry_run or context.store.gc.remove_outputs(number):
-            found.append(CollectedRecord(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
+            found.append(RemovedRecord(f"outputs of run {number}", sizes.given_back(folder), "outputs"))
             if not dry_run:
                 _remove(context.home, folder)
                 context.store.notice(number, "Its outputs were removed by spell gc")
     return found
 
 
-def collect_work(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove what archived runs have left in their work dirs, where it could not be saved."""
+def gc_work(context: Context, before: float, *, dry_run: bool) -> list[RemovedRecord]:
+    """Remove work dirs of archived runs whose outputs could not be saved."""
     found = []
     for number in context.store.gc.archived(before):
         work = context.home.work_dir(number)
         if work.is_dir():
-            found.append(CollectedRecord(f"work dir of run {number}", Sizes().given_back(work), "work"))
+            found.append(RemovedRecord(f"work dir of run {number}", Sizes().given_back(work), "work"))
             if not dry_run:
                 _remove(context.home, work)
     return found
 
 
-def collect_snapshots(context: Context, before: float, *, dry_run: bool) -> list[CollectedRecord]:
-    """Remove the code that no run needs which is kept, and no step, trial or upload; see `GcStore.needed`."""
+def gc_snapshots(context: Context, before: float, *, dry_run: bool) -> list[RemovedRecord]:
+    """Remove code that no unarchived run, step, trial or upload needs; see `GcStore.needed`."""
     needed = context.store.gc.needed(before)
     trees, kept, size_bytes = 0, needed.blobs, 0
     for path in sorted(context.home.trees.glob("*.json")):
@@ -102,14 +102,14 @@ def collect_snapshots(context: Context, before: float, *, dry_run: bool) -> list
             kept |= _digests(path)
         else:
             trees, size_bytes = trees + 1, size_bytes + gone
-    files, more_bytes = _collect_blobs(context, kept, before, dry_run=dry_run)
+    files, more_bytes = _gc_blobs(context, kept, before, dry_run=dry_run)
     if not (trees or files):
         return []
     what = f"{trees} snapshot{'s' * (trees != 1)} of code, {files} file{'s' * (files != 1)}"
-    return [CollectedRecord(what, size_bytes + more_bytes, "snapshot")]
+    return [RemovedRecord(what, size_bytes + more_bytes, "snapshot")]
 
 
-def _collect_blobs(context: Context, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
+def _gc_blobs(context: Context, kept: Collection[str], before: float, *, dry_run: bool) -> tuple[int, int]:
     count = size_bytes = 0
     for path in _blobs(context.home):
         if path.parent.name + path.name in kept:
@@ -129,19 +129,19 @@ def _blobs(home: Home) -> Iterator[Path]:
 def _digests(tree: Path) -> AbstractSet[str]:
     try:
         return manifests.from_json(tree.read_bytes()).digests
-    except (OSError, InvalidConfig):  # whoever uses it next finds that out, and has it sent again
+    except (OSError, InvalidConfig):  # the next client that uses it sends it again
         return frozenset()
 
 
 def finish(context: Context) -> None:
-    """Remove what a killed server has begun to remove."""
+    """Finish removals that a killed server has begun."""
     for path in context.home.removed.iterdir():
         _remove_tree(path)
     for number in context.store.gc.removed():
         if context.home.run_dir(number).exists():
             try:
                 _remove(context.home, context.home.run_dir(number))
-            except OSError as error:  # whatever is in its way, the server starts
+            except OSError as error:  # the server must start, whatever happens here
                 _log.warning("outputs of run %d: %s", number, error)
 
 
@@ -153,7 +153,7 @@ def _remove(home: Home, folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        if error.errno != errno.EXDEV:  # `runs` may be on a disk of its own
+        if error.errno != errno.EXDEV:  # `runs` may be on another disk
             raise
         aside = folder
     _remove_tree(aside)
@@ -162,5 +162,5 @@ def _remove(home: Home, folder: Path) -> None:
 def _remove_tree(path: Path) -> None:
     try:
         remove_tree(path)
-    except SaveFailed as error:  # tried again at the next start
+    except SaveFailed as error:  # the next start tries again
         _log.warning("%s", error.message)

@@ -1,4 +1,4 @@
-"""Baked images: the environment of a spec in an image layer, for registries and for engines that know nothing of spell."""
+"""Baked images: images with the environment of a spec as a layer, for registries and other engines."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from orchestrator.images import images
 from orchestrator.images.bake import check_tag
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.images import ImageRecord
+from orchestrator.service.access import Who
 from orchestrator.spec.run import RunSpec, to_wire
 
 _LOOK_S = 0.05
@@ -26,27 +27,27 @@ _SILENT_S = 1.0
 
 
 class Images:
-    """The images of one home, for other machines.
+    """Bakes images from the environments of one home.
 
     Args:
-        context: its environments.
-        engine: makes them.
-        bases: what they stand on.
+        context: has the environments.
+        engine: makes the images.
+        bases: the images that they are based on.
     """
 
     def __init__(self, context: Context, engine: Engine, bases: images.Images) -> None:
         self._context, self._engine, self._bases = context, engine, bases
 
-    def bake(self, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
-        """Bake what `spec` asks for into the image `tag`, and push it to its registry when asked.
+    def bake(self, who: Who, spec: RunSpec, tag: str, *, push: bool) -> AsyncIterator[bytes]:
+        """Bake the environment of `spec` into the image `tag`, and push it to its registry if `push`.
 
         Yields:
-            JSON lines: `{"line": …}` of the build log as it comes, `{}` while nothing comes; last `{"image": …}` or
-            `{"error": …}`. When nobody reads on, the build is ended.
+            JSON lines: `{"line": …}` for each line of the build log, `{}` while there is none; last `{"image": …}` or
+            `{"error": …}`. The build ends when the client stops reading.
 
         Raises:
-            InvalidConfig: no image can be called so.
-            UsageError: there is no such machine type.
+            InvalidConfig: an image cannot have this name.
+            UsageError: the machine type does not exist.
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
@@ -76,7 +77,7 @@ class Images:
     def _streamed(self, make: Callable[[Path, Callable[[], bool]], ImageRecord]) -> AsyncIterator[bytes]:
         over, unwanted = threading.Event(), threading.Event()
         last: list[dict[str, object]] = []
-        # Named so, it is removed at the next start when this server is killed.
+        # The next server removes a folder of this name if this one is killed.
         folder = tempfile.TemporaryDirectory(
             prefix=f"{BUILDING}bake-", dir=self._context.home.environments, ignore_cleanup_errors=True
         )
@@ -103,13 +104,13 @@ class Images:
                         yield line
                     yield _json_line(last[0])
                 finally:
-                    unwanted.set()  # it is not waited for: this is the thread that serves everybody
+                    unwanted.set()  # do not wait for it: this thread serves all requests
 
         return stream(log.open(errors="replace"))
 
 
 async def _followed(lines: Iterator[str], over: threading.Event) -> AsyncIterator[bytes]:
-    """The lines as they come; now and then an empty object, as only who is written to is seen to be gone."""
+    """The lines as they come, and an empty object now and then: only writing shows that the client has gone."""
     said_at = time.monotonic()
     while True:
         is_over = over.is_set()

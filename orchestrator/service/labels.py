@@ -17,7 +17,7 @@ class Labels:
         self._store, self._access = store, access
 
     def change(self, who: Who, reference: str, add: Sequence[str], remove: Sequence[str]) -> RunSummary:
-        """Give a run labels, and take others from it. Raises as `LabelStore.label`."""
+        """Add labels to a run, and remove others. Raises as `LabelStore.label`."""
         for label in add:
             check_label(label)
         number = self._access.resolve(who, reference)

@@ -1,4 +1,4 @@
-"""What a run was made of, and what was made of it: mounts, followed up and down."""
+"""Lineage: the resources that a run mounted, and the runs that mounted its outputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Lineage:
     def __init__(self, context: Context, access: Access) -> None:
         self._home, self._store, self._access = context.home, context.store.lineage, access
 
-    def of(self, who: Who, reference: str, *, up: bool, down: bool) -> LineageRecord:
+    def get(self, who: Who, reference: str, *, up: bool, down: bool) -> LineageRecord:
         """The lineage of a run.
 
         Args:
-            up: whether what it mounted is wanted, and what that mounted, and so on.
-            down: whether the runs that mounted what it left are wanted, and so on.
+            up: include the resources that it mounted, those that their runs mounted, and so on.
+            down: include the runs that mounted its outputs, and so on.
 
         Raises:
-            NotFound: there is no such run.
+            NotFound: the run does not exist.
         """
         root = self._access.resolve(who, reference)
         found = [self._follow(root, up=True)] if up else []
@@ -40,7 +40,7 @@ class Lineage:
         )
 
     def _follow(self, root: int, *, up: bool) -> tuple[list[MountRow], bool]:
-        """All mounts in one direction, nearest first; whether these are all."""
+        """The mounts in one direction, nearest first, and whether these are all."""
         edges: list[MountRow] = []
         seen, front = {root}, {root}
         while front:

@@ -16,20 +16,21 @@ class Links:
     def __init__(self, store: Store, access: Access, resources: Resources) -> None:
         self._store, self._access, self._resources = store.links, access, resources
 
-    def list(self) -> list[LinkRecord]:
-        """All links, by alias; those to archived runs are left out."""
+    def list(self, who: Who) -> list[LinkRecord]:
+        """All links by alias, without those to archived runs."""
         return self._store.list()
 
-    def record(self, alias: str) -> LinkRecord:
+    def get(self, who: Who, alias: str) -> LinkRecord:
         """One link; raises as `LinkStore.get`."""
-        return self._store.get(alias)
+        return self._store.get(self._access.resolve_link(who, alias))
 
     def put(self, who: Who, alias: str, resource: str, *, replace: bool) -> LinkRecord:
-        """Give a resource, which must be there, another name.
+        """Give an existing resource an alias.
 
         Raises:
-            InvalidConfig: what is no alias.
-            NotFound, Conflict: no such resource; it is archived; the alias leads elsewhere.
+            InvalidConfig: `alias` is not allowed.
+            NotFound: the resource does not exist.
+            Conflict: its run is archived, or the alias leads to another resource.
         """
         check_alias(alias)
         canonical = self._access.resolve_resource(who, resource)
@@ -37,8 +38,8 @@ class Links:
             raise Conflict(f"{resource!r} as a whole cannot have an alias.", "Link what is in it: runs/NUMBER/…")
         self._resources.refuse_archived(canonical)
         self._resources.path(canonical)
-        return self._store.put(alias, canonical, replace=replace)
+        return self._store.put(self._access.resolve_link(who, alias), canonical, replace=replace)
 
-    def remove(self, alias: str) -> None:
+    def remove(self, who: Who, alias: str) -> None:
         """Remove a link; raises as `LinkStore.remove`."""
-        self._store.remove(alias)
+        self._store.remove(self._access.resolve_link(who, alias))

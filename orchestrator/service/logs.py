@@ -1,4 +1,4 @@
-"""Logs of runs: read as a whole, from their end, or followed while they grow."""
+"""Logs of runs: read as a whole, from their end, or while they grow."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CHUNK_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class LogTail:
-    """What is sent of a log.
+    """A part of a log.
 
     Attributes:
-        end: the offset up to which it goes.
+        end: the offset where it ends.
         chunks: its bytes.
     """
 
@@ -31,25 +31,25 @@ class LogTail:
 
 
 class Feed:
-    """What a follower reads of one run."""
+    """The events and logs of one run, for a follower."""
 
     def __init__(self, store: Store, home: Home, number: int) -> None:
         self._store, self._home, self.number = store, home, number
 
     def events(self, after: int) -> list[EventRecord]:
-        """What happened after the event with this id, in order."""
+        """The events after the one with this id, in order."""
         return self._store.events(self.number, after)
 
     def log(self, offset: int) -> tuple[bytes, int]:
-        """The next bytes of its log, and where they end; b"" when there are no more yet."""
+        """The next bytes of its log, and the offset where they end; b"" if there are none yet."""
         return logs.read(self._home.log(self.number), offset, _CHUNK_BYTES)
 
     def build_log(self, offset: int) -> tuple[bytes, int]:
-        """The next bytes of its build log, likewise."""
+        """The next bytes of its build log, as `log`."""
         return logs.read(self._home.build_log(self.number), offset, _CHUNK_BYTES)
 
     def summary(self) -> RunSummary:
-        """The run in short."""
+        """The summary of the run."""
         return self._store.summary(self.number)
 
 
@@ -60,15 +60,15 @@ class Logs:
         self._store, self._home, self._access = context.store, context.home, access
 
     def tail(self, who: Who, reference: str, lines: int | None, most_bytes: int) -> LogTail:
-        """The output of a run, byte for byte; only its last `lines` lines when given, and `most_bytes` of those."""
+        """The output of a run, byte for byte; the last `lines` lines if given, and at most `most_bytes` of them."""
         path = self._home.log(self._access.resolve(who, reference))
         end = path.stat().st_size if path.exists() else 0
         return LogTail(end, logs.tail(path, lines, end, most_bytes))
 
     def times(self, who: Who, reference: str, after: int, limit: int) -> list[LogTime]:
-        """When the log of a run grew beyond offset `after`; the next `limit` times."""
+        """The next `limit` moments when the log of a run grew, beyond offset `after`."""
         return log_times.read(self._home.log_times(self._access.resolve(who, reference)), after, limit)
 
     def follow(self, who: Who, reference: str) -> Feed:
-        """All that happens to a run, and all that it writes, read as it comes."""
+        """The events and logs of a run, to be read while it runs."""
         return Feed(self._store, self._home, self._access.resolve(who, reference))

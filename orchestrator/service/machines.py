@@ -1,4 +1,4 @@
-"""Machine types: which there are, and how many more runs of each would start at once."""
+"""Machine types, and the number of runs of each that could start now."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from orchestrator import machine
 from orchestrator.config import Config
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.machines import MachineRecord
+from orchestrator.service.access import Who
 
 
 class Machines:
@@ -14,7 +15,7 @@ class Machines:
     def __init__(self, config: Config, scheduler: Scheduler) -> None:
         self._config, self._scheduler = config, scheduler
 
-    def list(self) -> list[MachineRecord]:
+    def list(self, who: Who) -> list[MachineRecord]:
         """All machine types."""
         free, found = self._scheduler.free(), []
         for wanted in self._config.types().values():

@@ -1,4 +1,4 @@
-"""Metrics of runs: whoever reads them gets all that was sent up to this moment."""
+"""Metrics of runs. Each read first ingests the metrics that the run has sent, so it returns all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Metrics:
         self._store, self._home, self._access = context.store, context.home, access
 
     def list(self, who: Who, reference: str, name: str = "") -> Iterator[list[MetricRecord]]:
-        """The metrics of a run, of one name or all, some at a time. Raises at once, as `Access.resolve`."""
+        """The metrics of a run, of one name or all, in pages. Raises at once, as `Access.resolve`."""
         number = self._access.resolve(who, reference)
         return _pages(self._ingested(number), number, name)
 
@@ -31,9 +31,9 @@ class Metrics:
         return self._ingested(number).metric_summaries(number)
 
     def page(self, who: Who, reference: str, after: int, limit: int) -> MetricPage:
-        """The values that a run has sent, from a place on."""
+        """At most `limit` values that a run has sent, after the position `after`."""
         number = self._access.resolve(who, reference)
-        over = self._store.summary(number).state in FINAL  # looked at first: what it sent before its end is read after
+        over = self._store.summary(number).state in FINAL  # read first: a value before its end is then not missed
         found = self._ingested(number).metrics_after(number, after, limit)
         values, end = [item for _, item in found], found[-1][0] if found else after
         return MetricPage(values, end, over and len(found) < limit)
@@ -43,11 +43,11 @@ class Metrics:
         return self._ingested(number).lineage.last_metrics(number)
 
     def value(self, number: int, name: str, aggregation: str) -> float | None:
-        """What a search compares: see `SearchStore.value`."""
+        """The value by which a search compares a run: see `SearchStore.value`."""
         return self._ingested(number).searches.value(number, name, aggregation)
 
     def _ingested(self, number: int) -> Store:
-        """The store, when it has all that this run has sent: nothing of it is read otherwise."""
+        """The store, after ingesting all metrics that this run has sent. Every read goes through here."""
         ingest_metrics(self._store, self._home, number)
         return self._store
 

@@ -1,4 +1,4 @@
-"""Quota: how much the home takes, and may take. Looked at in the background, so that no cast waits for it."""
+"""Quota: the space that the home takes and may take. Measured in the background, so that no cast waits for it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from orchestrator.records.machines import CheckRecord
 from orchestrator.service.gc import limit_environments
 
 _log = logging.getLogger(__name__)
-_AGAIN_S = 3700.0  # what was too young to go at the first time is not by then
-_MEASURED_S, _REFUSED_S = 60.0, 5.0  # how long a measure holds; and one that somebody was refused for
+_AGAIN_S = 3700.0  # environments that were too young the first time are old enough then
+_MEASURED_S, _REFUSED_S = (
+    60.0,
+    5.0,
+)  # how long a measurement is valid; and one for which a cast or an upload was refused
 _FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
 _CURE = (
     "Make room: spell archive RUN…, then spell gc --older-than 0; spell rm uploads/NAME; "
@@ -26,7 +29,7 @@ _CURE = (
 
 
 class Quota:
-    """Holds one home to the room that it may take: `free_gb`, `home_gb` and `environments_gb` of the configuration.
+    """Enforces the space limits of one home: `free_gb`, `home_gb` and `environments_gb` of the configuration.
 
     Args:
         context: the home, its store and configuration.
@@ -34,7 +37,7 @@ class Quota:
 
     def __init__(self, context: Context) -> None:
         self._context, self._limits = context, context.config.limits
-        self._is_new = True  # the bound may be lower than it was under the last server
+        self._is_new = True  # the limit may be lower than that of the last server
         self._trim_at: float | None = None
         self._measured: dict[str, int] = {}
         self._measured_at: float | None = None
@@ -49,22 +52,22 @@ class Quota:
         self._loop.close()
 
     def built(self) -> None:
-        """There is a new environment."""
+        """An environment was built: enforce `environments_gb`."""
         self._is_new = True
         self._loop.wake()
 
     def changed(self) -> None:
-        """Much has gone: measure again."""
+        """Much was removed: measure again."""
         self._measured_at = None
         self._loop.wake()
 
-    # -- asked before something is taken in ---------------------------------------------------------------------
+    # -- checks before a cast or an upload ----------------------------------------------------------------------
 
     def check(self) -> None:
-        """See that a run may be cast.
+        """Check that a run may be cast.
 
         Raises:
-            DiskFull: the disk has too little left, or the home takes too much.
+            DiskFull: the disk has too little free space, or the home takes too much.
         """
         root = self._context.home.root
         wanted, free = self._limits.free_bytes, free_bytes(root)
@@ -74,15 +77,15 @@ class Quota:
         self.check_quota()
 
     def check_quota(self, more_bytes: int = 0) -> None:
-        """See that the home may take more.
+        """Check that the home may grow.
 
-        What runs and uploads take is what the store says now, the rest what was measured within the last minute.
+        The store knows the size of runs and uploads; the rest was measured within the last minute.
 
         Args:
-            more_bytes: so much is about to come.
+            more_bytes: the bytes that will be added.
 
         Raises:
-            DiskFull: that is more than `home_gb`; with what takes how much.
+            DiskFull: the home would take more than `home_gb`. The message lists the sizes of its parts.
         """
         if not (bound := self._limits.home_bytes):
             return
@@ -96,7 +99,7 @@ class Quota:
         self._loop.wake()
 
     def checks(self) -> Iterator[CheckRecord]:
-        """Whether a run can be cast, and what the home takes where that is bounded."""
+        """Whether a run can be cast, and the size of the home if `home_gb` limits it."""
         wanted, free = self._limits.free_bytes, free_bytes(self._context.home.root)
         if free < wanted:
             words = f"no run is cast: {_size(free)} are free on the disk, and {_size(wanted)} must be (free_gb)"
@@ -109,7 +112,7 @@ class Quota:
         yield CheckRecord("room", "ok", words) if total < bound else CheckRecord("room", "warn", words, _CURE)
 
     def _refused(self) -> None:
-        """Who makes room otherwise than by `spell gc` does not wait a minute for it."""
+        """Measure again after a refusal: a person may have made room by other means than `spell gc`."""
         if self._measured_at is not None and time.monotonic() > self._measured_at + _REFUSED_S:
             self._measured_at = None
         self._loop.wake()
@@ -136,11 +139,11 @@ class Quota:
             _log.info("removed for environments_gb: %s", removed.what)
 
     def _measure(self) -> None:
-        """Measure what the store does not know; a file with several names counts once."""
+        """Measure the parts that the store does not know; a file with several names counts once."""
         is_fresh = self._measured_at is not None and time.monotonic() < self._measured_at + _MEASURED_S
         if not self._limits.home_bytes or is_fresh:
             return
-        self._measured_at = time.monotonic()  # first: what changes meanwhile is measured again
+        self._measured_at = time.monotonic()  # set first: a change during the measurement causes another one
         home, counted = self._context.home, set[tuple[int, int]]()
         self._measured = {
             "environments": self._bytes(counted, home.environments),
@@ -162,7 +165,7 @@ class Quota:
 
 
 def _shares(used: dict[str, int]) -> str:
-    """What takes how much, the most first."""
+    """The sizes of all parts, the largest first."""
     shares = sorted(used.items(), key=lambda share: -share[1])
     words = ", ".join(f"{name} {_size(size_bytes)}" for name, size_bytes in shares)
     return words[:1].upper() + words[1:]

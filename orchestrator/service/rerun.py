@@ -1,7 +1,7 @@
-"""The spec of a run that is cast again: the same code and mounts, and the very packages and image that the run had.
+"""Makes the spec of a rerun: the same code and mounts, and exactly the packages and the image that the run had.
 
-As long as its environment is there, and would be taken again, the spec stays as it was asked. Else the packages that
-were resolved take the place of what was asked, as a requirements file; so they do when other packages are asked too.
+While its environment exists and its spec still leads to it, the spec stays unchanged. Otherwise, or if the rerun adds
+packages, a requirements file with the resolved packages replaces the requested ones.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from orchestrator.spec.validate import read_spec
 
 _FIXED = [field.name for field in FIELDS if field.is_fixed]
 _PACKAGES = {field.name for field in FIELDS if field.is_environment}
-_FLAGS = ("no-index", "pre")  # options of requirement files that have no value
-_HIDDEN = "****@"  # credentials that the list of installed packages does not tell
+_FLAGS = ("no-index", "pre")  # options of requirement files without a value
+_HIDDEN = "****@"  # credentials that the list of installed packages does not contain
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """How a run is cast again.
+    """The spec of a rerun.
 
     Attributes:
-        environment, image: what is there of the run, and is to be kept for it; None for what is built again.
-        warnings: what may differ from that run.
+        environment, image: those of the run, which the rerun uses; None if they are built again.
+        warnings: possible differences from the run.
     """
 
     spec: RunSpec
@@ -57,7 +57,7 @@ class Repeat:
 
 
 def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
-    """How to cast a run again.
+    """Make the spec of a rerun.
 
     Args:
         run: with the values of its variables.
@@ -65,7 +65,7 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repe
             requirement replaces that of the same package.
 
     Raises:
-        InvalidConfig: a change that cannot be; a local package that is gone.
+        InvalidConfig: a change is not possible, or a local package is gone.
     """
     for name in _FIXED:
         if name in changes:
@@ -85,10 +85,12 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repe
 def _on_same_image(
     context: Context, run: RunRecord, spec: RunSpec, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, Base | None, list[str]]:
-    """The spec with the image that the run had, and what its environment stands on; None where that is another."""
+    """The spec with the run's image, and the base of its environment; None for another base."""
     executor = context.executors.get(run.executor)
     elsewhere = "image" in changes or changes.get("executor", run.executor) != run.executor
-    if executor is None or elsewhere or executor.lacks() or not run.environment:  # which comes after its image
+    if (
+        executor is None or elsewhere or executor.lacks() or not run.environment
+    ):  # the environment is built after the image
         return spec, None, []
     if run.image:
         if not executor.has_image(run.image):
@@ -101,7 +103,7 @@ def _on_same_image(
 def _with_same_packages(
     context: Context, run: RunRecord, spec: RunSpec, base: Base | None, changes: Mapping[str, Any]
 ) -> tuple[RunSpec, str | None, list[str]]:
-    """The spec with the packages that the run had, the key of the environment where that stays, and what may differ."""
+    """The spec with the run's packages, the key of its environment if it stays, and possible differences."""
     try:
         asked = read(context.request(spec))
         if base and not _PACKAGES & set(changes):
@@ -115,20 +117,20 @@ def _with_same_packages(
     lock = RequirementFile(f"run-{run.number}.txt", "\n".join(_locked(asked, run.packages, changes)) + "\n")
     pinned = dataclasses.replace(spec, pip=(), frameworks=(), requirements=(lock,))
     if base and not base.image and run.python and spec.python[:1] in ("", *"0123456789"):
-        # an image has the Python that it has, and other kinds of Python have versions of their own
+        # the image decides its Python, and other kinds of Python have other version numbers
         pinned = dataclasses.replace(pinned, python=run.python)
     loose = [*(str(local.path) for local in asked.locals()), *map(redacted, _with_credentials(asked))]
     return (
         pinned,
         None,
-        [f"These packages are taken as they are now, and may differ from that run's: {', '.join(loose)}"]
+        [f"These packages are used as they are now, and may differ from that run's: {', '.join(loose)}"]
         if loose
         else [],
     )
 
 
 def _locked(asked: ParsedRequest, packages: Iterable[str], changes: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a requirements file that asks for these very packages, from where they came."""
+    """The lines of a requirements file for exactly these packages, with their sources."""
     for option, values in asked.options.items():
         yield from (f"--{option}" if option in _FLAGS else f"--{option} {value}" for value in values)
     yield from (line for file in asked.files for line in file.lines if isinstance(line, str) and line.startswith("-"))
@@ -147,7 +149,7 @@ def _with_credentials(asked: ParsedRequest) -> list[str]:
 
 
 def _name(line: str) -> str:
-    """The package that a requirement names; "" where it names none."""
+    """The package that a requirement names; "" for none."""
     try:
         return canonicalize_name(Requirement(line).name)
     except InvalidRequirement:
@@ -155,7 +157,7 @@ def _name(line: str) -> str:
 
 
 def _name_of(local: Local) -> str:
-    """The package in a file or folder, by what names it; "" where nothing does."""
+    """The name of the package in a file or folder; "" if it is unknown."""
     if local.name:
         return canonicalize_name(local.name.partition("[")[0].strip())
     with suppress(InvalidWheelFilename, InvalidName):

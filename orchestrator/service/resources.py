@@ -1,4 +1,4 @@
-"""Resources: outputs of runs, and uploads, listed and sent."""
+"""Resources: lists and sends outputs of runs and uploads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orchestrator.service.access import Access, Who
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A resource that is sent.
+    """A resource to send.
 
     Attributes:
         kind: `folder` (sent as a tar stream), `file` or `executable`.
-        size_bytes: of its files together.
+        size_bytes: of all its files.
         chunks: its bytes.
     """
 

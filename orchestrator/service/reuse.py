@@ -1,8 +1,8 @@
-"""Finds an earlier run that is complete, and that did what a new one would do: same code, environment, command,
-parameters, variables and machine, and mounts of the same content.
+"""Finds an earlier complete run that did the same as a new one would: the same code, environment, command,
+parameters, variables and machine, and mounts with the same content.
 
-The fingerprint of a run says all of this but the content of what it mounts of other runs: that has digests only later,
-and is compared when it is asked for.
+The fingerprint of a run covers all of this except the content of mounted outputs: their digests are computed later, so
+they are compared when a run is reused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from orchestrator.spec.run import RunSpec
 from orchestrator.store import NewRun
 from orchestrator.store.reuse import Content, ReuseStore
 
-_FORMAT = 1  # raise it when runs of the same fingerprint would come out different
-_MOST_LOOKED_AT = 200  # that only differ in what they mounted
+_FORMAT = 1  # raise it when runs with the same fingerprint may have different results
+_MOST_LOOKED_AT = 200  # candidates that differ only in their mounts
 
 
 class Reuse:
@@ -37,15 +37,15 @@ class Reuse:
         self._store: ReuseStore = context.store.reuse
 
     def fingerprint(self, new: NewRun) -> str | None:
-        """SHA-256 of what decides what a run does, in canonical JSON; None where that cannot be known.
+        """SHA-256 of everything that determines a run, as canonical JSON; None if that is unknown.
 
         Args:
-            new: with canonical mounts.
+            new: the run, with canonical mounts.
         """
         context, spec = self._context, new.spec
         try:
             environment = context.environments.key(context.request(spec))
-        except SpellError:  # a local package that cannot be read: its build says so
+        except SpellError:  # a local package cannot be read: its build will report that
             return None
         inputs = [self._input(mount) for mount in spec.mounts]
         if None in inputs:
@@ -67,9 +67,9 @@ class Reuse:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, new: NewRun) -> int | None:
-        """The newest run that can be taken for this one; None when there is none.
+        """The newest run that can replace this one; None for no such run.
 
-        An archived run, and one whose outputs were removed, is not taken.
+        Archived runs, and runs whose outputs were removed, are not used.
         """
         if new.fingerprint is None:
             return None
@@ -83,7 +83,7 @@ class Reuse:
         return None
 
     def warnings(self, spec: RunSpec, earlier: int) -> list[str]:
-        """What is asked that an earlier run does not have, and does not get."""
+        """The parts of the spec that an earlier run does not get."""
         had = self._context.store.summary(earlier)
         lost = [f"name {spec.name!r}"] if spec.name not in ("", had.name) else []
         lost += [f"label {label!r}" for label in sorted(set(spec.labels) - set(had.labels))]
@@ -92,7 +92,7 @@ class Reuse:
         return [f"Run {earlier} stays as it is, without the {', the '.join(lost)}."] if lost else []
 
     def _input(self, mount: Mount) -> tuple[str, ...] | None:
-        """What is known of a mount's content when the run is cast; None for what nobody will ever know."""
+        """A description of a mount's content at the time of the cast; None if it can never be known."""
         kind, name, *below = mount.resource.split("/")
         if kind == "runs":
             return ("run",)
@@ -100,13 +100,13 @@ class Reuse:
         return ("upload", tree, "/".join(below)) if tree else None
 
     def _is_same(self, one: str, other: str) -> bool:
-        if one == other or one.startswith("uploads/"):  # of uploads the fingerprint says all
+        if one == other or one.startswith("uploads/"):  # the fingerprint covers uploads completely
             return True
         ours, theirs = self._content(one), self._content(other)
         if not (ours and theirs) or _is_through_links(one, ours) or _is_through_links(other, theirs):
-            return False  # what is behind a link is known to the kernel only
+            return False  # only the kernel knows where a link leads
         if [_looks(item) for item in ours] != [_looks(item) for item in theirs]:
-            return False  # different without reading a byte
+            return False  # they differ without reading a byte
         return self._digests(one, ours) == self._digests(other, theirs)
 
     def _content(self, resource: str) -> list[Content]:
@@ -114,7 +114,7 @@ class Reuse:
         return self._store.content(int(number), "/".join(below))
 
     def _digests(self, resource: str, content: Sequence[Content]) -> list[str | None]:
-        """The digest of each file, computed now where nobody did yet; one that is gone is like no other."""
+        """The digest of each file, computed now if it is missing; a file that is gone equals no other."""
         number = int(resource.split("/")[1])
         found: list[str | None] = []
         computed = []
@@ -122,7 +122,7 @@ class Reuse:
             digest = item.sha256
             if digest is None:
                 digest = ""
-                with contextlib.suppress(OSError):  # removed by hand
+                with contextlib.suppress(OSError):  # a person removed it
                     path = self._context.home.run_dir(number) / actual(item.stored)
                     digest = sha256(path, durably=True) or ""
                 computed.append((number, item.stored, digest))
@@ -133,7 +133,7 @@ class Reuse:
 
 
 def _is_through_links(resource: str, content: Sequence[Content]) -> bool:
-    """Whether a part of a run's outputs has links, which may lead to other parts. Those of all of them lead inside."""
+    """Whether a part of a run's outputs has links, which may lead to other parts; links in all of them lead inside."""
     is_part = resource.count("/") > 1
     return is_part and any(item.mode == LINK for item in content)
 

@@ -1,4 +1,4 @@
-"""Runs: cast, listed, looked at, ended."""
+"""Runs: cast, listed, inspected, stopped."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Runs:
         context: store, home and tools.
         scheduler: woken by new runs and stop requests.
         access: resolves references.
-        executors: where runs go.
-        quota: how much the home takes, and may take.
+        executors: chooses the executor of a run.
+        quota: refuses a cast when the home is full.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Runs:
         reuse: bool = False,
         with_run: WithRun = lambda _connection, _number: None,
     ) -> CastRecord:
-        """Record a run, and queue it. What can be known to be wrong with it is refused now, before there is a run.
+        """Record a run and queue it. Everything that can be checked is checked now, before the run exists.
 
         Args:
-            reuse: take an identical run that is complete, where there is one; its code need not have been sent.
+            reuse: return an identical complete run, if one exists; its code need not have been sent.
             with_run: see `Store.add`.
 
         Raises:
-            UsageError: an unknown machine type.
-            InvalidConfig: an unknown executor, or something that the executor cannot do.
-            ImpossibleRequest: more than this machine has.
-            NotFound, Conflict: a mount or secret that is not there.
+            UsageError: the machine type is unknown.
+            InvalidConfig: the executor is unknown, or cannot do what the spec asks for.
+            ImpossibleRequest: the machine type is larger than this machine.
+            NotFound, Conflict: a mount or secret does not exist.
             SnapshotMissing: the code has not been sent.
             DiskFull: see `Quota.check`.
         """
@@ -84,7 +84,7 @@ class Runs:
         mounts_upload = any(mount.resource.startswith("uploads/") for mount in new.spec.mounts)
 
         def recorded(connection: Any, number: int) -> None:
-            # Its fingerprint says what the uploads held; from now on none that it mounts is replaced.
+            # The fingerprint covers the content of uploads; from now on no upload that the run mounts can be replaced.
             if mounts_upload and self._reuse.fingerprint(new) != new.fingerprint:
                 raise Conflict("An upload that the run mounts was replaced meanwhile.", "Cast it again.")
             with_run(connection, number)
@@ -100,12 +100,12 @@ class Runs:
             changes: fields of a spec, as JSON values; see `rerun.repeat`.
 
         Raises:
-            NotFound: there is no such run.
-            Conflict: its code is not kept any more.
+            NotFound: the run does not exist.
+            Conflict: its code was removed.
             SpellError: as `cast`.
         """
         run = self._store.record(self._access.resolve(who, reference))
-        repeated = repeat(self._context, run, {"project": run.project, **changes})  # it may have changed since
+        repeated = repeat(self._context, run, {"project": run.project, **changes})  # it may have changed since then
         new, warnings = self._new_run(repeated.spec, lambda resource: self._access.mountable(who, resource))
         new = dataclasses.replace(
             new,
@@ -168,25 +168,27 @@ class Runs:
             raise InvalidConfig(f"A pattern of --ignore cannot be read: {error}") from error
 
     def request_stop(self, who: Who, reference: str, request: StopRequest) -> State:
-        """Stop (outputs kept) or kill (outputs lost) a run. Returns its state after that; raises as `Store.request_stop`."""
+        """Stop (outputs are kept) or kill (they are lost) a run. Returns its new state; raises as `Store.request_stop`."""
         number = self._access.resolve(who, reference)
         state = self._store.request_stop(number, request)
         self._scheduler.stop_requested(number)
         return state
 
-    def list(self, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int) -> Sequence[RunSummary]:
-        """Runs that match, the last `limit` of them in this order; see `Store.summaries`."""
+    def list(
+        self, who: Who, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int
+    ) -> Sequence[RunSummary]:
+        """The last `limit` runs of this order that match; see `Store.summaries`."""
         return self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
 
-    def record(self, who: Who, reference: str) -> RunRecord:
-        """All about a run, without what is hidden of its spec."""
+    def get(self, who: Who, reference: str) -> RunRecord:
+        """The whole record of a run, with the redacted spec."""
         record = self._store.record(self._access.resolve(who, reference))
         return dataclasses.replace(record, spec=redacted_spec(record.spec))
 
     def events(self, who: Who, reference: str) -> Sequence[EventRecord]:
-        """What happened to a run, in order."""
+        """The events of a run, in order."""
         return self._store.events(self._access.resolve(who, reference))
 
     def artifacts(self, who: Who, reference: str) -> Sequence[ArtifactRecord]:
-        """The manifest of a run's outputs, and what was not kept."""
+        """The outputs of a run, and the files that were not kept."""
         return self._store.artifacts(self._access.resolve(who, reference))

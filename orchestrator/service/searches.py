@@ -1,4 +1,4 @@
-"""Searches over parameters: cast, listed, looked at, ended, resumed. `controllers/searches` casts their trials."""
+"""Searches over parameters: cast, listed, inspected, stopped, resumed. `controllers/searches` casts their trials."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ class Searches:
     """The searches of one home.
 
     Args:
-        store: has them.
+        store: of searches.
         access: resolves references.
-        runs: checks what is asked.
-        wake: called when the controller of searches has something to do.
+        runs: checks the specs of trials.
+        wake: wakes the controllers' loop.
     """
 
     def __init__(self, store: Store, access: Access, runs: Runs, wake: Callable[[], None]) -> None:
         self._store, self._access, self._runs, self._wake = store.searches, access, runs, wake
 
     def cast(self, who: Who, search: SearchSpec) -> SearchCastRecord:
-        """Record a search, and begin it. What can be known to be wrong with its trials is refused before there is any run.
+        """Record a search and begin it. Everything that can be checked is checked now, before any run exists.
 
         Raises:
             SpellError: as `Runs.cast`.
         """
         new, warnings = self._runs.check(search.spec, lambda resource: self._access.mountable(who, resource))
         seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
-        # of the executor that was chosen now: when it cannot run anything later, the search waits for it
+        # the executor is chosen now: if it cannot run anything later, the search waits for it
         spec = dataclasses.replace(new.spec, executor=new.executor)
         number = self._store.add(dataclasses.replace(search, spec=spec, seed=seed))
         self._wake()
         return SearchCastRecord(number, warnings)
 
-    def list(self, *, limit: int, before: int) -> list[SearchSummary]:
-        """The newest `limit` searches, newest last, that are older than `before`."""
+    def list(self, who: Who, *, limit: int, before: int) -> list[SearchSummary]:
+        """The newest `limit` searches before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 
-    def record(self, who: Who, reference: str) -> SearchRecord:
-        """All about one search, by number or `latest`."""
+    def get(self, who: Who, reference: str) -> SearchRecord:
+        """The whole record of a search, by number or `latest`."""
         return self._store.record(self._access.resolve_search(who, reference))
 
     def request_stop(self, who: Who, reference: str, request: StopRequest) -> SearchRecord:
-        """Stop or kill a search: no further trial starts, and the others' runs are asked to end. Raises as the store."""
+        """Stop or kill a search: no further trial starts, and running trials are stopped or killed. Raises as the store."""
         number = self._access.resolve_search(who, reference)
         self._store.request_stop(number, request)
         self._wake()
         return self._store.record(number)
 
     def resume(self, who: Who, reference: str) -> SearchRecord:
-        """Go on with a search that has ended: trials that failed, or were never cast, are cast. Raises as the store."""
+        """Resume a search that has ended: cast trials that failed or were never cast. Raises as the store."""
         number = self._access.resolve_search(who, reference)
         self._store.resume(number)
         self._wake()

@@ -1,4 +1,4 @@
-"""The server itself: which one it is."""
+"""The server itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orchestrator
 from orchestrator.lifecycle.context import Context
 from orchestrator.records import API_VERSION
 from orchestrator.records.machines import ServerRecord
+from orchestrator.service.access import Who
 
 
 class Server:
@@ -18,8 +19,8 @@ class Server:
         self._context = context
         self._started_at = time.time()
 
-    def record(self) -> ServerRecord:
-        """Which server this is."""
+    def get(self, who: Who) -> ServerRecord:
+        """The version, home and process of this server."""
         return ServerRecord(
             version=orchestrator.__version__,
             api=API_VERSION,

@@ -1,4 +1,4 @@
-"""The service of one home: every verb that somebody can ask for, by its noun."""
+"""The service of one home: all verbs, by noun."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from orchestrator.service.workflows import Workflows
 
 
 class Service:
-    """What a person can do with one home.
+    """Everything that a person can do with one home.
 
     Args:
         context: store, home and tools.
-        scheduler: leads the runs.
-        quota: how much the home takes, and may take.
-        defaults: executors for specs that name none: the first of them that lacks nothing is taken.
-        engine, bases: make images, and know what they stand on.
-        incoming: takes uploads in.
-        wake: called when a search or a workflow has something to do.
+        scheduler: starts and attends runs.
+        quota: enforces the space limits of the home.
+        defaults: executors for specs that name none; the first one that lacks nothing is chosen.
+        engine, bases: make baked images, and the images that they are based on.
+        incoming: receives uploads.
+        wake: wakes the controllers' loop.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Service:
         self.code = Code(context)
         self.resources = Resources(found, access)
         self.uploads = Uploads(incoming, access)
-        self.secrets = Secrets(context.secrets)
+        self.secrets = Secrets(context.secrets, access)
         self.searches = Searches(store, access, self.runs, wake)
         self.workflows = Workflows(store, access, self.runs, wake)
         self.labels = Labels(store, access)

@@ -1,4 +1,4 @@
-"""What runs use of the machine. Their executors are asked all at once; one that does not answer holds up no other."""
+"""The CPU, memory and GPUs that runs use. Asks all executors at the same time: one that hangs delays no other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.telemetry.complaints import Complaints
 
 _log = logging.getLogger(__name__)
 _ANSWER_LIMIT_S = 2.0
-_BETWEEN_S = 0.5  # two readings, for the rate of CPU time
+_BETWEEN_S = 0.5  # between two readings, for the rate of CPU time
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class _Reading:
 
 
 class Stats:
-    """What the runs of one home use, now and at every moment before.
+    """The usage of the runs of one home, now and in the past.
 
     Args:
-        store: their names and times, and what was sampled of them.
-        scheduler: leads them.
+        store: has their names, times and samples.
+        scheduler: knows the active runs.
         access: resolves references.
     """
 
@@ -43,14 +43,14 @@ class Stats:
         self._store, self._scheduler, self._access = store, scheduler, access
         self._asking: set[int] = set()
         self._lock = threading.Lock()
-        self._complaints = Complaints(_log, "run %d does not say what it uses")
+        self._complaints = Complaints(_log, "the usage of run %d is unknown")
 
-    def now(self, who: Who, references: Sequence[str]) -> list[StatRecord]:
-        """What these runs use now; all that run, when none is named.
+    def list(self, who: Who, references: Sequence[str]) -> list[StatRecord]:
+        """The usage of these runs now; of all running ones if `references` is empty.
 
         Raises:
-            NotFound: there is no such run.
-            Conflict: it does not run.
+            NotFound: a run does not exist.
+            Conflict: it is not running.
         """
         lives = self._running(who, references)
         self._complaints.forget_all_but([life.run.number for life in self._scheduler.lives()])
@@ -60,11 +60,11 @@ class Stats:
         again = self._read([life for life in lives if life.run.number in first], _ANSWER_LIMIT_S)
         return [self._record(life, first.get(life.run.number), again.get(life.run.number)) for life in lives]
 
-    def samples(self, who: Who, reference: str) -> list[SampleRecord]:
-        """What a run used of the machine, in order of time."""
+    def samples(self, who: Who, reference: str) -> Sequence[SampleRecord]:
+        """The samples of a run, in order of time."""
         return self._store.samples(self._access.resolve(who, reference))
 
-    def _running(self, who: Who, references: Sequence[str]) -> list[Life]:
+    def _running(self, who: Who, references: Sequence[str]) -> Sequence[Life]:
         if not references:
             return [life for life in self._scheduler.lives() if life.handle]
         found = {}
@@ -73,10 +73,10 @@ class Stats:
             if life is None or life.handle is None:
                 raise not_running(self._store, number)
             found[number] = life
-        return list(found.values())
+        return [*found.values()]
 
     def _read(self, lives: Sequence[Life], limit_s: float) -> Mapping[int, _Reading]:
-        """One reading of each run whose executor answers within the limit."""
+        """One reading of each run whose executor answers in time."""
         found: dict[int, _Reading] = {}
         threads = [self._ask(life, found.setdefault) for life in lives]
         deadline = time.monotonic() + limit_s
@@ -85,7 +85,7 @@ class Stats:
         return dict(found)
 
     def _ask(self, life: Life, answer: Callable[[int, _Reading], object]) -> threading.Thread | None:
-        """Ask in a thread of its own, unless an earlier question to the same run hangs."""
+        """Read the usage of a run in a thread, unless an earlier reading of it hangs."""
         number = life.run.number
 
         def ask() -> None:
@@ -130,6 +130,6 @@ class Stats:
 
 
 def not_running(store: Store, number: int) -> Conflict:
-    """The error that says that a run does not run, and what it does instead."""
+    """The error for a run that is not running, with its state."""
     state = State(store.summary(number).state)
     return Conflict(f"Run {number} is not running: it is {spoken(state)}.", "See what runs with: spell ps -s running")

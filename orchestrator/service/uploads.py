@@ -1,4 +1,4 @@
-"""Uploads: files are announced, those that are missing come in packs and chunks, and all of it is published."""
+"""Uploads: a client announces files, sends the missing ones in packs and chunks, and publishes the upload."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ class Uploads:
     def __init__(self, kept: uploads.Uploads, access: Access) -> None:
         self._kept, self._access = kept, access
 
-    def list(self) -> list[UploadRecord]:
+    def list(self, who: Who) -> list[UploadRecord]:
         """All uploads, by name."""
         return self._kept.list()
 
     def open(self, who: Who, name: str, size_bytes: int, tree: str, *, replace: bool) -> UploadSession:
-        """Begin an upload, or go on with one."""
+        """Begin an upload, or resume one."""
         return self._kept.open(self._access.resolve_upload(who, name), size_bytes, tree, replace=replace)
 
     def announce(self, who: Who, name: str, session: str, text: bytes) -> UploadNeeds:
-        """Announce files, by a manifest of some of the upload's; answers which of them to send."""
+        """Announce some files of the upload by a manifest. Returns which of them to send."""
         return self._kept.announce(self._access.resolve_upload(who, name), session, text)
 
     def add_pack(self, who: Who, name: str, session: str, body: bytes) -> None:
-        """Keep small files."""
+        """Save small files."""
         self._kept.add_pack(self._access.resolve_upload(who, name), session, body)
 
     def add_chunk(self, who: Who, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
-        """Keep the bytes of a big file that follow those that are there."""
+        """Append bytes to a big file."""
         self._kept.add_chunk(self._access.resolve_upload(who, name), session, digest, offset, data)
 
     def publish(self, who: Who, name: str, session: str, tree: str, *, replace: bool) -> UploadRecord:
-        """Let an upload appear, all of which is there."""
+        """Publish an upload that is complete."""
         return self._kept.publish(self._access.resolve_upload(who, name), session, tree, replace=replace)
 
     def remove(self, who: Who, name: str) -> None:
-        """Remove an upload, and what came in of one under its name."""
+        """Remove an upload, and any incomplete upload of its name."""
         self._kept.remove(self._access.resolve_upload(who, name))

@@ -1,4 +1,4 @@
-"""Outputs against what was recorded of them: every file is read again."""
+"""Verifies outputs: reads every file again, and compares it with its record."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.gc import removed_error
 from orchestrator.store.lineage import OutputRow
 
-_WORKERS = 4  # hashing lets go of the interpreter, reading waits for the disk
+_WORKERS = 4  # hashing releases the GIL, and reading waits for the disk
 _REPORT_S = 0.2
-_AT_ONCE = 1000  # files that are handed to them: a run may have left millions
+_AT_ONCE = 1000  # files in their queue: a run may have left millions
 _HASHES_LIMIT_S, _POLL_S = 10.0, 0.05
 
 
 class Verify:
-    """Reads outputs of one home again."""
+    """Verifies outputs of one home."""
 
     def __init__(self, context: Context, access: Access) -> None:
         self._context, self._access = context, access
 
-    def begin(self, who: Who, reference: str) -> Iterator[bytes]:
+    def outputs(self, who: Who, reference: str) -> Iterator[bytes]:
         """Compare the outputs of a run with its manifest.
 
         Returns:
-            Lines of JSON: `{"done": BYTES, "total": BYTES}` now and then, and at the end a VerifyRecord.
+            JSON lines: `{"done": BYTES, "total": BYTES}` now and then, and a VerifyRecord at the end.
 
         Raises:
-            NotFound, Conflict: there is no such run; it is still active; its outputs were removed.
+            NotFound: the run does not exist.
+            Conflict: it is still active, or its outputs were removed.
         """
         store = self._context.store
         run = store.claimed(self._access.resolve(who, reference))
@@ -71,7 +72,7 @@ class Verify:
         yield _line(to_wire(VerifyRecord(number, not problems, len(recorded), size, problems)))
 
     def _recorded(self, number: int) -> Generator[bytes, None, dict[str, OutputRow]]:
-        """The manifest, when its hashes are there, or have not come for a while."""
+        """The manifest, as soon as it has all hashes, or after a time limit."""
         deadline, fewest = 0.0, -1
         while True:
             recorded = self._context.store.lineage.outputs(number)
@@ -105,7 +106,7 @@ class Verify:
                     if time.monotonic() - reported_at > _REPORT_S:
                         reported_at = time.monotonic()
                         yield _line({"done": done, "total": total})
-            finally:  # nobody listens any more
+            finally:  # the client has gone
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -114,7 +115,7 @@ def _line(words: object) -> bytes:
 
 
 def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[ProblemRecord]]:
-    """Everything that is no folder, by printable path, and folders that cannot be read. No link is followed."""
+    """Everything except folders, by printable path, and folders that cannot be read. Follows no link."""
     found: dict[str, os.stat_result] = {}
     problems, todo = [], [""]
     while todo:
@@ -128,7 +129,7 @@ def _scan(root: Path) -> tuple[dict[str, os.stat_result], list[ProblemRecord]]:
                     else:
                         found[printable(path)] = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            pass  # what should be in it is missing
+            pass  # the files in it are missing
         except OSError:
             problems.append(ProblemRecord(printable(below), "unreadable", "", ""))
     return found, problems

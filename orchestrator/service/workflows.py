@@ -1,4 +1,4 @@
-"""Workflows: cast, listed, looked at, ended. `controllers/workflows` casts their steps."""
+"""Workflows: cast, listed, inspected, stopped. `controllers/workflows` casts their steps."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Workflows:
     """The workflows of one home.
 
     Args:
-        store: has them.
+        store: of workflows.
         access: resolves references.
-        runs: checks what is asked.
-        wake: called when the controller of workflows has something to do.
+        runs: checks the specs of steps.
+        wake: wakes the controllers' loop.
     """
 
     def __init__(self, store: Store, access: Access, runs: Runs, wake: Callable[[], None]) -> None:
         self._store, self._access, self._runs, self._wake = store.workflows, access, runs, wake
 
     def cast(self, who: Who, spec: WorkflowSpec) -> WorkflowCastRecord:
-        """Record a workflow, and begin it. What can be known to be wrong with a step is refused before there is any run.
+        """Record a workflow and begin it. Everything that can be checked is checked now, before any run exists.
 
         Raises:
             SpellError: as `Runs.cast`, with the name of the step.
@@ -43,23 +43,23 @@ class Workflows:
         for step in spec.steps:
             with _named(step.name):
                 new, found = self._runs.check(step.spec, mountable)
-            # of the executor that was chosen now: when it cannot run anything later, the step waits for it
+            # the executor is chosen now: if it cannot run anything later, the step waits for it
             steps.append(dataclasses.replace(step, spec=dataclasses.replace(new.spec, executor=new.executor)))
             warnings |= dict.fromkeys(found)
         number = self._store.add(dataclasses.replace(spec, steps=tuple(steps)))
         self._wake()
         return WorkflowCastRecord(number, list(warnings))
 
-    def list(self, *, limit: int, before: int) -> list[WorkflowSummary]:
-        """The newest `limit` workflows, newest last, that are older than `before`."""
+    def list(self, who: Who, *, limit: int, before: int) -> list[WorkflowSummary]:
+        """The newest `limit` workflows before number `before`, newest last."""
         return self._store.summaries(limit=limit, before=before)
 
-    def record(self, who: Who, reference: str) -> WorkflowRecord:
-        """All about one workflow, by number, name or `latest`."""
+    def get(self, who: Who, reference: str) -> WorkflowRecord:
+        """The whole record of a workflow, by number, name or `latest`."""
         return self._store.record(self._access.resolve_workflow(who, reference))
 
     def request_stop(self, who: Who, reference: str, request: StopRequest) -> WorkflowRecord:
-        """Stop or kill a workflow: steps that wait never start, and the others' runs are asked to end. Raises as the store."""
+        """Stop or kill a workflow: no further step starts, and running steps are stopped or killed. Raises as the store."""
         number = self._access.resolve_workflow(who, reference)
         self._store.request_stop(number, request)
         self._wake()

@@ -1,1 +1,15 @@
-"""Requests of a person: runs, searches and workflows, the files they are written in, and their checks."""
+"""The specs of runs, workflows and searches: their files and their checks.
+
+run           the spec of a run
+fields        the table of its fields
+names         checks names of runs, labels, projects, aliases and secrets
+mounts        mounts of a run
+conditions    stop conditions
+redaction     hides values and credentials
+jobfile       a spec in YAML
+workflow      the spec of a workflow
+workflowfile  the spec of a workflow in YAML
+search        the spec of a search
+validate      checks specs that the server receives
+filters       filters and order of lists of runs
+"""

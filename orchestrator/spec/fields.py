@@ -14,7 +14,7 @@ from orchestrator.errors import InvalidConfig
 from orchestrator.spec.mounts import Mount, normal_path, parse_mount
 from orchestrator.spec.redaction import masked, redacted
 
-if TYPE_CHECKING:  # a spec is made without it; every `spell run` loads this
+if TYPE_CHECKING:  # not needed to make a spec; every `spell run` loads this
     from pathlib import Path
 
 
@@ -71,7 +71,7 @@ MOUNTS = Kind(
 )
 PACKAGES = Kind("list", lambda lines, folder: tuple(located(line, folder) for line in lines), list)
 FILES = Kind("list", lambda names, folder: tuple(folder / name for name in names))
-"""Paths of files, until the client reads them; they are not written back: who writes a job file writes the files, too."""
+"""Paths of files, until the client reads them. Not written back: code that writes a job file writes these files."""
 SECRETS = Kind("list", _secrets, lambda secrets: [f"{name}={variable}" for variable, name in secrets.items()])
 CODE = Kind("")
 """Captured, not written."""
@@ -86,7 +86,7 @@ def replaced(_earlier: Any, later: Any) -> Any:
 
 
 def added(earlier: Any, later: Any) -> Any:
-    """Both lists. Like the others here it takes values of a wrong type, which whoever reads the spec then refuses."""
+    """Both lists. Accepts values of a wrong type, as the other functions here do: reading the spec refuses them."""
     return type(later)([*earlier, *later]) if isinstance(later, list | tuple) else later
 
 
@@ -119,8 +119,8 @@ class Field(NamedTuple):
         kind: how its values are written.
         key: in job files; "" where it is not in them.
         options: of `spell run`.
-        join: what becomes of an earlier value and a later one.
-        hides: what to show in the place of each of its texts; None to show them.
+        join: joins an earlier value and a later one.
+        hides: returns the text to show instead of a text; None to show all.
         is_fixed: whether a rerun keeps it.
         is_environment: whether it says which packages a run gets, and in what image.
         is_compared: whether `--reuse` tells two runs apart by it.
@@ -142,7 +142,7 @@ class Field(NamedTuple):
 
 
 CODE_KEYS = ("github_url", "github_ref")
-"""What a job file says of the code: it has no value, but what to capture."""
+"""The keys of a job file that say which code to capture. The spec has no such fields."""
 _CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked")
 
 FIELDS = (
@@ -177,7 +177,7 @@ BY_KEY = {field.key: field for field in FIELDS if field.key}
 
 
 def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """What two sources say of one spec, each by the names of fields."""
+    """The values of two sources for one spec, joined; each maps names of fields to values."""
     found = dict(earlier)
     for name, value in later.items():
         found[name] = BY_NAME[name].join(found[name], value) if name in found and name in BY_NAME else value

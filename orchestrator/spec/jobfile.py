@@ -10,8 +10,8 @@ mounts: [runs/jokes-data/data.txt]
 params: {ARGS: --smoke}
 timeout_min: 60
 
-A list may be written as its only item. Text is taken as it is written, whatever YAML would make of it: `python: 3.10` is not
-3.1, `env: {DEBUG: no}` is not false. An empty value is as good as none.
+A list may be written as its only item. Text stays as it is written, without YAML's conversions: `python: 3.10` is not
+3.1, `env: {DEBUG: no}` is not false. An empty value counts as none.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _YAML_TAG = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """What a job file says.
+    """The contents of a job file.
 
     Attributes:
         fields: values of a spec, by the names of its fields; requirements as paths of their files. Hidden in `repr`.
-        github_url, github_ref: the code; "" for that of the folder.
+        github_url, github_ref: the source of the code; "" for the folder.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)

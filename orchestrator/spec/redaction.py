@@ -9,7 +9,7 @@ _CREDENTIALS = r"(?<=://)[^/@\s\"'`]+@"
 
 
 def masked(_text: str) -> str:
-    """What stands in the place of a hidden value."""
+    """The text that replaces a hidden value."""
     return MASK
 
 

@@ -177,7 +177,7 @@ class RunSpec:
         return f"RunSpec({', '.join(f'{name}={value!r}' for name, value in self.redacted().items())})"
 
     def redacted(self) -> dict[str, Any]:
-        """The spec as JSON values, without what is hidden of it: the one form that people and logs may see."""
+        """The spec as JSON values, with hidden values replaced: the only form that people and logs may see."""
         return redacted_spec(to_wire(self))
 
     def _check_params(self) -> None:
@@ -283,7 +283,7 @@ def _check_requirements(lines: tuple[str, ...]) -> None:
 
 def to_wire(value: Any) -> Any:
     """A spec or record (or a tuple or mapping of them) as plain JSON values."""
-    if value is None or isinstance(value, str | int | float):  # first: there are many of them
+    if value is None or isinstance(value, str | int | float):  # first, as most values are of these types
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_wire(getattr(value, item.name)) for item in dataclasses.fields(value)}

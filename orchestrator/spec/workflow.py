@@ -90,7 +90,7 @@ class WorkflowSpec:
 
     Attributes:
         name: for people; several workflows may have the same.
-        steps: their names differ, and they need each other in no circle.
+        steps: their names differ, and they do not need each other in a circle.
         reuse: whether a step takes an identical complete run instead of casting a new one.
     """
 

@@ -1,6 +1,6 @@
-"""What is recorded of a home, in SQLite. Rows never leave this room: each file is one noun, and returns its records.
+"""What is recorded of a home, in SQLite. Rows never leave this package: each file is one noun, and returns its records.
 
-store      the entry to this room: records runs, and moves them from state to state
+store      the entry to this package: records runs, and moves them from state to state
 runs       runs as users see them: found by a reference, listed, and in full
 listing    the queries of lists of runs
 rows       runs as workers and the scheduler see them
@@ -23,10 +23,11 @@ webhooks   notifications of the end of runs
 gc         outputs that may be removed, and snapshots that are needed
 tables     the tables of the store
 database   the SQLite file: connections, transactions, errors
-migrate    migrates the store of an older version, by migrations/
+migrate    migrates the store of an older version
+migrations/  how, one step for each version
 """
 
-from orchestrator.store.rows import ClaimedRun, Demand, NewRun
+from orchestrator.store.rows import ClaimedRun, MachineRequest, NewRun
 from orchestrator.store.store import RELEASED, Store, WithRun
 
-__all__ = ["RELEASED", "ClaimedRun", "Demand", "NewRun", "Store", "WithRun"]
+__all__ = ["RELEASED", "ClaimedRun", "MachineRequest", "NewRun", "Store", "WithRun"]

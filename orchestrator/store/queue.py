@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Float, Select, TextClause, and_, bindparam
 
 from orchestrator.states import State, StopRequest
 from orchestrator.store.database import Database
-from orchestrator.store.rows import Demand
+from orchestrator.store.rows import MachineRequest
 from orchestrator.store.tables import runs
 
 _ROWS_AT_ONCE = 20
@@ -26,13 +26,13 @@ def _is_paused() -> ColumnElement[bool]:
     return and_(at.is_not(None), at > now, at <= now + _LONGEST_PAUSE_S)
 
 
-def _demands(which: ColumnElement[bool] | TextClause) -> Select[Any]:
+def _requests(which: ColumnElement[bool] | TextClause) -> Select[Any]:
     columns = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
     return select(*columns).where(which).order_by(runs.c.number).execution_options(yield_per=_ROWS_AT_ONCE)
 
 
-_QUEUED = _demands(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
-_OCCUPYING = _demands(text("held"))  # exactly the text of the index
+_QUEUED = _requests(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
+_OCCUPYING = _requests(text("held"))  # exactly the text of the index
 _NEXT_ATTEMPT = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused())
 
 
@@ -42,23 +42,23 @@ class QueueReader:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def queued(self) -> Iterator[Demand]:
+    def queued(self) -> Iterator[MachineRequest]:
         """Yield the runs that wait for a machine, oldest first; reads no further than the caller does."""
-        return self._demands(_QUEUED, {"now": time.time()})
+        return self._requests(_QUEUED, {"now": time.time()})
 
     def next_attempt_at(self) -> float | None:
         """Return when the next pause after a failed attempt ends; None when no run pauses."""
         with self._db.read() as connection:
             return connection.scalar(_NEXT_ATTEMPT, {"now": time.time()}) or None
 
-    def occupying(self) -> Iterator[Demand]:
+    def occupying(self) -> Iterator[MachineRequest]:
         """Yield the runs that hold cores, memory or GPUs now."""
-        return self._demands(_OCCUPYING, {})
+        return self._requests(_OCCUPYING, {})
 
-    def _demands(self, query: Select[Any], values: Mapping[str, Any]) -> Iterator[Demand]:
+    def _requests(self, query: Select[Any], values: Mapping[str, Any]) -> Iterator[MachineRequest]:
         with self._db.read() as connection:
             for row in connection.execute(query, values):
-                yield Demand(
+                yield MachineRequest(
                     row.number,
                     row.fence,
                     StopRequest(row.wish) if row.wish else None,

@@ -62,7 +62,7 @@ class RequestedStop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class MachineRequest:
     """The part of the machine that a run needs, and the GPUs that it has (`gpus`)."""
 
     number: int

@@ -51,4 +51,4 @@ class SecretStore:
         """Return the encrypted values of those of these secrets that exist."""
         query = select(secrets.c.name, secrets.c.sealed).where(secrets.c.name.in_(names))
         with self._db.read() as connection:
-            return {str(name): bytes(sealed) for name, sealed in connection.execute(query)}
+            return {str(name): bytes(encrypted) for name, encrypted in connection.execute(query)}

@@ -222,7 +222,7 @@ secrets = Table(
     "secrets",
     metadata,
     Column("name", String, primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # encrypted
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
 )

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECORD = struct.Struct("<QQ")
+ENTRY = struct.Struct("<QQ")
 _PAUSE_S = 0.1
 _POLL_S = 0.5
 _MOST_BYTES = 64 << 20  # two months of a log that never pauses
@@ -51,7 +51,7 @@ class LogTimes:
             try:
                 size = os.fstat(self._log_fd).st_size
                 if size > self._size and os.fstat(self._times_fd).st_size < _MOST_BYTES:
-                    os.write(self._times_fd, RECORD.pack(size, int(time.time() * 1e6)))
+                    os.write(self._times_fd, ENTRY.pack(size, int(time.time() * 1e6)))
                     self._size = size
             except OSError:
                 return

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator.records.logs import LogTime
-from orchestrator.supervisor.log_times import RECORD
+from orchestrator.supervisor.log_times import ENTRY
 
 
 def read(path: Path, after: int, limit: int) -> list[LogTime]:
@@ -16,15 +16,15 @@ def read(path: Path, after: int, limit: int) -> list[LogTime]:
     except FileNotFoundError:
         return []
     with file:
-        count = os.fstat(file.fileno()).st_size // RECORD.size
+        count = os.fstat(file.fileno()).st_size // ENTRY.size
         low, high = 0, count
         while low < high:  # offsets grow
             middle = (low + high) // 2
-            file.seek(middle * RECORD.size)
-            if RECORD.unpack(file.read(RECORD.size))[0] <= after:
+            file.seek(middle * ENTRY.size)
+            if ENTRY.unpack(file.read(ENTRY.size))[0] <= after:
                 low = middle + 1
             else:
                 high = middle
-        file.seek(low * RECORD.size)
-        block = file.read(min(limit, count - low) * RECORD.size)
-    return [LogTime(offset, micros / 1e6) for offset, micros in RECORD.iter_unpack(block)]
+        file.seek(low * ENTRY.size)
+        block = file.read(min(limit, count - low) * ENTRY.size)
+    return [LogTime(offset, micros / 1e6) for offset, micros in ENTRY.iter_unpack(block)]

@@ -1,4 +1,4 @@
-"""Makes a store as a version of spell leaves it behind; see README.md. Speaks the Python API of that version."""
+"""Makes a store with a version of spell; see README.md. Uses the Python API of that version."""
 
 from __future__ import annotations
 

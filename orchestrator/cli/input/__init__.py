@@ -1,1 +1,12 @@
-"""Reads the command line, the files it names and the code of the folder, and makes specs of them."""
+"""Reads the command line, the files it names and the code of the folder, and makes specs of them.
+
+options        the options of verbs that cast runs
+command_files  --from-file and --save-command
+hints          hints for misspelled verbs and misplaced options
+spec           makes a spec of options and a job file
+requirements   reads requirement files
+capture        captures the code, and warns about missing files
+ignored        finds files that a command names and git ignores
+complete       names the completions of options
+completions    asks the server for their values
+"""

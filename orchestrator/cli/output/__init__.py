@@ -1,1 +1,20 @@
-"""What is drawn on the terminal."""
+"""Shows runs on the terminal.
+
+announce          a run that was just cast
+follow            a run until its end
+console           the console of a followed run
+timestamps        times in front of the lines of a log
+detach            the message to a person who stops following
+workflow_console  the console of a followed workflow
+search_console    the console of a followed search
+search_live       the live table of a search
+top_live          the screen of `spell top`
+metric_series     reduces a metric to the points that a terminal can show
+metric_chart      draws metrics as a chart
+bars              shows progress where a terminal is
+progress          the progress bar
+spinner           the line that shows that something is still going on
+redraw            draws text again in place
+show              durations, sizes, times, tables and signs
+streams           makes the standard streams reliable
+"""

@@ -104,10 +104,10 @@ class _Lines:
         for trial in found.trials:
             if trial.state in FINAL and (trial.number, trial.run) not in self._said:
                 self._said.add((trial.number, trial.run))
-                show.say(f"{SIGNS[State(trial.state)]} {_told(found, trial)}")
+                show.say(f"{SIGNS[State(trial.state)]} {_ended_line(found, trial)}")
 
 
-def _told(found: SearchRecord, trial: TrialRecord) -> str:
+def _ended_line(found: SearchRecord, trial: TrialRecord) -> str:
     which = f"Trial {trial.number}" + (f" (run {trial.run})" if trial.run else "")
     why = f": {trial.message}" if trial.message else ""
     value = "" if trial.value is None else f", {found.metric} {number(trial.value)}"

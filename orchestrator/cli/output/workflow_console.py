@@ -101,7 +101,7 @@ class WorkflowConsole:
             return
         width = max(show.width(step.name) for step in found.steps)
         for step in found.steps:
-            sign, words = _told(step)
+            sign, words = _sign_and_words(step)
             if words and self._said.get(step.name) != words:
                 self._said[step.name] = words
                 self._spinner.clear()
@@ -137,7 +137,7 @@ def _counted(found: WorkflowRecord) -> str:
     return ", ".join([f"{found.steps_complete} of {found.steps_count} steps complete", *others])
 
 
-def _told(step: StepRecord) -> tuple[str, str]:
+def _sign_and_words(step: StepRecord) -> tuple[str, str]:
     """Sign and words for the state that a step is in; no words while it waits."""
     if step.reused:
         return SIGNS[State.COMPLETE], f"reused run {step.run}"

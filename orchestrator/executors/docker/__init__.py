@@ -3,6 +3,6 @@
 executor  starts, recovers and ends attempts
 files     the files that a container and spelld share
 exit      finds out whether and how a container has ended
-session   a second command in the container of a run
+exec      an additional command in the container of a run
 checks    what `spell doctor` reports about the engine
 """

@@ -35,14 +35,14 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, Container
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Session, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
 from orchestrator.executors.docker import checks, files
+from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
-from orchestrator.executors.docker.session import DockerSession
 from orchestrator.executors.mount_points import check_absolute, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import as_words, phase_error, read_verdict
 from orchestrator.images.images import ImageRequest, Images
-from orchestrator.records.gc import CollectedRecord
+from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 from orchestrator.supervisor import identity
@@ -216,12 +216,12 @@ class DockerExecutor(Executor):
         cpu_time_s = found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
         return Usage(cpu_time_s, max(0, int(memory["usage"]) - cached), int(found["pids_stats"].get("current", 1)))
 
-    def open_session(
+    def open_exec(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
-    ) -> Session:
+    ) -> RunningExec:
         if files.is_over(handle.folder):
             raise Conflict("The run is over.")
-        return DockerSession(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
+        return DockerExec(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
         with self._engine.translated_errors():
@@ -233,7 +233,7 @@ class DockerExecutor(Executor):
             if ours and not needed(int(ours[1]), int(ours[2])):
                 self._engine.remove(container["Id"])
 
-    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[CollectedRecord]:
+    def gc(self, keep: set[str], older_than_s: float, *, dry_run: bool) -> list[RemovedRecord]:
         return self._images.gc(keep, older_than_s, dry_run=dry_run)
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:

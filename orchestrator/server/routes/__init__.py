@@ -1,5 +1,30 @@
 """The HTTP API: a module for each noun. Each route calls one verb of `orchestrator.service`, and answers a record of
-`orchestrator.records`."""
+`orchestrator.records`.
+
+code       manifests and blobs of the code of runs
+runs       cast, list, inspect, rerun, stop and kill runs
+logs       read or follow logs
+metrics    read metrics
+stats      the usage of runs
+resources  list and download outputs and uploads
+uploads    upload and remove folders and files
+secrets    set, list and remove secrets
+workflows  cast, list, inspect, stop and kill workflows
+searches   cast, list, inspect, stop, kill and resume searches
+labels     change the labels of runs
+archive    hide runs, and bring them back
+projects   group runs
+links      aliases of resources
+compare    the differences between two runs
+lineage    the lineage of a run
+verify     compare outputs with their records
+export     export a run
+images     bake images
+machines   list machine types
+gc         garbage collection
+doctor     checks of the machine
+server     the server itself
+"""
 
 from orchestrator.server.routes import (
     archive,

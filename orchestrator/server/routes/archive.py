@@ -13,7 +13,7 @@ router = APIRouter()
 
 @router.post("/runs/{reference}/archive", response_model=RunSummary)
 def archive(reference: str, service: TheService, who: Person) -> Response:
-    """Take a run that has ended out of lists and mounts; nothing of it is removed."""
+    """Hide a run that has ended from lists and mounts. Removes nothing of it."""
     return answer(service.archive.add(who, reference))
 
 

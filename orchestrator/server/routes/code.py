@@ -1,4 +1,4 @@
-"""Sending the code of a run."""
+"""The code of runs: manifests and blobs."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from collections.abc import AsyncIterator, Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from orchestrator.server.dependencies import TheService, answer
+from orchestrator.server.dependencies import Person, TheService, answer
 from orchestrator.spec.run import check_digest
 
 router = APIRouter()
 
 
 @router.post("/trees")
-async def put_tree(request: Request, service: TheService) -> Response:
+async def put_tree(request: Request, service: TheService, who: Person) -> Response:
     """Send the manifest of a snapshot: JSON without line breaks. The answer lists the digests of the blobs that must be
     sent first; a line break and a pack of them may follow it (see `orchestrator.content.packs`)."""
-    return answer(await asyncio.to_thread(service.code.put_tree, await request.body()))
+    return answer(await asyncio.to_thread(service.code.put_tree, who, await request.body()))
 
 
 @router.post("/blobs", status_code=204)
-async def put_blobs(request: Request, service: TheService) -> Response:
+async def put_blobs(request: Request, service: TheService, who: Person) -> Response:
     """Send many small blobs; see `orchestrator.content.packs` for the format."""
-    await asyncio.to_thread(service.code.put_blobs, await request.body())
+    await asyncio.to_thread(service.code.put_blobs, who, await request.body())
     return Response(status_code=204)
 
 
 @router.get("/blobs/{digest}")
-def blob(digest: str, service: TheService) -> Response:
-    """The content of a blob: the patch of a run's uncommitted changes, say."""
-    return StreamingResponse(service.code.blob(digest), media_type="application/octet-stream")
+def blob(digest: str, service: TheService, who: Person) -> Response:
+    """The content of a blob, for example the patch of a run's uncommitted changes."""
+    return StreamingResponse(service.code.blob(who, digest), media_type="application/octet-stream")
 
 
 @router.put("/blobs/{digest}", status_code=204)
-async def put_blob(digest: str, request: Request, service: TheService) -> Response:
-    """Send a blob; it is checked against its digest."""
+async def put_blob(digest: str, request: Request, service: TheService, who: Person) -> Response:
+    """Send a blob. The server checks its digest."""
     check_digest(digest)
     chunks = _Pull(request.stream(), asyncio.get_running_loop())
-    await asyncio.to_thread(service.code.put_blob, digest, chunks)
+    await asyncio.to_thread(service.code.put_blob, who, digest, chunks)
     return Response(status_code=204)
 
 
 class _Pull:
-    """An asynchronous stream, read from a thread."""
+    """An iterator over an asynchronous stream, for a thread."""
 
     def __init__(self, stream: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._stream, self._loop = stream, loop

@@ -1,4 +1,4 @@
-"""What differs between two runs."""
+"""Comparing two runs."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def diff(
     who: Person,
     section: Annotated[list[str] | None, Query()] = None,
 ) -> Response:
-    """What differs between two runs; only these sections of it, when any are named."""
+    """The differences between two runs; of these sections only, if any are named."""
     return answer(service.compare.diff(who, reference, other, section or ()))

@@ -16,8 +16,8 @@ router = APIRouter()
 def export(
     reference: str, service: TheService, who: Person, *, inputs: bool = False, outputs: bool = False
 ) -> Response:
-    """A run with all it takes to run it without spell, as a tar stream (media type application/x-tar)."""
-    found = service.export.begin(who, reference, with_inputs=inputs, with_outputs=outputs)
+    """An export of a run, which runs without spell, as a tar stream (media type application/x-tar)."""
+    found = service.export.download(who, reference, with_inputs=inputs, with_outputs=outputs)
     warnings = json.dumps([text[:300] for text in found.warnings[:20]])
     headers = {
         "Spell-Run": str(found.run),

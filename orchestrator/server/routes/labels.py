@@ -16,5 +16,5 @@ _Labels = Annotated[list[str] | None, Body(embed=True)]
 
 @router.post("/runs/{reference}/labels", response_model=RunSummary)
 def label(reference: str, service: TheService, who: Person, add: _Labels = None, remove: _Labels = None) -> Response:
-    """Give a run labels, and take others from it."""
+    """Add labels to a run, and remove others."""
     return answer(service.labels.change(who, reference, add or (), remove or ()))

@@ -1,4 +1,4 @@
-"""What runs were made of."""
+"""The lineage of runs."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ router = APIRouter()
 
 @router.get("/runs/{reference}/lineage", response_model=LineageRecord)
 def lineage(reference: str, service: TheService, who: Person, *, up: bool = True, down: bool = True) -> Response:
-    """What a run was made of, and what was made of it."""
-    return answer(service.lineage.of(who, reference, up=up, down=down))
+    """The resources that a run mounted, and the runs that mounted its outputs."""
+    return answer(service.lineage.get(who, reference, up=up, down=down))

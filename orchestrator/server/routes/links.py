@@ -14,15 +14,15 @@ router = APIRouter()
 
 
 @router.get("/links", response_model=list[LinkRecord])
-def links(service: TheService) -> Response:
-    """All links, by alias; those to archived runs are left out."""
-    return answer(service.links.list())
+def links(service: TheService, who: Person) -> Response:
+    """All links by alias, without those to archived runs."""
+    return answer(service.links.list(who))
 
 
 @router.get("/links/{alias}", response_model=LinkRecord)
-def link(alias: str, service: TheService) -> Response:
+def link(alias: str, service: TheService, who: Person) -> Response:
     """One link."""
-    return answer(service.links.record(alias))
+    return answer(service.links.get(who, alias))
 
 
 @router.put("/links/{alias}", response_model=LinkRecord)
@@ -34,12 +34,12 @@ def put_link(
     *,
     replace: Annotated[bool, Body(embed=True)] = False,
 ) -> Response:
-    """Give a resource another name."""
+    """Give a resource an alias."""
     return answer(service.links.put(who, alias, resource, replace=replace))
 
 
 @router.delete("/links/{alias}")
-def unlink(alias: str, service: TheService) -> Response:
-    """Remove a link; what it leads to stays."""
-    service.links.remove(alias)
+def unlink(alias: str, service: TheService, who: Person) -> Response:
+    """Remove a link. The resource stays."""
+    service.links.remove(who, alias)
     return JSONResponse({"removed": alias})

@@ -1,4 +1,4 @@
-"""Logs of runs: read, timed and followed."""
+"""Logs of runs: read, with times, or followed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def log(
     lines: Annotated[int | None, Query(ge=0)] = None,
     most_bytes: Annotated[int, Query(ge=1)] = 1 << 62,
 ) -> Response:
-    """The run's own output, byte for byte; only its last `lines` lines when given, and `most_bytes` of those."""
+    """The output of a run, byte for byte; the last `lines` lines if given, and at most `most_bytes` of them."""
     found = service.logs.tail(who, reference, lines, most_bytes)
     headers = {"Spell-Log-End": str(found.end)}
     return StreamingResponse(found.chunks, headers=headers, media_type="application/octet-stream")
@@ -38,7 +38,7 @@ def times(
     after: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
 ) -> Response:
-    """When the log grew beyond offset `after`; go on with the last offset that was answered."""
+    """The moments when the log grew, beyond offset `after`. For the next page send the last offset of the answer."""
     return answer(service.logs.times(who, reference, after, limit))
 
 

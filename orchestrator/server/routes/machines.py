@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from orchestrator.records.machines import MachineRecord
-from orchestrator.server.dependencies import TheService, answer
+from orchestrator.server.dependencies import Person, TheService, answer
 
 router = APIRouter()
 
 
 @router.get("/machine-types", response_model=list[MachineRecord])
-def machine_types(service: TheService) -> Response:
-    """All machine types, and how many more runs of each would start at once."""
-    return answer(service.machines.list())
+def machine_types(service: TheService, who: Person) -> Response:
+    """All machine types, and the number of runs of each that could start now."""
+    return answer(service.machines.list(who))

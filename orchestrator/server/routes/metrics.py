@@ -1,4 +1,4 @@
-"""Metrics of runs: all values, a line for each metric, or page by page."""
+"""Metrics of runs: all values, summaries, or pages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _Limit = Annotated[int, Query(ge=1, le=10_000)]
 
 @router.get("/runs/{reference}/metrics", response_model=list[MetricRecord])
 def metrics(reference: str, service: TheService, who: Person, name: str = "") -> Response:
-    """The metrics that a run sent, in order; as they are read, for there may be millions."""
+    """The metrics that a run sent, in order. The answer is streamed, as a run may send millions."""
     return StreamingResponse(_array(service.metrics.list(who, reference, name)), media_type="application/json")
 
 
 @router.get("/runs/{reference}/metrics/summary", response_model=list[MetricSummary])
 def metric_summaries(reference: str, service: TheService, who: Person) -> Response:
-    """One line for each metric of a run, up to this moment."""
+    """One line for each metric of a run."""
     return answer(service.metrics.summaries(who, reference))
 
 
@@ -34,7 +34,7 @@ def metric_summaries(reference: str, service: TheService, who: Person) -> Respon
 def metric_page(
     reference: str, service: TheService, who: Person, after: _Position = 0, limit: _Limit = 10_000
 ) -> Response:
-    """The next values that a run has sent, of all names; go on with `after` = `next`."""
+    """The next values of all metrics of a run. For the next page send `next` as `after`."""
     return answer(service.metrics.page(who, reference, after, limit))
 
 

@@ -23,47 +23,47 @@ def create(
     description: Annotated[str, Body(embed=True)] = "",
     runs: Annotated[list[str] | None, Body(embed=True)] = None,
 ) -> Response:
-    """Make a project."""
+    """Create a project."""
     return answer(service.projects.create(who, name, description, runs or ()), 201)
 
 
 @router.get("/projects", response_model=list[ProjectRecord])
-def projects(service: TheService, *, archived: bool = False) -> Response:
-    """All projects, oldest first; those that are archived, when asked for."""
-    return answer(service.projects.list(archived=archived))
+def projects(service: TheService, who: Person, *, archived: bool = False) -> Response:
+    """All projects, oldest first; the archived ones if `archived`."""
+    return answer(service.projects.list(who, archived=archived))
 
 
 @router.get("/projects/{name}", response_model=ProjectRecord)
-def project(name: str, service: TheService) -> Response:
+def project(name: str, service: TheService, who: Person) -> Response:
     """One project."""
-    return answer(service.projects.record(name))
+    return answer(service.projects.get(who, name))
 
 
 @router.post("/projects/{name}", response_model=ProjectRecord)
-def edit(name: str, service: TheService, new_name: _Text = None, description: _Text = None) -> Response:
-    """Give a project another name or description; what is null stays."""
-    return answer(service.projects.edit(name, new_name, description))
+def edit(name: str, service: TheService, who: Person, new_name: _Text = None, description: _Text = None) -> Response:
+    """Change the name or description of a project; null keeps it."""
+    return answer(service.projects.edit(who, name, new_name, description))
 
 
 @router.post("/projects/{name}/archive", response_model=ProjectRecord)
-def archive_project(name: str, service: TheService) -> Response:
-    """Take a project from the list; its runs stay."""
-    return answer(service.projects.archive(name))
+def archive_project(name: str, service: TheService, who: Person) -> Response:
+    """Hide a project from the list. Its runs stay."""
+    return answer(service.projects.archive(who, name))
 
 
 @router.post("/projects/{name}/unarchive", response_model=ProjectRecord)
-def unarchive_project(name: str, service: TheService) -> Response:
+def unarchive_project(name: str, service: TheService, who: Person) -> Response:
     """Bring an archived project back."""
-    return answer(service.projects.unarchive(name))
+    return answer(service.projects.unarchive(who, name))
 
 
 @router.post("/projects/{name}/add-runs", response_model=ProjectRecord)
 def add_runs(name: str, service: TheService, who: Person, runs: _Runs) -> Response:
-    """Runs belong to this project from now on, and to no other."""
+    """Move runs to this project."""
     return answer(service.projects.add_runs(who, name, runs))
 
 
 @router.post("/projects/{name}/remove-runs", response_model=ProjectRecord)
 def remove_runs(name: str, service: TheService, who: Person, runs: _Runs) -> Response:
-    """Runs belong to no project from now on."""
+    """Remove runs from this project."""
     return answer(service.projects.remove_runs(who, name, runs))

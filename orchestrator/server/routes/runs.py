@@ -1,4 +1,4 @@
-"""Casting runs, looking at them, ending them."""
+"""Runs: cast, listed, inspected, stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter()
 
 @router.post("/runs", response_model=CastRecord, status_code=201)
 def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()], *, reuse: bool = False) -> Response:
-    """Cast a run, or take an identical one. 409 with code `snapshot_missing`: send the code first."""
+    """Cast a run, or reuse an identical one. 409 with code `snapshot_missing`: send the code first."""
     found = service.runs.cast(who, read_spec(spec), reuse=reuse)
     return answer(found, 200 if found.reused else 201)
 
@@ -30,6 +30,7 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/runs", response_model=list[RunSummary])
 def runs(
     service: TheService,
+    who: Person,
     state: Annotated[list[str] | None, Query()] = None,
     label: Annotated[list[str] | None, Query()] = None,
     machine_type: Annotated[list[str] | None, Query()] = None,
@@ -47,18 +48,18 @@ def runs(
 ) -> Response:
     """Runs that match all filters (see `orchestrator.spec.filters`), the newest `limit` of them, newest last.
 
-    Page back with `before`; where they are sorted otherwise, with `skip`.
+    Page back with `before`, or with `skip` if they are sorted by another key.
     """
     wanted = Filter(
         state or (), label or (), machine_type or (), name, project, since, metric or (), text or (), archived
     )
-    return answer(service.runs.list(wanted, parse_sort(sort), limit=limit, before=before, skip=skip))
+    return answer(service.runs.list(who, wanted, parse_sort(sort), limit=limit, before=before, skip=skip))
 
 
 @router.get("/runs/{reference}", response_model=RunRecord)
 def run(reference: str, service: TheService, who: Person) -> Response:
-    """All about one run, by number, name, `latest` or `latest~1`."""
-    return answer(service.runs.record(who, reference))
+    """The record of a run, by number, name, `latest` or `latest~1`."""
+    return answer(service.runs.get(who, reference))
 
 
 @router.post("/runs/{reference}/rerun", response_model=CastRecord, status_code=201)
@@ -69,23 +70,23 @@ def rerun(reference: str, service: TheService, who: Person, changes: Annotated[d
 
 @router.post("/runs/{reference}/stop")
 def stop(reference: str, service: TheService, who: Person) -> Response:
-    """End the command; its outputs are kept. Answers the state of the run after that."""
+    """Stop a run: its outputs are kept. Returns its new state."""
     return JSONResponse({"state": service.runs.request_stop(who, reference, StopRequest.STOP)})
 
 
 @router.post("/runs/{reference}/kill")
 def kill(reference: str, service: TheService, who: Person) -> Response:
-    """End the command at once; its outputs are lost. Answers the state of the run after that."""
+    """Kill a run: it ends at once, and its outputs are lost. Returns its new state."""
     return JSONResponse({"state": service.runs.request_stop(who, reference, StopRequest.KILL)})
 
 
 @router.get("/runs/{reference}/events", response_model=list[EventRecord])
 def events(reference: str, service: TheService, who: Person) -> Response:
-    """What happened to a run, in order."""
+    """The events of a run, in order."""
     return answer(service.runs.events(who, reference))
 
 
 @router.get("/runs/{reference}/artifacts", response_model=list[ArtifactRecord])
 def artifacts(reference: str, service: TheService, who: Person) -> Response:
-    """The manifest of a run's outputs, and what was not kept."""
+    """The outputs of a run, and the files that were not kept."""
     return answer(service.runs.artifacts(who, reference))

@@ -1,4 +1,4 @@
-"""Casting searches, looking at them, ending them."""
+"""Searches over parameters: cast, listed, inspected, stopped, resumed."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/searches", response_model=list[SearchSummary])
 def searches(
     service: TheService,
+    who: Person,
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """The newest `limit` searches, newest last; page back with `before`."""
-    return answer(service.searches.list(limit=limit, before=before))
+    return answer(service.searches.list(who, limit=limit, before=before))
 
 
 @router.get("/searches/{reference}", response_model=SearchRecord)
 def search(reference: str, service: TheService, who: Person) -> Response:
-    """All about one search, by number or `latest`."""
-    return answer(service.searches.record(who, reference))
+    """The record of a search, by number or `latest`."""
+    return answer(service.searches.get(who, reference))
 
 
 @router.post("/searches/{reference}/stop", response_model=SearchRecord)
 def stop(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its trials, whose outputs are kept; no further trial starts."""
+    """Stop a search: running trials are stopped, and no further trial starts. Outputs are kept."""
     return answer(service.searches.request_stop(who, reference, StopRequest.STOP))
 
 
 @router.post("/searches/{reference}/kill", response_model=SearchRecord)
 def kill(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its trials at once; their outputs are lost. No further trial starts."""
+    """Kill a search: running trials are killed, and no further trial starts. Their outputs are lost."""
     return answer(service.searches.request_stop(who, reference, StopRequest.KILL))
 
 
 @router.post("/searches/{reference}/resume", response_model=SearchRecord)
 def resume(reference: str, service: TheService, who: Person) -> Response:
-    """Go on with a search that has ended: trials that failed, or were never cast, are cast."""
+    """Resume a search that has ended: cast trials that failed or were never cast."""
     return answer(service.searches.resume(who, reference))

@@ -1,4 +1,4 @@
-"""Secrets: no answer ever contains a value. A value is sent as a body, which no log and no error shows."""
+"""Secrets. No answer contains a value. A client sends a value as a body, which no log and no error shows."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from fastapi.responses import Response
 
 from orchestrator.errors import InvalidConfig
 from orchestrator.records.secrets import SecretRecord
-from orchestrator.server.dependencies import TheService, answer
+from orchestrator.server.dependencies import Person, TheService, answer
 from orchestrator.service.secrets import MAX_BYTES
 
 router = APIRouter()
 
 
 @router.get("/secrets", response_model=list[SecretRecord])
-def secrets(service: TheService) -> Response:
+def secrets(service: TheService, who: Person) -> Response:
     """All secrets by name, without their values."""
-    return answer(service.secrets.list())
+    return answer(service.secrets.list(who))
 
 
 @router.put("/secrets/{name}", response_model=SecretRecord)
-async def put(name: str, request: Request, service: TheService) -> Response:
-    """Set a secret, in the place of what there was of this name. The body is its value."""
+async def put(name: str, request: Request, service: TheService, who: Person) -> Response:
+    """Set a secret, or replace its value. The body is the value."""
     value = b""
     async for chunk in request.stream():
         value += chunk
         if len(value) > MAX_BYTES:
             raise InvalidConfig(f"Secret {name!r} is longer than {MAX_BYTES >> 10} KiB.")
-    return answer(await asyncio.to_thread(service.secrets.put, name, value))
+    return answer(await asyncio.to_thread(service.secrets.put, who, name, value))
 
 
 @router.delete("/secrets/{name}", status_code=204)
-def remove(name: str, service: TheService) -> Response:
-    """Forget a secret. Runs that have it keep it; those that wait for it will fail."""
-    service.secrets.remove(name)
+def remove(name: str, service: TheService, who: Person) -> Response:
+    """Remove a secret. Runs that already have its value keep it; queued runs that need it will fail."""
+    service.secrets.remove(who, name)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""What runs use of the machine, now and before."""
+"""The usage of runs, now and in the past."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ router = APIRouter()
 
 @router.get("/stats", response_model=list[StatRecord])
 def stats(service: TheService, who: Person, run: Annotated[list[str] | None, Query()] = None) -> Response:
-    """What these runs use now; all that run, when none is named."""
-    return answer(service.stats.now(who, run or ()))
+    """The usage of these runs now; of all running ones if none is named."""
+    return answer(service.stats.list(who, run or ()))
 
 
 @router.get("/runs/{reference}/samples", response_model=list[SampleRecord])
 def samples(reference: str, service: TheService, who: Person) -> Response:
-    """What a run used of the machine, in order of time."""
+    """The samples of a run, in order of time."""
     return answer(service.stats.samples(who, reference))

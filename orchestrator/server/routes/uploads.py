@@ -1,4 +1,4 @@
-"""Uploading: files are announced, those that are missing sent in packs and chunks, and all of it is published."""
+"""Uploads: a client announces files, sends the missing ones in packs and chunks, and publishes the upload."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ router = APIRouter()
 
 
 @router.get("/uploads", response_model=list[UploadRecord])
-def uploads(service: TheService) -> Response:
+def uploads(service: TheService, who: Person) -> Response:
     """All uploads, by name."""
-    return answer(service.uploads.list())
+    return answer(service.uploads.list(who))
 
 
 @router.post("/uploads/{name}", response_model=UploadSession)
@@ -31,13 +31,13 @@ def open_upload(
     tree: str = "",
     replace: bool = False,
 ) -> Response:
-    """Begin an upload, or go on with one."""
+    """Begin an upload, or resume one."""
     return answer(service.uploads.open(who, name, size_bytes, tree, replace=replace))
 
 
 @router.post("/uploads/{name}/entries", response_model=UploadNeeds)
 async def announce(name: str, session: str, request: Request, service: TheService, who: Person) -> Response:
-    """Announce files. The body is a manifest of some of the upload's; the answer says which of them to send."""
+    """Announce some files of an upload by a manifest. The answer says which of them to send."""
     return answer(await asyncio.to_thread(service.uploads.announce, who, name, session, await request.body()))
 
 
@@ -58,7 +58,7 @@ async def add_chunk(
     service: TheService,
     who: Person,
 ) -> Response:
-    """Send the bytes of a big file that follow those that are there."""
+    """Append bytes to a big file."""
     await asyncio.to_thread(
         service.uploads.add_chunk, who, name, session, check_digest(digest), offset, await request.body()
     )
@@ -67,12 +67,12 @@ async def add_chunk(
 
 @router.post("/uploads/{name}/publish", response_model=UploadRecord, status_code=201)
 def publish(name: str, session: str, tree: str, service: TheService, who: Person, *, replace: bool = False) -> Response:
-    """Let an upload appear, all of which is there."""
+    """Publish an upload that is complete."""
     return answer(service.uploads.publish(who, name, session, tree, replace=replace), 201)
 
 
 @router.delete("/uploads/{name}", status_code=204)
 def remove(name: str, service: TheService, who: Person) -> Response:
-    """Remove an upload, and what came in of one under its name."""
+    """Remove an upload, and any incomplete upload of its name."""
     service.uploads.remove(who, name)
     return Response(status_code=204)

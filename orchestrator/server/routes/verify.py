@@ -1,4 +1,4 @@
-"""Verifying outputs of runs."""
+"""Verifying the outputs of runs."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ router = APIRouter()
 
 @router.post("/runs/{reference}/verify")
 def verify(reference: str, service: TheService, who: Person) -> Response:
-    """Compare the outputs of a run with its manifest. JSON lines, see `service.verify.Verify.begin`."""
-    return StreamingResponse(service.verify.begin(who, reference), media_type="application/jsonl")
+    """Compare the outputs of a run with its manifest. JSON lines, see `service.verify.Verify.outputs`."""
+    return StreamingResponse(service.verify.outputs(who, reference), media_type="application/jsonl")

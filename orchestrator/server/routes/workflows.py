@@ -1,4 +1,4 @@
-"""Casting workflows, looking at them, ending them."""
+"""Workflows: cast, listed, inspected, stopped."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body(
 @router.get("/workflows", response_model=list[WorkflowSummary])
 def workflows(
     service: TheService,
+    who: Person,
     limit: Annotated[int, Query(ge=1)] = 50,
     before: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
 ) -> Response:
     """The newest `limit` workflows, newest last; page back with `before`."""
-    return answer(service.workflows.list(limit=limit, before=before))
+    return answer(service.workflows.list(who, limit=limit, before=before))
 
 
 @router.get("/workflows/{reference}", response_model=WorkflowRecord)
 def workflow(reference: str, service: TheService, who: Person) -> Response:
-    """All about one workflow, by number, name or `latest`."""
-    return answer(service.workflows.record(who, reference))
+    """The record of a workflow, by number, name or `latest`."""
+    return answer(service.workflows.get(who, reference))
 
 
 @router.post("/workflows/{reference}/stop", response_model=WorkflowRecord)
 def stop(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its steps, whose outputs are kept; steps that wait never start."""
+    """Stop a workflow: running steps are stopped, and no further step starts. Outputs are kept."""
     return answer(service.workflows.request_stop(who, reference, StopRequest.STOP))
 
 
 @router.post("/workflows/{reference}/kill", response_model=WorkflowRecord)
 def kill(reference: str, service: TheService, who: Person) -> Response:
-    """End the commands of its steps at once; their outputs are lost. Steps that wait never start."""
+    """Kill a workflow: running steps are killed, and no further step starts. Their outputs are lost."""
     return answer(service.workflows.request_stop(who, reference, StopRequest.KILL))

@@ -1,7 +1,7 @@
-"""A second command in the container of a run: an exec of the engine.
+"""An additional command in the container of a run: an exec of the engine.
 
 The engine lets an exec go on when its client has gone. So each exec has a token in its environment, which all that it
-starts inherit; and the engine makes each the leader of a kernel session. When the session is closed, another exec finds
+starts inherit; and the engine makes each the leader of a kernel session. When the exec is closed, another exec finds
 the processes with the token or of the session, and ends them. It runs inside the container, with its `sh` and `grep`,
 because only there process numbers are certain, whatever the engine runs in.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from orchestrator.engine.connection import Engine, EngineError
 from orchestrator.engine.hijack import start_exec
 from orchestrator.errors import Conflict
-from orchestrator.executors.base import Session
+from orchestrator.executors.base import RunningExec
 
 _log = logging.getLogger(__name__)
 _TOKEN = "SPELL_SESSION"  # noqa: S105  a name
@@ -61,7 +61,7 @@ _RESIZE_TRIES = 20
 _END_LIMIT_S = 2.0
 
 
-class DockerSession(Session):
+class DockerExec(RunningExec):
     """A command in a running container.
 
     Args:
