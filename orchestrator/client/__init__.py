@@ -1,4 +1,4 @@
-"""The Python API: `client.py` has the door, and a module for each noun what can be asked about it.
+"""The Python API: `client.py` has `Client`, and each other noun has a module with its verbs.
 
 with connect() as client:
     client.projects.create("jokes")
