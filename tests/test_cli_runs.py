@@ -307,7 +307,7 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     interrupted = spell.popen("wait", str(good), str(number), bufsize=0, start_new_session=True)
     interrupted.stdout.readline()
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. What was waited for goes on.\n")
+    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. The runs go on.\n")
     assert interrupted.returncode == 130
     gate.touch()
     out, err = waiting.communicate(timeout=60)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 
 def load(importing: Callable[[], object]) -> None:
-    """Start to load what a function imports, in a thread. A later call of the function waits for the rest, and raises
-    what went wrong."""
+    """Call a function that imports modules in a thread, and ignore its errors. A later call waits for the rest of the
+    imports, and raises their errors."""
     threading.Thread(target=_load, args=(importing,), name="load-ahead").start()
 
 

@@ -74,7 +74,7 @@ def _start(home: Home) -> None:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """Return why a server ended: the last line of its log, without the last message of uvicorn, which says nothing new."""
+    """Return why a server ended: the last line of its log, except uvicorn's own last message."""
     written = log.read_bytes()[start:].decode(errors="replace").splitlines()
     lines = [line.strip() for line in written if line.strip() and not line.endswith(_LAST_OF_UVICORN)]
     return lines[-1].removeprefix("ERROR: ") if lines else "it wrote nothing to its log."

@@ -1,1 +1,1 @@
-"""What is drawn on the terminal."""
+"""Output on the terminal: lines, tables, bars and live screens."""
