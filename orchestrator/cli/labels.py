@@ -34,13 +34,13 @@ def label(
         raise UsageError("A run or a label is missing.", "Try: spell label latest best")
     if not run:
         run, label, more = (label,), more[0], more[1:]
-    words = ", ".join(map(check_label, (label, *more)))
+    names = ", ".join(map(check_label, (label, *more)))
     many = "labels" if more else "label"
     if remove:
-        said = f"Successfully removed {many} {words} from run {{number}}."
-        ctx.exit(_each(run, lambda client, item: client.labels.remove(item, (label, *more)), said, **how))
-    said = f"Successfully added {many} {words} to run {{number}}."
-    ctx.exit(_each(run, lambda client, item: client.labels.add(item, (label, *more)), said, **how))
+        message = f"Successfully removed {many} {names} from run {{number}}."
+        ctx.exit(_each(run, lambda client, item: client.labels.remove(item, (label, *more)), message, **how))
+    message = f"Successfully added {many} {names} to run {{number}}."
+    ctx.exit(_each(run, lambda client, item: client.labels.add(item, (label, *more)), message, **how))
 
 
 @click.command(context_settings=_HELP)

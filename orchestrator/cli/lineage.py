@@ -38,7 +38,7 @@ def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
 
 def _tree(found: LineageRecord, *, up: bool, down: bool, depth: int) -> Iterator[str]:
     nodes = {node.id: node for node in found.nodes}
-    yield _words(nodes[found.root])
+    yield _described(nodes[found.root])
     sources: dict[str, list[EdgeRecord]] = {}
     users: dict[str, list[EdgeRecord]] = {}
     for edge in found.edges:
@@ -66,7 +66,7 @@ def _branches(
         edge, before, is_last, level = todo.pop()
         name = other_end(edge)
         below = edges.get(name, ())
-        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_words(nodes[name])}"
+        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_described(nodes[name])}"
         if name in seen and below:
             yield f"{line} (see above)"
             continue
@@ -79,7 +79,7 @@ def _branches(
         todo += [(item, deeper, place == 0, level + 1) for place, item in enumerate(reversed(below))]
 
 
-def _words(node: NodeRecord) -> str:
+def _described(node: NodeRecord) -> str:
     if node.kind != "run":
         return f"{node.id} (gone)" if node.kind == "gone" else node.id
     name = f" {node.name}" if node.name else ""

@@ -209,6 +209,6 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
     ctx.exit(code)
 
 
-def _image(asked: str, used: str) -> str:
+def _image(requested: str, used: str) -> str:
     """Return the requested image, and the ID of the image that was used."""
-    return " ".join(filter(None, [asked if asked != used else "", used[:19]]))
+    return " ".join(filter(None, [requested if requested != used else "", used[:19]]))

@@ -93,7 +93,7 @@ class _Lines:
     """Prints each trial once, when it has ended."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[int, int | None]] = set()
+        self._printed: set[tuple[int, int | None]] = set()
         self._message = ""
 
     def show(self, found: SearchRecord) -> None:
@@ -102,8 +102,8 @@ class _Lines:
             show.warn(found.message)
         self._message = found.message
         for trial in found.trials:
-            if trial.state in FINAL and (trial.number, trial.run) not in self._said:
-                self._said.add((trial.number, trial.run))
+            if trial.state in FINAL and (trial.number, trial.run) not in self._printed:
+                self._printed.add((trial.number, trial.run))
                 show.say(f"{SIGNS[State(trial.state)]} {_sentence(found, trial)}")
 
 

@@ -53,7 +53,7 @@ class Stamper:
         found = []
         for line in _lines(data):
             if self._begins:
-                found.append(_words(self._time(self._offset)))
+                found.append(_stamp(self._time(self._offset)))
             found.append(line)
             hole = _HOLE.fullmatch(line)
             self._offset += int(hole[1]) - 1 if hole else len(line)  # a line feed came before it
@@ -87,6 +87,6 @@ def _lines(data: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _words(at: float) -> bytes:
+def _stamp(at: float) -> bytes:
     moment = dt.datetime.fromtimestamp(at, dt.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ " % (moment.microsecond // 1000)

@@ -72,7 +72,7 @@ class WorkflowConsole:
         moving = not quiet and sys.stdout.isatty() and not show.is_dumb()
         self._spinner = TerminalSpinner(sys.stdout) if moving else Spinner()
         self._quiet = quiet
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
 
     def follow(self, flows: Workflows, found: WorkflowRecord) -> WorkflowRecord:
         """Show a workflow until it has ended, also after a restart of the server.
@@ -102,8 +102,8 @@ class WorkflowConsole:
         width = max(show.width(step.name) for step in found.steps)
         for step in found.steps:
             sign, words = _sentence(step)
-            if words and self._said.get(step.name) != words:
-                self._said[step.name] = words
+            if words and self._printed.get(step.name) != words:
+                self._printed[step.name] = words
                 self._spinner.clear()
                 show.say(f"{sign} {step.name.ljust(width)}  {words}")
         active = [step.name for step in found.steps if step.run and step.state not in FINAL]
