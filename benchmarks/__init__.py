@@ -1,1 +1,1 @@
-"""What is measured, against what. `python -m benchmarks` prints the table of docs/benchmarks.md; names pick single ones."""
+"""Benchmarks, each with its limit. `python -m benchmarks` prints the table of docs/benchmarks.md; names select some."""

@@ -1,4 +1,5 @@
-"""`python -m benchmarks [NAME…]`: run all, or the named ones, and print a Markdown table. Exit code 1 when a limit is broken."""
+"""`python -m benchmarks [NAME…]`: run all benchmarks, or the named ones, and print a Markdown table. The exit code is 1 if
+a measurement exceeds its limit."""
 
 from __future__ import annotations
 
@@ -35,10 +36,10 @@ _PROCESSES = 'executor = "process"\n'
 
 
 def main(names: list[str]) -> int:
-    """Run and print."""
+    """Run the benchmarks, print the table and return the exit code."""
     unknown = sorted(set(names) - set(ALL))
     if unknown:
-        sys.stderr.write(f"There is no benchmark {unknown[0]!r}; there are: {', '.join(ALL)}.\n")
+        sys.stderr.write(f"There is no benchmark {unknown[0]!r}. Use one of: {', '.join(ALL)}.\n")
         return 2
     print("| what | measured | limit | holds |\n| --- | --- | --- | --- |", flush=True)
     held = True

@@ -1,4 +1,4 @@
-"""The command line, against the time that Python takes to import click and httpx."""
+"""Times of commands, compared with the time that Python takes to import click and httpx."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RUNS = 10_000
 
 
 def commands(bench: Bench) -> list[Row]:
-    """help, ps with 10,000 runs in the store, and a whole trivial run."""
+    """Measure help, ps with 10,000 runs in the store, and a whole trivial run."""
     spell = str(BIN / "spell")
     baseline = command(BASELINE, bench.env, bench.repo)
     base_s, help_s, run_s = medians(
@@ -32,7 +32,7 @@ def commands(bench: Bench) -> list[Row]:
 
 
 def _fill(bench: Bench) -> None:
-    """Copy the first run until there are 10,000; behind the server's back, as no one could wait for that many."""
+    """Copy the first run in the store until it has 10,000. To cast them would take too long."""
     with sqlite3.connect(bench.home.database, timeout=30) as store:
         columns = [row[1] for row in store.execute("PRAGMA table_info(runs)") if row[1] != "number"]
         names = ", ".join(f'"{name}"' for name in columns)

@@ -1,4 +1,4 @@
-"""What it takes to compare two runs that have left many files."""
+"""Time to compare two runs with many outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAKE = "python -c \"for i in range({count}): open(f'{{i}}', 'w').write(str(i + 
 
 
 def compare(bench: Bench) -> list[Row]:
-    """`spell diff`, the whole command: with a few outputs that differ, and with all."""
+    """Measure the command `spell diff`, with 100 different outputs and with all different."""
     rows = []
     before = _run(bench, 0, 0)
     for differing, words in ((100, "100 of them differ"), (_OUTPUTS, "all of them differ")):

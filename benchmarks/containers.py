@@ -1,4 +1,4 @@
-"""Runs in containers, against what the engine itself needs for one. Needs a Docker engine and `IMAGE`."""
+"""Runs in containers, compared with the engine alone. It needs a Docker engine and `IMAGE`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PACKAGES = ("transformers>=4.45,<6", "tqdm")
 
 
 def containers(bench: Bench) -> list[Row]:
-    """A whole trivial run in a container, and again after an edit of the code."""
+    """Measure a whole trivial run in a container, and one after an edit of the code."""
     engine = command(["docker", "run", "--rm", IMAGE, "true"], dict(os.environ), bench.repo)
     spell = command([str(BIN / "spell"), "run", "--force", "true"], bench.env, bench.repo)
 
@@ -48,7 +48,7 @@ def _overhead(what: str, run_s: float, engine_s: float) -> Row:
 
 
 def burst(bench: Bench) -> list[Row]:
-    """100 containers, two at a time, against as many of the engine alone, two at a time."""
+    """Measure 100 runs in containers, two at a time, compared with 100 containers of the engine alone."""
     alone_s = seconds(lambda: _engine_burst(bench)) / _BURST
     numbers = [bench.client.runs.cast(RunSpec(command="true")).number for _ in range(_BURST)]
     runs = [bench.ended(number) for number in numbers]
@@ -75,7 +75,7 @@ def burst(bench: Bench) -> list[Row]:
 
 
 def _await_machine(bench: Bench) -> None:
-    """A machine is free when the engine has confirmed that nothing of its run is left: a moment after the run's end."""
+    """Wait until all machines are free: shortly after a run's end, when the engine has removed its container."""
     whole = {item.name: item.free_now for item in bench.client.machines.list()}
     deadline = time.monotonic() + _FREE_LIMIT_S
     while whole["cpu"] < _AT_ONCE and time.monotonic() < deadline:
@@ -88,7 +88,7 @@ def _engine_burst(bench: Bench) -> None:
 
 
 def environments(bench: Bench) -> list[Row]:
-    """torch and transformers under a new key with packages in uv's cache, and the same set as an image layer."""
+    """Measure an environment of torch and transformers with packages in uv's cache, and the same set as an image layer."""
     torch = os.environ.get("TORCH", "torch")
     _building_s(bench, (torch, *_PACKAGES))
     new_s = statistics.median(_building_s(bench, (torch, *_PACKAGES, more)) for more in ("six", "idna", "toml"))
@@ -110,7 +110,7 @@ def _building_s(bench: Bench, packages: tuple[str, ...]) -> float:
 
 
 def _layer_s(bench: Bench, packages: tuple[str, ...]) -> float:
-    """The time that the engine takes to make a layer of an environment that is there already."""
+    """Return how long the engine takes to make a layer of an existing environment."""
     run = bench.run(RunSpec(command="true", pip=packages))
     folder = Path(tempfile.mkdtemp(prefix="spell-bench-layer-"))
     try:

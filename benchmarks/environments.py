@@ -1,4 +1,4 @@
-"""Environments: a new one whose packages are in uv's cache, and a known one."""
+"""Times of a new environment whose packages are in uv's cache, and of a known one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGES = ("transformers>=4.45,<6", "tqdm")
 
 
 def environments(bench: Bench) -> list[Row]:
-    """torch and transformers: once to fill uv's cache, once under a new key, once under the same."""
+    """Measure torch and transformers, after filling uv's cache: once under a new key, once under the same key."""
     torch = os.environ.get("TORCH", "torch")
     _building_s(bench, (torch, *_PACKAGES))
     new_s = _building_s(bench, (torch, *_PACKAGES, "six"))

@@ -1,4 +1,4 @@
-"""Many runs in a store, fast."""
+"""Fills a store with many runs, fast."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _BATCH = 100_000
 
 
 def fill(database: Path, count: int, own: Mapping[str, str]) -> None:
-    """Copy the first run until there are `count`; behind the server's back, and its own triggers rest meanwhile.
+    """Copy the first run in the store until it has `count`. The triggers of the store are dropped meanwhile.
 
     Args:
         database: of a home whose run 1 has ended.
-        count: of runs, that one included.
-        own: by column what is not copied, as SQL in which `i` counts from 1.
+        count: number of runs, with the first.
+        own: SQL expressions of columns that are not copied, by column; `i` counts from 1.
     """
     with sqlite3.connect(database, timeout=60, isolation_level=None) as store:
         store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

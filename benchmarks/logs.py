@@ -1,4 +1,4 @@
-"""Following a log: how much a second, and how soon a line is seen."""
+"""Throughput and delay of a followed log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE_EVERY_S = 0.02
 
 
 def logs(bench: Bench) -> list[Row]:
-    """A gibibyte through `spell logs -f`, and the age of 200 lines when a follower gets them."""
+    """Measure 1 GiB through `spell logs -f`, and the age of 200 lines when a follower gets them."""
     number = bench.client.runs.cast(RunSpec(command=f"yes 'a line of a log' | head -c {_BYTES}")).number
     bench.ended(number)
     started = time.perf_counter()
@@ -36,7 +36,7 @@ def logs(bench: Bench) -> list[Row]:
 
 
 def _ages(bench: Bench) -> list[float]:
-    """Seconds between the writing of a line (it holds its own time) and its arrival."""
+    """Return the seconds between the writing of each line, which contains its time, and its arrival."""
     script = f"import time\nfor _ in range({_LINES}): print(time.time()); time.sleep({_LINE_EVERY_S})"
     number = bench.client.runs.cast(RunSpec(command=f"python -c '{script}'")).number
     found: list[float] = []

@@ -1,4 +1,4 @@
-"""Lists with a million runs in the store, against the same with a thousand."""
+"""Times of lists with a million runs in the store, compared with a thousand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT = 1.5
 
 
 def many_runs(bench: Bench) -> list[Row]:
-    """`ps`, `ps --label`, `search` and `info`: the whole command, on two homes with a server each, in turns."""
+    """Measure the commands `ps`, `ps --label`, `search` and `info` on two homes with a server each, in turns."""
     with tempfile.TemporaryDirectory(prefix="spell-bench-") as folder:
         home = Home(Path(folder))
         home.create()
@@ -28,12 +28,12 @@ def many_runs(bench: Bench) -> list[Row]:
             small.runs.wait(str(small.runs.cast(RunSpec(command="true")).number))
             _fill(home, _SMALL)
             _fill(bench.home, _LARGE)
-            return [_compared(bench, home, words) for words in _ASKED]
+            return [_compared(bench, home, words) for words in _COMMANDS]
         finally:
             small.server.stop()
 
 
-_ASKED = (
+_COMMANDS = (
     ["ps"],
     ["ps", "--label", "common"],
     ["ps", "--label", "rare"],
@@ -53,13 +53,13 @@ def _compared(bench: Bench, home: Home, words: list[str]) -> Row:
         command(typed, bench.env, bench.repo),
     )
     found = large_s / small_s
-    said = f"{found:.2f} × ({large_s * 1000:.0f} ms, {small_s * 1000:.0f} ms)"
+    measured = f"{found:.2f} × ({large_s * 1000:.0f} ms, {small_s * 1000:.0f} ms)"
     what = f"`spell {' '.join(words)}`, {_LARGE:,} runs in the store, against {_SMALL:,}"
-    return Row(what, said, f"≤ {_LIMIT:g} ×", found <= _LIMIT)
+    return Row(what, measured, f"≤ {_LIMIT:g} ×", found <= _LIMIT)
 
 
 def _fill(home: Home, count: int) -> None:
-    """So many runs, with commands, labels and states of their own."""
+    """Fill a store with runs of different commands, labels and states."""
     own = {
         "command": "'python train.py --lr ' || i || ' --seed ' || (i * 7919 % 1000)",
         "description": "'Try number ' || i",

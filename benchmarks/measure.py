@@ -1,4 +1,4 @@
-"""How things are measured: medians of several, compared within one run, on a home and a server of their own."""
+"""Measures medians of several repeats, which are compared within one process, on a fresh home with its server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASELINE_WORDS = 'B = `python -c "import click, httpx"`'
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table: what was measured, the figure, the limit, and whether it holds."""
+    """A line of the table: subject, measurement, limit, and whether the limit holds."""
 
     what: str
     measured: str
@@ -52,12 +52,12 @@ class Bench:
         )
 
     def ended(self, number: int) -> RunRecord:
-        """The run, when it has ended; told by the server, not asked for again and again."""
+        """Wait for the end of a run, without polling, and return its record."""
         self.client.runs.wait(str(number))
         return self.client.runs.get(str(number))
 
     def run(self, spec: RunSpec) -> RunRecord:
-        """Cast a run and wait for its end."""
+        """Cast a run, wait for its end and return its record."""
         return self.ended(self.client.runs.cast(spec).number)
 
     def server(self) -> psutil.Process:
@@ -67,7 +67,7 @@ class Bench:
 
 @contextmanager
 def bench(config: str) -> Iterator[Bench]:
-    """A fresh home with a server of this configuration, on the disk of $TMPDIR; removed afterwards."""
+    """Make a fresh home on the disk of $TMPDIR with a server of this configuration, and remove it afterwards."""
     root = Path(tempfile.mkdtemp(prefix="spell-bench-"))
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it would make every start slower than a user's
@@ -87,7 +87,7 @@ def bench(config: str) -> Iterator[Bench]:
     client = Client(home)
     made = Bench(home, client, repo, env)
     try:
-        made.run(RunSpec(command="true"))  # the server and the bare environment are there
+        made.run(RunSpec(command="true"))  # starts the server and builds the bare environment
         yield made
     finally:
         process = made.server()
@@ -98,28 +98,30 @@ def bench(config: str) -> Iterator[Bench]:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long it takes once."""
+    """Return how many seconds one call of an action takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 def medians(repeats: int, *actions: Callable[[], object], ready: Callable[[], object] = lambda: None) -> list[float]:
-    """The median time of each action, in seconds; they take turns, so that drift hits all alike.
+    """Return the median time of each action, in seconds. The actions take turns, so that drift affects all alike.
 
     Args:
-        ready: waits until nothing is left to be done of the action before; what it takes counts for none.
+        repeats: calls of each action, after one that is not counted.
+        actions: to measure.
+        ready: called before each action, to wait until the last one is finished; its time is not counted.
     """
     times = [[(ready(), seconds(action))[1] for action in actions] for _ in range(1 + repeats)]
     return [statistics.median(column[1:]) for column in zip(*times, strict=True)]
 
 
 def command(words: list[str], env: dict[str, str], cwd: Path) -> Callable[[], object]:
-    """An action that runs a command, its output thrown away."""
+    """Return an action that runs a command and discards its output."""
     return lambda: subprocess.run(words, env=env, cwd=cwd, check=True, capture_output=True)
 
 
 def ratio(what: str, value_s: float, base_s: float, limit: float, base: str = "B") -> Row:
-    """A row that compares with a baseline of the same run."""
+    """Return a row that compares a time with a baseline of the same process."""
     found = value_s / base_s
     return Row(what, f"{found:.2f} {base} ({value_s * 1000:.0f} ms)", f"≤ {limit:g} {base}", found <= limit)

@@ -5,8 +5,9 @@
     python -m benchmarks.mutation --tree PATH --json before.json
     python -m benchmarks.mutation --compare before.json after.json
 
-The last one fails when a mutant survives that was killed. A mutant is known by its module, its function and the lines
-that it changes, so that code may move. Only modules whose tests need no server: a mutant takes a second, not a minute.
+The last command fails if a mutant survives that was killed before. A mutant is named by its module, its function and the
+lines that it changes, so that code may move. Only modules whose tests need no server are mutated, because a mutant then
+takes a second, not a minute.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
 ROOT = Path(__file__).parents[1]
-# name → where it lies, and where it lay before the rooms
+# name → path, and path before the rooms
 MODULES = {
     "errors": ("orchestrator/errors.py",),
     "states": ("orchestrator/states.py",),
@@ -41,7 +42,7 @@ MODULES = {
 TESTS = ("errors", "states", "spec", "conditions", "search_space", "jobfile", "workflow_file")
 KILLED = ("killed", "timeout", "segfault")
 Found = dict[str, dict[str, str]]
-"""Module → what changed → what became of it, in mutmut's words."""
+"""Module → change → status, in mutmut's words."""
 
 
 def measure(tree: Path, modules: Mapping[str, tuple[str, ...]] = MODULES) -> Found:
@@ -71,8 +72,8 @@ def _configure(paths: list[str]) -> None:
         "also_copy": others,
         "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in TESTS],
         "pytest_add_cli_args": ["-p", "no:xdist", "-p", "no:rerunfailures", "-p", "no:cacheprovider"],
-        "timeout_constant": 30.0,  # seconds; a busy machine is no fault that a test has found
-        "track_dependencies": False,  # it is run once
+        "timeout_constant": 30.0,  # seconds, so that a busy machine does not count as a killed mutant
+        "track_dependencies": False,  # the folder is used once
         "use_git_change_detection": False,
     }
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
@@ -81,7 +82,7 @@ def _configure(paths: list[str]) -> None:
 
 
 def _mutants(path: str) -> Iterator[tuple[str, str]]:
-    """What changed, and what became of it, for every mutant of a file in the working folder."""
+    """Yield change and status of every mutant of a file in the working folder."""
     codes = json.loads(Path("mutants", f"{path}.meta").read_text())["exit_code_by_key"]
     seen: Counter[str] = Counter()
     for key, code in codes.items():
@@ -93,7 +94,7 @@ def _mutants(path: str) -> Iterator[tuple[str, str]]:
 
 
 def table(found: Mapping[str, Mapping[str, str]]) -> str:
-    """Mutants, killed ones and survivors of each module, in Markdown."""
+    """Return a Markdown table of mutants, killed and surviving ones, by module."""
     rows = [(name, len(states), sum(state in KILLED for state in states.values())) for name, states in found.items()]
     rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
     lines = [f"| {name} | {count} | {killed} | {count - killed} |" for name, count, killed in rows]
@@ -116,13 +117,13 @@ def compare(before: Found, after: Found) -> int:
 
 
 def main() -> int:
-    """Measure, or compare what was measured."""
+    """Measure, or compare two measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tree", type=Path, default=ROOT, help="a git work tree; this one if not given")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="git work tree (default: this one)")
     parser.add_argument(
         "--only", nargs="+", choices=MODULES, default=[*MODULES], metavar="MODULE", help="of: %(choices)s"
     )
-    parser.add_argument("--json", type=Path, help="write every mutant there")
+    parser.add_argument("--json", type=Path, help="write every mutant to this file")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"))
     options = parser.parse_args()
     if options.compare:

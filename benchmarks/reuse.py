@@ -1,4 +1,4 @@
-"""What it takes to be given an earlier run, with a million others in the store."""
+"""Time to reuse an earlier run, with a million others in the store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _RUNS = 1_000_000
 
 
 def reuse(bench: Bench) -> list[Row]:
-    """`spell run --reuse` of something that is complete: the whole command, and the server's part of it."""
-    bench.spell("run", "true")  # with the code of the repository
+    """Measure the command `spell run --reuse` with an identical complete run, and the server's part of it."""
+    bench.spell("run", "true")  # has the code of the repository
     fill(bench.home.database, _RUNS, {"fingerprint": "hex(randomblob(32))"})
     base_s, hit_s = medians(
         _REPEATS,

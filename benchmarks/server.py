@@ -1,4 +1,4 @@
-"""The server: how soon it is ready, how much memory it holds, and whether that grows."""
+"""Start time and memory of the server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _GROWTH_BYTES = 4 << 20
 
 
 def server(bench: Bench) -> list[Row]:
-    """Starts, and a thousand runs."""
+    """Measure starts, and the memory before and after a thousand runs."""
     starts = sorted(_start_s(bench) for _ in range(_STARTS))
     idle = bench.server().memory_info().rss
-    _cast(bench, _RUNS)  # caches and the allocator have their size after that
+    _cast(bench, _RUNS)  # fills caches and the allocator
     before = bench.server().memory_info().rss
     _cast(bench, _RUNS)
     grown = bench.server().memory_info().rss - before

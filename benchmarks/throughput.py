@@ -1,4 +1,4 @@
-"""Many runs at once, and big files."""
+"""Throughput of many runs at once, and of big files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BIG, _SMALL = 4 << 30, 4 << 10
 
 
 def burst(bench: Bench) -> list[Row]:
-    """500 trivial runs, cast as fast as the server takes them, until the last has ended."""
+    """Measure 500 trivial runs, cast as fast as the server accepts them, until the last has ended."""
     spec = RunSpec(command="true")
     numbers = [bench.client.runs.cast(spec).number for _ in range(_BURST)]
     bench.ended(numbers[-1])
@@ -35,7 +35,7 @@ def _claim_times(bench: Bench, numbers: list[int]) -> list[float]:
 
 
 def big_files(bench: Bench) -> list[Row]:
-    """Saving and mounting 4 GiB, against 4 KiB."""
+    """Measure saving and mounting 4 GiB, compared with 4 KiB."""
     made = {size: bench.run(RunSpec(command=f"fallocate -l {size} file")) for size in (_BIG, _SMALL)}
     saving = {size: sorted(_saving_s(bench, size) for _ in range(_REPEATS))[_REPEATS // 2] for size in made}
     mount_big_s, mount_small_s = medians(
@@ -54,7 +54,7 @@ def _mounting(run: RunRecord) -> RunSpec:
 
 
 def _saving_s(bench: Bench, size: int) -> float:
-    """From the end of the command to the final state; the hash of the file before is waited for first."""
+    """Return the seconds from the end of the command to the final state, after the last hash has been computed."""
     newest = str(bench.client.runs.list(limit=1)[0].number)
     while any(item.sha256 is None for item in bench.client.runs.artifacts(newest)):
         time.sleep(0.05)

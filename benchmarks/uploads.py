@@ -1,4 +1,4 @@
-"""What it takes to upload many small files, and to copy them back, against `cp -r` of them."""
+"""Time to upload many small files and to copy them back, compared with `cp -r`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _REPEATS = 5
 
 
 def uploads(bench: Bench) -> list[Row]:
-    """The whole command, in turns with `cp -r`. Nothing is removed meanwhile: a file system that has just removed many
-    files is slow to make new ones, for whoever comes next. And before each the disk gets what the one before left to
-    it: an upload waits until all is there, `cp` does not."""
+    """Measure the commands in turns with `cp -r`. No file is removed meanwhile, because a file system that has just
+    removed many files makes new ones slowly. Before each command all data is written to the disk: an upload waits for
+    that, `cp` does not, so the next command would wait in its place."""
     source = bench.repo.parent / "many"
     _fill(source)
     spell = [str(BIN / "spell")]

@@ -1,4 +1,4 @@
-"""Cast a run, and follow it to its end."""
+"""Cast a run and follow it to its end."""
 
 import sys
 

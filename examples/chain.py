@@ -1,4 +1,4 @@
-"""Cast a run that mounts what another one left."""
+"""Cast a run that mounts an output of another run."""
 
 from orchestrator import Mount, RunSpec, connect
 

@@ -1,4 +1,4 @@
-"""Let a run be tried again after it failed, and go on from its checkpoint."""
+"""Retry a failed run, which continues from its checkpoint."""
 
 from orchestrator import RunSpec, connect
 

@@ -1,4 +1,4 @@
-"""Send metrics from inside a run, and read them."""
+"""Send metrics from a run and read them."""
 
 from orchestrator import RunSpec, connect
 

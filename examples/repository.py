@@ -1,4 +1,4 @@
-"""Run the code of a git repository as it lies on the disk, with what is not committed yet."""
+"""Run the code of a git repository with its uncommitted changes."""
 
 import subprocess
 import tempfile

@@ -1,4 +1,4 @@
-"""Search for the parameters that make a metric least."""
+"""Search for the parameters that minimize a metric."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Upload a folder of this machine, and mount it."""
+"""Upload a folder and mount it."""
 
 import tempfile
 from pathlib import Path

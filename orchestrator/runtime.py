@@ -1,7 +1,7 @@
 """For code inside a run: send metrics, find the checkpoint folder, react to a stop.
 
-Only the standard library, and syntax of old Pythons: every run can import it without installing anything
-(`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
+It needs only the standard library and is written in the syntax of old Pythons, so every run can import it without
+installing anything (`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
 
 Format of the metrics file (named by `SPELL_METRICS`): one JSON object a line, with `name`, `value`, `at` (seconds since
 the epoch) and `step` (a whole number, or null for one more than the last).
@@ -21,11 +21,11 @@ CHECKPOINTS = "checkpoints"
 
 
 def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> None:  # noqa: UP045 - see above
-    """Record a value of this run, for `spell metrics` and the store. It never ends the run: a failure is only a warning.
+    """Record a value of a metric of this run. A failure only causes a warning and never ends the run.
 
     Args:
-        name: the name of the metric, for example "loss".
-        value: a number, or anything that `float` accepts (for example a 0-dimensional tensor).
+        name: of the metric, for example "loss".
+        value: a number, or anything that `float` accepts, such as a 0-dimensional tensor.
         step: the training step; None for one more than the last step of that name.
     """
     path = os.environ.get("SPELL_METRICS")
@@ -44,19 +44,21 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
 
 
 def checkpoint_dir() -> Path:
-    """Make and return the folder for this run's checkpoints: `checkpoints` in the root of the work dir (outside a run: in
-    the current folder). Its files become outputs, so a later run can mount them."""
+    """Make and return the folder for this run's checkpoints: `checkpoints` in the work dir, or in the current folder
+    outside a run. Its files become outputs, so a later run can mount them."""
     path = Path(os.environ.get("SPELL_CHECKPOINT_DIR", CHECKPOINTS))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def on_stop(callback: Callable[[], None]) -> None:
-    """Call `callback` when the run is asked to stop (SIGTERM), to save a checkpoint and end.
+    """Call a function when the run is asked to stop (SIGTERM), for example to save a checkpoint.
 
-    The callback is called once, in the main thread, and must make the program end: by raising SystemExit, or by setting
-    a flag that the training loop checks. A run that has not ended within the grace time (10 s unless configured) is
-    killed. `on_stop` itself must be called from the main thread.
+    Call `on_stop` in the main thread. A run that does not end within the grace time (10 s by default) is killed.
+
+    Args:
+        callback: called once, in the main thread. It must make the program end: it raises SystemExit, or sets a flag
+            that the training loop checks.
     """
 
     def handler(_number: int, _frame: object) -> None:

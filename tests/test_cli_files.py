@@ -90,7 +90,7 @@ def test_what_cannot_be_listed_printed_or_copied(
     for verb in ("ls", "cat", "cp"):
         done = spell(verb, resource, cwd=tmp_path)
         if verb == "cp" and resource == "/etc":
-            code, said = 3, f"{resource!r} is no resource."
+            code, said = 3, f"{resource!r} is not a resource."
         assert (done.code, said in done.err, done.out) == (code, True, ""), done
     assert list(tmp_path.iterdir()) == []
 
@@ -194,7 +194,7 @@ def test_cp_over_what_is_there(spell: Spell, tmp_path: Path) -> None:
 def test_cp_where_a_folder_is_in_the_way(spell: Spell, tmp_path: Path) -> None:
     (tmp_path / "data.txt").mkdir()
     done = spell("cp", "runs/1", cwd=tmp_path)
-    assert (done.code, done.err) == (1, "ERROR: data.txt: There is a folder of that name\n")
+    assert (done.code, done.err) == (1, "ERROR: data.txt: A folder has that name\n")
     (tmp_path / "file").write_text("")
     done = spell("cp", "runs/1", "file", cwd=tmp_path)
     assert (done.code, "ERROR: file: " in done.err, "Traceback" in done.err) == (1, True, False)

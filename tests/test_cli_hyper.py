@@ -165,7 +165,7 @@ def test_a_failing_trial_is_told_and_how_to_go_on(own: Spell) -> None:
         "🎉 Best: run 1, loss 8, with x=1",
         "🎉 Search 1 complete: 2 of 3 trials complete, 1 failed",
         "ℹ️  Use 'spell logs -v 2' to see what happened in run 2.",
-        "ℹ️  Use 'spell hyper resume 1' to cast what failed, or was never cast.",
+        "ℹ️  Use 'spell hyper resume 1' to cast failed trials again, and those that were never cast.",
     ]
     table = [re.split(r"  +", line) for line in said.splitlines() if re.match(r"RUN ID|\d", line)]
     assert [[row[0], row[1], *row[3:]] for row in table] == [
@@ -185,7 +185,7 @@ def test_a_failing_trial_is_told_and_how_to_go_on(own: Spell) -> None:
 def test_list_info_and_metrics(own: Spell) -> None:
     assert own("hyper", "list").out == "There are no searches yet. Try: spell hyper grid -h\n"
     done = own("hyper", "grid", "-b", "--param", "x=1,2", "--metric", "loss", send("x / 3"))
-    assert lines_of(done) == ["💫 Casting hyperparameter search #1…", "Look at it with `spell hyper info -f 1`"]
+    assert lines_of(done) == ["💫 Casting hyperparameter search #1…", "Follow it with `spell hyper info -f 1`"]
     followed = own("hyper", "info", "-f", "1")
     assert followed.code == 0
     assert "🎉 Best: run 1, loss 0.333333, with x=1" in lines_of(followed)

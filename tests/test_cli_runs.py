@@ -103,7 +103,7 @@ def test_ps_of_an_empty_home_and_of_nothing(make_spell: Callable[..., Spell], to
     assert empty("ps").out == "There are no runs yet. Try: spell run …\n"
     assert empty("ps", "--json").json() == []
     assert empty("info", "latest").err.startswith("ERROR: There is no run 'latest'.")
-    assert told("ps", "-l", "nobody").out == "There are no such runs.\n"
+    assert told("ps", "-l", "nobody").out == "No runs match.\n"
 
 
 def test_ps_shows_what_is_going_on(spell: Spell) -> None:
@@ -122,7 +122,7 @@ def test_ps_shows_what_is_going_on(spell: Spell) -> None:
 def test_ps_of_an_unknown_state_and_number(told: Spell) -> None:
     done = told("ps", "-s", "asleep")
     assert (done.code, done.err.splitlines()[0]) == (2, "ERROR: There is no state 'asleep'.")
-    assert "There are: active, queued, machine_requested, building," in done.err
+    assert "Use one of: active, queued, machine_requested, building," in done.err
     assert told("ps", "-n", "0").code == 2
 
 
@@ -274,7 +274,7 @@ def test_stop_of_a_run_that_has_not_started(spell: Spell) -> None:
     spell.reaches(spell.cast("sleep 1000", machine_type="whole"), "running")
     number = spell.cast("true")
     done = spell("stop", str(number))
-    assert (done.code, done.out) == (0, f"Run {number} had not started; it never will.\n")
+    assert (done.code, done.out) == (0, f"Run {number} had not started and will not start.\n")
     assert spell.client.runs.get(str(number)).state == "killed"
 
 
@@ -307,7 +307,7 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     interrupted = spell.popen("wait", str(good), str(number), bufsize=0, start_new_session=True)
     interrupted.stdout.readline()
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. What was waited for goes on.\n")
+    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. The runs go on.\n")
     assert interrupted.returncode == 130
     gate.touch()
     out, err = waiting.communicate(timeout=60)

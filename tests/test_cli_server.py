@@ -37,7 +37,7 @@ def test_life_of_a_server(make_spell: Callable[..., Spell]) -> None:
         assert (none.code, none.out, none.err) == (1, "", said)
     assert not spell.home.store.exists()  # looking starts nothing
     none = spell("server", "logs")
-    assert (none.code, none.out, none.err) == (0, "", "There is no log yet.\n")
+    assert (none.code, none.out, none.err) == (0, "", "The server has no log yet.\n")
 
     started = spell("server", "start")
     server = psutil.Process(spell.server_pid)

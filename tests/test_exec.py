@@ -317,7 +317,7 @@ def test_the_end_of_the_run_ends_its_execs(home: Spell) -> None:
     assert client.stdout is not None and client.stdout.readline() == b"up\n"
     home.client.runs.kill(str(number))
     assert client.wait(20) == 137
-    assert client.communicate() == (b"", f"Run {number} has ended, and this command with it.\n".encode())
+    assert client.communicate() == (b"", f"Run {number} has ended, so this command was ended too.\n".encode())
     assert home.ended(number).state == "killed"
 
 

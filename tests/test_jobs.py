@@ -348,7 +348,7 @@ def stop_when_trained(process: subprocess.Popen[str], line: str) -> bool:
     [
         (["--learning-rate", "1", "--resume", "checkpoints"], "was trained with learning_rate = 0.002, not 1.0"),
         (["--data", "other.txt", "--resume", "checkpoints"], "other.txt is not the text that"),
-        (["--resume", "nowhere"], "there is no checkpoint in nowhere"),
+        (["--resume", "nowhere"], "nowhere has no checkpoint"),
     ],
     ids=["knob", "data", "nothing"],
 )
@@ -367,5 +367,5 @@ def test_scripts_say_which_model_is_missing(python: str, start: Path, tmp_path: 
     for script, more in (("finetune.py", ["--data", str(start / "data.txt")]), ("generate.py", [])):
         result = run_script(script, "--model", "nowhere", *more, cwd=tmp_path, python=python)
         assert result.returncode == 1
-        assert "ERROR: no model nowhere: " in result.stderr
+        assert "ERROR: cannot load model nowhere: " in result.stderr
         assert "Traceback" not in result.stderr

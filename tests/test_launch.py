@@ -240,7 +240,7 @@ def test_a_server_that_fails_while_it_starts(make_spell: Callable[..., Spell]) -
 def test_inside_a_run_of_the_same_home_no_server_is_started(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("inner")
     done = spell("ps", env={"SPELL_RUN": "1"})
-    assert (done.code, done.err.splitlines()[0]) == (1, "ERROR: The server of this run's home is gone.")
+    assert (done.code, done.err.splitlines()[0]) == (1, "ERROR: The server of this run's home does not answer.")
     assert not spell.home.store.exists()
 
 

@@ -35,7 +35,7 @@ def test_a_diamond(spell: Spell) -> None:
         "│     └─ uploads/set at set: uploads/set\n"
         f"└─ runs/{right}/r at r: run {right} (Complete (0)): cp data r\n"
         f"   └─ runs/{base}/data at data: run {base} base (Complete (0)): cp set/f data (see above)\n"
-        "Nothing mounted what it left.\n"
+        "No run mounted its outputs.\n"
     )
     assert "Made of" not in spell("lineage", str(base), "--down").out
     down = spell("lineage", str(base), "--down").out.splitlines()
@@ -75,4 +75,4 @@ def test_a_chain_of_thousands(spell: Spell) -> None:
     shown = spell("lineage", str(first))
     assert shown.code == 0 and len(shown.out.splitlines()) == 23 and "--depth 30" in shown.out
     deep = spell("lineage", str(first + count - 1), "--depth", "100000")
-    assert deep.code == 0 and "There is more than is shown here" in deep.err
+    assert deep.code == 0 and "The tree is not complete." in deep.err

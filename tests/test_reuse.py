@@ -256,7 +256,7 @@ def test_it_is_said(spell: Spell, token: str) -> None:
     again = spell("run", "--reuse", f"echo {token}")
     assert (first.code, again.code) == (0, 0)
     assert again.out == (
-        f"💫 Run {first.number} is identical, and complete: nothing is cast\n"
+        f"💫 Run {first.number} is identical and complete, so no run was cast\n"
         f"View its logs with `spell logs {first.number}`\n"
     )
     assert spell("run", "--reuse", "--json", f"echo {token}").json()["number"] == first.number

@@ -107,7 +107,7 @@ def test_a_short_value_is_warned_of(spell: Spell) -> None:
     assert MASKED_BYTES == masking.LEAST_BYTES
     with spell.popen("secret", "set", "SHORT", stdin=subprocess.PIPE) as process:
         _, err = process.communicate(b"abc")
-    assert b"less than 4 bytes" in err
+    assert b"fewer than 4 bytes" in err
     assert spell.log(spell.run("echo is $SHORT", secrets={"SHORT": "SHORT"}).number) == b"is abc\n"
 
 

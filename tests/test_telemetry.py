@@ -159,7 +159,7 @@ def test_a_log_without_times_is_shown_as_it_is(spell: Spell) -> None:
     number = spell.run("echo a; echo b").number
     spell.home.log_times(number).unlink()
     done = spell("logs", "-t", str(number))
-    assert (done.out, "No times were kept" in done.err) == ("a\nb\n", True)
+    assert (done.out, f"Run {number} has no recorded times" in done.err) == ("a\nb\n", True)
 
 
 # -- stats -f, top ----------------------------------------------------------------------------------------------------

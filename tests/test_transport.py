@@ -155,7 +155,7 @@ def test_who_interrupts_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Pat
         _, err = process.communicate(timeout=30)
     is_over.set()
     assert process.returncode == 130
-    assert err.endswith("\nAborted. Whether it was cast, this shows: spell ps\n")
+    assert err.endswith("\nAborted. Check whether it was cast: spell ps\n")
 
 
 def test_who_loses_the_server_in_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_who_loses_the_server_in_a_cast_is_told_where_to_look(rogue: Rogue, tmp_
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "ERROR: The connection to the server was lost: it was closed before an answer came.\n" in err
-    assert "Whether it was cast, this shows: spell ps\n" in err
+    assert "Check whether it was cast: spell ps\n" in err
 
 
 def run_at(rogue: Rogue, cwd: Path) -> subprocess.Popen[str]:

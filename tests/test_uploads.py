@@ -225,7 +225,7 @@ def test_what_is_no_file_is_left_out_with_a_warning(spell: Spell, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["empty"], 3, "There is nothing to upload in 'empty'."),
+        (["empty"], 3, "'empty' has no files to upload."),
         (["no-such"], 1, "'no-such' cannot be uploaded: No such file or directory."),
         (["file", "-n", "../x"], 3, "'../x' cannot be the name of an upload"),
         (["file", "-n", "a/b"], 3, "cannot be the name"),
@@ -743,13 +743,13 @@ def test_rm(spell: Spell, data: Path) -> None:
 @pytest.mark.parametrize(
     ("resource", "code", "said"),
     [
-        ("runs/3", 2, "Put the run away instead: spell archive 3"),
-        ("runs/3/data.txt", 2, "Put the run away instead: spell archive 3"),
-        ("uploads", 2, "Say which upload is to go."),
+        ("runs/3", 2, "Archive the run instead: spell archive 3"),
+        ("runs/3/data.txt", 2, "Archive the run instead: spell archive 3"),
+        ("uploads", 2, "The name of the upload is missing."),
         ("uploads/x/y", 2, "Remove it: spell rm uploads/x"),
         ("uploads/none", 1, "There is no upload 'none'."),
         ("uploads/..", 1, "There is no upload '..'."),
-        ("cifar", 1, "An upload is meant so: spell rm uploads/cifar"),
+        ("cifar", 1, "To remove an upload, type: spell rm uploads/cifar"),
         ("/etc/passwd", 1, "'/etc/passwd' is not an upload."),
     ],
 )

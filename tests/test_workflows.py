@@ -436,7 +436,7 @@ def test_background_list_and_info(own: Spell, tmp_path: Path) -> None:
     file = written(tmp_path, {"a": waiting_for(gate), "b": {"command": "exit 4", "needs": "a"}}, name="two words")
     assert own("workflow", "list").out == "There are no workflows yet. Try: spell workflow FILE.yaml\n"
     done = own("workflow", "run", "-b", file)
-    assert done.out.splitlines()[-2:] == ["💫 Casting workflow #1…", "Look at it with `spell workflow info 1`"]
+    assert done.out.splitlines()[-2:] == ["💫 Casting workflow #1…", "Show it with `spell workflow info 1`"]
     assert own("workflow", "list").out.splitlines()[1].split() == "1 two words 0/2 *Running just now".split()
     gate.touch()
     ended(own, 1)

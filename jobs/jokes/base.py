@@ -1,10 +1,10 @@
-"""Make a small GPT-2 from nothing but text, for machines that cannot download the pretrained weights.
+"""Make a small GPT-2 from text alone, for machines that cannot download the pretrained weights.
 
     python jobs/jokes/base.py           # 11 million weights
     python jobs/jokes/base.py --smoke   # 0.5 million weights, seconds on 2 CPU cores
 
 Trains a byte-level BPE tokenizer (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909, on bytes as in GPT-2) and
-initialises the weights; teaching them is the work of finetune.py. The folder `model/` is then what `gpt2` is on a hub:
+initialises the weights; finetune.py trains them. The folder `model/` then replaces `gpt2` of a hub:
 `AutoTokenizer.from_pretrained("model")` and `AutoModelForCausalLM.from_pretrained("model")` load it.
 The same text, knobs and library versions give the same files.
 """
@@ -32,13 +32,13 @@ SMOKE = {"vocabulary": 512, "context": 128, "layers": 2, "heads": 4, "width": 12
 
 
 def parse_knobs() -> argparse.Namespace:
-    """The knobs of this script, from the command line; --smoke changes the defaults."""
+    """Parse the command line. --smoke changes the defaults."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--text", type=Path, default=SAMPLE, help="a joke a line, or a CSV with a column Joke")
     parser.add_argument("--output", type=Path, default=Path("model"), help="folder for the model and its tokenizer")
-    parser.add_argument("--vocabulary", type=int, default=4096, help="tokens at most")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="maximum number of tokens")
     parser.add_argument("--context", type=int, default=256, help="tokens that the model sees at once")
     parser.add_argument("--layers", type=int, default=6, help="transformer blocks")
     parser.add_argument("--heads", type=int, default=6, help="attention heads in a block; must divide the width")
@@ -56,7 +56,7 @@ def parse_knobs() -> argparse.Namespace:
 
 
 def read_jokes(path: Path) -> list[str]:
-    """The jokes in a text file (one a line, <|endoftext|> dropped) or in a CSV's column Joke."""
+    """Return the jokes of a text file (one a line, without <|endoftext|>) or of the column Joke of a CSV."""
     with path.open(encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
             return [row["Joke"] for row in csv.DictReader(file)]
@@ -64,7 +64,7 @@ def read_jokes(path: Path) -> list[str]:
 
 
 def train_tokenizer(jokes: list[str], vocabulary: int, context: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most `vocabulary` tokens; a pair of tokens is merged if it occurs twice."""
+    """Train a byte-level BPE tokenizer of at most `vocabulary` tokens. Pairs of tokens that occur twice are merged."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(
         jokes, vocab_size=vocabulary, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False
@@ -76,7 +76,7 @@ def train_tokenizer(jokes: list[str], vocabulary: int, context: int) -> PreTrain
 
 
 def make_model(knobs: argparse.Namespace, tokens: int, end_of_text: int) -> GPT2LMHeadModel:
-    """A GPT-2 for `tokens` tokens with random weights (Radford et al. 2019), the same for the same seed."""
+    """Make a GPT-2 (Radford et al. 2019) for `tokens` tokens with random weights, which depend only on the seed."""
     set_seed(knobs.seed)
     config = GPT2Config(
         vocab_size=tokens,
@@ -97,7 +97,7 @@ def main() -> None:
     try:
         jokes = [joke for joke in read_jokes(knobs.text) if joke]
     except (OSError, UnicodeDecodeError, KeyError) as error:
-        sys.exit(f"ERROR: no jokes can be read from {knobs.text}: {error!r}")
+        sys.exit(f"ERROR: cannot read jokes from {knobs.text}: {error!r}")
     if not jokes:
         sys.exit(f"ERROR: {knobs.text} is empty")
     characters = sum(map(len, jokes))

@@ -1,15 +1,15 @@
-"""Get the jokes: a CSV with the columns ID and Joke, checked, and the same jokes as plain text.
+"""Download the jokes, a CSV with the columns ID and Joke, check them, and write them as plain text too.
 
     python jobs/jokes/download.py                     # from the public repository amoudgl/short-jokes-dataset
     python jobs/jokes/download.py --csv my-jokes.csv  # from a file
     python jobs/jokes/download.py --smoke             # the sample beside this script, no network
 
-Writes two files into --output, each beside its name first and then renamed, so that neither is ever half there:
+Writes two files into --output, each under a temporary name first and then renamed, so that neither is ever incomplete:
 
     data.csv   the bytes as they came
-    data.txt   one joke a line, each closed by <|endoftext|>, the mark by which GPT-2 knows where a text ends
+    data.txt   one joke a line, each followed by <|endoftext|>, which marks the end of a text for GPT-2
 
-Standard library only: a run of this script needs no environment.
+It uses only the standard library, so a run of this script needs no environment.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ MOST_BYTES = 256 * 2**20  # bytes; a joke file larger than this is something els
 
 
 class BadData(Exception):
-    """What came is not a file of jokes; the message says why."""
+    """The source has no file of jokes; the message says why."""
 
 
 def parse_knobs() -> argparse.Namespace:
     """The knobs of this script, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--url", default=URL, help="where the CSV is (default: %(default)s)")
-    source.add_argument("--csv", type=Path, help="take this file instead")
-    source.add_argument("--smoke", action="store_true", help=f"take the sample {SAMPLE.name} that is shipped")
+    source.add_argument("--url", default=URL, help="address of the CSV (default: %(default)s)")
+    source.add_argument("--csv", type=Path, help="use this file instead")
+    source.add_argument("--smoke", action="store_true", help=f"use the shipped sample {SAMPLE.name}")
     parser.add_argument("--output", type=Path, default=Path(), help="folder for data.csv and data.txt (default: here)")
     parser.add_argument("--least-rows", type=int, default=100, help="fewer jokes are an error (default: %(default)s)")
     parser.add_argument("--timeout-s", type=float, default=30, help="give up on a silent server (default: %(default)s)")
@@ -49,10 +49,10 @@ def parse_knobs() -> argparse.Namespace:
 
 
 def fetch(url: str, timeout_s: float) -> bytes:
-    """The body behind `url`.
+    """Return the body of `url`.
 
     Raises:
-        BadData: when there is none, or only a part of it.
+        BadData: if it cannot be read, or only in part.
     """
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
@@ -64,17 +64,17 @@ def fetch(url: str, timeout_s: float) -> bytes:
         raise BadData(f"{url} cannot be reached: {error.reason}. Without a network, use --csv or --smoke.") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise BadData(f"{url} cannot be read: {error!r}.") from error
-    # read() with a limit returns short bodies without a word, so the length is compared here.
+    # read() with a limit returns a short body without an error, so the length is compared here.
     if announced is not None and len(body) <= MOST_BYTES and len(body) != int(announced):
         raise BadData(f"{url} broke off after {len(body):,} of {int(announced):,} bytes.")
     return body
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of `path`.
+    """Return the bytes of `path`.
 
     Raises:
-        BadData: when it cannot be read.
+        BadData: if it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -84,10 +84,10 @@ def read_file(path: Path) -> bytes:
 
 
 def parse_jokes(body: bytes, least_rows: int) -> list[str]:
-    """The jokes of a CSV, in its order, white space folded so that each is one line.
+    """Return the jokes of a CSV in its order, each as one line.
 
     Raises:
-        BadData: when `body` is not a UTF-8 CSV with the columns ID and Joke and at least `least_rows` jokes.
+        BadData: if `body` is not a UTF-8 CSV with the columns ID and Joke and at least `least_rows` jokes.
     """
     if len(body) > MOST_BYTES:
         raise BadData(f"The file has more than {MOST_BYTES:,} bytes.")
@@ -111,7 +111,7 @@ def parse_jokes(body: bytes, least_rows: int) -> list[str]:
 
 
 def write_whole(path: Path, body: bytes) -> None:
-    """Write `path` beside, then rename: a reader sees all of it or nothing."""
+    """Write a temporary file beside `path`, then rename it: a reader sees all of it or nothing."""
     beside = path.with_name(path.name + ".partial")
     beside.write_bytes(body)
     beside.replace(path)

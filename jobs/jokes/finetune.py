@@ -1,12 +1,12 @@
-"""Teach a GPT-2 to tell jokes: cut the text into blocks, train, measure perplexity on jokes it never saw.
+"""Teach a GPT-2 to tell jokes: cut the text into blocks, train, measure perplexity on held-out jokes.
 
     python jobs/jokes/finetune.py --model gpt2 --data data.txt            # the pretrained weights, from the hub
     python jobs/jokes/finetune.py --model base --data data.txt --smoke    # seconds on 2 CPU cores
     python jobs/jokes/finetune.py --data data.txt --resume checkpoints    # go on after the newest checkpoint
 
 AdamW, linear warm-up and cosine decay; bf16 and SDPA on a GPU. A checkpoint is a folder that `generate.py --model` can
-load, with the rest of the training state beside the weights. A resumed training gives the very bits that an
-unbroken one gives on the same machine (on a GPU: where torch has a deterministic kernel; it warns where not).
+load, with the rest of the training state beside the weights. A resumed training gives the same bits as an
+uninterrupted one on the same machine (on a GPU, if torch has deterministic kernels; it warns if not).
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ LINE_EVERY_S = 2.0  # seconds between progress lines in a log
 
 
 def knob(default: Any, text: str) -> Any:
-    """A field of `Knobs` with its words for --help."""
+    """Return a field of `Knobs` with its text for --help."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """Everything that shapes the weights. Each is a flag too: `--block-tokens 256`."""
+    """All settings that change the weights. Each is an option too: `--block-tokens 256`."""
 
     steps: int = knob(0, "optimizer steps; 0: as many as --epochs asks for")
     epochs: float = knob(3.0, "times that the training text is seen")
@@ -74,7 +74,9 @@ def parse_call() -> argparse.Namespace:
     parser.add_argument("--model", default="gpt2", help="folder of a model, or its name on the hub (default: gpt2)")
     parser.add_argument("--data", type=Path, default=Path("data.txt"), help="one joke a line (default: data.txt)")
     parser.add_argument("--output", type=Path, default=Path("model"), help="folder for the result (default: model)")
-    parser.add_argument("--resume", default="", help="a checkpoint, a folder of them, or 'auto': if there is one")
+    parser.add_argument(
+        "--resume", default="", help="a checkpoint, a folder of them, or 'auto' for this run's own, if any"
+    )
     parser.add_argument("--checkpoint-every", type=int, default=50, help="steps between checkpoints (default: 50)")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="newest ones that stay (default: 2)")
     parser.add_argument("--smoke", action="store_true", help="defaults for a quick try, given in brackets")
@@ -110,7 +112,7 @@ def read_data(path: Path, tokenizer: PreTrainedTokenizerBase, knobs: Knobs) -> D
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"ERROR: no jokes can be read from {path}: {error}")
+        sys.exit(f"ERROR: cannot read jokes from {path}: {error}")
     jokes = [joke for line in lines if (joke := line.strip().removesuffix(END_OF_TEXT))]
     random.Random(knobs.seed).shuffle(jokes)  # noqa: S311 - a split, not a secret
     jokes_held_out = max(1, round(len(jokes) * knobs.held_out))
@@ -119,7 +121,7 @@ def read_data(path: Path, tokenizer: PreTrainedTokenizerBase, knobs: Knobs) -> D
     if len(train) <= knobs.block_tokens or len(held_out) < 2:
         sys.exit(f"ERROR: {path} has {len(jokes)} jokes, too few for one block of {knobs.block_tokens} tokens")
     digest = hashlib.sha256(train.numpy().tobytes() + b"|" + held_out.numpy().tobytes()).hexdigest()
-    blocks = train.unfold(0, knobs.block_tokens + 1, knobs.block_tokens)  # what is left at the end is not used
+    blocks = train.unfold(0, knobs.block_tokens + 1, knobs.block_tokens)  # the rest at the end is not used
     return Data(blocks, held_out, jokes_held_out, digest)
 
 
@@ -132,7 +134,7 @@ def encode(jokes: list[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:
 
 @lru_cache(maxsize=2)
 def order_of_epoch(seed: int, epoch: int, blocks: int) -> list[int]:
-    """The order in which an epoch shows the blocks; a function of its arguments, so that there is no state to save."""
+    """Return the order of the blocks in an epoch. It depends only on the arguments, so a checkpoint need not save it."""
     return [*torch.randperm(blocks, generator=torch.Generator().manual_seed(seed + epoch)).tolist()]
 
 
@@ -154,14 +156,16 @@ def load_model(name: str | Path, device: torch.device) -> tuple[PreTrainedModel,
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
-        sys.exit(f"ERROR: no model {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py.")
+        sys.exit(
+            f"ERROR: cannot load model {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py."
+        )
     return model.float().to(device).train(), tokenizer
 
 
 def pick_device() -> tuple[torch.device, bool]:
-    """The GPU if there is one, else the CPU; and whether forward passes run in bf16: on GPUs with units for it."""
+    """Return the GPU if there is one, else the CPU; and whether forward passes use bf16, which needs a GPU with bf16 units."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU for what is not in bf16
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU for operations not in bf16
     if not torch.cuda.is_available():
         return torch.device("cpu"), False
     return torch.device("cuda"), torch.cuda.get_device_capability() >= (8, 0)  # Ampere is the first with bf16 units
@@ -206,7 +210,7 @@ def perplexity(model: PreTrainedModel, tokens: Tensor, knobs: Knobs) -> float:
 
 @dataclass
 class Progress:
-    """Where the training stands: with the knobs, the part of a checkpoint that a person can read."""
+    """Progress of a training. With the knobs, it is the part of a checkpoint that a person can read."""
 
     steps: int  # in all
     started_at: float  # seconds since 1970; tells trainings apart whose checkpoints lie in one folder
@@ -218,7 +222,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """All that a checkpoint holds. `written` are the checkpoints that this training may drop, oldest first."""
+    """The whole state of a training. `written` are the checkpoints that it may delete, oldest first."""
 
     knobs: Knobs
     progress: Progress
@@ -229,7 +233,7 @@ class Training:
     written: list[Path] = field(default_factory=list)
 
     def save(self, keep: int) -> Path:
-        """Write a checkpoint beside its name, then rename it; drop all but the newest `keep`."""
+        """Write a checkpoint under a temporary name, then rename it; delete all but the newest `keep`."""
         target = checkpoint_dir() / f"step-{self.progress.step:06d}"
         beside = target.with_name(target.name + ".partial")
         if target in self.written:
@@ -256,7 +260,7 @@ class Training:
         return target
 
     def restore(self, checkpoint: Path) -> None:
-        """The optimizer, schedule and random numbers of a checkpoint, to the bit; the model comes from its weights."""
+        """Restore optimizer, schedule and random numbers of a checkpoint exactly. `load_model` loads its weights."""
         state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -266,7 +270,7 @@ class Training:
 
 
 def find_checkpoint(resume: str) -> Path | None:
-    """The checkpoint that --resume means: itself, the newest in a folder, for 'auto' the newest of this run if any."""
+    """Return the checkpoint for --resume: the path itself, the newest in a folder, or for 'auto' the newest of this run."""
     folder = checkpoint_dir() if resume == "auto" else Path(resume)
     found = {}
     for about in [folder / "progress.json", *folder.glob("step-*[0-9]/progress.json")]:
@@ -274,12 +278,12 @@ def find_checkpoint(resume: str) -> Path | None:
             there = Progress(**json.loads(about.read_text(encoding="utf-8"))["progress"])
             found[there.started_at, there.step] = about.parent
     if not found and resume != "auto":
-        sys.exit(f"ERROR: there is no checkpoint in {folder}")
+        sys.exit(f"ERROR: {folder} has no checkpoint")
     return found[max(found)] if found else None
 
 
 def read_progress(checkpoint: Path, call: argparse.Namespace) -> tuple[Knobs, Progress]:
-    """The knobs and the place of a checkpoint; a knob on the command line must agree with it."""
+    """Return the knobs and the progress of a checkpoint. Knobs on the command line must agree with them."""
     about = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
     knobs = Knobs(**about["knobs"])
     for name, asked in call.given.items():
@@ -292,28 +296,28 @@ def read_progress(checkpoint: Path, call: argparse.Namespace) -> tuple[Knobs, Pr
 
 
 class LogLines:
-    """A file for tqdm where nobody watches: each redrawing of the bar, which starts with \\r, becomes a line."""
+    """A file for tqdm without a terminal: each redrawing of the bar, which starts with \\r, becomes a line."""
 
     encoding = "utf-8"
 
     def write(self, text: str) -> None:
-        """Print what is more than white space."""
+        """Print a text unless it is only white space."""
         if line := text.strip():
             print(line, flush=True)
 
     def flush(self) -> None:
-        """`write` keeps nothing back."""
+        """Do nothing; `write` flushes."""
 
 
 def progress_bar(progress: Progress) -> tqdm[Any]:
-    """A bar that moves on a terminal and is a line every LINE_EVERY_S seconds in a log."""
+    """Return a progress bar: it moves on a terminal, and prints a line every LINE_EVERY_S seconds in a log."""
     watched = sys.stdout.isatty()
     where, interval_s = (sys.stdout, 0.1) if watched else (LogLines(), LINE_EVERY_S)
     return tqdm(total=progress.steps, initial=progress.step, unit="step", ncols=100, file=where, mininterval=interval_s)
 
 
 def begin(call: argparse.Namespace, device: torch.device) -> tuple[Training, Data]:
-    """Load or resume: model, data, optimizer, and all random numbers set."""
+    """Load or resume model, data and optimizer, and set all random numbers."""
     checkpoint = find_checkpoint(call.resume) if call.resume else None
     knobs, progress = read_progress(checkpoint, call) if checkpoint else (call.knobs, None)
     model, tokenizer = load_model(checkpoint or call.model, device)
@@ -335,7 +339,7 @@ def begin(call: argparse.Namespace, device: torch.device) -> tuple[Training, Dat
 
 
 def train_step(training: Training, data: Data, *, bf16: bool) -> float:
-    """One optimizer step over `accumulate` batches; the mean loss in nats a token."""
+    """Make one optimizer step over `accumulate` batches, and return the mean loss in nats per token."""
     knobs, progress = training.knobs, training.progress
     total = 0.0
     for _ in range(knobs.accumulate):
@@ -353,7 +357,7 @@ def train_step(training: Training, data: Data, *, bf16: bool) -> float:
 
 
 def train(training: Training, data: Data, call: argparse.Namespace, stop: threading.Event, *, bf16: bool) -> Path:
-    """Step until the end or until asked to stop; either way the last step is in a checkpoint."""
+    """Train until the end or until `stop` is set, and return a checkpoint of the last step."""
     progress = training.progress
     with progress_bar(progress) as bar:
         while progress.step < progress.steps and not stop.is_set():
@@ -375,7 +379,7 @@ def main() -> None:
     call = parse_call()
     stop = threading.Event()
     on_stop(stop.set)
-    transformers_logging.disable_progress_bar()  # of loading and saving; ours is the one to look at
+    transformers_logging.disable_progress_bar()  # for loading and saving; this script has its own bar
     device, bf16 = pick_device()
     training, data = begin(call, device)
     progress = training.progress

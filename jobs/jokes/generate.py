@@ -20,7 +20,7 @@ SMOKE = {"count": 4, "length": 30}
 
 
 def parse_knobs() -> argparse.Namespace:
-    """The knobs of this script, from the command line; --smoke changes the defaults."""
+    """Parse the command line. --smoke changes the defaults."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else "", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -54,7 +54,9 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
-        sys.exit(f"ERROR: no model {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py.")
+        sys.exit(
+            f"ERROR: cannot load model {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py."
+        )
     if torch.cuda.is_available():
         native_bf16 = torch.cuda.get_device_capability() >= (8, 0)  # Ampere is the first
         model = model.to("cuda", torch.bfloat16 if native_bf16 else torch.float32)
@@ -62,7 +64,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, knobs: argparse.Namespace) -> list[str]:
-    """`knobs.count` continuations of the prompt, each up to the end of text, on one line."""
+    """Return `knobs.count` continuations of the prompt, each up to the end of text, on one line."""
     end = tokenizer.eos_token_id
     prompt = [end, *tokenizer(knobs.prompt)["input_ids"]]  # a text starts where the one before ended
     longest = model.config.max_position_embeddings

@@ -1,4 +1,4 @@
-"""Modules that a verb needs a little later, loaded while it waits for another program: for git, say."""
+"""Loads modules that a verb needs later, while it waits for another program such as git."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 
 def load(importing: Callable[[], object]) -> None:
-    """Begin to load what a function imports. Whoever calls it then waits for the rest only, and meets whatever is wrong."""
+    """Call a function that imports modules in a thread, and ignore its errors. A later call waits for the rest of the
+    imports, and raises their errors."""
     threading.Thread(target=_load, args=(importing,), name="load-ahead").start()
 
 

@@ -1,4 +1,4 @@
-"""`spell diff`: what differs between two runs. `spell verify`: outputs against what was recorded of them."""
+"""`spell diff` compares two runs. `spell verify` compares outputs with their recorded hashes."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
 @click.command(context_settings=_HELP)
 @click.argument("before", metavar="RUN", shell_complete=complete.runs)
 @click.argument("after", metavar="OTHER", shell_complete=complete.runs)
-@click.option("--spec", is_flag=True, help="Only what was asked for.")
+@click.option("--spec", is_flag=True, help="Only the spec.")
 @click.option("--environment", is_flag=True, help="Only executor, image, Python and packages.")
 @click.option("--code", is_flag=True, help="Only the code, as a unified diff.")
 @click.option("--outputs", is_flag=True, help="Only outputs, by their hashes.")
 @click.option("--metrics", is_flag=True, help="Only the last values of metrics.")
-@click.option("--result", is_flag=True, help="Only how it ended, and how long it took.")
-@click.option("--wait", is_flag=True, help="Wait for hashes that are still being computed.")
-@click.option("--all", "all_", is_flag=True, help=f"List everything, not the first {_MOST} of each kind.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 when something differs, or may differ.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--result", is_flag=True, help="Only exit code, state and duration.")
+@click.option("--wait", is_flag=True, help="Wait until all hashes are computed.")
+@click.option("--all", "all_", is_flag=True, help=f"List all differences, not the first {_MOST} of each kind.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if something differs, or may differ.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def diff(
     ctx: click.Context,
@@ -59,8 +59,8 @@ def diff(
     json_: bool,
     **only: bool,
 ) -> None:
-    """Show what differs between RUN and OTHER: spec, environment, code, outputs, metrics, result; what is the same is not
-    shown. Values of environment variables never are."""
+    """Show the differences between RUN and OTHER: spec, environment, code, outputs, metrics, result. Values of
+    environment variables are never shown."""
     sections = [name for name in _SECTIONS if only[name]]
     with connect() as client:
         found = client.compare.diff(before, after, sections)
@@ -80,14 +80,14 @@ def _show(found: DiffRecord, most: int | None) -> None:
         show.warn(note)
     if found.outputs_unhashed:
         count = len(found.outputs_unhashed)
-        show.warn(f"{count} outputs are not compared: their hashes are still being computed (--wait waits for them).")
+        show.warn(f"{count} outputs were not compared: their hashes are not computed yet. Use --wait to wait for them.")
     duration = next((item for item in found.result if item.name == "duration_s"), None)
     took = f" They took {_took(duration.before)} and {_took(duration.after)}." if duration else ""
     if not found.differs:
         known = not (found.outputs_unhashed or found.notes)
         show.say(f"Nothing {'' if known else 'else '}differs between {runs}.{took}")
         return
-    lines = [f"What differs between {runs}:"]
+    lines = [f"Differences between {runs}:"]
     lines += _section("Spec", found.spec, most, _change)
     lines += _section("Environment", found.environment, most, _change)
     lines += _section("Outputs", found.outputs, most, _output)
@@ -169,13 +169,13 @@ def _patch(item: CodeChangeRecord) -> str:
 
 @click.command(context_settings=_HELP)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete.runs)
-@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong.")
-@click.option("--all", "all_", is_flag=True, help=f"List everything, not the first {_MOST} problems of a run.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only problems.")
+@click.option("--all", "all_", is_flag=True, help=f"List all problems, not the first {_MOST} of each run.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(ctx: click.Context, runs: Sequence[str], quiet: bool, all_: bool, json_: bool) -> None:
-    """Read the outputs of each RUN again, and compare them with the hashes that were recorded. The exit code is 1 when
-    a file is missing, changed, extra or unreadable, or nothing is known to compare it with."""
+    """Read the outputs of each RUN again, and compare them with their recorded hashes. The exit code is 1 if a file is
+    missing, changed, extra or unreadable, or if it has no recorded hash."""
     found = []
     with connect() as client:
         for reference in runs:
@@ -183,17 +183,17 @@ def verify(ctx: click.Context, runs: Sequence[str], quiet: bool, all_: bool, jso
                 item = client.verify.outputs(reference, on_progress)
             found.append(item)
             if not json_:
-                _tell(item, None if all_ else _MOST, quiet)
+                _print(item, None if all_ else _MOST, quiet)
     if json_:
         show.as_json(found)
     ctx.exit(int(any(not item.ok for item in found)))
 
 
-def _tell(item: VerifyRecord, most: int | None, quiet: bool) -> None:
+def _print(item: VerifyRecord, most: int | None, quiet: bool) -> None:
     if item.ok:
         if not quiet:
-            what = f"{item.files} files, {show.size(item.bytes)}, as recorded" if item.files else "it has no outputs"
-            show.say(f"✔ Run {item.run}: {what}")
+            words = f"{item.files} files, {show.size(item.bytes)}, as recorded" if item.files else "it has no outputs"
+            show.say(f"✔ Run {item.run}: {words}")
         return
     show.say(f"✖ Run {item.run}: {len(item.problems)} of its outputs are not as recorded")
     for problem in item.problems[:most]:
@@ -204,7 +204,7 @@ def _tell(item: VerifyRecord, most: int | None, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _progress(reference: str, silent: bool) -> Iterator[Callable[[int, int], object]]:
-    """Something to tell of bytes that are done; a bar on a terminal, when there are many."""
+    """Give a callback for progress in bytes. It draws a bar on a terminal if there are many bytes."""
     bars: list[Bar] = []
 
     def on_progress(done: int, total: int) -> None:

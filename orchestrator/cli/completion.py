@@ -1,5 +1,5 @@
-"""Shell completion: click's own scripts, printed, but for bash, where click's offers files or words but never both, takes
-words apart that hold blanks, and puts a blank behind folders."""
+"""Prints completion scripts: click's own, except for bash. Click's script for bash offers files or words but never both,
+splits words at spaces, and puts a space after folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.errors import UsageError
 
 
 class _Bash(BashComplete):
-    """What click answers is a line for each word: its type, a comma, the word."""
+    """A script for bash. Click answers with a line for each word: its type, a comma, the word."""
 
     source_template = r"""
 %(complete_func)s() {
@@ -36,5 +36,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL: eval "$(spell completion bash)"."""
     kind = _Bash if shell == "bash" else get_completion_class(shell)
     if kind is None:
-        raise UsageError(f"There is no completion for {shell}.")
+        raise UsageError(f"{shell} has no completion script.")
     click.echo(kind(ctx.find_root().command, {}, "spell", "_SPELL_COMPLETE").source())

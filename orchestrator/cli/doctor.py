@@ -1,4 +1,4 @@
-"""`spell doctor`: what works here. What can be seen without a server is looked at on this side."""
+"""`spell doctor` checks this machine. Checks that need no server are made on the client's side."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ _LITTLE_BYTES = 5 << 30
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, json_: bool) -> None:
-    """Say what works here, and what to do about what does not. Exit code 1 when something needed is broken."""
+    """Check this machine, and say how to correct each problem. The exit code is 1 if something that spell needs does
+    not work."""
     found = [*_program(), *_git(), *_uv(), *_home(), *_server()]
     if json_:
         show.as_json(found)
@@ -55,21 +56,21 @@ def _program() -> Iterator[CheckRecord]:
 
 
 def _git() -> Iterator[CheckRecord]:
-    said = _said("git", "--version")
-    if said is None:
-        yield CheckRecord("git", "fail", "git is not to be had: no code can be captured", "Install git.")
+    version = _first_line("git", "--version")
+    if version is None:
+        yield CheckRecord("git", "fail", "git does not answer, so spell cannot capture code", "Install git.")
     else:
-        yield CheckRecord("git", "ok", said.removeprefix("git version "))
+        yield CheckRecord("git", "ok", version.removeprefix("git version "))
 
 
 def _uv() -> Iterator[CheckRecord]:
     uv = _uv_executable()
-    said = _said(uv, "--version") if uv else None
-    if said is None:
+    version = _first_line(uv, "--version") if uv else None
+    if version is None:
         cure = "Install it: pip install uv"
-        yield CheckRecord("uv", "fail", "uv, which builds environments, does not answer", cure)
+        yield CheckRecord("uv", "fail", "uv does not answer, so spell cannot build environments", cure)
     else:
-        yield CheckRecord("uv", "ok", said.removeprefix("uv "))
+        yield CheckRecord("uv", "ok", version.removeprefix("uv "))
 
 
 def _home() -> Iterator[CheckRecord]:
@@ -83,28 +84,28 @@ def _home() -> Iterator[CheckRecord]:
         yield CheckRecord("home", "fail", error.message, error.cure)
         return
     except OSError as error:
-        cure = "Choose another one with SPELL_HOME=…, or mend its permissions."
+        cure = "Choose another one with SPELL_HOME=…, or correct its permissions."
         yield CheckRecord("home", "fail", f"{default_home()} cannot be written to: {error.strerror}", cure)
         return
-    yield CheckRecord("home", "ok", f"{home.root}{'' if home.root.exists() else ' (not made yet)'}")
+    yield CheckRecord("home", "ok", f"{home.root}{'' if home.root.exists() else ' (does not exist yet)'}")
     words = f"{show.size(usage.free)} free of {show.size(usage.total)}"
     few = usage.free < _LITTLE_BYTES
-    cure = "Make room: spell gc removes environments and images that nobody uses."
+    cure = "Free space with spell gc, which removes unused environments and images."
     yield CheckRecord("disk", "warn" if few else "ok", words, cure if few else "")
     yield from _cache(place)
 
 
 def _cache(place: Path) -> Iterator[CheckRecord]:
-    """Whether environments can be links to uv's cache: that takes a fraction of the time and of the room."""
+    """Check whether environments can link to uv's cache, which takes a fraction of the time and space of copies."""
     uv = _uv_executable()
-    said = _said(uv, "cache", "dir") if uv else None
-    if not said:
+    cache = _first_line(uv, "cache", "dir") if uv else None
+    if not cache:
         return
     with contextlib.suppress(OSError):
-        if _nearest(Path(said)).stat().st_dev == place.stat().st_dev:
-            yield CheckRecord("cache", "ok", f"{said} is on the disk of the home: packages are linked, not copied")
+        if _nearest(Path(cache)).stat().st_dev == place.stat().st_dev:
+            yield CheckRecord("cache", "ok", f"{cache} is on the disk of the home: packages are linked, not copied")
             return
-        words = f"{said} is not on the disk of the home: packages are copied into each environment"
+        words = f"{cache} is not on the disk of the home: packages are copied into each environment"
         yield CheckRecord("cache", "warn", words, "Set UV_CACHE_DIR to a folder there, then: spell server stop")
 
 
@@ -113,14 +114,14 @@ def _server() -> Iterator[CheckRecord]:
         with connect() as client:
             yield from client.doctor.examine()
     except InvalidConfig as error:
-        cure = "Correct it; then look again, to see the server, its executors and GPUs."
+        cure = "Correct it, then run spell doctor again to check the server, its executors and GPUs."
         yield CheckRecord("config", "fail", error.message.removeprefix(NOT_STARTED), cure)
     except SpellError as error:
         yield CheckRecord("server", "fail", error.message, error.cure)
 
 
 def _nearest(path: Path) -> Path:
-    """The path, or the nearest folder above it that there is."""
+    """Return the path, or the nearest folder above it that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
@@ -133,8 +134,8 @@ def _uv_executable() -> str | None:
         return shutil.which("uv")
 
 
-def _said(*command: str) -> str | None:
-    """What a program says in one line; None when it fails, or takes too long."""
+def _first_line(*command: str) -> str | None:
+    """Return the first line that a program prints; None if it fails or takes too long."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ASK_LIMIT_S, check=False, cwd="/"

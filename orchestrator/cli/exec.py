@@ -1,4 +1,4 @@
-"""`spell exec`: a shell or a command in the container of a running run, on this terminal or between pipes."""
+"""`spell exec`: a shell or a command in the container of a running run, on this terminal or with pipes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _TERMINATED = 143
     "exec",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "allow_interspersed_args": False,  # what follows RUN is the command's
+        "allow_interspersed_args": False,  # options after RUN belong to COMMAND
     },
 )
 @click.argument("run", shell_complete=complete.runs)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa: A001
-    """Open a shell in the container of RUN, or start COMMAND there: one quoted string for a shell, or several words.
+    """Open a shell in the container of RUN, or run COMMAND there: one quoted string for a shell, or several words.
 
-    On a terminal it has this terminal; else standard input, output and error are passed on apart. Exits as COMMAND does.
+    The command gets this terminal if there is one, else pipes for standard input, output and error. The exit code is
+    that of COMMAND.
     """
     words = command[1:] if command[:1] == ("--",) else command
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -55,7 +56,7 @@ def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa:
             close_stdout()
             ctx.exit(BROKEN_PIPE)
         if started.run_is_over:
-            click.echo(f"Run {run} has ended, and this command with it.", err=True)
+            click.echo(f"Run {run} has ended, so this command was ended too.", err=True)
         ctx.exit(started.exit_code)
 
 
@@ -68,9 +69,9 @@ def _show(started: ExecProcess) -> None:
 
 @contextlib.contextmanager
 def _typing(started: ExecProcess, *, terminal: bool) -> Iterator[None]:
-    """Pass on what is typed, and the size of the terminal when it changes, from a thread.
+    """Send input and changes of the terminal's size to the command, from a thread.
 
-    The handler of a signal may come in the middle of a frame that its own thread sends: it only wakes the other one.
+    The signal handler only wakes that thread, because it may interrupt a thread in the middle of a frame.
     """
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
@@ -107,7 +108,7 @@ def _type(started: ExecProcess, wake_fd: int) -> None:
 
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
-    """Every key goes to the command, ^C too. The terminal is as before afterwards, also when we are asked to end."""
+    """Send every key to the command, also ^C. The terminal is restored afterwards, also after SIGTERM and SIGHUP."""
 
     def end(_number: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(_TERMINATED)
@@ -115,7 +116,7 @@ def _raw_terminal() -> Iterator[None]:
     before = termios.tcgetattr(0)
     handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is kept
+        tty.setraw(0, termios.TCSADRAIN)  # keeps input that was typed ahead
         yield
     finally:
         with contextlib.suppress(termios.error):  # the terminal is gone

@@ -1,4 +1,4 @@
-"""`spell export`: a run as a folder or archive that holds all it takes to run it without spell."""
+"""`spell export`: writes a run to a folder or archive that runs without spell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHER_ARCHIVES = (".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z")
 _CHUNK_BYTES = 1 << 20
 _PROGRESS_FROM_BYTES = 8 << 20
 _LAST = "SHA256SUMS"
-_OURS = (_LAST, "spec.yaml")  # what a folder holds that may be replaced
+_OURS = (_LAST, "spec.yaml")  # files that mark a folder as an earlier export
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ class _Written:
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR|FILE.tar.gz",
-    help="Where to write it. [default: run-N]",
+    help="Write to this folder or archive. [default: run-N]",
 )
-@click.option("--with-inputs", is_flag=True, help="Also what it mounted; else that is only listed.")
-@click.option("--with-outputs", is_flag=True, help="Also what it left; else only its hashes.")
+@click.option("--with-inputs", is_flag=True, help="Include mounted resources, not only their list.")
+@click.option("--with-outputs", is_flag=True, help="Include outputs, not only their hashes.")
 @click.option("-f", "--force", is_flag=True, help="Replace an earlier export.")
-@click.option("--json", "json_", is_flag=True, help="Print what was written as JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool, force: bool, json_: bool) -> None:
     """Write RUN to a folder or archive: spec, code, packages, log, metrics, hashes of outputs, and a Dockerfile that runs
-    it without spell. Values of environment variables and secrets are not in it."""
+    it without spell. Values of environment variables and secrets are left out."""
     with connect() as client:
         number = client.runs.get(run).number
         target = output or Path(f"run-{number}")
@@ -66,32 +66,33 @@ def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool,
             with _counted(found.chunks, f"Exporting run {number}", found.size_bytes, silent=json_) as chunks:
                 _write(target, chunks)
         except tarfile.TarError as error:
-            raise SpellError(f"Run {number} did not arrive whole: {error}.") from error
+            raise SpellError(f"The export of run {number} is incomplete: {error}.") from error
         except OSError as error:
             if is_disk_full(error):
-                raise DiskFull(f"There is no room for {target}.") from error
+                raise DiskFull(f"The disk has no room for {target}.") from error
             raise
     for warning in found.warnings:
         show.warn(warning)
     if json_:
         show.as_json(_Written(number, str(target), found.size_bytes, found.warnings))
     else:
-        how = "README.md in it says how to run it"
-        show.say(f"✔ Exported run {number} to {target} ({show.size(found.size_bytes)}); {how}")
+        show.say(
+            f"✔ Exported run {number} to {target} ({show.size(found.size_bytes)}); its README.md says how to run it"
+        )
 
 
 def _check(target: Path, force: bool) -> None:
-    """Refuse a place where there is something that is not ours to replace.
+    """Check that an export can be written there.
 
     Raises:
-        UsageError: with the reason.
+        UsageError: if the kind of archive is unknown, or something other than an earlier export is there.
     """
     if target.name.endswith(_OTHER_ARCHIVES):
-        raise UsageError(f"{target} is no kind of archive that can be written.", f"Write {', '.join(_ARCHIVES)}.")
+        raise UsageError(f"{target} is not an archive that spell can write.", f"Use one of {', '.join(_ARCHIVES)}.")
     if not os.path.lexists(target):
         return
     if not force:
-        raise UsageError(f"{target} is there already.", "Replace it with -f, or name another place with -o.")
+        raise UsageError(f"{target} exists already.", "Replace it with -f, or name another place with -o.")
     is_archive = target.name.endswith(_ARCHIVES)
     if is_archive != (not target.is_dir()) or target.is_symlink():
         raise UsageError(f"{target} is not an earlier export.", "Remove it yourself, or name another place with -o.")
@@ -100,7 +101,7 @@ def _check(target: Path, force: bool) -> None:
 
 
 def _write(target: Path, chunks: Iterator[bytes]) -> None:
-    """Write it beside its place, and put it there when it is whole."""
+    """Write a temporary file or folder beside the target, and rename it when it is complete."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".spell-part-{os.getpid()}")
@@ -135,13 +136,13 @@ def _pack(path: Path, chunks: Iterator[bytes], *, plain: bool) -> None:
 
 
 def _unpack(root: Path, chunks: Iterator[bytes]) -> None:
-    """Unpack what is below the archive's one folder. Links are made last, so that nothing is written through one."""
+    """Unpack the content of the archive's one folder. Links are made last, so that no file is written through one."""
     links, last = [], ""
     with tarfile.open(fileobj=io.BufferedReader(_Stream(chunks), _CHUNK_BYTES), mode="r|") as tar:
         for member in tar:
             parts = member.name.split("/")[1:]
             if not parts or not {"", ".", ".."}.isdisjoint(parts):
-                raise tarfile.TarError(f"it holds a file called {member.name!r}")
+                raise tarfile.TarError(f"it has a file called {member.name!r}")
             place = root.joinpath(*parts)
             place.parent.mkdir(parents=True, exist_ok=True)
             if member.isdir():
@@ -162,7 +163,7 @@ def _unpack(root: Path, chunks: Iterator[bytes]) -> None:
 
 
 class _Stream(io.RawIOBase):
-    """Chunks, as a file that can be read once."""
+    """Chunks as a file that can be read once."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__()
@@ -186,7 +187,7 @@ class _Stream(io.RawIOBase):
 
 @contextlib.contextmanager
 def _counted(chunks: Iterator[bytes], title: str, total: int, *, silent: bool) -> Iterator[Iterator[bytes]]:
-    """The chunks; a bar on a terminal shows how many there were."""
+    """Give the chunks, counted by a bar on a terminal."""
     if silent or total < _PROGRESS_FROM_BYTES or not sys.stderr.isatty():
         yield chunks
         return

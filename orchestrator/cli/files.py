@@ -1,4 +1,4 @@
-"""Looking at outputs and copying them: ls, cat, cp."""
+"""Lists, prints and copies resources: ls, cat, cp."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from orchestrator.records.files import FileRecord
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
-_TAR_BYTES = 32 << 10  # tarfile copies what it has ahead whenever it is asked for some
+_TAR_BYTES = 32 << 10  # small, because tarfile copies its whole buffer at each read
 _YEAR_S = 365 * 86400
 
 
 @click.command(context_settings=_HELP)
 @click.argument("resource", default="", shell_complete=complete.resources)
-@click.option("-h", "human", is_flag=True, help="Sizes as 1.2K, 15M.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("-h", "human", is_flag=True, help="Print sizes as 1.2K, 15M.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def ls(resource: str, human: bool, json_: bool) -> None:
-    """List RESOURCE: runs/2, uploads/cifar, runs/latest/model, an alias. Nothing: what there is."""
+    """List RESOURCE: runs/2, uploads/cifar, runs/latest/model, or an alias. Without RESOURCE, list all at the top."""
     head = resource.strip("/").partition("/")[0]
     with connect() as client:
         found = client.resources.list(resource)
@@ -59,7 +59,7 @@ def _moment(item: FileRecord) -> str:
 @click.command(context_settings=_HELP)
 @click.argument("resource", nargs=-1, required=True, shell_complete=complete.resources)
 def cat(resource: Sequence[str]) -> None:
-    """Print each RESOURCE, a file."""
+    """Print the file RESOURCE, or several."""
     with connect() as client:
         for name in resource:
             found = client.resources.download(name)
@@ -74,17 +74,17 @@ def cat(resource: Sequence[str]) -> None:
 @click.argument("resource", shell_complete=complete.resources)
 @click.argument("destination", default=".", shell_complete=complete.files)
 @click.option("-f", "--force", is_flag=True, help="Overwrite without asking.")
-@click.option("-i", "--ignore", is_flag=True, help="Leave files that are there already.")
+@click.option("-i", "--ignore", is_flag=True, help="Skip files that exist already.")
 def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
-    """Copy RESOURCE, a file or what is in a folder, to DESTINATION (default: here).
+    """Copy RESOURCE, a file or the content of a folder, to DESTINATION (default: the current folder).
 
-    A file goes into DESTINATION when that is a folder, else to that name. Files that are there are asked about on a
-    terminal, and overwritten where nobody can be asked.
+    If DESTINATION is a folder, a file is copied into it, else to that name. On a terminal, spell asks before it
+    overwrites a file; elsewhere it overwrites.
     """
     if resource.startswith("/") or resource.strip("/") in ("", ".", "runs", "uploads"):
-        raise InvalidConfig(f"{resource!r} is no resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
+        raise InvalidConfig(f"{resource!r} is not a resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
     if not destination:
-        raise UsageError("The destination is empty.", "Leave it out to copy to where you are.")
+        raise UsageError("The destination is empty.", "Leave it out to copy to the current folder.")
     target = _Target(_plain(Path(destination)), force, ignore)
     with connect() as client:
         found = client.resources.download(resource)
@@ -98,24 +98,24 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
         except OSError as error:
             raise (DiskFull if is_disk_full(error) else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:
-            raise SpellError(f"{resource!r} did not arrive whole: {error}.") from error
+            raise SpellError(f"The copy of {resource!r} is incomplete: {error}.") from error
     skipped = f" Skipped {target.skipped} files." if target.skipped else ""
     show.say(f"✔ Copied {target.copied} files.{skipped}")
 
 
 def _file_place(resource: str, destination: str) -> str:
-    """Where one file goes: into a folder that is there or is asked for with a `/`, else to that very name."""
+    """Return the target of one file: in the destination if that is a folder or ends with `/`, else the destination."""
     into = destination.endswith("/") or os.path.isdir(destination)
     return _plain(Path(destination, resource.rstrip("/").rpartition("/")[2] if into else ""))
 
 
 def _plain(path: Path) -> str:
-    """As text; here is nothing, so that what lies here has no `./` before it."""
+    """Return the path as text; "" for the current folder, so that names in it have no `./`."""
     return "" if path == Path() else str(path)
 
 
 class _Target:
-    """Where files are copied to, and what to do with those that are there."""
+    """The destination of a copy, which decides whether to overwrite files."""
 
     def __init__(self, root: str, force: bool, ignore: bool) -> None:
         self.root, self._force, self._ignore = root, force, ignore
@@ -124,13 +124,13 @@ class _Target:
         self._made: set[str] = set()
 
     def _wants(self, place: str) -> bool:
-        """Whether a file is to be written there; asks on a terminal."""
+        """Return whether to write a file there; asks on a terminal."""
         try:
             kind = os.lstat(place).st_mode
         except OSError:
             return True
         if stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, "There is a folder of that name", place)
+            raise IsADirectoryError(errno.EISDIR, "A folder has that name", place)
         if self._force:
             return True
         if self._ignore or (sys.stdin.isatty() and not self._may_overwrite(place)):
@@ -145,18 +145,18 @@ class _Target:
             )
 
     def make(self, folder: str) -> None:
-        """Make a folder, and those that it lies in."""
+        """Make a folder and its parents."""
         if folder and folder not in self._made:
             os.makedirs(folder, exist_ok=True)
             self._made.add(folder)
 
     def write(self, place: str, chunks: Iterator[bytes], mode: int = 0o644) -> None:
-        """Write one file, whole: beside, then renamed."""
+        """Write one file beside its place, then rename it, so that it is never incomplete."""
         if not self._wants(place):
             return
         folder = os.path.dirname(place)
         self.make(folder)
-        beside = os.path.join(folder, f".spell-part-{os.getpid()}")  # not longer than any name may be
+        beside = os.path.join(folder, f".spell-part-{os.getpid()}")  # short: the name of the file may have full length
         try:
             with open(beside, "wb", buffering=0) as file:
                 _fill(file, self.progress.wrap(chunks))
@@ -182,7 +182,7 @@ def _fill(file: io.FileIO, chunks: Iterator[bytes]) -> None:
     is_hole = False
     for chunk in chunks:
         if is_hole := not chunk.strip(b"\0"):
-            file.seek(len(chunk), os.SEEK_CUR)  # a hole stays one
+            file.seek(len(chunk), os.SEEK_CUR)  # keeps holes of sparse files
         else:
             left = memoryview(chunk)
             while left:
@@ -195,10 +195,10 @@ def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
     target.make(target.root)
     with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_TAR_BYTES) as tar:
         for member in tar:
-            # tarfile.data_filter says it too, but not in every Python 3.11 (Debian's 3.11.2 lacks it)
+            # tarfile.data_filter does this too, but Debian's Python 3.11.2 lacks it
             leads_out = member.issym() and said_target(member.name, member.linkname) is None
             if leads_out or not is_below(member.name):
-                show.warn(f"{member.name} is left out: it leads out of what is copied.")
+                show.warn(f"{member.name} was skipped: it leads out of the copied folder.")
                 target.skipped += 1
                 continue
             place = os.path.join(target.root, member.name)
@@ -228,7 +228,7 @@ class _Stream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes (all for a negative one); nothing at the end."""
+        """Return at most `size` bytes, or all if it is negative; b"" at the end."""
         if size < 0:
             return bytes(self._rest) + b"".join(self._chunks)
         if not self._rest:

@@ -1,4 +1,4 @@
-"""`spell gc`: make room."""
+"""`spell gc`: removes unused data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes: `500M`, `20GB`, `1.5TiB`, all 1024-based as every size that spell shows."""
+    """A number of bytes: `500M`, `20GB`, `1.5TiB`. All units are 1024-based, as in every size that spell shows."""
 
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
+        """Return the number of bytes."""
         found = _SIZE.fullmatch(str(value).strip())
         if not found:
             self.fail(f"{value!r} is not a size; write it as 500M or 20GB.", param, ctx)
@@ -29,7 +29,7 @@ class Size(click.ParamType[int]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Remove nothing, only list what gc would remove.")
 @click.option(
     "--older-than",
     "days",
@@ -37,22 +37,22 @@ class Size(click.ParamType[int]):
     default=7,
     show_default=True,
     metavar="DAYS",
-    help="Only what nobody has used for so many days.",
+    help="Remove only what has been unused for this many days.",
 )
 @click.option(
     "--keep-size",
     "keep_bytes",
     type=Size(),
     metavar="SIZE",
-    help="Then what is younger, too, least recently used first, until environments take no more than SIZE (20GB), and "
-    "outputs of archived runs no more than that.",
+    help="Then remove younger ones too, least recently used first, until environments take at most SIZE (20GB), and "
+    "outputs of archived runs at most SIZE.",
 )
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
-    """Make room: remove what nobody uses. Outputs, code and environments of kept runs stay.
+    """Remove unused data. Outputs, code and environments of kept runs stay.
 
-    These go: containers of ended runs; images, environments and snapshots of the code that nobody needs; outputs of
-    archived runs that no kept run mounted and no link leads to."""
+    It removes containers of ended runs, unused images, environments and snapshots of code, and outputs of archived runs
+    that no kept run mounted and no link leads to."""
     with connect() as client:
         found = client.gc.remove(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
     for words in found.warnings:
@@ -60,10 +60,10 @@ def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
     if json_:
         show.as_json(found)
         return
-    _tell(found, "Would free" if dry_run else "Freed")
+    _print(found, "Would free" if dry_run else "Freed")
 
 
-def _tell(found: GcRecord, verb: str) -> None:
+def _print(found: GcRecord, verb: str) -> None:
     if found.removed:
         show.table(["SIZE", "WHAT"], [[show.size(item.size_bytes), item.what] for item in found.removed])
     by_kind: dict[str, int] = {}

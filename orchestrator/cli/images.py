@@ -1,4 +1,4 @@
-"""Baked images: the environment of a job file in an image, for registries and other engines."""
+"""`spell image`: bakes the environment of a job file into an image, for registries and other engines."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 @click.group(context_settings=_HELP)
 def image() -> None:
-    """Bake the environment of a job file into an image: base image, apt and pip packages, without code and command."""
+    """Bake the environment of a job file into an image: base image, apt and pip packages, no code and no command."""
 
 
 @image.command(context_settings=_HELP)
 @click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
-@click.option("-t", "--tag", metavar="NAME[:TAG]", help="What to call it. [default: spell/ and the job file's name]")
+@click.option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image. [default: spell/ and the job file's name]")
 @click.option("--json", "json_", is_flag=True, help="Print the image as JSON, and no build log.")
 def build(job: Path, tag: str | None, json_: bool) -> None:
     """Bake the environment of JOB.yaml into an image of this engine."""
@@ -32,10 +32,10 @@ def build(job: Path, tag: str | None, json_: bool) -> None:
 
 @image.command(context_settings=_HELP)
 @click.argument("job", type=click.Path(path_type=Path), metavar="JOB.yaml")
-@click.option("-t", "--tag", metavar="REGISTRY/NAME[:TAG]", required=True, help="What to call it, with its registry.")
+@click.option("-t", "--tag", metavar="REGISTRY/NAME[:TAG]", required=True, help="Name of the image, with its registry.")
 @click.option("--json", "json_", is_flag=True, help="Print the image as JSON, and no build log.")
 def push(job: Path, tag: str, json_: bool) -> None:
-    """Bake the environment of JOB.yaml, and push it to a registry, as whoever is logged in there (`docker login`)."""
+    """Bake the environment of JOB.yaml and push it to a registry. Log in there first with `docker login`."""
     _bake(job, tag, json_=json_, push=True)
 
 
@@ -56,7 +56,7 @@ def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
 
 
 def _spec(path: Path) -> RunSpec:
-    """The environment of a job file as a spec; its other fields do not matter here."""
+    """Return the environment of a job file as a spec, without its other fields."""
     fields = jobfile.load(path).fields
     known = ("command", "params", "machine_type", *(name for name, field in BY_NAME.items() if field.is_environment))
     return RunSpec(**with_files({"command": "true", **{name: fields[name] for name in known if name in fields}}))

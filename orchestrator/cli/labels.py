@@ -1,4 +1,4 @@
-"""What people put on runs afterwards: label, archive, unarchive."""
+"""Labels and archives runs: label, archive, unarchive."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from orchestrator.spec.names import check_label
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.command(context_settings=_HELP, epilog="Several labels at once: spell label 3 4 best --label paper --label v2")
+@click.command(
+    context_settings=_HELP, epilog="Add several labels at once: spell label 3 4 best --label paper --label v2"
+)
 @click.argument("run", nargs=-1, metavar="RUN...", shell_complete=complete.runs)
 @click.argument("label", shell_complete=complete.labels)
-@click.option("--label", "more", multiple=True, shell_complete=complete.labels, help="Another label.")
-@click.option("--remove", is_flag=True, help="Take it from them.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--label", "more", multiple=True, shell_complete=complete.labels, help="A further label.")
+@click.option("--remove", is_flag=True, help="Remove the label.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
 @click.pass_context
 def label(
     ctx: click.Context, /, run: Sequence[str], label: str, more: Sequence[str], remove: bool, **how: bool
 ) -> None:
-    """Give each RUN the label LABEL, which comes last."""
+    """Add LABEL to each RUN, or remove it with --remove. LABEL comes last."""
     if not run and not more:
-        raise UsageError("A run and a label are needed.", "Try: spell label latest best")
+        raise UsageError("A run or a label is missing.", "Try: spell label latest best")
     if not run:
         run, label, more = (label,), more[0], more[1:]
-    words = ", ".join(map(check_label, (label, *more)))
+    names = ", ".join(map(check_label, (label, *more)))
     many = "labels" if more else "label"
     if remove:
-        said = f"Successfully removed {many} {words} from run {{number}}."
-        ctx.exit(_each(run, lambda client, item: client.labels.remove(item, (label, *more)), said, **how))
-    said = f"Successfully added {many} {words} to run {{number}}."
-    ctx.exit(_each(run, lambda client, item: client.labels.add(item, (label, *more)), said, **how))
+        message = f"Successfully removed {many} {names} from run {{number}}."
+        ctx.exit(_each(run, lambda client, item: client.labels.remove(item, (label, *more)), message, **how))
+    message = f"Successfully added {many} {names} to run {{number}}."
+    ctx.exit(_each(run, lambda client, item: client.labels.add(item, (label, *more)), message, **how))
 
 
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
-@click.option("--undo", is_flag=True, help="Bring them back; as spell unarchive.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--undo", is_flag=True, help="Unarchive the runs, as spell unarchive does.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
 @click.pass_context
 def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) -> None:
-    """Take each RUN, which must have ended, out of lists, searches, links and mounts. Nothing of it is removed."""
+    """Hide each RUN, which must have ended, from lists, searches, links and mounts. Nothing is removed."""
     ctx.exit(
         _unarchive(run, **how)
         if undo
@@ -58,30 +60,30 @@ def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) 
 
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.archived)
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
 @click.pass_context
 def unarchive(ctx: click.Context, /, run: Sequence[str], **how: bool) -> None:
-    """Bring each archived RUN back; see them with spell ps --archived."""
+    """Unarchive each RUN. List archived runs with spell ps --archived."""
     ctx.exit(_unarchive(run, **how))
 
 
 def _unarchive(run: Sequence[str], **how: bool) -> int:
-    return _each(run, lambda client, item: client.archive.remove(item), "Run {number} is back.", **how)
+    return _each(run, lambda client, item: client.archive.remove(item), "Unarchived run {number}.", **how)
 
 
 def _each(
     references: Sequence[str], act: Callable[[Client, str], RunSummary], words: str, *, quiet: bool, json_: bool
 ) -> int:
-    """Do it to every run, whatever happens to one of them. Returns the exit code."""
+    """Act on every run, also after a failure. Returns the exit code."""
     failed, done = 0, []
     with connect() as client:
-        meant = _numbers(client.runs.get, references)  # before `latest` means another one
-        for reference in meant:
+        numbers = _numbers(client.runs.get, references)  # first, because an archived run changes what `latest` is
+        for reference in numbers:
             try:
                 done.append(act(client, reference))
             except SpellError as error:
-                if len(meant) == 1 or isinstance(error, ServerUnavailable):
+                if len(numbers) == 1 or isinstance(error, ServerUnavailable):
                     raise
                 failed = error.exit_code
                 show.error(error.message, error.cure)
@@ -94,7 +96,7 @@ def _each(
 
 
 def _numbers(find: Callable[[str], RunSummary], references: Sequence[str]) -> list[str]:
-    """Each run once, by number; what is no run stays as it is, and is refused in its turn."""
+    """Return the number of each run once. References of no run stay as they are; the server refuses them later."""
     found = []
     for reference in references:
         try:

@@ -1,4 +1,4 @@
-"""`spell lineage`: what a run mounted and who mounted it, as a tree."""
+"""`spell lineage`: prints the runs that a run mounted, and those that mounted it, as a tree."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_LINES = 1000
 
 @click.command(context_settings=_HELP)
 @click.argument("run", shell_complete=complete.runs)
-@click.option("--up", is_flag=True, help="Only what it mounted, and what that was made of.")
-@click.option("--down", is_flag=True, help="Only the runs that mounted what it left, and so on.")
-@click.option("--depth", type=click.IntRange(1), default=20, show_default=True, help="How far the tree goes.")
-@click.option("--json", "json_", is_flag=True, help="As JSON: nodes and edges, however far.")
+@click.option("--up", is_flag=True, help="Show only the resources that it mounted, theirs, and so on.")
+@click.option("--down", is_flag=True, help="Show only the runs that mounted its outputs, theirs, and so on.")
+@click.option("--depth", type=click.IntRange(1), default=20, show_default=True, help="Depth of the tree.")
+@click.option("--json", "json_", is_flag=True, help="Print nodes and edges of any depth as JSON.")
 def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
-    """Show what RUN was made of, and what was made of it: as a tree, each run in it once."""
+    """Show the runs and uploads that RUN mounted, and the runs that mounted it, as a tree."""
     both = up == down
     with connect() as client:
         found = client.lineage.get(run, up=up or both, down=down or both)
@@ -33,22 +33,22 @@ def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
     lines = [*_tree(found, up=up or both, down=down or both, depth=depth)]
     click.echo("\n".join(show.plain(show.safe(line)) for line in lines[:_MOST_LINES]))
     if len(lines) > _MOST_LINES or not found.complete:
-        show.warn("There is more than is shown here; --json tells all, up to 10,000 mounts.")
+        show.warn("The tree is not complete. Use --json to see up to 10,000 mounts.")
 
 
 def _tree(found: LineageRecord, *, up: bool, down: bool, depth: int) -> Iterator[str]:
     nodes = {node.id: node for node in found.nodes}
-    yield _words(nodes[found.root])
+    yield _described(nodes[found.root])
     sources: dict[str, list[EdgeRecord]] = {}
     users: dict[str, list[EdgeRecord]] = {}
     for edge in found.edges:
         sources.setdefault(edge.target, []).append(edge)
         users.setdefault(edge.source, []).append(edge)
     if up:
-        yield "Made of" if found.root in sources else "It mounted nothing."
+        yield "Made of" if found.root in sources else "It has no mounts."
         yield from _branches(found.root, nodes, sources, lambda edge: edge.source, depth)
     if down:
-        yield "Used by" if found.root in users else "Nothing mounted what it left."
+        yield "Used by" if found.root in users else "No run mounted its outputs."
         yield from _branches(found.root, nodes, users, lambda edge: edge.target, depth)
 
 
@@ -59,27 +59,27 @@ def _branches(
     other_end: Callable[[EdgeRecord], str],
     depth: int,
 ) -> Iterator[str]:
-    """The lines below a run; without recursion, as chains may be as long as they like."""
-    shown = {root}
+    """Yield the lines below a run, without recursion, because chains may be very long."""
+    seen = {root}
     todo = [(edge, "", place == 0, 1) for place, edge in enumerate(reversed(edges.get(root, ())))]
     while todo:
         edge, before, is_last, level = todo.pop()
         name = other_end(edge)
         below = edges.get(name, ())
-        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_words(nodes[name])}"
-        if name in shown and below:
+        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_described(nodes[name])}"
+        if name in seen and below:
             yield f"{line} (see above)"
             continue
         is_cut = bool(below) and level >= depth
         yield f"{line} … (deeper: --depth {level + 10})" if is_cut else line
         if is_cut:
             continue
-        shown.add(name)
+        seen.add(name)
         deeper = before + ("   " if is_last else "│  ")
         todo += [(item, deeper, place == 0, level + 1) for place, item in enumerate(reversed(below))]
 
 
-def _words(node: NodeRecord) -> str:
+def _described(node: NodeRecord) -> str:
     if node.kind != "run":
         return f"{node.id} (gone)" if node.kind == "gone" else node.id
     name = f" {node.name}" if node.name else ""

@@ -1,4 +1,4 @@
-"""Resources under names of their own: link, unlink."""
+"""Makes, lists and removes links: link, unlink."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 @click.command(context_settings=_HELP)
 @click.argument("alias", default="", shell_complete=complete.links)
 @click.argument("resource", default="", shell_complete=complete.resources)
-@click.option("-f", "--force", is_flag=True, help="Take ALIAS from what it leads to now.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("-f", "--force", is_flag=True, help="Replace a link of the same name.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def link(alias: str, resource: str, force: bool, json_: bool) -> None:
-    """Give RESOURCE the name ALIAS, for wherever a resource is meant. ALIAS alone: where it leads. Nothing: all links."""
+    """Make ALIAS another name of RESOURCE, in mounts too. With ALIAS alone, show its target; without it, list all links."""
     if resource and "/" in alias and "/" not in resource:
-        raise UsageError("The name comes first.", f"Like this: spell link {resource} {alias}")
+        raise UsageError("The name comes first.", f"Type: spell link {resource} {alias}")
     with connect() as client:
         links = client.links
         if resource:
@@ -50,7 +50,7 @@ def _line(item: LinkRecord) -> str:
 @click.argument("alias", nargs=-1, required=True, shell_complete=complete.links)
 @click.pass_context
 def unlink(ctx: click.Context, alias: Sequence[str]) -> None:
-    """Remove each link ALIAS; what it leads to stays."""
+    """Remove each link ALIAS. Its target stays."""
     failed = 0
     with connect() as client:
         links = client.links

@@ -1,4 +1,4 @@
-"""Lists of runs: ps, search."""
+"""Lists runs: ps, search."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _COMMAND_WIDTH = 40
 _USUAL = 50
 _ALL = 10_000
-_MOST_METRICS_AT_ONCE = 1_000  # that are asked for run by run
+_MOST_METRICS_AT_ONCE = 1_000  # one request for each run
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _FILTERS = (
     click.option(
-        "-n", "limit", type=click.IntRange(1, _ALL), default=_USUAL, show_default=True, help="At most N runs."
+        "-n", "limit", type=click.IntRange(1, _ALL), default=_USUAL, show_default=True, help="List at most N runs."
     ),
-    click.option("-a", "--all", "all_", is_flag=True, help="All runs."),
+    click.option("-a", "--all", "all_", is_flag=True, help="List all runs."),
     click.option(
         "-s",
         "--state",
@@ -45,31 +45,38 @@ _FILTERS = (
         "--label",
         multiple=True,
         shell_complete=complete.labels,
-        help="Only runs with this label; several: any of them.",
+        help="Only runs with this label, or with any of several.",
     ),
-    click.option("-p", "--project", default="", shell_complete=complete.projects, help="Only runs of this project."),
+    click.option("-p", "--project", default="", shell_complete=complete.projects, help="Only runs in this project."),
     click.option(
-        "-t", "--machine-type", multiple=True, shell_complete=complete.machine_types, help="Only runs on this."
+        "-t",
+        "--machine-type",
+        multiple=True,
+        shell_complete=complete.machine_types,
+        help="Only runs on this machine type.",
     ),
-    click.option("--name", default="", shell_complete=complete.names, help="Only runs of this name."),
+    click.option("--name", default="", shell_complete=complete.names, help="Only runs with this name."),
     click.option(
-        "--since", default="", metavar="TIME", help="Only runs cast since then: 2h, 3d, 2026-11-01, 2026-11-01T14:30"
+        "--since",
+        default="",
+        metavar="TIME",
+        help="Only runs cast since this time: 2h, 3d, 2026-11-01, 2026-11-01T14:30",
     ),
     click.option(
         "--metric",
         multiple=True,
         metavar="COND",
-        help="Only runs whose latest value is so: 'loss < 0.5'; several: all of them.",
+        help="Only runs whose latest value meets this condition, or all of several: 'loss < 0.5'",
     ),
     click.option(
         "--sort",
         default="",
         metavar="KEY",
-        help="By number, duration or metric:NAME, the largest last; -KEY: the smallest last.",
+        help="Sort by number, duration or metric:NAME, the largest last. With -KEY the smallest comes last.",
     ),
-    click.option("--archived", is_flag=True, help="Only runs that are archived."),
-    click.option("-v", "--verbose", is_flag=True, help="More columns."),
-    click.option("--json", "json_", is_flag=True, help="As JSON."),
+    click.option("--archived", is_flag=True, help="Only archived runs."),
+    click.option("-v", "--verbose", is_flag=True, help="Show more columns."),
+    click.option("--json", "json_", is_flag=True, help="Print JSON."),
 )
 
 
@@ -81,30 +88,30 @@ def _filters(command: F) -> F:
 
 @click.command(context_settings=_HELP)
 @_filters
-def ps(**asked: Any) -> None:
+def ps(**filters: Any) -> None:
     """List runs, newest last."""
-    _list((), **asked)
+    _list((), **filters)
 
 
 @click.command(context_settings=_HELP)
 @click.argument("text", nargs=-1, required=True)
 @_filters
-def search(text: Sequence[str], **asked: Any) -> None:
-    """Find runs whose command or description holds TEXT, in whatever case; of several words each, as they are."""
-    _list(text, **asked)
+def search(text: Sequence[str], **filters: Any) -> None:
+    """Find runs whose command or description contains every TEXT, regardless of case."""
+    _list(text, **filters)
 
 
-def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool, json_: bool, **asked: Any) -> None:
+def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool, json_: bool, **filters: Any) -> None:
     wanted = Filter(
-        states=tuple(_states(asked["state"])),
-        labels=asked["label"],
-        machine_types=asked["machine_type"],
-        name=asked["name"],
-        project=asked["project"],
-        since=since(asked["since"]) if asked["since"] else 0.0,
-        metrics=asked["metric"],
+        states=tuple(_states(filters["state"])),
+        labels=filters["label"],
+        machine_types=filters["machine_type"],
+        name=filters["name"],
+        project=filters["project"],
+        since=since(filters["since"]) if filters["since"] else 0.0,
+        metrics=filters["metric"],
         text=text,
-        archived=asked["archived"],
+        archived=filters["archived"],
     )
     order = parse_sort(sort)
     metrics = list(dict.fromkeys([part.metric for part in wanted.parts()] + ([order.metric] if order.metric else [])))
@@ -116,15 +123,15 @@ def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool,
         show.as_json(found)
     elif not found:
         is_all = wanted == Filter() and not sort
-        show.say("There are no runs yet. Try: spell run …" if is_all else "There are no such runs.")
+        show.say("There are no runs yet. Try: spell run …" if is_all else "No runs match.")
     else:
         _table(found, verbose, list(zip(metrics, values, strict=True)))
         if len(found) == limit == _USUAL and not all_:
-            show.say(f"These are {limit}; there may be more: see them with -a.", err=True)
+            show.say(f"The list ends after {limit} runs. List all with -a.", err=True)
 
 
 def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
-    """All of them, a page at a time."""
+    """Return all runs that match, read page by page."""
     found = runs.list(wanted, sort, limit=_ALL)
     page = found
     while len(page) == _ALL:
@@ -135,7 +142,7 @@ def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:
 
 
 def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]:
-    """The latest value of a metric of each run."""
+    """Return the latest value of a metric for each run."""
     values = []
     for run in found[-_MOST_METRICS_AT_ONCE:]:
         last = {item.name: item.last for item in client.metrics.summaries(str(run.number))}
@@ -144,19 +151,19 @@ def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]
 
 
 def since(text: str) -> float:
-    """A time as typed, in seconds since the epoch: `2h` (ago; s, m, h, d, w), or a date, with a time or without.
+    """Parse a time: `2h` ago (s, m, h, d, w), or a date with or without a time. Returns seconds since the epoch.
 
     Raises:
-        UsageError: for anything else.
+        UsageError: if it is neither.
     """
     ago = _AGO.match(text)
     if ago:
         return time.time() - float(ago[1]) * _UNITS_S[ago[2]]
     try:
-        return datetime.fromisoformat(text).timestamp()  # without a zone: in the local one
+        return datetime.fromisoformat(text).timestamp()  # in the local zone, unless it names one
     except (ValueError, OverflowError, OSError):
         raise UsageError(
-            f"{text!r} is no time.", "Write it as 90s, 30m, 2h, 3d, 1w (ago), 2026-11-01 or 2026-11-01T14:30."
+            f"{text!r} is not a time.", "Write it as 90s, 30m, 2h, 3d, 1w (ago), 2026-11-01 or 2026-11-01T14:30."
         ) from None
 
 
@@ -170,7 +177,7 @@ def _states(texts: Sequence[str]) -> list[str]:
         elif name in list(State):
             found.append(name)
         else:
-            raise UsageError(f"There is no state {text!r}.", f"There are: active, queued, {', '.join(State)}.")
+            raise UsageError(f"There is no state {text!r}.", f"Use one of: active, queued, {', '.join(State)}.")
     return found
 
 

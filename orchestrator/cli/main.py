@@ -1,4 +1,4 @@
-"""`spell`: finds the verb, and is the one place where an error becomes words and an exit code."""
+"""`spell`: finds the verb, and turns errors into messages and exit codes. No other module does that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.errors import SpellError
 
 
 class _Closed(Exception):
-    """Whoever read our output has gone. Not an OSError, of which click would make exit code 1."""
+    """The reader of our output has closed it. This is not an OSError, because click would exit with 1 for one."""
 
 
 class _Verbs(click.Group):
@@ -64,7 +64,7 @@ def spell() -> None:
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line, and exit."""
     streams.prepare()
     try:
         streams.leave(spell.main(standalone_mode=False, prog_name="spell"))

@@ -1,4 +1,4 @@
-"""`spell metrics`: what runs sent with send_metric, in lines, as a chart, as CSV; once, or as it comes."""
+"""`spell metrics`: prints the values that runs sent with send_metric, as lines, chart, CSV or JSON, once or live."""
 
 from __future__ import annotations
 
@@ -31,14 +31,18 @@ _SUMMARY = ["METRIC", "COUNT", "STEP", "LAST", "MIN", "MAX", "MEAN"]
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", shell_complete=complete.runs)
 @click.argument("names", nargs=-1, metavar="[RUN…] [NAME…]")
-@click.option("-f", "--follow", is_flag=True, help="Go on as values come, until the runs have ended.")
-@click.option("--chart/--no-chart", "chart", default=None, help="Draw the values (usual on a terminal), or list them.")
-@click.option("--csv", "csv_", is_flag=True, help="All values as CSV: run_id, metric_name, timestamp, index, value.")
-@click.option("--json", "json_", is_flag=True, help="All values as JSON; with -f one line for each.")
+@click.option("-f", "--follow", is_flag=True, help="Print new values until the runs have ended.")
+@click.option(
+    "--chart/--no-chart", "chart", default=None, help="Draw the values (default on a terminal), or list them."
+)
+@click.option(
+    "--csv", "csv_", is_flag=True, help="Print all values as CSV: run_id, metric_name, timestamp, index, value."
+)
+@click.option("--json", "json_", is_flag=True, help="Print all values as JSON; with -f one line for each.")
 def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, csv_: bool, json_: bool) -> None:
-    """Show what RUN sent with send_metric: a line for each metric, or the values of each NAME.
+    """Show the metrics that RUN sent with send_metric: a line for each metric, or the values of each NAME.
 
-    Words after RUN that are whole numbers, latest or latest~1 are more runs, to be compared; all others are names."""
+    Words after RUN that are whole numbers, latest or latest~1 are further runs; all other words are names of metrics."""
     if csv_ + json_ + bool(chart) > 1:
         raise UsageError("Choose one of --csv, --json and --chart.")
     more = [word for word in names if _MORE_RUNS.fullmatch(word)]
@@ -63,10 +67,10 @@ def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, cs
 
 
 def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> None:
-    """Tell of names that no run has sent.
+    """Warn of metrics that no run has sent.
 
     Raises:
-        NotFound: when there is none else.
+        NotFound: if no run has sent any of them.
     """
     sent = {item.name for run in runs for item in client.metrics.summaries(run)}
     unknown = [name for name in names if name not in sent]
@@ -81,7 +85,7 @@ def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> N
 
 
 class _View:
-    """Some metrics of some runs. Its verbs print them, and tell whether there was anything to print."""
+    """Some metrics of some runs. Its methods print them, and return whether there was anything to print."""
 
     def __init__(self, client: Client, runs: Sequence[str], names: Sequence[str], *, follow: bool) -> None:
         self._metrics, self._runs, self._names, self._follow = client.metrics, runs, names, follow
@@ -149,7 +153,7 @@ class _View:
         return found
 
     def _pages(self) -> Iterator[list[MetricRecord]]:
-        """The values, some at a time; with `follow` until all runs have ended."""
+        """Yield the values page by page; with `follow` until all runs have ended."""
         places = dict.fromkeys(self._runs, 0)
         while places:
             idle = True

@@ -1,4 +1,4 @@
-"""`spell project`: runs that belong together. A run is in one project at most."""
+"""`spell project`: groups runs. A run is in one project at most."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from orchestrator.spec.names import check_project
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 _name = click.argument("name", shell_complete=complete.projects)
 _runs = click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
-_as_json = click.option("--json", "json_", is_flag=True, help="As JSON.")
+_as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings=_HELP)
 def project() -> None:
-    """Keep runs that belong together, together. A run is in one project at most; see: spell run -p NAME, ps -p NAME."""
+    """Group runs in projects. A run is in one project at most. See also: spell run -p NAME, spell ps -p NAME."""
 
 
 @project.command(context_settings=_HELP)
 @click.argument("name", default="")
-@click.option("-n", "--name", "named", default="", help="The same as NAME.")
-@click.option("-d", "--description", default="", help="What it is about.")
-@click.option("-r", "--run", "run", multiple=True, shell_complete=complete.runs, help="A run that belongs to it.")
+@click.option("-n", "--name", "named", default="", help="The name, instead of NAME.")
+@click.option("-d", "--description", default="", help="Description of the project.")
+@click.option("-r", "--run", "run", multiple=True, shell_complete=complete.runs, help="A run of the project.")
 @_as_json
 def create(name: str, named: str, description: str, run: Sequence[str], json_: bool) -> None:
     """Make a project."""
     if bool(name) == bool(named):
-        raise UsageError("A project needs a name, once.", "Try: spell project create NAME")
+        raise UsageError("Give the name of the project once.", "Try: spell project create NAME")
     with connect() as client:
         found = client.projects.create(check_project(name or named), description, run)
-    _tell(found, f"Created project {found.name}.", json_)
+    _print(found, f"Created project {found.name}.", json_)
 
 
 @project.command("list", context_settings=_HELP)
-@click.option("--archived", is_flag=True, help="Only those that are archived.")
+@click.option("--archived", is_flag=True, help="Only archived projects.")
 @_as_json
 def list_(archived: bool, json_: bool) -> None:
     """List projects, oldest first."""
@@ -51,9 +51,7 @@ def list_(archived: bool, json_: bool) -> None:
     if json_:
         show.as_json(found)
     elif not found:
-        show.say(
-            "There are no such projects." if archived else "There are no projects yet. Try: spell project create NAME"
-        )
+        show.say("No project is archived." if archived else "There are no projects yet. Try: spell project create NAME")
     else:
         headers = ["NAME", "DESCRIPTION", "TOTAL RUNS", "ACTIVE", "CREATED AT"]
         show.table(headers, [_row(item) for item in found])
@@ -68,7 +66,7 @@ def _row(item: ProjectRecord) -> list[str]:
 @_name
 @_as_json
 def info(name: str, json_: bool) -> None:
-    """Show a project. Its runs: spell ps -p NAME."""
+    """Show a project. List its runs with spell ps -p NAME."""
     with connect() as client:
         found = client.projects.get(name)
     if json_:
@@ -83,16 +81,16 @@ def info(name: str, json_: bool) -> None:
 
 @project.command(context_settings=_HELP)
 @_name
-@click.option("-n", "--name", "new_name", help="Its new name.")
-@click.option("-d", "--description", help="Its new description.")
+@click.option("-n", "--name", "new_name", help="New name.")
+@click.option("-d", "--description", help="New description.")
 @_as_json
 def edit(name: str, new_name: str | None, description: str | None, json_: bool) -> None:
-    """Give a project another name or description."""
+    """Change the name or description of a project."""
     if new_name is None and description is None:
-        raise UsageError("There is nothing to change.", "Try: spell project edit NAME --name NEW --description TEXT")
+        raise UsageError("No change is given.", "Try: spell project edit NAME --name NEW --description TEXT")
     with connect() as client:
         found = client.projects.edit(name, new_name, description)
-    _tell(found, f"Changed project {found.name}.", json_)
+    _print(found, f"Changed project {found.name}.", json_)
 
 
 @project.command("add-runs", context_settings=_HELP)
@@ -100,10 +98,10 @@ def edit(name: str, new_name: str | None, description: str | None, json_: bool) 
 @_runs
 @_as_json
 def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
-    """Each RUN belongs to the project from now on, and to no other."""
+    """Move each RUN into the project, out of any other."""
     with connect() as client:
         found = client.projects.add_runs(name, run)
-    _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
+    _print(found, f"Project {found.name} has {found.runs} runs now.", json_)
 
 
 @project.command("remove-runs", context_settings=_HELP)
@@ -111,33 +109,33 @@ def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
 @_runs
 @_as_json
 def remove_runs(name: str, run: Sequence[str], json_: bool) -> None:
-    """Each RUN belongs to no project from now on."""
+    """Remove each RUN from the project."""
     with connect() as client:
         found = client.projects.remove_runs(name, run)
-    _tell(found, f"Project {found.name} has {found.runs} runs now.", json_)
+    _print(found, f"Project {found.name} has {found.runs} runs now.", json_)
 
 
 @project.command(context_settings=_HELP)
 @_name
 @_as_json
 def archive(name: str, json_: bool) -> None:
-    """Take a project from the list; no run can be cast into it. Its runs stay as they are."""
+    """Hide a project from the list; no run can be cast into it. Its runs do not change."""
     with connect() as client:
         found = client.projects.archive(name)
-    _tell(found, f"Archived project {found.name}.", json_)
+    _print(found, f"Archived project {found.name}.", json_)
 
 
 @project.command(context_settings=_HELP)
 @click.argument("name")
 @_as_json
 def unarchive(name: str, json_: bool) -> None:
-    """Bring an archived project back."""
+    """Unarchive a project."""
     with connect() as client:
         found = client.projects.unarchive(name)
-    _tell(found, f"Project {found.name} is back.", json_)
+    _print(found, f"Unarchived project {found.name}.", json_)
 
 
-def _tell(found: ProjectRecord, words: str, json_: bool) -> None:
+def _print(found: ProjectRecord, words: str, json_: bool) -> None:
     if json_:
         show.as_json(found)
     else:
@@ -145,20 +143,20 @@ def _tell(found: ProjectRecord, words: str, json_: bool) -> None:
 
 
 def see_project(client: Client, name: str, *, force: bool) -> None:
-    """See that there is a project of this name; else one is made, when a person says so, or with `force`.
+    """Make a project of this name if it does not exist: with `force`, or if the person at the terminal agrees.
 
     Raises:
-        NotFound: there is none, and nobody can be asked.
+        NotFound: if it does not exist, and no terminal is there to ask.
     """
     try:
         client.projects.get(name)
     except NotFound as error:
         if not (force or (sys.stdin.isatty() and sys.stderr.isatty())):
-            error.cure += "\nOr cast it with --force, which creates it."
+            error.cure += "\nOr create it with --force."
             raise
         if force:
-            show.warn(f"A project named {name!r} could not be found: it is created.")
+            show.warn(f"A project named {name!r} could not be found, so spell creates it.")
         elif not click.confirm(show.safe(f"{error.message} Would you like to create a new one?"), err=True):
             raise click.Abort from None
-        with contextlib.suppress(Conflict):  # somebody else did meanwhile
+        with contextlib.suppress(Conflict):  # another client has made it meanwhile
             client.projects.create(check_project(name))

@@ -1,4 +1,4 @@
-"""`spell rerun`: an earlier run cast again, with other options where they are given."""
+"""`spell rerun`: casts an earlier run again, with changed options."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from orchestrator.client.client import connect
 @click.argument("run", shell_complete=complete.runs)
 @change_options
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
-@click.option("-v", "--verbose", is_flag=True, help="Show all states and what was logged in them.")
-@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: when cast with -b, else when it has ended.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
+@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: at once with -b, else when it has ended.")
 @click.pass_context
 def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, json_: bool, **typed: Any) -> None:
-    """Cast RUN again: the same code, package versions, image and mounts. Options add to what it had, or replace it."""
+    """Cast RUN again with the same code, package versions, image and mounts. Options add to its values or replace them."""
     changed = changes(SpecOptions.of(**typed))
     with connect() as client:
         if "project" in changed:

@@ -1,4 +1,4 @@
-"""`spell run`: from what is typed to a spec, cast, and followed."""
+"""`spell run`: builds a spec from the command line, casts it and follows the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _connect() -> Client:
-    # 16 ms, about as long as git takes, so they are loaded meanwhile
+    # 16 ms, about as long as git takes, so a thread loads them meanwhile
     from orchestrator.client import runs  # noqa: F401
     from orchestrator.client.client import connect
 
@@ -30,15 +30,15 @@ def _connect() -> Client:
 @click.command(
     cls=Commanding,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="COMMAND is one quoted string for the shell, or words that are joined by spaces. Options may stand before or "
-    "after it; put -- before a command that has options of its own: spell run -- python train.py --epochs 3",
+    epilog="COMMAND is one quoted string for the shell, or several words, which are joined by spaces. Options may stand "
+    "before or after it. Put -- before a command that has options: spell run -- python train.py --epochs 3",
 )
 @click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
-@click.option("--reuse", is_flag=True, help="Take an identical run that is complete, where there is one.")
-@click.option("-v", "--verbose", is_flag=True, help="Show all states and what was logged in them.")
-@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: when cast with -b, else when it has ended.")
+@click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
+@click.option("--json", "json_", is_flag=True, help="Print the run as JSON: at once with -b, else when it has ended.")
 @command_files
 @click.pass_context
 def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:

@@ -1,4 +1,4 @@
-"""Looking at runs and ending them: logs, info, stop, kill, wait."""
+"""Shows, ends and waits for runs: logs, info, stop, kill, wait."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COMMAND_WIDTH = 40
 
 @click.command(context_settings=_HELP)
 @click.argument("run", shell_complete=complete.runs)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
-@click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("-t", "--timestamps", is_flag=True, help="Before each line, when it was written (UTC).")
-@click.option("-v", "--verbose", is_flag=True, help="All states, and what was logged in them.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run has ended.")
+@click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Show only the last N lines.")
+@click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line (UTC).")
+@click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
 @click.pass_context
 def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestamps: bool, verbose: bool) -> None:
-    """Show what RUN says. Its own output goes to stdout byte for byte, everything else to stderr."""
+    """Show the log of RUN. The output of its command goes to stdout byte for byte, everything else to stderr."""
     with connect() as client:
         found = client.runs.get(run)
         number = str(found.number)
@@ -43,10 +43,10 @@ def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestam
             console.end(console.follow(client.runs.follow(number)))
             return
         if lines is not None or not follow:
-            said = client.logs.get(number, lines)
-            chunks, position = said.chunks, Position(log=said.end)
+            log = client.logs.get(number, lines)
+            chunks, position = log.chunks, Position(log=log.end)
             if console.stamp and lines is not None:
-                chunks = console.stamp.last(chunks, said.end)
+                chunks = console.stamp.last(chunks, log.end)
             for chunk in chunks:
                 console.log(chunk)
         if follow:
@@ -63,7 +63,7 @@ def _follow(client: Client, console: Console, number: str, position: Position) -
         click.echo(err=True)
         detached(number, err=True)
         return INTERRUPTED
-    except BrokenPipeError:  # `spell logs -f 1 | head`: nobody reads on
+    except BrokenPipeError:  # `spell logs -f 1 | head`: the reader has closed the pipe
         close_stdout()
         return BROKEN_PIPE
     console.end(ended)
@@ -72,9 +72,9 @@ def _follow(client: Client, console: Console, number: str, position: Position) -
 
 @click.command(context_settings=_HELP)
 @click.argument("run", shell_complete=complete.runs)
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def info(run: str, json_: bool) -> None:
-    """Show all about RUN: a number, a name, latest or latest~1."""
+    """Show the details of RUN: a number, a name, latest or latest~1."""
     with connect() as client:
         found = client.runs.get(run)
     if json_:
@@ -138,37 +138,37 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _attempts(run: RunRecord) -> Iterator[str]:
-    """One line for each attempt of a run that was tried again, and one for the last."""
+    """Yield one line for each attempt of a retried run, including the last."""
     for failed in run.attempts:
         took = "" if failed.duration_s is None else f" after {show.duration(round(failed.duration_s, 3))}"
         yield f"{failed.number}: {failed.message}{took}"
     if run.attempts and run.attempt > run.attempts[-1].number:
         yield f"{run.attempt}: {run.message or run.state.replace('_', ' ')}"
     elif run.attempts and run.state in ACTIVE:
-        yield "the next one is waited for"
+        yield "waiting for the next attempt"
 
 
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_context
 def stop(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
-    """End each RUN and keep its outputs."""
+    """Stop each RUN and keep its outputs."""
     words = "Stopping run {number}. Use 'spell logs -f {number}' to view logs while the job finishes."
     ctx.exit(_each(run, lambda client, number: client.runs.stop(number), words, quiet))
 
 
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @click.pass_context
 def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
-    """End each RUN at once. Its outputs are lost."""
+    """Kill each RUN at once. Its outputs are lost."""
     ctx.exit(_each(run, lambda client, number: client.runs.kill(number), "Killing run {number}.", quiet))
 
 
 def _each(references: Sequence[str], act: Callable[[Client, str], str], words: str, quiet: bool) -> int:
-    """Do it to every run, whatever happens to one of them. Returns the exit code."""
+    """Act on every run, also after a failure. Returns the exit code."""
     failed = 0
     with connect() as client:
         for reference in references:
@@ -182,7 +182,7 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
                 show.error(error.message)
                 continue
             if not quiet:
-                over = f"Run {number} had not started; it never will."
+                over = f"Run {number} had not started and will not start."
                 show.say(over if state == State.KILLED else words.format(number=number))
     return failed
 
@@ -194,7 +194,7 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
 )
 @click.pass_context
 def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
-    """Wait until each RUN has ended. Exits as the first of them that was not complete."""
+    """Wait until each RUN has ended. The exit code is that of the first RUN that is not complete, else 0."""
     code = 0
     deadline = None if timeout is None else time.monotonic() + timeout
     with waiting(), connect() as client:
@@ -209,6 +209,6 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
     ctx.exit(code)
 
 
-def _image(asked: str, used: str) -> str:
-    """What was asked for, and which image that was then."""
-    return " ".join(filter(None, [asked if asked != used else "", used[:19]]))
+def _image(requested: str, used: str) -> str:
+    """Return the requested image, and the ID of the image that was used."""
+    return " ".join(filter(None, [requested if requested != used else "", used[:19]]))

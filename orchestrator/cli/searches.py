@@ -1,4 +1,4 @@
-"""Searches over parameters: `spell hyper grid|random|bayesian`, and what can be done with those that were cast."""
+"""`spell hyper`: casts, lists, shows and ends searches over parameters."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from orchestrator.spec.search import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-_VALUES = "NAME=V1,V2 are values as they stand there, --json-param NAME='[\"a,b\", 2]' such with commas in them"
-_RANGES = "; NAME=MIN:MAX[:linear|log|reverse_log][:int|float] is any number between, by default linear float"
+_VALUES = "NAME=V1,V2 lists values; --json-param NAME='[\"a,b\", 2]' lists values that contain commas"
+_RANGES = "; NAME=MIN:MAX[:linear|log|reverse_log][:int|float] is a range of numbers, by default linear float"
 _CAST = (
-    "{} The exit code is 0 when at least one trial is complete, else 1. All options of `spell run` apply to each trial."
+    "{} The exit code is 0 if at least one trial is complete, else 1. All options of `spell run` apply to each trial."
 )
 _RUNS = click.option(
     "-n", "--num-runs", "runs", type=click.IntRange(1), required=True, metavar="N", help="Number of trials."
 )
 _SEED = click.option(
-    "--seed", type=int, metavar="S", help="Seed of the random numbers: the same S gives the same trials."
+    "--seed", type=int, metavar="S", help="Seed of the random numbers. The same S gives the same trials."
 )
 
 
 @click.group(context_settings=_HELP)
 def hyper() -> None:
-    """Search over parameters: each trial is a run, with other values for the :NAME: in its command."""
+    """Search over parameters. Each trial is a run with other values for each :NAME: in its command."""
 
 
 def _casts(command: F) -> F:
-    """Give a verb what all kinds of search have in common."""
+    """Add the arguments and options that all kinds of search have in common."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return click.argument("command", nargs=-1)(spec_options(command))
@@ -70,15 +70,15 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--metric", default="", metavar="METRIC", help="Metric to optimise: a name given to send_metric."),
     click.option(
         "-a", "--metric-agg", type=click.Choice(AGGREGATES), default="last", show_default=True,
-        metavar="|".join(AGGREGATES), help="How the values of a trial become one.",
+        metavar="|".join(AGGREGATES), help="How to reduce the values of a trial to one.",
     ),
     click.option(
         "--direction", type=click.Choice(DIRECTIONS), default="minimize", show_default=True,
-        metavar="|".join(DIRECTIONS), help="Whether the metric should be small or large.",
+        metavar="|".join(DIRECTIONS), help="Whether to minimize or maximize the metric.",
     ),
-    click.option("--reuse", is_flag=True, help="Take an identical run that is complete, where there is one."),
-    click.option("-b", "--background", is_flag=True, help="Do not wait for its end."),
-    click.option("--json", "json_", is_flag=True, help="Print it as JSON: when cast with -b, else when it has ended."),
+    click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one."),
+    click.option("-b", "--background", is_flag=True, help="Do not wait for the end."),
+    click.option("--json", "json_", is_flag=True, help="Print the search as JSON: at once with -b, else when it has ended."),
     command_files,
 )  # fmt: skip
 
@@ -104,7 +104,7 @@ def random_(**typed: Any) -> None:
 @_RUNS
 @_SEED
 def bayesian(**typed: Any) -> None:
-    """Cast N trials, each with the values that look best after those before it."""
+    """Cast N trials, each with the most promising values after the trials before."""
     _cast(BAYESIAN, **typed)
 
 
@@ -149,12 +149,14 @@ def _announce(client: Client, search: SearchSpec, code: Snapshot | None, *, back
     if json_:
         show.as_json(found)
     else:
-        show.say(f"Look at it with `spell hyper info -f {cast.number}`")
+        show.say(f"Follow it with `spell hyper info -f {cast.number}`")
 
 
 @hyper.command("list", context_settings=_HELP)
-@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most N.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option(
+    "-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="List at most N searches."
+)
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def list_(limit: int, json_: bool) -> None:
     """List searches, newest last."""
     with connect() as client:
@@ -176,11 +178,11 @@ def _line(item: SearchSummary) -> list[str]:
 
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
-@click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("-f", "--follow", "follow_", is_flag=True, help="Follow the search until it has ended.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def info(ctx: click.Context, search: str, follow_: bool, json_: bool) -> None:
-    """Show SEARCH and its trials: by number, or latest."""
+    """Show SEARCH and its trials. SEARCH is a number, or latest."""
     with connect() as client:
         searches = client.searches
         found = searches.get(search)
@@ -216,7 +218,7 @@ def _show(found: SearchRecord) -> None:
 
 
 def _range(values: Mapping[str, Any]) -> str:
-    """What a parameter may be, as it is typed."""
+    """Return the values of a parameter in the form of the command line."""
     if "values" in values:
         return ",".join(values["values"])
     return f"{values['low']:g}:{values['high']:g}:{values['scaling']}:{values['number']}"
@@ -225,16 +227,16 @@ def _range(values: Mapping[str, Any]) -> str:
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
 def stop(search: str) -> None:
-    """End SEARCH and keep the outputs of its runs. No further trial starts."""
+    """Stop SEARCH and keep the outputs of its runs. No further trial starts."""
     with connect() as client:
         found = client.searches.stop(search)
-    show.say(f"Stopping search {found.number}. Go on with it with `spell hyper resume {found.number}`")
+    show.say(f"Stopping search {found.number}. Resume it with `spell hyper resume {found.number}`")
 
 
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
 def kill(search: str) -> None:
-    """End SEARCH at once; the outputs of its active runs are lost. No further trial starts."""
+    """Kill SEARCH at once. The outputs of its active runs are lost, and no further trial starts."""
     with connect() as client:
         found = client.searches.kill(search)
     show.say(f"Killing search {found.number}.")
@@ -242,11 +244,13 @@ def kill(search: str) -> None:
 
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
-@click.option("-b", "--background", is_flag=True, help="Do not wait for its end.")
-@click.option("--json", "json_", is_flag=True, help="Print it as JSON: at once with -b, else when it has ended.")
+@click.option("-b", "--background", is_flag=True, help="Do not wait for the end.")
+@click.option(
+    "--json", "json_", is_flag=True, help="Print the search as JSON: at once with -b, else when it has ended."
+)
 @click.pass_context
 def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> None:
-    """Go on with SEARCH, which has ended: cast again the trials that failed, and those that were never cast."""
+    """Continue SEARCH, which has ended: cast failed trials again, and those that were never cast."""
     with connect() as client:
         searches = client.searches
         found = searches.resume(search)
@@ -261,10 +265,10 @@ def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> No
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
 @click.argument("name", default="")
-@click.option("--csv", "csv_", is_flag=True, help="As CSV, with a header.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--csv", "csv_", is_flag=True, help="Print CSV with a header.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
-    """List what the trials of SEARCH sent with send_metric: all of it, or the values of NAME."""
+    """List the values that the trials of SEARCH sent with send_metric: all, or only those of the metric NAME."""
     with connect() as client:
         trials = client.searches.get(search).trials
         found = (item for trial in trials if trial.run for item in client.metrics.list(str(trial.run), name))

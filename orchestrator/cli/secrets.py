@@ -1,4 +1,4 @@
-"""Secrets: `spell secret set|list|rm`. What one holds is typed or piped in, and never shown again."""
+"""`spell secret`: sets, lists and removes secrets. A value is typed or piped in, and never shown."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from orchestrator.errors import UsageError
 from orchestrator.spec.names import check_secret_name
 
 MASKED_BYTES = 4
-"""How long a value must be for logs to hold `***` in its place; `supervisor.masking` says why."""
+"""Shortest value, in bytes, that logs mask as `***`; `supervisor.masking` says why."""
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
 @click.group(context_settings=_HELP)
 def secret() -> None:
-    """Keep passwords and keys for runs, encrypted: `spell run --secret NAME` gives them to a command."""
+    """Keep encrypted passwords and keys for runs. `spell run --secret NAME` gives one to a command."""
 
 
 @secret.command("set", context_settings=_HELP)
 @click.argument("name", nargs=-1, shell_complete=complete.secrets)
 def set_(name: Sequence[str]) -> None:
-    """Set the secret NAME, also where there is one. Its value is asked for, or read from standard input, up to its end;
-    one newline at its end is left out."""
+    """Set or replace the secret NAME. On a terminal spell asks for the value; elsewhere it reads standard input, without
+    one newline at its end."""
     if len(name) != 1 or "=" in name[0]:
-        # whatever it is that was typed: it is not shown
-        words = "A value is never an argument: your shell keeps those, and others can see them."
+        # the message shows no argument, because one may hold the value
+        words = "A value cannot be an argument, because your shell keeps arguments, and other people can see them."
         raise UsageError(
-            words if name else "Which secret?", "Type: spell secret set NAME     or: spell secret set NAME < FILE"
+            words if name else "The name of the secret is missing.",
+            "Type: spell secret set NAME     or: spell secret set NAME < FILE",
         )
     check_secret_name(name[0])
     value = _value(name[0])
     with connect() as client:
         found = client.secrets.put(name[0], value)
     if len(value) < MASKED_BYTES:
-        show.warn(f"It has less than {MASKED_BYTES} bytes: logs of runs that say it will show it.")
+        show.warn(f"The value has fewer than {MASKED_BYTES} bytes, so logs do not mask it.")
     show.say(f"Secret {found.name} {'set' if found.created_at == found.updated_at else 'overwritten'}")
 
 
@@ -53,9 +54,9 @@ def _value(name: str) -> bytes:
 
 
 @secret.command("list", context_settings=_HELP)
-@click.option("--json", "json_", is_flag=True, help="Print them as JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def list_(json_: bool) -> None:
-    """List secrets: their names, and when they were set."""
+    """List the names of secrets, and when they were set."""
     with connect() as client:
         found = client.secrets.list()
     if json_:
@@ -64,13 +65,13 @@ def list_(json_: bool) -> None:
         rows = [[item.name, show.ago(item.created_at), show.ago(item.updated_at)] for item in found]
         show.table(["NAME", "CREATED", "SET"], rows)
     else:
-        show.say("There are no secrets; set one with: spell secret set NAME", err=True)
+        show.say("There are no secrets yet. Try: spell secret set NAME", err=True)
 
 
 @secret.command("rm", context_settings=_HELP)
 @click.argument("name", nargs=-1, required=True, shell_complete=complete.secrets)
 def rm(name: Sequence[str]) -> None:
-    """Remove each secret NAME. Commands that run keep it; runs that wait for it will fail."""
+    """Remove each secret NAME. Running commands keep it; waiting runs that need it will fail."""
     with connect() as client:
         secrets = client.secrets
         for one in name:

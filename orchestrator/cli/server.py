@@ -1,4 +1,4 @@
-"""The server and the machine: server start|stop|status|logs, machine-types."""
+"""Starts, stops and shows the server, and lists machine types: server, machine-types."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _LOOK_S = 0.02
 
 @click.group(context_settings=_HELP)
 def server() -> None:
-    """The server of this home. The first command that needs it starts it by itself."""
+    """Start, stop and show the server of this home. The first command that needs the server starts it."""
 
 
 @server.command(context_settings=_HELP)
 def start() -> None:
-    """Start the server, unless it runs."""
+    """Start the server if it does not run."""
     ensure_server(Home(default_home()))
     _say_status()
 
 
 @server.command(context_settings=_HELP)
 def stop() -> None:
-    """End the server. Active runs go on, and the next server finds them again."""
+    """Stop the server. Active runs go on, and the next server finds them again."""
     home = Home(default_home())
     with connect(home, start=False) as client:
         client.server.stop()
@@ -46,9 +46,9 @@ def stop() -> None:
 
 
 @server.command(context_settings=_HELP)
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def status(json_: bool) -> None:
-    """Say which server answers. Exit code 1 when none does."""
+    """Show which server answers. The exit code is 1 if none does."""
     _say_status(json_=json_)
 
 
@@ -63,20 +63,20 @@ def _say_status(*, json_: bool = False) -> None:
 
 
 @server.command(context_settings=_HELP)
-@click.option("-n", "lines", type=click.IntRange(min=0), default=50, show_default=True, help="The last N lines.")
+@click.option("-n", "lines", type=click.IntRange(min=0), default=50, show_default=True, help="Show the last N lines.")
 def logs(lines: int) -> None:
-    """Show the server's own log."""
+    """Show the log of the server."""
     try:
         with Home(default_home()).server_log.open("r", errors="replace") as file:
             sys.stdout.writelines(deque(file, maxlen=lines))
     except FileNotFoundError:
-        show.say("There is no log yet.", err=True)
+        show.say("The server has no log yet.", err=True)
 
 
 @click.command("machine-types", context_settings=_HELP)
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def machine_types(json_: bool) -> None:
-    """List what runs can ask for with -t, and how many of each would start now."""
+    """List machine types for spell run -t, and how many runs of each could start now."""
     with connect() as client:
         found = client.machines.list()
     if json_:

@@ -1,4 +1,4 @@
-"""`spell stats`: what runs use now, once or again and again."""
+"""`spell stats`: shows the current CPU, memory and GPU use of runs, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEADERS = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", nargs=-1, shell_complete=complete.runs)
-@click.option("-f", "--follow", is_flag=True, help="Again and again, until the runs have ended.")
+@click.option("-f", "--follow", is_flag=True, help="Repeat until the runs have ended.")
 @click.option(
     "--interval",
     "interval_s",
@@ -32,11 +32,11 @@ _HEADERS = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks, with -f.",
+    help="Seconds between two samples with -f.",
 )
-@click.option("--json", "json_", is_flag=True, help="As JSON; with -f one line for each run and look.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON; with -f one line for each run and sample.")
 def stats(run: Sequence[str], follow: bool, interval_s: float, json_: bool) -> None:
-    """Show what each RUN uses now; all that are running, when none is named."""
+    """Show the current CPU, memory and GPU use of each RUN, or of all running runs."""
     with connect() as client:
         if follow:
             _follow(client, run, interval_s, json_=json_)
@@ -71,13 +71,13 @@ def _follow(client: Client, references: Sequence[str], interval_s: float, *, jso
 
 
 def _next(client: Client, left: list[str], *, all_: bool) -> tuple[list[str], list[StatRecord]]:
-    """Who is still running, and what they use."""
+    """Return the runs that still run, and their use."""
     if all_:
         return [], client.stats.list()
     while left:
         try:
             return left, client.stats.list(left)
-        except Conflict:  # one of them has ended, or is tried again
+        except Conflict:  # one of them has ended, or is retried
             running = [number for number in left if client.runs.get(number).state == State.RUNNING]
             left = running if running != left else [n for n in left if client.runs.get(n).state in ACTIVE]
             time.sleep(0.1)
@@ -85,7 +85,7 @@ def _next(client: Client, left: list[str], *, all_: bool) -> tuple[list[str], li
 
 
 def used(item: StatRecord) -> list[str]:
-    """The cells of one run."""
+    """Return the cells of one run."""
     limit = show.size(item.memory_limit_bytes) if item.memory_limit_bytes else "-"
     return [
         str(item.run),
@@ -99,12 +99,12 @@ def used(item: StatRecord) -> list[str]:
 
 
 def gpus(item: StatRecord) -> str:
-    """`0: 97% 12G/80G, …`."""
+    """Return the use of all GPUs of a run: `0: 97% 12G/80G, …`."""
     return ", ".join(_gpu(gpu) for gpu in item.gpus)
 
 
 def _gpu(gpu: Mapping[str, float]) -> str:
-    """`0: 97% 12G/80G`; what it does not tell is left out."""
+    """Return the use of one GPU: `0: 97% 12G/80G`. Unknown values are left out."""
     words = [f"{gpu['index']:.0f}:"]
     if "utilization_percent" in gpu:
         words.append(f"{gpu['utilization_percent']:.0f}%")

@@ -1,4 +1,4 @@
-"""`spell top`: all active runs on one screen, again and again."""
+"""`spell top`: shows all active runs on one screen, and keeps it current."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class TopRow:
     """An active run, as `spell top --json` prints it.
 
     Attributes:
-        stats: what it uses now; None when it does not run.
-        metric, value: the metric that it has sent, by name the first, and its last value.
+        run: its summary.
+        stats: its current use; None if it is not running.
+        metric, value: its first metric by name, and the last value of that.
         line: the last line of its log.
     """
 
@@ -52,13 +53,13 @@ class TopRow:
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks.",
+    help="Seconds between two samples.",
 )
-@click.option("--json", "json_", is_flag=True, help="One look, as JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print one sample as JSON.")
 def top(interval_s: float, json_: bool) -> None:
-    """Watch all runs that are active: those that run first, then those that wait. q or ^C ends it; no run is touched.
+    """Watch all active runs: running ones first, then waiting ones. Quit with q or ^C; the runs go on.
 
-    Elsewhere than on a terminal they are listed once."""
+    Without a terminal, spell lists them once."""
     with connect() as client:
         if json_:
             show.as_json(look(client, _MOST_RUNS))
@@ -73,7 +74,7 @@ def top(interval_s: float, json_: bool) -> None:
 
 
 def _live(client: Client, interval_s: float) -> None:
-    from orchestrator.cli.output.top_live import Screen  # 24 ms: rich; only a terminal shows it
+    from orchestrator.cli.output.top_live import Screen  # 24 ms: rich, needed only on a terminal
 
     screen = Screen(HEADERS)
     with contextlib.suppress(KeyboardInterrupt), _keys(), screen:
@@ -91,7 +92,7 @@ def _looked(client: Client, room: int) -> tuple[list[TopRow], int]:
 
 
 def look(client: Client, limit: int) -> list[TopRow]:
-    """The active runs, those that run first, each with the newest of it; at most `limit`."""
+    """Return at most `limit` active runs with their current values, running ones first."""
     return _rows(client, _active(client)[:limit])
 
 
@@ -121,7 +122,7 @@ def _last_line(client: Client, number: int) -> str:
 
 
 def cells(row: TopRow) -> list[str]:
-    """What is shown of a run."""
+    """Return the cells of one run."""
     run, used = row.run, row.stats
     return [
         str(run.number),
@@ -139,7 +140,7 @@ def cells(row: TopRow) -> list[str]:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[None]:
-    """Keys are read as they are pressed, and not shown."""
+    """Read keys as they are pressed, without echo."""
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)
     try:

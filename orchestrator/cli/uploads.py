@@ -1,4 +1,4 @@
-"""Uploads: putting a folder or file under uploads/NAME, and removing it again."""
+"""Makes and removes uploads: upload, rm."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 @click.command(context_settings=_HELP)
 @click.argument("path", type=click.Path())
-@click.option("-n", "--name", help="What it is called: uploads/NAME. Else as the folder or file is.")
-@click.option("-f", "--force", is_flag=True, help="Replace an upload of that name.")
+@click.option("-n", "--name", help="Name of the upload: uploads/NAME. [default: the name of the folder or file]")
+@click.option("-f", "--force", is_flag=True, help="Replace an upload of the same name.")
 @click.option("--json", "json_", is_flag=True, help="Print the upload as JSON.")
 def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
-    """Put PATH, a folder or file, under uploads/NAME, for runs to mount.
+    """Upload PATH, a folder or file, to uploads/NAME, for runs to mount.
 
-    Only what the server lacks is sent; what ^C cut off goes on where it was.
+    Only files that the server lacks are sent. After ^C, the same command continues the upload.
     """
     found = datatree.look(path)
     for warning in found.warnings:
         show.warn(warning)
     if not found.files:
-        raise InvalidConfig(f"There is nothing to upload in {path!r}.", "Empty folders are not kept.")
+        raise InvalidConfig(f"{path!r} has no files to upload.", "Empty folders are not uploaded.")
     name = _name_of(path, ask=not (force or json_)) if name is None else name
     check_name(name)
     if not json_:
@@ -53,11 +53,11 @@ def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
         show.as_json(record)
     else:
         show.say(f"Upload of {name} ({path}) to 'uploads/{name}' complete.")
-    streams.leave(0)  # while what is known of many files is still held: to take that apart would take a while
+    streams.leave(0)  # at once: to free the records of many files would take a while
 
 
 def _name_of(path: str, *, ask: bool) -> str:
-    """As the folder is called. Of a file, whoever sits at a terminal is asked: a name that says more may be meant."""
+    """Return the name of the folder or file. On a terminal, ask for the name of a file, which often says little."""
     name = default_name(path)
     if ask and os.path.isfile(path) and sys.stdin.isatty():
         return str(click.prompt(f"Upload {os.path.basename(path)} to uploads/", default=name, prompt_suffix=" "))
@@ -70,11 +70,11 @@ def _quoted(name: str) -> str:
 
 @click.command(context_settings=_HELP)
 @click.argument("resource", nargs=-1, required=True, shell_complete=complete.uploads)
-@click.option("-f", "--force", is_flag=True, help="Ask nothing.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
 def rm(resource: Sequence[str], force: bool) -> None:
     """Remove each RESOURCE: uploads/NAME.
 
-    Runs are not removed but archived: spell archive.
+    Runs cannot be removed; archive them with spell archive.
     """
     names = [_upload_in(item) for item in resource]
     with connect() as client:
@@ -86,7 +86,7 @@ def rm(resource: Sequence[str], force: bool) -> None:
             show.say(f"Removed uploads/{name}")
             for link in client.links.list():
                 if f"{link.resource}/".startswith(f"uploads/{name}/"):
-                    show.warn(f"{link.alias!r} leads to nothing now. Forget it: spell unlink {link.alias}")
+                    show.warn(f"The target of {link.alias!r} is gone. Remove the link: spell unlink {link.alias}")
 
 
 def _question(name: str, upload: UploadRecord | None) -> str:
@@ -95,22 +95,25 @@ def _question(name: str, upload: UploadRecord | None) -> str:
 
 
 def _upload_in(resource: str) -> str:
-    """The name of the upload that a resource is.
+    """Return the name of an upload.
 
     Raises:
-        UsageError, NotFound: it is something else.
+        UsageError, NotFound: if the resource is not an upload.
     """
     kind, _, name = resource.strip("/").partition("/")
     if kind == "runs":
         run = name.partition("/")[0]
-        cure = f"Put the run away instead: spell archive {run}" if run else "Put runs away instead: spell archive RUN"
-        raise UsageError("Outputs of runs are not removed.", cure)
+        cure = f"Archive the run instead: spell archive {run}" if run else "Archive runs instead: spell archive RUN"
+        raise UsageError("Outputs of runs cannot be removed.", cure)
     if kind != "uploads":
-        cure = f"An upload is meant so: spell rm uploads/{resource}" if "/" not in resource else ""
+        cure = f"To remove an upload, type: spell rm uploads/{resource}" if "/" not in resource else ""
         raise NotFound(f"{resource!r} is not an upload.", cure or "See them with: spell ls uploads")
     if not name:
-        raise UsageError("Say which upload is to go.", "See them with: spell ls uploads")
+        raise UsageError("The name of the upload is missing.", "See uploads with: spell ls uploads")
     if "/" in name:
         whole = name.partition("/")[0]
-        raise UsageError(f"An upload is removed as a whole, not {resource!r}.", f"Remove it: spell rm uploads/{whole}")
+        raise UsageError(
+            f"{resource!r} is a part of an upload. Only a whole upload can be removed.",
+            f"Remove it: spell rm uploads/{whole}",
+        )
     return name

@@ -1,6 +1,7 @@
-"""The verbs of `spell`: what `--help` says of each, and the module that does it.
+"""The verbs of `spell`: the help line and the module of each.
 
-A module is loaded when its verb is used, so that no verb waits for the others; beside each import stands what that spares.
+A module is loaded when its verb is used, so that no verb waits for the others; the comment beside each import says how
+much time that saves.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ class Verb:
     """A verb.
 
     Attributes:
-        words: what `--help` says of it, in one line.
+        words: its line in `--help`.
         load: imports its command.
     """
 
-    __slots__ = ("load", "words")  # a named tuple takes longer than all functions below
+    __slots__ = ("load", "words")  # a named tuple takes longer to make than all functions below
 
     def __init__(self, words: str, load: _Load) -> None:
         self.words, self.load = words, load
@@ -38,7 +39,7 @@ def _verb(name: str, words: str) -> Callable[[_Load], _Load]:
     return add
 
 
-@_verb("run", "Cast a run: put it in front of any command.")
+@_verb("run", "Cast a run: put `spell run` in front of any command.")
 def _run() -> click.Command:
     from orchestrator.cli.run import run  # 26 ms
 
@@ -52,7 +53,7 @@ def _rerun() -> click.Command:
     return rerun
 
 
-@_verb("logs", "Show what a run says.")
+@_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
     from orchestrator.cli.runs import logs  # 45 ms
 
@@ -66,49 +67,49 @@ def _ps() -> click.Command:
     return ps
 
 
-@_verb("search", "Find runs by what their commands and descriptions say.")
+@_verb("search", "Find runs by words of their commands and descriptions.")
 def _search() -> click.Command:
     from orchestrator.cli.listing import search  # 47 ms
 
     return search
 
 
-@_verb("info", "Show all about one run.")
+@_verb("info", "Show the details of a run.")
 def _info() -> click.Command:
     from orchestrator.cli.runs import info  # 45 ms
 
     return info
 
 
-@_verb("exec", "Open a shell, or start a command, in a run's container.")
+@_verb("exec", "Open a shell or run a command in a run's container.")
 def _exec() -> click.Command:
     from orchestrator.cli.exec import exec as exec_  # 40 ms
 
     return exec_
 
 
-@_verb("stats", "Show what runs use now.")
+@_verb("stats", "Show the current CPU, memory and GPU use of runs.")
 def _stats() -> click.Command:
     from orchestrator.cli.stats import stats  # 40 ms
 
     return stats
 
 
-@_verb("top", "Watch all runs that are active.")
+@_verb("top", "Watch all active runs.")
 def _top() -> click.Command:
     from orchestrator.cli.top import top  # 50 ms
 
     return top
 
 
-@_verb("stop", "End runs and keep their outputs.")
+@_verb("stop", "Stop runs and keep their outputs.")
 def _stop() -> click.Command:
     from orchestrator.cli.runs import stop  # 45 ms
 
     return stop
 
 
-@_verb("kill", "End runs at once; their outputs are lost.")
+@_verb("kill", "Kill runs at once; their outputs are lost.")
 def _kill() -> click.Command:
     from orchestrator.cli.runs import kill  # 45 ms
 
@@ -122,28 +123,28 @@ def _wait() -> click.Command:
     return wait
 
 
-@_verb("label", "Give runs a label, or take it from them.")
+@_verb("label", "Add a label to runs, or remove it.")
 def _label() -> click.Command:
     from orchestrator.cli.labels import label  # 44 ms
 
     return label
 
 
-@_verb("archive", "Take runs out of lists and mounts; nothing is removed.")
+@_verb("archive", "Hide runs from lists and mounts; nothing is removed.")
 def _archive() -> click.Command:
     from orchestrator.cli.labels import archive  # 44 ms
 
     return archive
 
 
-@_verb("unarchive", "Bring archived runs back.")
+@_verb("unarchive", "Unarchive runs.")
 def _unarchive() -> click.Command:
     from orchestrator.cli.labels import unarchive  # 44 ms
 
     return unarchive
 
 
-@_verb("project", "Keep runs that belong together, together.")
+@_verb("project", "Group runs in projects.")
 def _project() -> click.Command:
     from orchestrator.cli.projects import project  # 42 ms
 
@@ -157,35 +158,35 @@ def _workflow() -> click.Command:
     return workflow
 
 
-@_verb("hyper", "Search over parameters: many runs, and the best of them.")
+@_verb("hyper", "Search for the best parameters with many runs.")
 def _hyper() -> click.Command:
     from orchestrator.cli.searches import hyper  # 66 ms
 
     return hyper
 
 
-@_verb("secret", "Keep passwords and keys for runs, encrypted.")
+@_verb("secret", "Keep encrypted passwords and keys for runs.")
 def _secret() -> click.Command:
     from orchestrator.cli.secrets import secret  # 50 ms
 
     return secret
 
 
-@_verb("diff", "Show what differs between two runs.")
+@_verb("diff", "Show the differences between two runs.")
 def _diff() -> click.Command:
     from orchestrator.cli.compare import diff  # 60 ms
 
     return diff
 
 
-@_verb("lineage", "Show what a run mounted, and who mounted what it left.")
+@_verb("lineage", "Show the runs that a run mounted, and those that mounted it.")
 def _lineage() -> click.Command:
     from orchestrator.cli.lineage import lineage  # 45 ms
 
     return lineage
 
 
-@_verb("verify", "Compare outputs with what was recorded of them.")
+@_verb("verify", "Compare outputs with their recorded hashes.")
 def _verify() -> click.Command:
     from orchestrator.cli.compare import verify  # 60 ms
 
@@ -220,7 +221,7 @@ def _cp() -> click.Command:
     return cp
 
 
-@_verb("upload", "Put a folder or file under uploads/, for runs to mount.")
+@_verb("upload", "Upload a folder or file for runs to mount.")
 def _upload() -> click.Command:
     from orchestrator.cli.uploads import upload  # 32 ms
 
@@ -234,63 +235,63 @@ def _rm() -> click.Command:
     return rm
 
 
-@_verb("link", "Give a resource a name of its own, or list those that have one.")
+@_verb("link", "Give a resource another name, or list links.")
 def _link() -> click.Command:
     from orchestrator.cli.links import link  # 42 ms
 
     return link
 
 
-@_verb("unlink", "Remove links; what they lead to stays.")
+@_verb("unlink", "Remove links; their targets stay.")
 def _unlink() -> click.Command:
     from orchestrator.cli.links import unlink  # 42 ms
 
     return unlink
 
 
-@_verb("metrics", "Show what runs sent with send_metric: in lines, as a chart, as CSV.")
+@_verb("metrics", "Show the metrics of runs as lines, chart or CSV.")
 def _metrics() -> click.Command:
     from orchestrator.cli.metrics import metrics  # 47 ms
 
     return metrics
 
 
-@_verb("machine-types", "List what runs can ask for.")
+@_verb("machine-types", "List machine types.")
 def _machine_types() -> click.Command:
     from orchestrator.cli.server import machine_types  # 38 ms
 
     return machine_types
 
 
-@_verb("image", "Bake an environment into an image, for registries.")
+@_verb("image", "Bake an environment into an image.")
 def _image() -> click.Command:
     from orchestrator.cli.images import image  # 50 ms
 
     return image
 
 
-@_verb("server", "Start, stop and look at the server.")
+@_verb("server", "Start, stop and show the server.")
 def _server() -> click.Command:
     from orchestrator.cli.server import server  # 38 ms
 
     return server
 
 
-@_verb("doctor", "Say what works here, and what to do about what does not.")
+@_verb("doctor", "Check this machine, and say how to correct each problem.")
 def _doctor() -> click.Command:
     from orchestrator.cli.doctor import doctor  # 48 ms
 
     return doctor
 
 
-@_verb("gc", "Make room: remove what nobody uses any more.")
+@_verb("gc", "Remove unused data.")
 def _gc() -> click.Command:
     from orchestrator.cli.gc import gc  # 35 ms
 
     return gc
 
 
-@_verb("completion", "Print the shell's completion script.")
+@_verb("completion", "Print the completion script of a shell.")
 def _completion() -> click.Command:
     from orchestrator.cli.completion import completion  # 0.2 ms, but a verb like the others
 

@@ -1,4 +1,4 @@
-"""Workflows: `spell workflow FILE.yaml`, and what can be done with those that were cast."""
+"""`spell workflow`: casts, lists, shows and ends workflows."""
 
 from __future__ import annotations
 
@@ -52,15 +52,18 @@ def workflow() -> None:
 
 @workflow.command(context_settings=_HELP)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.yaml")
-@click.option("-b", "--background", is_flag=True, help="Do not wait for its end.")
-@click.option("--fresh", is_flag=True, help="Cast every step, also where an identical run is complete.")
-@click.option("-c", "--commit-ref", metavar="REF", help="Take another commit of the local repository.")
+@click.option("-b", "--background", is_flag=True, help="Do not wait for the end.")
+@click.option("--fresh", is_flag=True, help="Cast every step, even if an identical run is complete.")
+@click.option("-c", "--commit-ref", metavar="REF", help="Use another commit of the local repository.")
 @click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores.")
-@click.option("-f", "--force", is_flag=True, help="Ask nothing.")
-@click.option("--json", "json_", is_flag=True, help="Print it as JSON: when cast with -b, else when it has ended.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option(
+    "--json", "json_", is_flag=True, help="Print the workflow as JSON: at once with -b, else when it has ended."
+)
 @click.pass_context
 def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **typed: Any) -> None:
-    """Cast the steps of FILE.yaml, each when what it needs is complete. The exit code is 0 when all are, else 1."""
+    """Cast the steps of FILE.yaml, each when the steps that it needs are complete. The exit code is 0 if all steps are
+    complete, else 1."""
     options = CodeOptions(**typed)
     spec, codes = _read(file, options, fresh=fresh)
     with connect() as client:
@@ -77,11 +80,11 @@ def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **t
     if options.json_:
         show.as_json(found)
     else:
-        show.say(f"Look at it with `spell workflow info {cast.number}`")
+        show.say(f"Show it with `spell workflow info {cast.number}`")
 
 
 def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpec, list[Snapshot]]:
-    """What a file asks for, and the code that goes with it, which is captured once for all its steps."""
+    """Read a workflow file, and capture its code once for all steps."""
     from orchestrator.spec import workflowfile  # 15 ms: yaml; only a cast reads a file
 
     found = workflowfile.load(path)
@@ -90,7 +93,7 @@ def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpe
         with _located(f"{path}: step {item.name!r}"):
             steps.append(Step(item.name, spec_of(SpecOptions(), item.job.fields), item.needs))
     with _located(str(path)):
-        WorkflowSpec(found.name, tuple(steps))  # what is wrong with it is said before any code is looked at
+        WorkflowSpec(found.name, tuple(steps))  # checks the file before the code is captured
     places = [(item.job.github_url, item.job.github_ref) for item in found.steps]
     codes = {place: capture(options, *place) for place in dict.fromkeys(places)}
     coded = (
@@ -107,6 +110,7 @@ def _send(client: Client, codes: Sequence[Snapshot]) -> None:
 
 @contextlib.contextmanager
 def _located(where: str) -> Iterator[None]:
+    """Add a place to the message of an error."""
     try:
         yield
     except SpellError as error:
@@ -114,8 +118,10 @@ def _located(where: str) -> Iterator[None]:
 
 
 @workflow.command("list", context_settings=_HELP)
-@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most N.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option(
+    "-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="List at most N workflows."
+)
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def list_(limit: int, json_: bool) -> None:
     """List workflows, newest last."""
     with connect() as client:
@@ -135,11 +141,11 @@ def _line(item: WorkflowSummary) -> list[str]:
 
 @workflow.command(context_settings=_HELP)
 @click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
-@click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until it has ended.")
-@click.option("--json", "json_", is_flag=True, help="As JSON.")
+@click.option("-f", "--follow", "follow_", is_flag=True, help="Follow the workflow until it has ended.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def info(ctx: click.Context, reference: str, follow_: bool, json_: bool) -> None:
-    """Show a workflow and its steps. WORKFLOW is a number, a name (of several the newest), or latest."""
+    """Show a workflow and its steps. WORKFLOW is a number, a name (the newest of that name), or latest."""
     with connect() as client:
         flows = client.workflows
         found = flows.get(reference)
@@ -171,7 +177,7 @@ def _row(step: StepRecord) -> list[str]:
 @workflow.command(context_settings=_HELP)
 @click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
 def stop(reference: str) -> None:
-    """End WORKFLOW and keep the outputs of its runs. Steps that wait never start."""
+    """Stop WORKFLOW and keep the outputs of its runs. Waiting steps never start."""
     with connect() as client:
         found = client.workflows.stop(reference)
     show.say(f"Stopping workflow {found.number}. Use 'spell workflow info -f {found.number}' to follow it to its end.")
@@ -180,7 +186,7 @@ def stop(reference: str) -> None:
 @workflow.command(context_settings=_HELP)
 @click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
 def kill(reference: str) -> None:
-    """End WORKFLOW at once; the outputs of its active runs are lost. Steps that wait never start."""
+    """Kill WORKFLOW at once. The outputs of its active runs are lost, and waiting steps never start."""
     with connect() as client:
         found = client.workflows.kill(reference)
     show.say(f"Killing workflow {found.number}.")

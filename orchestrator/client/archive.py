@@ -1,4 +1,4 @@
-"""The archive: runs that are out of the way, and kept."""
+"""The archive: runs that lists hide, and that are kept."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from orchestrator.records.run_summary import RunSummary
 
 
 class Archive:
-    """Puts runs into the archive, and takes them out."""
+    """Archives and unarchives runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def add(self, reference: str) -> RunSummary:
-        """Take a run that has ended out of lists and mounts; nothing of it is removed."""
+        """Hide a run that has ended from lists and mounts. Nothing is removed."""
         return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/archive"))
 
     def remove(self, reference: str) -> RunSummary:
-        """Bring an archived run back."""
+        """Unarchive a run."""
         return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/unarchive"))

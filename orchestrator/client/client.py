@@ -1,5 +1,4 @@
-"""The Python API: the verbs of the HTTP API by noun, typed. What works against the server of this home works against any
-other.
+"""The Python API: the verbs of the HTTP API by noun, typed.
 
 with connect() as client:
     number = client.runs.cast(RunSpec(command="true")).number
@@ -44,13 +43,13 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Speaks to one server. Also a context manager.
+    """A client of one server, and a context manager.
 
-    A run is named by its number, its name, `latest` or `latest~1`, wherever a method takes a `reference`.
+    Methods that take a `reference` accept a run's number, its name, `latest` or `latest~1`.
 
     Args:
-        home: the home whose server is meant.
-        start: whether a server may be started when none answers.
+        home: of the server.
+        start: whether to start a server if none answers.
     """
 
     def __init__(self, home: Home, *, start: bool = True) -> None:
@@ -65,10 +64,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close all connections."""
         self.transport.close()
 
-    # The nouns. A command needs one or two of them: all together take 100 ms to load.
+    # The nouns are loaded late: all together take 100 ms, and a command needs one or two of them.
 
     @cached_property
     def runs(self) -> Runs:
@@ -86,21 +85,21 @@ class Client:
 
     @cached_property
     def logs(self) -> Logs:
-        """What runs said."""
+        """Logs of runs."""
         from orchestrator.client.logs import Logs  # 9 ms
 
         return Logs(self.transport)
 
     @cached_property
     def metrics(self) -> Metrics:
-        """What runs sent with `send_metric`."""
+        """Metrics that runs sent with `send_metric`."""
         from orchestrator.client.metrics import Metrics  # 9 ms
 
         return Metrics(self.transport)
 
     @cached_property
     def stats(self) -> Stats:
-        """What runs use now."""
+        """Current CPU, memory and GPU use of runs."""
         from orchestrator.client.stats import Stats  # 7 ms
 
         return Stats(self.transport)
@@ -114,70 +113,70 @@ class Client:
 
     @cached_property
     def archive(self) -> Archive:
-        """Runs that are out of the way, and kept."""
+        """Runs that lists hide, and that are kept."""
         from orchestrator.client.archive import Archive  # 2 ms
 
         return Archive(self.transport)
 
     @cached_property
     def exec(self) -> Exec:
-        """Commands beside those of runs."""
+        """Commands in the containers of running runs."""
         from orchestrator.client.exec import Exec  # 41 ms
 
         return Exec(self.transport)
 
     @cached_property
     def compare(self) -> Compare:
-        """What differs between runs."""
+        """Differences between runs."""
         from orchestrator.client.compare import Compare  # 7 ms
 
         return Compare(self.transport)
 
     @cached_property
     def lineage(self) -> Lineage:
-        """What runs were made of."""
+        """Runs that a run mounted, and runs that mounted it."""
         from orchestrator.client.lineage import Lineage  # 7 ms
 
         return Lineage(self.transport)
 
     @cached_property
     def verify(self) -> Verify:
-        """Whether outputs are as they were recorded."""
+        """Checks of outputs against their recorded hashes."""
         from orchestrator.client.verify import Verify  # 7 ms
 
         return Verify(self.transport)
 
     @cached_property
     def export(self) -> Export:
-        """Runs to be run without spell."""
+        """Archives that run without spell."""
         from orchestrator.client.export import Export  # 1 ms
 
         return Export(self.transport)
 
     @cached_property
     def resources(self) -> Resources:
-        """Outputs, uploads, and what links lead to."""
+        """Outputs, uploads and targets of links."""
         from orchestrator.client.resources import Resources  # 2 ms
 
         return Resources(self.transport)
 
     @cached_property
     def uploads(self) -> Uploads:
-        """Folders and files of people, for runs to mount."""
+        """Folders and files of a person, for runs to mount."""
         from orchestrator.client.uploads import Uploads  # 4 ms
 
         return Uploads(self.transport)
 
     @cached_property
     def links(self) -> Links:
-        """Resources under other names."""
+        """Other names of resources."""
         from orchestrator.client.links import Links  # 1 ms
 
         return Links(self.transport)
 
     @cached_property
     def secrets(self) -> Secrets:
-        """Values that only commands of runs see."""
+        """Encrypted values for the commands of runs."""
         from orchestrator.client.secrets import Secrets  # 1 ms
 
         return Secrets(self.transport)
@@ -205,7 +204,7 @@ class Client:
 
     @cached_property
     def images(self) -> Images:
-        """Environments as images."""
+        """Images with the environment of a spec."""
         from orchestrator.client.images import Images  # 1 ms
 
         return Images(self.transport)
@@ -219,14 +218,14 @@ class Client:
 
     @cached_property
     def gc(self) -> Gc:
-        """Room on the disk."""
+        """Removal of unused data."""
         from orchestrator.client.gc import Gc  # 1 ms
 
         return Gc(self.transport)
 
     @cached_property
     def doctor(self) -> Doctor:
-        """What works on the server's machine."""
+        """Checks of the server's machine."""
         from orchestrator.client.doctor import Doctor  # 3 ms
 
         return Doctor(self.transport)
@@ -240,5 +239,10 @@ class Client:
 
 
 def connect(home: Home | None = None, *, start: bool = True) -> Client:
-    """A client of the server of this home (default: `$SPELL_HOME`, else `~/.spell`); it is started when needed."""
+    """Return a client of a home's server.
+
+    Args:
+        home: of the server; by default `$SPELL_HOME`, else `~/.spell`.
+        start: whether to start the server if it does not run.
+    """
     return Client(home or Home(default_home()), start=start)

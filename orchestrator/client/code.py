@@ -1,4 +1,4 @@
-"""The code of runs: what a server lacks of it is sent."""
+"""The code of runs. Only blobs that the server lacks are sent."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from orchestrator.spec.run import Code as CodeOfRun
 
 
 class CapturedCode(Protocol):
-    """What `snapshot` makes: how a spec names it, a manifest, the sizes of all blobs (there may be one more: the diff), how
-    to read them."""
+    """Captured code, as `orchestrator.capture.snapshot` makes it.
+
+    Attributes:
+        code: how a spec names it.
+        manifest: of its files.
+        sizes: of all blobs, in bytes, by digest: those of the manifest, and the diff if there is one.
+    """
 
     code: CodeOfRun
     manifest: Manifest
     sizes: Mapping[str, int]
 
     def open_blob(self, digest: str) -> BinaryIO:
-        """The content of one blob."""
+        """Open a blob for reading."""
 
 
 class Code:
-    """Sends the code of runs, and reads blobs of it."""
+    """Sends and reads the code of runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport, self._call = transport, transport.call
 
     def send(self, code: CapturedCode) -> None:
-        """Send code as far as the server lacks it; the diff, which no manifest names, in any case."""
+        """Send the blobs that the server lacks, and always the diff, which no manifest names."""
         manifest = code.manifest.to_json()
         missing = set(self._call("POST", "/trees", content=manifest))
         wanted = sorted(missing | (code.sizes.keys() - code.manifest.digests))
@@ -46,7 +51,7 @@ class Code:
             self._call("POST", "/trees", content=b"%b\n%b" % (manifest.encode(), _packed(code, last)))
 
     def blob(self, digest: str) -> bytes:
-        """The content of a blob, such as the diff of a run's code."""
+        """Return the content of a blob, for example the diff of a run's code."""
         return b"".join(chunks(self._transport.stream("GET", f"/blobs/{digest}")))
 
 

@@ -1,4 +1,4 @@
-"""Runs compared with each other."""
+"""Differences between runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class Compare:
         self._call = transport.call
 
     def diff(self, before: str, after: str, sections: Sequence[str] = ()) -> DiffRecord:
-        """What differs between two runs.
+        """Compare two runs.
 
         Args:
-            sections: only these of spec, environment, code, outputs, metrics and result; all, when none is named.
+            before, after: references of the runs.
+            sections: of spec, environment, code, outputs, metrics and result; all by default.
         """
         path = f"/runs/{quote(before)}/diff/{quote(after)}"
         return diff_from_wire(self._call("GET", path, params={"section": list(sections)}, read_limit_s=_LIMIT_S))

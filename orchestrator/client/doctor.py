@@ -1,4 +1,4 @@
-"""What works on the server's machine."""
+"""Checks of the server's machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LIMIT_S = 12.0
 
 
 class Doctor:
-    """Examines the server's machine."""
+    """Checks the server's machine."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def examine(self) -> list[CheckRecord]:
-        """What works there, what does not, and what to do about it."""
+        """Return all checks, each with its result and cure."""
         return [from_wire(CheckRecord, item) for item in self._call("GET", "/doctor", read_limit_s=_LIMIT_S)]

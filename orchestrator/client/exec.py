@@ -1,4 +1,4 @@
-"""A command beside a run's own, from the client's side. `orchestrator/server/exec.py` tells what goes over the wire."""
+"""Commands in the container of a run, on the client's side. `orchestrator/server/exec.py` describes the protocol."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from orchestrator.errors import InvalidConfig, ServerUnavailable, from_wire
 from orchestrator.home import Home
 from orchestrator.records import API_VERSION
 
-_WINDOW_BYTES = 1 << 20  # so much may be typed before the command has taken it
+_WINDOW_BYTES = 1 << 20  # maximum of input that the command has not read yet
 _CHUNK_BYTES = 64 << 10
 _CLOSE_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TerminalSize:
-    """How big a terminal is, in characters."""
+    """Size of a terminal in characters."""
 
     columns: int
     rows: int
@@ -33,7 +33,7 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Bytes that a command said.
+    """Bytes that a command wrote.
 
     Attributes:
         stream: 1 for stdout, 2 for stderr.
@@ -44,7 +44,7 @@ class Output:
 
 
 class Exec:
-    """Starts commands beside those of runs."""
+    """Starts commands in the containers of runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -58,37 +58,38 @@ class Exec:
         term: str = "",
         size: TerminalSize | None = None,
     ) -> ExecProcess:
-        """Start a command beside a run's own, in its container.
+        """Start a command in a run's container.
 
         Args:
-            command: program and arguments; one word is a line for a shell, none the shell itself.
-            terminal: whether it gets a terminal; its stderr is then part of its stdout.
+            command: program and arguments; one word is a line for a shell, and no word starts a shell.
+            terminal: whether the command gets a terminal; its stderr is then part of its stdout.
             term: the kind of that terminal, as in `$TERM`.
-            size: how big that terminal is.
+            size: of that terminal.
 
         Raises:
-            NotFound, Conflict: there is no such run; it does not run, or not in a container.
+            NotFound: if the run does not exist.
+            Conflict: if it is not running, or not in a container.
         """
-        run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server, where there is none
+        run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server if it does not run
         pair = [size.columns, size.rows] if size else None
         words = {"command": list(command), "terminal": terminal, "term": term, "size": pair}
         return ExecProcess(self._transport.home, run["number"], words)
 
 
 class ExecProcess:
-    """A command that runs beside a run's own. Reading and typing may be done in two threads. Also a context manager.
+    """A command in a run's container, and a context manager. One thread may read while another writes.
 
     Attributes:
-        run_is_over: whether the end of the run was its end; known when `read` has ended.
+        run_is_over: whether it ended because its run ended; known when `read` has ended.
 
     Args:
-        home: whose server leads the run.
-        number: the run.
+        home: of the server.
+        number: of the run.
         words: the first frame.
 
     Raises:
-        ServerUnavailable: no server answers.
-        InvalidConfig: something of it is no text.
+        ServerUnavailable: if no server answers.
+        InvalidConfig: if the command or `term` is not text in UTF-8.
     """
 
     def __init__(self, home: Home, number: int, words: Mapping[str, Any]) -> None:
@@ -111,10 +112,11 @@ class ExecProcess:
         self.close()
 
     def read(self) -> Iterator[Output]:
-        """What it says, as it comes; ends with it.
+        """Yield the output of the command as it comes, until the command ends.
 
         Raises:
-            SpellError: whatever the server refuses; ServerUnavailable when it is lost.
+            SpellError: if the server refuses the command.
+            ServerUnavailable: if the connection is lost.
         """
         try:
             while self._exit_code is None:
@@ -141,7 +143,7 @@ class ExecProcess:
                 self._room.notify_all()
 
     def write(self, data: bytes) -> None:
-        """Type something; b"" ends its input. Waits while the command does not take what was typed before."""
+        """Write to the command's stdin; b"" closes it. Waits while the command does not read earlier input."""
         if not data:
             self._send('{"eof": true}')
         for start in range(0, len(data), _CHUNK_BYTES):
@@ -152,21 +154,21 @@ class ExecProcess:
             self._send(b"\0" + chunk)
 
     def resize(self, size: TerminalSize) -> None:
-        """Its terminal has this size now."""
+        """Set the size of its terminal."""
         self._send(json.dumps({"resize": [size.columns, size.rows]}))
 
     @property
     def exit_code(self) -> int:
-        """How it ended; known when `read` has ended."""
+        """The exit code of the command; known when `read` has ended."""
         assert self._exit_code is not None
         return self._exit_code
 
     def close(self) -> None:
-        """Nobody is at its keyboard any more: if it has not ended, it is ended."""
+        """Close the connection. The server ends the command if it still runs."""
         self._connection.close()
 
     def _send(self, frame: bytes | str) -> None:
-        with contextlib.suppress(ConnectionClosed):  # whoever reads says so
+        with contextlib.suppress(ConnectionClosed):  # `read` raises it
             self._connection.send(frame)
 
 
@@ -178,7 +180,7 @@ def _connect(home: Home, number: int) -> ClientConnection:
             f"ws://spell/runs/{number}/exec",
             additional_headers={"Spell-Api": str(API_VERSION)},
             compression=None,
-            ping_interval=None,  # a Unix socket tells at once when the other side is gone
+            ping_interval=None,  # a Unix socket shows at once that the other side is gone
             close_timeout=_CLOSE_LIMIT_S,
             max_size=None,
         )

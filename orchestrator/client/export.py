@@ -1,4 +1,4 @@
-"""Runs with all that it takes to run them without spell."""
+"""Exports of runs: archives that run without spell."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A run that is being exported.
+    """An export that is being downloaded.
 
     Attributes:
+        run: its number.
         size_bytes: of all its files.
-        warnings: what is not as it was.
+        warnings: differences from the run as it was.
         chunks: of a tar archive; everything in it is below `run-N/`, and its last file is `SHA256SUMS`.
     """
 
@@ -34,11 +35,11 @@ class Export:
         self._stream = transport.stream
 
     def download(self, reference: str, *, inputs: bool = False, outputs: bool = False) -> Exported:
-        """A run as a tar archive.
+        """Export a run as a tar archive.
 
         Args:
-            inputs: also what it mounted.
-            outputs: also what it left.
+            inputs: include the resources that it mounted.
+            outputs: include its outputs.
         """
         query = {"inputs": inputs, "outputs": outputs}
         answer = self._stream("GET", f"/runs/{quote(reference)}/export", params=query, read_limit_s=_LIMIT_S)

@@ -1,4 +1,4 @@
-"""Following a run: its events and its log, in the order in which they happened, through lost connections."""
+"""Follows a run: its events and its log in order, also after lost connections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _GIVE_UP_S = 60.0
 
 
 class Followed(NamedTuple):
-    """One thing that a followed run did: an event, bytes of one of its logs, or its end.
+    """One item of a followed run: an event, bytes of one of its logs, or its end.
 
     Attributes:
         kind: `state`, `build`, `log` or `end`.
-        position: give this to `follow` to go on from here.
-        event: with `state`.
-        data: with `build` and `log`: bytes as they were written.
-        run: with `end`.
+        position: pass this to `follow` to continue after this item.
+        event: set if `kind` is `state`.
+        data: set if `kind` is `build` or `log`; the bytes as they were written.
+        run: set if `kind` is `end`.
     """
 
     kind: str
@@ -41,10 +41,10 @@ class Followed(NamedTuple):
 def follow(
     transport: Transport, number: str, position: Position = Position.START, deadline: float | None = None
 ) -> Iterator[Followed]:
-    """Everything that a run does, in order, from a position on, until it has ended; see `Runs.follow`.
+    """Yield the items of a run, as `Runs.follow` describes.
 
     Raises:
-        ServerUnavailable: when no server answered for a minute.
+        ServerUnavailable: if no server answers for a minute.
         TimeoutError: after `deadline`, a value of `time.monotonic()`.
     """
     gone_since: float | None = None
@@ -62,7 +62,7 @@ def follow(
             gone_since = gone_since or now
             if now - gone_since > _GIVE_UP_S:
                 raise ServerUnavailable(
-                    "The server is gone; the run may still go on.", f"Look again with: spell logs -f {number}"
+                    "The server does not answer; the run may still go on.", f"Follow it with: spell logs -f {number}"
                 ) from error
             time.sleep(_RETRY_S)
 

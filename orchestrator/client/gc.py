@@ -1,4 +1,4 @@
-"""Garbage collection: making room on the server's disk."""
+"""Garbage collection: removal of unused data on the server."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ _LIMIT_S = 3600.0
 
 
 class Gc:
-    """Removes what nobody uses."""
+    """Removes unused data."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def remove(self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None) -> GcRecord:
-        """Remove what nobody uses, and nobody used for so long.
+        """Remove data that no kept run needs.
 
         Args:
-            dry_run: remove nothing, and say what would be removed.
-            keep_bytes: beyond so many bytes of a kind, what is younger is removed, too.
+            older_than_s: minimum time since the last use, in seconds.
+            dry_run: only return what would be removed.
+            keep_bytes: remove younger data too, until each kind takes no more bytes than this.
         """
         query: dict[str, float] = {"older_than_s": older_than_s, "dry_run": dry_run}
         query |= {} if keep_bytes is None else {"keep_bytes": keep_bytes}

@@ -24,14 +24,15 @@ class Images:
     def bake(
         self, spec: RunSpec, tag: str, *, push: bool = False, on_progress: Callable[[str], object] = lambda _line: None
     ) -> ImageRecord:
-        """Bake the environment of a spec into an image, and push it when asked.
+        """Bake the environment of a spec into an image.
 
         Args:
-            tag: what to call it.
-            on_progress: called with each line of the build log as it comes.
+            tag: of the image.
+            push: whether to push the image to its registry.
+            on_progress: called with each line of the build log.
 
         Raises:
-            SpellError: whatever went wrong, as the class that the server raised.
+            SpellError: of the class that the server raised.
         """
         body = {"spec": to_wire(spec), "tag": tag, "push": push}
         answer = self._stream("POST", "/images", json=body, read_limit_s=_LIMIT_S)
@@ -41,6 +42,6 @@ class Images:
                 on_progress(words["line"])
             elif "image" in words:
                 return from_wire(ImageRecord, words["image"])
-            elif words:  # nothing is said only to see whether we still listen
+            elif words:  # the server sends an empty object to see whether the client is still there
                 raise error_from_wire(words, answer.status_code)
         raise ServerUnavailable("The server ended before the image was made.", "See: spell server logs")

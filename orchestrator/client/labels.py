@@ -10,17 +10,17 @@ from orchestrator.records.run_summary import RunSummary
 
 
 class Labels:
-    """Puts labels on runs, and takes them off. `client.runs.list` finds runs by them."""
+    """Adds and removes labels of runs. `client.runs.list` finds runs by them."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def add(self, reference: str, labels: Sequence[str]) -> RunSummary:
-        """Give a run labels."""
+        """Add labels to a run."""
         return self._edit(reference, {"add": list(labels)})
 
     def remove(self, reference: str, labels: Sequence[str]) -> RunSummary:
-        """Take labels from a run."""
+        """Remove labels from a run."""
         return self._edit(reference, {"remove": list(labels)})
 
     def _edit(self, reference: str, body: dict[str, list[str]]) -> RunSummary:

@@ -1,4 +1,4 @@
-"""What runs were made of, and what was made of them."""
+"""Lineage of runs through their mounts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from orchestrator.records.compare import LineageRecord, lineage_from_wire
 
 
 class Lineage:
-    """Traces runs through their mounts."""
+    """Traces the lineage of runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def get(self, reference: str, *, up: bool = True, down: bool = True) -> LineageRecord:
-        """What a run was made of (`up`), and what was made of it (`down`)."""
+        """Return the lineage of a run.
+
+        Args:
+            up: include the runs and uploads that it mounted, and theirs.
+            down: include the runs that mounted its outputs, and so on.
+        """
         query = {"up": up, "down": down}
         return lineage_from_wire(self._call("GET", f"/runs/{quote(reference)}/lineage", params=query))

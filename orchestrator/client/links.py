@@ -1,4 +1,4 @@
-"""Links of a server."""
+"""Links: other names of resources."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from orchestrator.records.links import LinkRecord
 
 
 class Links:
-    """Gives resources names of their own."""
+    """Makes, reads and removes links."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def list(self) -> list[LinkRecord]:
-        """All links, by alias; those to archived runs are left out."""
+        """Return all links by alias, except those to archived runs."""
         return [from_wire(LinkRecord, item) for item in self._call("GET", "/links")]
 
     def get(self, alias: str) -> LinkRecord:
-        """One link."""
+        """Return one link."""
         return from_wire(LinkRecord, self._call("GET", _path(alias)))
 
     def put(self, alias: str, resource: str, *, replace: bool = False) -> LinkRecord:
-        """Make a link; with `replace` also when the alias leads elsewhere now."""
+        """Make a link.
+
+        Args:
+            replace: whether the link may replace one of the same alias.
+        """
         return from_wire(LinkRecord, self._call("PUT", _path(alias), json={"resource": resource, "replace": replace}))
 
     def remove(self, alias: str) -> None:
-        """Remove a link; what it leads to stays."""
+        """Remove a link; its target stays."""
         self._call("DELETE", _path(alias))
 
 

@@ -1,4 +1,4 @@
-"""The logs of runs, and when they grew. `client.runs.follow` shows one as it comes."""
+"""The logs of runs, and the times of their growth. `client.runs.follow` follows a log."""
 
 from __future__ import annotations
 
@@ -25,25 +25,30 @@ class Log:
     end: int
 
     def read(self) -> bytes:
-        """All of it at once."""
+        """Return all bytes at once."""
         return b"".join(self.chunks)
 
 
 class Logs:
-    """Reads logs up to this moment."""
+    """Reads logs as they are now."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def get(self, reference: str, lines: int | None = None, most_bytes: int | None = None) -> Log:
-        """The run's own output, or its last `lines` lines, and `most_bytes` of those."""
-        asked = {"lines": lines, "most_bytes": most_bytes}
-        query = {name: value for name, value in asked.items() if value is not None}
+        """Return the output of a run's command.
+
+        Args:
+            lines: only the last lines, this many.
+            most_bytes: only the last bytes of those, this many.
+        """
+        limits = {"lines": lines, "most_bytes": most_bytes}
+        query = {name: value for name, value in limits.items() if value is not None}
         answer = self._transport.stream("GET", f"/runs/{quote(reference)}/log", params=query)
         return Log(chunks(answer), int(answer.headers["spell-log-end"]))
 
     def times(self, reference: str, after: int = 0) -> list[LogTime]:
-        """When the run's log grew beyond offset `after`: the next of these moments, not all."""
+        """Return the next times at which the run's log grew beyond offset `after` (bytes), 10,000 at most."""
         query = {"after": after, "limit": _TIMES}
         found = self._transport.call("GET", f"/runs/{quote(reference)}/log/times", params=query)
         return [from_wire(LogTime, item) for item in found]

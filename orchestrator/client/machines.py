@@ -8,11 +8,11 @@ from orchestrator.records.machines import MachineRecord
 
 
 class Machines:
-    """Lists what runs can ask for."""
+    """Lists machine types."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def list(self) -> list[MachineRecord]:
-        """All machine types, and how many more runs of each would start now."""
+        """Return all machine types, and how many more runs of each could start now."""
         return [from_wire(MachineRecord, item) for item in self._call("GET", "/machine-types")]

@@ -1,4 +1,4 @@
-"""The metrics that runs send."""
+"""Metrics of runs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ _PAGE = 10_000
 
 
 class Metrics:
-    """Reads what runs sent, up to this moment."""
+    """Reads the values that runs have sent until now."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def summaries(self, reference: str) -> list[MetricSummary]:
-        """One line for each metric of a run, by name."""
+        """Return a summary of each metric of a run, by name."""
         found = self._call("GET", f"/runs/{quote(reference)}/metrics/summary")
         return [from_wire(MetricSummary, item) for item in found]
 
     def page(self, reference: str, after: int = 0, limit: int = _PAGE) -> MetricPage:
-        """The next values that a run has sent; go on with `after` = `next`."""
+        """Return the next values of a run.
+
+        Args:
+            after: `next` of the page before; 0 for the first page.
+            limit: maximum number of values.
+        """
         query = {"after": after, "limit": limit}
         return page_from_wire(self._call("GET", f"/runs/{quote(reference)}/metrics/page", params=query))
 
     def each(self, reference: str) -> Iterator[MetricRecord]:
-        """The values that a run has sent, with only a page of them in memory."""
+        """Yield the values of a run, with only one page in memory."""
         after = 0
         while (page := self.page(reference, after)).values:
             yield from page.values
             after = page.next
 
     def list(self, reference: str, name: str = "") -> list[MetricRecord]:
-        """The values that a run sent; of one name, or all."""
+        """Return the values of a run: of one metric, or of all if `name` is empty."""
         found = self._call("GET", f"/runs/{quote(reference)}/metrics", params={"name": name})
         return [from_wire(MetricRecord, item) for item in found]

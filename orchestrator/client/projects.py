@@ -1,4 +1,4 @@
-"""Projects of a server."""
+"""Projects."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from orchestrator.records.projects import ProjectRecord
 
 
 class Projects:
-    """Makes projects, looks at them, and puts runs into them. Names are found in whatever case they are written."""
+    """Makes and changes projects. Their names are found regardless of case."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def create(self, name: str, description: str = "", runs: Sequence[str] = ()) -> ProjectRecord:
-        """Make a project, of these runs."""
+        """Make a project with these runs."""
         body = {"name": name, "description": description, "runs": list(runs)}
         return from_wire(ProjectRecord, self._call("POST", "/projects", json=body))
 
     def list(self, *, archived: bool = False) -> list[ProjectRecord]:
-        """All projects, oldest first; those that are archived, when asked for."""
+        """Return all projects that are (or are not) archived, oldest first."""
         found = self._call("GET", "/projects", params={"archived": archived})
         return [from_wire(ProjectRecord, item) for item in found]
 
     def get(self, name: str) -> ProjectRecord:
-        """One project."""
+        """Return one project."""
         return from_wire(ProjectRecord, self._call("GET", _path(name)))
 
     def edit(self, name: str, new_name: str | None = None, description: str | None = None) -> ProjectRecord:
-        """Give a project another name or description; None leaves it as it is."""
+        """Change the name or description of a project; None keeps the present one."""
         return self._post(name, "", {"new_name": new_name, "description": description})
 
     def archive(self, name: str) -> ProjectRecord:
-        """Take a project from the list; its runs stay."""
+        """Archive a project. Its runs do not change."""
         return self._post(name, "/archive")
 
     def unarchive(self, name: str) -> ProjectRecord:
-        """Bring an archived project back."""
+        """Unarchive a project."""
         return self._post(name, "/unarchive")
 
     def add_runs(self, name: str, runs: Sequence[str]) -> ProjectRecord:
-        """Runs belong to this project from now on, and to no other."""
+        """Move runs into this project, out of any other."""
         return self._post(name, "/add-runs", {"runs": list(runs)})
 
     def remove_runs(self, name: str, runs: Sequence[str]) -> ProjectRecord:
-        """Runs belong to no project from now on."""
+        """Remove runs from this project."""
         return self._post(name, "/remove-runs", {"runs": list(runs)})
 
-    def _post(self, name: str, what: str, body: dict[str, Any] | None = None) -> ProjectRecord:
-        return from_wire(ProjectRecord, self._call("POST", _path(name) + what, json=body or {}))
+    def _post(self, name: str, verb: str, body: dict[str, Any] | None = None) -> ProjectRecord:
+        return from_wire(ProjectRecord, self._call("POST", _path(name) + verb, json=body or {}))
 
 
 def _path(name: str) -> str:

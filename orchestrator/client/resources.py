@@ -1,4 +1,4 @@
-"""Resources: outputs of runs, uploads, and what links lead to."""
+"""Resources: outputs of runs, uploads and targets of links."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Download:
     """A resource that is being downloaded.
 
     Attributes:
-        kind: `file`, `executable` (its bytes follow) or `folder` (a tar stream follows).
+        kind: `file`, `executable` or `folder`.
         size_bytes: of all its files.
-        chunks: the bytes, which can be read once.
+        chunks: the bytes of a file, or a tar stream of a folder; can be read once.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Download:
     chunks: Iterator[bytes]
 
     def read(self) -> bytes:
-        """All of it at once."""
+        """Return all bytes at once."""
         return b"".join(self.chunks)
 
 
@@ -36,12 +36,12 @@ class Resources:
         self._transport = transport
 
     def list(self, resource: str = "") -> list[FileRecord]:
-        """A folder's entries, or the file itself; the top of the tree for ""."""
+        """Return the entries of a folder, or the file itself; "" is the top of the tree."""
         found = self._transport.call("GET", f"/resources/{quote_path(resource)}")
         return [from_wire(FileRecord, item) for item in found]
 
     def download(self, resource: str) -> Download:
-        """A file's bytes, or a folder as a tar stream."""
+        """Download a file, or a folder as a tar stream."""
         answer = self._transport.stream("GET", f"/files/{quote_path(resource)}")
         size_bytes = int(answer.headers["spell-total-bytes"])
         return Download(answer.headers["spell-kind"], size_bytes, chunks(answer))

@@ -1,4 +1,4 @@
-"""Runs of a server: cast, list, follow and end them. A cast loads this module, and so it loads little."""
+"""Casts, lists, follows and ends runs. Every cast loads this module, so it loads little."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _QUERY_NAMES = {"states": "state", "labels": "label", "machine_types": "machine_
 
 
 class Runs:
-    """Casts runs, finds them, follows them and ends them."""
+    """Casts, lists, follows and ends runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport, self._call = transport, transport.call
@@ -36,11 +36,11 @@ class Runs:
         """Cast a run.
 
         Args:
-            code: what it is to see, as `orchestrator.capture.snapshot` takes it; sent only as far as the server lacks it.
-            reuse: take an identical run that is complete, where there is one.
+            code: of the run, as `orchestrator.capture.snapshot` captures it; only blobs that the server lacks are sent.
+            reuse: return an identical complete run if there is one, instead of casting a new one.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
+            SpellError: of the class that the server raised.
         """
         if code is not None and spec.code is None:
             spec = dataclasses.replace(spec, code=code.code)
@@ -57,77 +57,77 @@ class Runs:
         """Cast a run again: same code, package versions, image and mounts.
 
         Args:
-            changes: fields of a spec, as JSON values: a mapping or list adds to what the run has, another value replaces.
+            changes: fields of a spec as JSON values. A mapping or list adds to the run's value, any other replaces it.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
+            SpellError: of the class that the server raised.
         """
         return from_wire(CastRecord, self._call("POST", f"{_path(reference)}/rerun", json=changes or {}))
 
     def get(self, reference: str) -> RunRecord:
-        """All about one run."""
+        """Return the whole record of one run."""
         from orchestrator.records.runs import run_from_wire  # 5 ms, which no cast needs
 
         return run_from_wire(self._call("GET", _path(reference)))
 
     def stop(self, reference: str) -> str:
-        """End a run; its outputs are kept. Returns its state after that."""
+        """Stop a run and keep its outputs. Returns its state afterwards."""
         return str(self._call("POST", f"{_path(reference)}/stop")["state"])
 
     def kill(self, reference: str) -> str:
-        """End a run at once; its outputs are lost. Returns its state after that."""
+        """End a run at once; its outputs are lost. Returns its state afterwards."""
         return str(self._call("POST", f"{_path(reference)}/kill")["state"])
 
     def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
 
         Raises:
-            TimeoutError: when `timeout_s` passed before.
+            TimeoutError: if it has not ended after `timeout_s` seconds.
         """
-        from orchestrator.states import FINAL  # 2 ms, which a cast in the background need not wait for
+        from orchestrator.states import FINAL  # 2 ms, and a cast in the background needs none of it
 
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if timeout_s is not None and (run := self.get(reference)).state in FINAL:
-            return run  # however little time there was
+            return run  # also if `timeout_s` is 0
         for item in self.follow(reference, Position.END, deadline):
             if item.run:
                 return item.run
-        raise AssertionError("a stream ends with its end")
+        raise AssertionError("the stream ended without an `end` item")
 
     def follow(
         self, reference: str, position: Position = Position.START, deadline: float | None = None
     ) -> Iterator[Followed]:
-        """Everything that a run does, in order, from a position on, until it has ended.
+        """Yield the events and log of a run in order, until it has ended.
 
-        A lost connection, or a server that restarts, is waited for; nothing is missed and nothing told twice.
+        After a lost connection or a restart of the server it continues; no item is missed or yielded twice.
 
         Args:
-            position: that of the last item that was seen.
+            position: of the last item that was seen.
             deadline: a value of `time.monotonic()` after which TimeoutError is raised.
 
         Raises:
-            ServerUnavailable: when no server answered for a minute.
-            TimeoutError: see `deadline`.
+            ServerUnavailable: if no server answers for a minute.
+            TimeoutError: after `deadline`.
         """
-        from orchestrator.client.follow import follow  # 2 ms, which a cast in the background need not wait for
+        from orchestrator.client.follow import follow  # 2 ms, and a cast in the background needs none of it
 
         number = reference if reference.isdecimal() else str(self.get(reference).number)
         yield from follow(self._transport, number, position, deadline)
 
     def events(self, reference: str) -> list[EventRecord]:
-        """What happened to a run, in order."""
+        """Return the events of a run, in order."""
         from orchestrator.records.events import EventRecord  # 2 ms, which no cast needs
 
         return [from_wire(EventRecord, item) for item in self._call("GET", f"{_path(reference)}/events")]
 
     def artifacts(self, reference: str) -> list[ArtifactRecord]:
-        """The manifest of a run's outputs."""
+        """Return the records of a run's outputs."""
         from orchestrator.records.files import ArtifactRecord  # 2 ms, which no cast needs
 
         return [from_wire(ArtifactRecord, item) for item in self._call("GET", f"{_path(reference)}/artifacts")]
 
     def samples(self, reference: str) -> list[SampleRecord]:
-        """What a run used of the machine."""
+        """Return the samples of CPU, memory and GPU use of a run."""
         from orchestrator.records.runs import SampleRecord  # 5 ms, which no cast needs
 
         return [from_wire(SampleRecord, item) for item in self._call("GET", f"{_path(reference)}/samples")]
@@ -135,15 +135,16 @@ class Runs:
     def list(
         self, wanted: Filter | None = None, sort: str = "", *, limit: int = 50, before: int = 0, skip: int = 0
     ) -> list[RunSummary]:
-        """Runs that match, the last `limit` of them in this order.
+        """Return the runs that match, the last `limit` of them in this order.
 
         Args:
-            sort: see `orchestrator.spec.filters`; the newest comes last for "".
-            before: only runs with smaller numbers (for paging); 0 for no bound.
-            skip: leave out so many at the end (for paging where they are sorted otherwise).
+            sort: a key of `orchestrator.spec.filters`; "" puts the newest last.
+            limit: maximum number of runs.
+            before: only runs with smaller numbers, to page through runs by number; 0 for no bound.
+            skip: leave out this many at the end, to page through runs in another order.
 
         Raises:
-            UsageError, InvalidConfig: what cannot be asked.
+            UsageError, InvalidConfig: if the filter or the key is invalid.
         """
         from orchestrator.records.run_summary import RunSummary  # 2 ms, which no cast needs
 

@@ -1,4 +1,4 @@
-"""Searches of a server."""
+"""Hyperparameter searches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.spec.search import SearchSpec
 
 
 class Searches:
-    """Casts searches, looks at them, ends them. A search is meant by its number, or `latest`."""
+    """Casts, lists and ends searches. A search is named by its number, or `latest`."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
@@ -22,10 +22,10 @@ class Searches:
         """Cast a search.
 
         Args:
-            send_code: called when the server lacks the code; it is then asked again.
+            send_code: called if the server lacks the code; then the search is cast again.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
+            SpellError: of the class that the server raised.
         """
         body = to_wire(search)
         try:
@@ -37,24 +37,24 @@ class Searches:
         return from_wire(SearchCastRecord, self._call("POST", "/searches", json=body))
 
     def list(self, *, limit: int = 50, before: int = 0) -> list[SearchSummary]:
-        """The newest `limit` searches, newest last."""
+        """Return the newest `limit` searches with smaller numbers than `before` (0 for no bound), newest last."""
         found = self._call("GET", "/searches", params={"limit": limit, "before": before})
         return [from_wire(SearchSummary, item) for item in found]
 
     def get(self, reference: str) -> SearchRecord:
-        """All about one search."""
+        """Return the whole record of one search."""
         return search_from_wire(self._call("GET", _path(reference)))
 
     def stop(self, reference: str) -> SearchRecord:
-        """End its trials' runs, whose outputs are kept. No further trial starts."""
+        """Stop the runs of its trials and keep their outputs. No further trial starts."""
         return search_from_wire(self._call("POST", _path(reference) + "/stop"))
 
     def kill(self, reference: str) -> SearchRecord:
-        """End its trials' runs at once; their outputs are lost. No further trial starts."""
+        """End the runs of its trials at once; their outputs are lost. No further trial starts."""
         return search_from_wire(self._call("POST", _path(reference) + "/kill"))
 
     def resume(self, reference: str) -> SearchRecord:
-        """Go on with a search that has ended: cast the trials that failed again, and those that were never cast."""
+        """Continue a search that has ended: cast failed trials again, and those that were never cast."""
         return search_from_wire(self._call("POST", _path(reference) + "/resume"))
 
 

@@ -1,4 +1,4 @@
-"""Secrets of a server."""
+"""Secrets."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from orchestrator.spec.names import check_secret_name
 
 
 class Secrets:
-    """Sets secrets, lists and removes them. Nobody can read one again but the command of a run."""
+    """Sets, lists and removes secrets. Only the command of a run can read a value."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def put(self, name: str, value: bytes) -> SecretRecord:
-        """Set a secret, in the place of what there was of this name.
+        """Set a secret, or replace one of the same name.
 
         Args:
             value: text in UTF-8, at most 64 KiB.
 
         Raises:
-            InvalidConfig: a name or value that cannot be.
+            InvalidConfig: if the name or the value is invalid.
         """
         check_secret_name(name)
         return from_wire(SecretRecord, self._call("PUT", f"/secrets/{name}", content=value))
 
     def list(self) -> list[SecretRecord]:
-        """All that there are, by name, without their values."""
+        """Return all secrets by name, without their values."""
         return [from_wire(SecretRecord, item) for item in self._call("GET", "/secrets")]
 
     def remove(self, name: str) -> None:
-        """Forget a secret. Raises NotFound when there is none."""
+        """Remove a secret.
+
+        Raises:
+            NotFound: if it does not exist.
+        """
         try:
             path = f"/secrets/{quote(name)}"
         except NotFound:

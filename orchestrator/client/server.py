@@ -8,15 +8,15 @@ from orchestrator.records.machines import ServerRecord
 
 
 class Server:
-    """Asks the server about itself, and ends it."""
+    """Shows and stops the server."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def get(self) -> ServerRecord:
-        """Which server answers."""
+        """Return the record of the server that answers."""
         return from_wire(ServerRecord, self._call("GET", "/server"))
 
     def stop(self) -> None:
-        """Ask the server to end; active runs go on."""
+        """Stop the server. Active runs go on."""
         self._call("POST", "/server/stop")

@@ -1,4 +1,4 @@
-"""What runs use now."""
+"""Current CPU, memory and GPU use of runs."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Stats:
         self._call = transport.call
 
     def list(self, references: Sequence[str] = ()) -> list[StatRecord]:
-        """What these runs use now; all that run, when none is named."""
+        """Return the current use of these runs, or of all running runs if none is named."""
         return [from_wire(StatRecord, item) for item in self._call("GET", "/stats", params={"run": list(references)})]

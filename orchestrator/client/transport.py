@@ -1,11 +1,11 @@
-"""One request to the server of a home, over its socket; whatever goes wrong on the way becomes an error of ours.
+"""Requests to the server of a home, over its socket. Each failure becomes a SpellError:
 
-nobody listens                  a server is started when that is allowed, else ServerUnavailable
-no answer within the limit      ConnectionLost: it hangs
+no server listens               a server is started if that is allowed, else ServerUnavailable
+no answer within the limit      ConnectionLost: the server hangs
 the connection is lost          ConnectionLost
-an answer of 4xx or 5xx         the error that it carries
+an answer of 4xx or 5xx         the error in the answer
 
-h11 speaks HTTP: whole clients take longer to load than most commands to run (docs/adr/0008).
+It uses h11, because a whole HTTP client takes longer to load than most commands take to run (docs/adr/0008).
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _HEADERS = {"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"}
 _Content = bytes | Iterable[bytes] | None
 
 
-class _Nobody(Exception):
-    """Nobody listens on the socket."""
+class _NoServer(Exception):
+    """No server listens on the socket."""
 
 
 class _Lost(Exception):
-    """The connection ended, or spoke no HTTP, before all was said."""
+    """The connection ended before the answer did, or the answer was not HTTP."""
 
 
 class _Connection:
-    """A connection to a Unix socket: requests, one after the other, each of which is answered before the next."""
+    """A connection to a Unix socket, for one request at a time."""
 
     def __init__(self, home: Home, read_limit_s: float) -> None:
         home.check_socket()
         self._http = h11.Connection(h11.CLIENT)
-        # Made once: a ^C that comes while room for an answer is made would be seen only when there is one.
+        # Made once: a ^C during an allocation would be handled only after the answer has come.
         self._received = memoryview(bytearray(_RECEIVED_BYTES))
         self._socket = socket.socket(socket.AF_UNIX)
         try:
-            # While many connect at once, this call has to wait for its turn; without a limit of its own it would fail.
+            # When many connect at once, this call waits for its turn. Without SO_SNDTIMEO it would fail at once.
             limit = struct.pack("ll", _CONNECT_LIMIT_S, 0)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             self._socket.connect(str(home.socket))
@@ -65,21 +65,21 @@ class _Connection:
             raise TimeoutError from error
         except OSError as error:
             self._socket.close()
-            raise _Nobody from error
+            raise _NoServer from error
 
     def close(self) -> None:
         self._socket.close()
 
     def is_usable(self, read_limit_s: float) -> bool:
-        """Make ready for another request; no when the server has closed it by now."""
+        """Set the limit for the next answer, and return whether the server has kept the connection open."""
         self._socket.settimeout(read_limit_s)
         return not select.select([self._socket], [], [], 0)[0]
 
     def request(self, method: str, target: str, content: _Content, headers: Mapping[str, str]) -> None:
-        """Send a request, all of it.
+        """Send a whole request.
 
         Raises:
-            OSError: the server does not take it. It may have said why.
+            OSError: if the server does not read all of it; its answer may say why.
         """
         if isinstance(content, bytes):
             length = {"Content-Length": str(len(content))}
@@ -98,20 +98,20 @@ class _Connection:
             self._socket.sendall(data)
 
     def response(self) -> h11.Response:
-        """The head of the answer.
+        """Read the head of the answer.
 
         Raises:
-            OSError, _Lost: when there is none.
+            OSError, _Lost: if no answer comes.
         """
         while not isinstance(event := self._next(), h11.Response):
-            pass  # what a proxy says meanwhile
+            pass  # an informational answer (1xx)
         is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in event.headers)
-        if not is_framed and event.status_code != _NO_CONTENT:  # spelld always says: its headers were cut off
+        if not is_framed and event.status_code != _NO_CONTENT:  # spelld always sends one of them
             raise _Lost("its answer was cut off")
         return event
 
     def body(self) -> bytes:
-        """The next bytes of the answer's body, as soon as there are some; nothing at its end. Raises as `response`."""
+        """Read the next bytes of the answer's body as soon as some arrive; b"" at its end. Raises as `response`."""
         event = self._next()
         return bytes(event.data) if isinstance(event, h11.Data) else b""
 
@@ -129,21 +129,21 @@ class _Connection:
         return event
 
     def is_kept(self) -> bool:
-        """Whether it may be used again, when an answer was read to its end: both sides have said all, and want that."""
+        """Return whether the connection can serve another request, after an answer was read to its end."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
-        if self._http.trailing_data[0]:  # which would be taken for the next answer
+        if self._http.trailing_data[0]:  # would be read as the next answer
             return False
         self._http.start_next_cycle()
         return True
 
 
 class Answer:
-    """What the server answers; the body is read as it comes.
+    """An answer of the server. Its body is read as it arrives.
 
     Attributes:
         status_code: of HTTP.
-        headers: by name, in small letters.
+        headers: values by name, in lower case.
     """
 
     def __init__(self, connection: _Connection, idle: list[_Connection]) -> None:
@@ -154,10 +154,10 @@ class Answer:
         self._over = False
 
     def read(self) -> bytes:
-        """The next bytes of the body, as soon as there are some; nothing at its end.
+        """Read the next bytes of the body as soon as some arrive; b"" at its end.
 
         Raises:
-            OSError, _Lost: when the connection is lost before that.
+            OSError, _Lost: if the connection is lost before the end.
         """
         if self._over:
             return b""
@@ -166,7 +166,7 @@ class Answer:
         return chunk
 
     def close(self) -> None:
-        """Let go of it. A connection whose answer was read to its end is used again."""
+        """Release the connection. It is used again if the answer was read to its end."""
         if self._over and self._connection.is_kept():
             self._idle.append(self._connection)
         else:
@@ -175,11 +175,11 @@ class Answer:
 
 
 class Transport:
-    """Requests to one server; from many threads at once, too.
+    """Sends requests to one server. Several threads may use it at once.
 
     Args:
-        home: the home whose server is meant.
-        start: whether a server may be started when none answers.
+        home: of the server.
+        start: whether to start a server if none answers.
     """
 
     def __init__(self, home: Home, *, start: bool) -> None:
@@ -192,10 +192,11 @@ class Transport:
             self._idle.pop().close()
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON value that the server answers; None when it answers nothing. Arguments as of `stream`.
+        """Send a request and return the JSON value of the answer; None if its body is empty. Arguments as of `stream`.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised; ServerUnavailable.
+            SpellError: of the class that the server raised.
+            ServerUnavailable: if no server answers.
         """
         with contextlib.closing(self.stream(method, path, **options)) as answer:
             body = b"".join(_drained(answer))
@@ -211,13 +212,13 @@ class Transport:
         content: str | bytes | Iterable[bytes] | None = None,
         read_limit_s: float = _READ_LIMIT_S,
     ) -> Answer:
-        """The answer, its body not yet read. The caller closes it. Raises as `call`.
+        """Send a request and return the answer with its body unread. The caller closes it. Raises as `call`.
 
         Args:
-            params: the query; of a list, each item.
-            json: sent as JSON.
-            content: sent as it is; chunk by chunk where it is an iterable.
-            read_limit_s: how long the server may say nothing, in seconds.
+            params: the query; a list becomes one parameter for each item.
+            json: a body to send as JSON.
+            content: a body to send as it is; an iterable is sent chunk by chunk.
+            read_limit_s: longest silence of the server, in seconds.
         """
         headers = dict(_HEADERS)
         if json is not None:
@@ -228,7 +229,7 @@ class Transport:
         with _mapped(self.home):
             try:
                 answer = self._send(method, target, content, headers, read_limit_s)
-            except _Nobody:
+            except _NoServer:
                 if not self._start:
                     raise
                 ensure_server(self.home)
@@ -243,7 +244,7 @@ class Transport:
     ) -> Answer:
         connection = self._connection(read_limit_s)
         try:
-            # A server that refuses what it is being sent answers and hangs up: its answer says why.
+            # A server that refuses a request answers why, and closes the connection before it has read the whole body.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, content, headers)
             return Answer(connection, self._idle)
@@ -260,18 +261,18 @@ class Transport:
 
 
 def chunks(answer: Answer) -> Iterator[bytes]:
-    """The body of an answer, as it comes; closed at its end.
+    """Yield the body of an answer as it arrives, then close the answer.
 
     Raises:
-        ServerUnavailable: when the connection is lost before that.
+        ServerUnavailable: if the connection is lost before the end.
     """
     with contextlib.closing(answer):
         yield from _drained(answer)
 
 
 def lines(answer: Answer) -> Iterator[bytes]:
-    """The body's lines, without their ends. Raises and closes as `chunks`."""
-    unfinished: list[bytes] = []  # joined once: a line may be as long as many chunks
+    """Yield the lines of the body without their line feeds. Raises and closes as `chunks`."""
+    unfinished: list[bytes] = []  # joined only once, as a line may fill many chunks
     for chunk in chunks(answer):
         *whole, rest = chunk.split(b"\n")
         if whole:
@@ -282,10 +283,10 @@ def lines(answer: Answer) -> Iterator[bytes]:
 
 
 def quote(reference: str) -> str:
-    """A run's reference as one part of a URL's path.
+    """Return a run's reference as one part of a URL's path.
 
     Raises:
-        NotFound: for what can be no reference.
+        NotFound: if no run can have this reference.
     """
     if not reference or "/" in reference or reference in (".", ".."):
         raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
@@ -293,7 +294,7 @@ def quote(reference: str) -> str:
 
 
 def quote_path(text: str) -> str:
-    """A resource as a URL's path, which nobody on the way takes for another one: `..` stays `..`."""
+    """Return a resource as a URL's path. Dots are escaped, so that no library resolves `..` on the way."""
     return "/".join("%2E" * len(part) if part in (".", "..") else _quoted(part) for part in text.split("/"))
 
 
@@ -329,10 +330,10 @@ def _drained(answer: Answer) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _mapped(home: Home | None) -> Iterator[None]:
-    """What can go wrong on the way, as errors of ours."""
+    """Raise the failures of a connection as SpellErrors."""
     try:
         yield
-    except _Nobody:
+    except _NoServer:
         root = home.root if home else "this home"
         raise ServerUnavailable(f"No server serves {root}.", "Start it: spell server start") from None
     except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""Sending an upload: hashed and sent portion by portion, only what the server lacks; goes on where it was."""
+"""Sends an upload portion by portion. Only files that the server lacks are sent, and an interrupted upload continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.client.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
-_SENDERS = 4  # one reads, the others wait for the server
+_SENDERS = 4  # one reads while the others wait for the server
 _TRIES = 3
 _KEPT_BYTES = 64 << 20
 
@@ -27,23 +27,24 @@ _Progress = Callable[[int], object]
 def upload(
     uploads: Uploads, name: str, tree: DataTree, *, replace: bool = False, on_progress: _Progress = lambda _bytes: None
 ) -> UploadRecord:
-    """Upload a tree, as `uploads/NAME`. A server that restarts meanwhile is found again.
+    """Upload a tree as `uploads/NAME`. The upload continues after a restart of the server.
 
     Args:
-        uploads: of the server.
-        replace: whether it may take the place of another one of this name.
-        on_progress: called with the number of bytes that are there now and were not before, from any thread.
+        uploads: of the client.
+        name: of the upload.
+        tree: of the files.
+        replace: whether to replace an upload of the same name.
+        on_progress: called from any thread with the number of bytes that have arrived since the last call.
 
     Raises:
-        Conflict: something changed before it was read (all that is uploaded lay there at one moment); or there is an
-            upload of this name, with other content.
-        SpellError: whatever the server refuses, as the class that it raised.
+        Conflict: if a file changed during the upload, or if an upload of the same name has other content.
+        SpellError: of the class that the server raised.
     """
     sender = _Sender(uploads, name, tree, on_progress)
     for left in reversed(range(_TRIES)):
         try:
             opened = uploads.open(name, tree.total_bytes, replace=replace)
-            if opened.upload:  # nothing is sent before it is known whether that is this one
+            if opened.upload:  # read all files first: this upload may have the same content
                 sender.read()
                 opened = uploads.open(name, tree.total_bytes, tree.manifest.tree, replace=replace)
             if opened.upload:
@@ -57,7 +58,7 @@ def upload(
 
 
 class _Sender:
-    """Reads a tree and sends what is missing, several portions at once."""
+    """Reads a tree and sends missing files, several portions at once."""
 
     def __init__(self, uploads: Uploads, name: str, tree: DataTree, on_progress: _Progress) -> None:
         self._uploads, self._name, self._tree, self._on_progress = uploads, name, tree, on_progress
@@ -66,16 +67,16 @@ class _Sender:
         self._over = False
 
     def read(self) -> None:
-        """Hash all files, and send nothing yet."""
+        """Hash all files and send nothing."""
         self._each(self._read)
 
     def send(self, session: str) -> None:
-        """Send all that is missing."""
+        """Send all missing files."""
         self._session = session
         self._each(self._send)
 
     def _each(self, action: Callable[[Portion], object]) -> None:
-        """Of what fails, the first error is raised."""
+        """Act on all portions, and raise the first error."""
         self._over = False
         with ThreadPoolExecutor(_SENDERS) as pool:
             try:
@@ -83,7 +84,7 @@ class _Sender:
                 for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                     job.result()
             except BaseException:
-                self._over = True  # ^C ends within a chunk
+                self._over = True  # makes the threads end within a chunk after ^C
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -103,7 +104,7 @@ class _Sender:
         missing = sizes.keys() if needs.missing is None else set(needs.missing)
         total_bytes = sum(entry.size for entry in entries)
         lacking_bytes = sum(entry.size for entry in entries if entry.digest in missing)
-        self._tell(portion, total_bytes - lacking_bytes + sum(needs.begun.values()))
+        self._report(portion, total_bytes - lacking_bytes + sum(needs.begun.values()))
         if portion.is_big and missing:
             self._send_big(portion, needs.begun.get(entries[0].digest, 0))
         elif missing:
@@ -111,7 +112,7 @@ class _Sender:
                 (digest, self._small(portion, digest, size)) for digest, size in sizes.items() if digest in missing
             )
             self._uploads.add_pack(self._name, self._session, body)
-            self._tell(portion, total_bytes)
+            self._report(portion, total_bytes)
         portion.kept.clear()
 
     def _small(self, portion: Portion, digest: str, size: int) -> bytes:
@@ -133,12 +134,12 @@ class _Sender:
                     self._refuse_changed()
                 self._uploads.add_chunk(self._name, self._session, digest, offset, data)
                 offset += len(data)
-                self._tell(portion, offset)
+                self._report(portion, offset)
 
-    def _tell(self, portion: Portion, there_bytes: int) -> None:
-        """Of a portion so many bytes are there; after a lost connection they may have been before."""
-        self._on_progress(there_bytes - portion.told_bytes)
-        portion.told_bytes = there_bytes
+    def _report(self, portion: Portion, arrived_bytes: int) -> None:
+        """Report the progress of a portion. Bytes that are sent again after a lost connection are not reported twice."""
+        self._on_progress(arrived_bytes - portion.told_bytes)
+        portion.told_bytes = arrived_bytes
 
     def _refuse_changed(self) -> None:
         self._tree.check_still()
@@ -146,10 +147,10 @@ class _Sender:
 
 
 def _open_file(place: str, flags: int) -> int:
-    """Neither follows a link, nor waits for a pipe, in the file's place."""
+    """Open a file, and fail if a symbolic link or a pipe has taken its place."""
     return os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def default_name(path: str) -> str:
-    """What an upload of `path` is called unless somebody says otherwise: as the folder or file is."""
+    """Return the default name of an upload of `path`: the name of the folder or file."""
     return os.path.basename(os.path.realpath(path) if os.path.isdir(path) else os.path.abspath(path))

@@ -1,4 +1,4 @@
-"""Uploads of a server."""
+"""Uploads."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSessio
 if TYPE_CHECKING:
     from orchestrator.capture.datatree import DataTree
 
-_LIMIT_S = 3600.0  # a server that hashes, or waits for its disk, says nothing meanwhile
+_LIMIT_S = 3600.0  # the server sends nothing while it hashes or waits for its disk
 
 
 class Uploads:
-    """Makes uploads out of folders and files, lists and removes them. What `put` does can be done in steps: open, announce,
-    add, publish."""
+    """Makes, lists and removes uploads. `put` uploads a folder or file in one call; `open`, `announce`, `add_pack`,
+    `add_chunk` and `publish` are its steps."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
     def list(self) -> list[UploadRecord]:
-        """All uploads, by name."""
+        """Return all uploads, by name."""
         return [from_wire(UploadRecord, item) for item in self._call("GET", "/uploads")]
 
     def put(
@@ -36,19 +36,19 @@ class Uploads:
         replace: bool = False,
         on_progress: Callable[[int], object] = lambda _bytes: None,
     ) -> UploadRecord:
-        """Upload a folder or file, as `uploads/NAME`. Only what the server lacks is sent.
+        """Upload a folder or file as `uploads/NAME`. Only files that the server lacks are sent.
 
         Args:
-            data: its path; or what was found there, when somebody has looked before.
-            replace: whether it may take the place of another one of this name.
-            on_progress: called with the number of bytes that are there now and were not before, from any thread.
+            name: of the upload.
+            data: its path, or its tree if the files were listed already.
+            replace: whether to replace an upload of the same name.
+            on_progress: called from any thread with the number of bytes that have arrived since the last call.
 
         Raises:
-            Conflict: something changed before it was read (all that is uploaded lay there at one moment); or there is an
-                upload of this name, with other content.
-            SpellError: whatever the server refuses, as the class that it raised.
+            Conflict: if a file changed during the upload, or if an upload of the same name has other content.
+            SpellError: of the class that the server raised.
         """
-        # 10 ms, which only this verb needs
+        # 10 ms, and only this verb needs them
         from orchestrator.capture.datatree import DataTree, look
         from orchestrator.client.upload import upload
 
@@ -56,39 +56,40 @@ class Uploads:
         return upload(self, name, tree, replace=replace, on_progress=on_progress)
 
     def open(self, name: str, size_bytes: int, tree: str = "", *, replace: bool = False) -> UploadSession:
-        """Begin an upload, or go on with one.
+        """Begin or continue an upload.
 
         Args:
-            size_bytes: how big its files are together.
-            tree: of its manifest; "" when that is not known yet.
-            replace: whether it may take the place of another one of this name.
+            size_bytes: of all its files.
+            tree: the hash of its manifest; "" if it is not known yet.
+            replace: whether to replace an upload of the same name.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
+            SpellError: of the class that the server raised.
         """
         query = {"size_bytes": size_bytes, "tree": tree, "replace": replace}
         return session_from_wire(self._call("POST", _path(name), params=query, read_limit_s=_LIMIT_S))
 
     def announce(self, name: str, session: str, manifest: str) -> UploadNeeds:
-        """Say what is to come, some files at a time; the answer says which of them to send.
+        """Announce some files of an upload, and return which of them to send.
 
         Args:
+            session: of the open upload.
             manifest: of these files, as `Manifest.to_json` makes it.
         """
         path, query = f"{_path(name)}/entries", {"session": session}
         return from_wire(UploadNeeds, self._call("POST", path, content=manifest, params=query, read_limit_s=_LIMIT_S))
 
     def add_pack(self, name: str, session: str, pack: bytes) -> None:
-        """Send small files, as `orchestrator.content.packs` puts them together."""
+        """Send a pack of small files, as `orchestrator.content.packs` makes it."""
         self._call("POST", f"{_path(name)}/pack", content=pack, params={"session": session}, read_limit_s=_LIMIT_S)
 
     def add_chunk(self, name: str, session: str, digest: str, offset: int, data: bytes) -> None:
-        """Send bytes of a big file that follow the `offset` bytes which are there."""
+        """Send the bytes of a big file that follow the first `offset` bytes."""
         query = {"session": session, "digest": digest, "offset": offset}
         self._call("POST", f"{_path(name)}/chunk", content=data, params=query, read_limit_s=_LIMIT_S)
 
     def publish(self, name: str, session: str, tree: str, *, replace: bool = False) -> UploadRecord:
-        """Let an upload appear, all of which was sent; `tree` is that of its manifest."""
+        """Publish an upload whose files have all been sent; `tree` is the hash of its manifest."""
         query = {"session": session, "tree": tree, "replace": replace}
         return from_wire(
             UploadRecord, self._call("POST", f"{_path(name)}/publish", params=query, read_limit_s=_LIMIT_S)

@@ -1,4 +1,4 @@
-"""Outputs of runs, compared with what was recorded of them."""
+"""Checks of outputs against their recorded hashes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.client.transport import Transport, lines, quote
 from orchestrator.errors import ServerUnavailable
 from orchestrator.records.compare import VerifyRecord, verify_from_wire
 
-_LIMIT_S = 3600.0  # one file that is very big
+_LIMIT_S = 3600.0  # the server sends nothing while it reads one very big file
 
 
 class Verify:
@@ -21,10 +21,10 @@ class Verify:
     def outputs(
         self, reference: str, on_progress: Callable[[int, int], object] = lambda _done, _total: None
     ) -> VerifyRecord:
-        """Compare the outputs of a run with its manifest.
+        """Compare the outputs of a run with their recorded hashes.
 
         Args:
-            on_progress: called now and then, with the number of bytes that are done, and of all.
+            on_progress: called from time to time with the number of bytes read, and of all bytes.
         """
         for line in lines(self._stream("POST", f"/runs/{quote(reference)}/verify", read_limit_s=_LIMIT_S)):
             words = json.loads(line)

@@ -1,4 +1,4 @@
-"""Workflows of a server."""
+"""Workflows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.spec.workflow import WorkflowSpec
 
 
 class Workflows:
-    """Casts workflows, looks at them, ends them. A workflow is meant by its number, its name, or `latest`."""
+    """Casts, lists and ends workflows. A workflow is named by its number, its name, or `latest`."""
 
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
@@ -22,10 +22,10 @@ class Workflows:
         """Cast a workflow.
 
         Args:
-            send_code: called when the server lacks a snapshot that a step names; it is then asked again.
+            send_code: called if the server lacks the code of a step; then the workflow is cast again.
 
         Raises:
-            SpellError: whatever the server refuses, as the class that it raised.
+            SpellError: of the class that the server raised.
         """
         body = to_wire(spec)
         try:
@@ -37,20 +37,20 @@ class Workflows:
         return from_wire(WorkflowCastRecord, self._call("POST", "/workflows", json=body))
 
     def list(self, *, limit: int = 50, before: int = 0) -> list[WorkflowSummary]:
-        """The newest `limit` workflows, newest last."""
+        """Return the newest `limit` workflows with smaller numbers than `before` (0 for no bound), newest last."""
         found = self._call("GET", "/workflows", params={"limit": limit, "before": before})
         return [from_wire(WorkflowSummary, item) for item in found]
 
     def get(self, reference: str) -> WorkflowRecord:
-        """All about one workflow."""
+        """Return the whole record of one workflow."""
         return workflow_from_wire(self._call("GET", _path(reference)))
 
     def stop(self, reference: str) -> WorkflowRecord:
-        """End its steps' runs, whose outputs are kept. Steps that wait never start."""
+        """Stop the runs of its steps and keep their outputs. Waiting steps never start."""
         return workflow_from_wire(self._call("POST", _path(reference) + "/stop"))
 
     def kill(self, reference: str) -> WorkflowRecord:
-        """End its steps' runs at once; their outputs are lost. Steps that wait never start."""
+        """End the runs of its steps at once; their outputs are lost. Waiting steps never start."""
         return workflow_from_wire(self._call("POST", _path(reference) + "/kill"))
 
 

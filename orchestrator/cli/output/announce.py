@@ -1,4 +1,4 @@
-"""What a person sees of a run that was just cast: its number, then its log to the end, or its record."""
+"""Announces a run that was just cast: prints its number, then its log to the end, or its record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.records.casts import CastRecord
 
 
 def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) -> int:
-    """Say which run was cast and, unless it is to stay in the background, show it to its end, over a connection of its own.
+    """Say which run was cast and, unless it is in the background, follow it to its end over another connection.
 
     Returns:
         The exit code of the command.
@@ -21,7 +21,7 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         for warning in cast.warnings:
             show.warn(warning)
         if cast.reused and not json_:
-            show.say(f"💫 Run {number} is identical, and complete: nothing is cast")
+            show.say(f"💫 Run {number} is identical and complete, so no run was cast")
             show.say(f"View its logs with `spell logs {number}`")
             return 0
         if not json_:
@@ -29,7 +29,7 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         if background and not json_:
             show.say(f"View logs with `spell logs -f {number}`")
             return 0
-        from orchestrator.cli.output.follow import follow, record  # 7 ms, loaded while the run is on its way
+        from orchestrator.cli.output.follow import follow, record  # 7 ms, while the server starts the run
 
         if background or cast.reused:
             return record(number, wait=False)
@@ -39,13 +39,13 @@ def announce(cast: CastRecord, *, background: bool, verbose: bool, json_: bool) 
         if not cast.reused:
             detached(number, err=json_)
         return INTERRUPTED
-    except BrokenPipeError:  # `spell run … | head`: nobody reads on
+    except BrokenPipeError:  # `spell run … | head`: the reader has closed the pipe
         close_stdout()
         if background or cast.reused:
             return 0
         detached(number, err=True)
         return BROKEN_PIPE
-    except OSError:  # the disk of the output is full, say
+    except OSError:  # for example, the disk of the output is full
         if not cast.reused:
             detached(number, err=True)
         raise

@@ -1,4 +1,4 @@
-"""Progress of something long: a bar on a terminal, nothing elsewhere. The bar itself is loaded only for one."""
+"""Progress of a long transfer: a bar on a terminal, nothing elsewhere. The module of the bar is loaded only for one."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class Silent:
         pass
 
     def wrap(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The same chunks."""
+        """Return the same chunks."""
         return chunks
 
     def advance(self, size: int) -> None:
-        """So many bytes more are done."""
+        """Do nothing; `size` more bytes are done."""
 
     def beside(self, _title: str, _total: int) -> Callable[[int], object]:
-        """Progress of something else is not shown either."""
+        """Return a callback that shows nothing either."""
         return self.advance
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
-        """There is nothing to pause."""
+        """Return a context that does nothing."""
         return contextlib.nullcontext()
 
 
 def bar(title: str, total: int) -> Bar | Silent:
-    """Progress over `total` bytes: shown where somebody sits at a terminal and it takes a while."""
+    """Return the progress of `total` bytes: a bar if stderr is a terminal and there are many bytes, else a silent one."""
     if total < _FROM_BYTES or not sys.stderr.isatty():
         return Silent()
-    from orchestrator.cli.output.progress import Bar  # 26 ms: rich; most of what is copied is small
+    from orchestrator.cli.output.progress import Bar  # 26 ms: rich; most copies are small
 
     return Bar(title, total)

@@ -1,7 +1,7 @@
-"""The console of a followed run: `✨ Building… done`, the run's own output raw, `🎉 Run 2 complete`.
+"""The console of a followed run: `✨ Building… done`, the raw output of its command, `🎉 Run 2 complete`.
 
-On a terminal the state that goes on now has a spinner; elsewhere the same lines come plainly and in order. With
-`verbose` every state is said as it begins, with all that was logged in it below.
+On a terminal the current state has a spinner; elsewhere the same lines are printed in order. With `verbose` each state
+is printed when it begins, followed by its log.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Console:
     """Shows a run that is followed.
 
     Args:
-        verbose: all states and all that was logged in them.
-        status_to_stderr: the run's own output alone on stdout, byte for byte.
+        verbose: whether to show all states and their logs.
+        status_to_stderr: whether stdout gets only the output of the run's command, byte for byte.
 
     Attributes:
-        stamp: puts times before the lines of the run's own output.
+        stamp: if set, puts times before the lines of that output.
     """
 
     def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
@@ -66,7 +66,7 @@ class Console:
         self.stamp: Stamper | None = None
 
     def follow(self, items: Iterable[Followed]) -> RunSummary:
-        """Show everything until the run has ended. Returns how it ended."""
+        """Show the run until it has ended, and return its summary."""
         try:
             for item in items:
                 if item.event:
@@ -79,14 +79,14 @@ class Console:
                     return item.run
         finally:
             self._spinner.clear()
-        raise AssertionError("a stream ends with its end")
+        raise AssertionError("the stream ended without an `end` item")
 
     def log(self, data: bytes) -> None:
-        """The run's own output: untouched, or with times before its lines."""
+        """Print output of the run's command: unchanged, or with times before its lines."""
         self.raw(self.stamp.stamped(data) if self.stamp else data)
 
     def raw(self, data: bytes) -> None:
-        """The run's own output, untouched."""
+        """Print bytes unchanged."""
         self._spinner.clear()
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -94,7 +94,7 @@ class Console:
         self._at_line_start = data.endswith(b"\n")
 
     def end(self, run: RunSummary) -> None:
-        """Say how the run ended."""
+        """Print how the run ended."""
         final = State(run.state)
         sign = SIGNS[final]
         if final == State.COMPLETE:
@@ -151,7 +151,7 @@ class Console:
 
 
 def exit_code(run: RunSummary) -> int:
-    """What the shell gets for a run that was waited for: its command's code; 128 + N for signal N; else 1."""
+    """Return the exit code of `spell` for an ended run: that of its command, 128 + N for signal N, else 1."""
     if run.exit_code or (run.exit_code == 0 and run.state in (State.COMPLETE, State.STOPPED)):
         return run.exit_code
     return 1 if run.signal is None else 128 + run.signal

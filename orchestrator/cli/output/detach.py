@@ -1,4 +1,4 @@
-"""Who stops following a run is told that it goes on without them."""
+"""Messages for a person who stops waiting: the run goes on, and here is how to see it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.cli.output import show
 from orchestrator.errors import ConnectionLost, SpellError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
-"""Exit codes of who detached from a run: 128 + SIGINT, 128 + SIGPIPE, as shells have them."""
+"""Exit codes after detaching from a run: 128 + SIGINT, 128 + SIGPIPE, as in shells."""
 _DETACHED = (
     "✨ Your run is still running remotely.",
     "✨ Use 'spell stop {number}' to save outputs and stop your run.",
@@ -22,15 +22,19 @@ _DETACHED = (
 
 
 def detached(number: int | str, *, err: bool = False) -> None:
-    """Say that the run goes on without us, and what can be done with it."""
+    """Print that the run goes on, and the commands to follow or end it."""
     for line in _DETACHED:
         show.say(line.format(number=number), err=err)
 
 
 @contextlib.contextmanager
 def casting(listed_by: str) -> Iterator[None]:
-    """While the server is asked to cast something: who is cut off then is told where to see whether it was."""
-    words = f"Whether it was cast, this shows: {listed_by}"
+    """Surround a request to cast. If ^C or a lost connection cuts it off, name the command that shows the result.
+
+    Args:
+        listed_by: that command.
+    """
+    words = f"Check whether it was cast: {listed_by}"
     try:
         yield
     except KeyboardInterrupt:
@@ -43,21 +47,21 @@ def casting(listed_by: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """While runs are waited for: ^C ends that, and nothing else."""
+    """Surround a wait for runs. ^C ends only the wait."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("\nAborted. What was waited for goes on.", err=True)
+        click.echo("\nAborted. The runs go on.", err=True)
         sys.exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
 def going_on(number: str) -> Iterator[None]:
-    """While a run is followed: whoever loses its server for good is told that the run needs none."""
+    """Surround the following of a run. If the server is lost, its error also says that the run goes on."""
     try:
         yield
     except SpellError as error:
         see = f"spell logs -f {number}"
         if see not in error.cure:
-            error.cure = f"{error.cure}\nRun {number} goes on without it; then see: {see}".lstrip()
+            error.cure = f"{error.cure}\nRun {number} goes on without the server. Follow it later with: {see}".lstrip()
         raise

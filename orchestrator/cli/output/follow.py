@@ -1,4 +1,4 @@
-"""A run to its end: its log as it comes, or its record. Returns what the command is to exit with."""
+"""Follows a run to its end: prints its log as it comes, or its record, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.client.client import connect
 
 
 def follow(number: str, *, verbose: bool) -> int:
-    """Show what the run says; `verbose`: all states and what was logged in them, too."""
+    """Show the log of a run until it has ended; with `verbose` also all states and their logs."""
     show.say("✨ Stop viewing logs with ^C")
     console = Console(verbose=verbose)
     with connect() as client, going_on(number):
@@ -19,7 +19,7 @@ def follow(number: str, *, verbose: bool) -> int:
 
 
 def record(number: str, *, wait: bool) -> int:
-    """Print the run's record as JSON: when it has ended, or at once."""
+    """Print the record of a run as JSON: at once, or with `wait` when it has ended."""
     with connect() as client:
         with going_on(number):
             code = exit_code(client.runs.wait(number)) if wait else 0

@@ -1,4 +1,4 @@
-"""Metrics as a chart in the terminal. Loaded only for one: plotext takes a while."""
+"""Draws metrics as a chart in the terminal. It is loaded only for a chart, because plotext loads slowly."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 
 
 def chart(series: Mapping[str, Series], columns: int, rows: int) -> list[str]:
-    """The lines of a chart of these series, in characters that stdout can show, without colours.
+    """Return the lines of a chart, in characters that stdout can show, without colours.
 
     Args:
-        series: by what the legend says of them.
-        columns, rows: what the terminal has.
+        series: by their labels in the legend.
+        columns, rows: size of the terminal, in characters.
     """
     figure = plotext.figure
     figure.clear.all()

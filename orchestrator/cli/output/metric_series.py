@@ -1,4 +1,4 @@
-"""A metric with as many points as a terminal can show, however many were sent."""
+"""Reduces the values of a metric to as many points as a terminal can show."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Series:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Pairs of a step and a value, in the order in which they were sent."""
+        """Pairs of step and value, in the order in which the run sent them."""
         return [*self._points, *_peaks(self._open)]
 
     def add(self, step: float, value: float) -> None:
-        """One value more."""
+        """Add one value."""
         self._open = _peaks([*self._open, (step, value)]) if self._stretch > 1 else [(step, value)]
         self._count += 1
         if self._count >= self._stretch:

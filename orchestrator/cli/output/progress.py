@@ -1,4 +1,4 @@
-"""The progress bar of a long copy. Loaded only for one: rich takes a while."""
+"""The progress bar of a long transfer. It is loaded only for a bar, because rich loads slowly."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class Bar:
         self._progress.stop()
 
     def wrap(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The same chunks, counted."""
+        """Yield the same chunks and count their bytes."""
         for chunk in chunks:
             yield chunk
             self._progress.advance(self._task, len(chunk))
 
     def advance(self, size: int) -> None:
-        """So many bytes more are done."""
+        """Add `size` bytes to the bar."""
         self._progress.advance(self._task, size)
 
     def beside(self, title: str, total: int) -> Callable[[int], object]:
-        """Another bar, for something that goes on meanwhile; call it with the number of bytes that are done more."""
+        """Add a second bar, and return a callback that adds bytes to it."""
         return functools.partial(self._progress.advance, self._progress.add_task(title, total=total))
 
     def done(self, count: int) -> None:
-        """So many bytes in all are done."""
+        """Set the bar to `count` bytes."""
         self._progress.update(self._task, completed=count)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Not drawn inside this: somebody is asked something."""
+        """Hide the bar, for example during a question."""
         self._progress.stop()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Text that is drawn again and again: in place on a terminal, one block after the other elsewhere."""
+"""Draws text repeatedly: in place on a terminal, one block after the other elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Redraw:
     """Draws blocks of lines on stdout.
 
     Attributes:
-        in_place: whether each block takes the place of the one before.
+        in_place: whether each block replaces the one before.
     """
 
     def __init__(self) -> None:

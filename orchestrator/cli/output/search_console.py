@@ -1,4 +1,4 @@
-"""The console of a followed search: a live table on a terminal, elsewhere a line for each trial that ends; then all of it."""
+"""The console of a followed search: a live table on a terminal, elsewhere a line for each ended trial; then a summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.errors import ServerUnavailable
 from orchestrator.records.searches import SearchRecord, SearchSummary, TrialRecord
 from orchestrator.states import FINAL, SearchState, State, TrialState
 
-_LOOK_S, _IDLE_SHARE = 0.2, 10  # a long search is looked at less often: ten times as long as the look takes
+_LOOK_S, _IDLE_SHARE = 0.2, 10  # the pause is ten times as long as the request, so that long searches cost little
 _GIVE_UP_S = 60.0
 _MOST_ROWS = 100
 _DETACHED = (
@@ -47,7 +47,7 @@ def follow(searches: Searches, found: SearchRecord, *, json_: bool) -> int:
         click.echo(err=json_)
         _detached(found.number, err=json_)
         return INTERRUPTED
-    except BrokenPipeError:  # `spell hyper … | head`: nobody reads on
+    except BrokenPipeError:  # `spell hyper … | head`: the reader has closed the pipe
         close_stdout()
         _detached(found.number, err=True)
         return BROKEN_PIPE
@@ -55,10 +55,10 @@ def follow(searches: Searches, found: SearchRecord, *, json_: bool) -> int:
 
 
 def _wait(searches: Searches, found: SearchRecord, shower: Callable[[SearchRecord], object]) -> SearchRecord:
-    """Show a search until it has ended. A server that restarts is waited for.
+    """Show a search until it has ended, also after a restart of the server.
 
     Raises:
-        ServerUnavailable: when none answered for a minute.
+        ServerUnavailable: if no server answers for a minute.
     """
     took, deadline = 0.0, time.monotonic() + _GIVE_UP_S
     while True:
@@ -77,37 +77,37 @@ def _wait(searches: Searches, found: SearchRecord, shower: Callable[[SearchRecor
 
 @contextlib.contextmanager
 def _shower(*, quiet: bool) -> Iterator[Callable[[SearchRecord], object]]:
-    """What shows a search each time it was looked at."""
+    """Give a function that shows the present state of a search."""
     if quiet:
         yield lambda _found: None
     elif not sys.stdout.isatty() or show.is_dumb():
         yield _Lines().show
     else:
-        from orchestrator.cli.output.search_live import LiveTable  # 23 ms: rich; only a terminal shows it
+        from orchestrator.cli.output.search_live import LiveTable  # 23 ms: rich, needed only on a terminal
 
         with LiveTable(rows) as table:
             yield table.show
 
 
 class _Lines:
-    """Says each trial once, when it has ended."""
+    """Prints each trial once, when it has ended."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[int, int | None]] = set()
+        self._printed: set[tuple[int, int | None]] = set()
         self._message = ""
 
     def show(self, found: SearchRecord) -> None:
-        """Say the trials that have ended meanwhile, and why it waits."""
+        """Print the trials that have ended since the last call, and the message of the search if it is new."""
         if found.state == SearchState.RUNNING and found.message not in ("", self._message):
             show.warn(found.message)
         self._message = found.message
         for trial in found.trials:
-            if trial.state in FINAL and (trial.number, trial.run) not in self._said:
-                self._said.add((trial.number, trial.run))
-                show.say(f"{SIGNS[State(trial.state)]} {_ended_line(found, trial)}")
+            if trial.state in FINAL and (trial.number, trial.run) not in self._printed:
+                self._printed.add((trial.number, trial.run))
+                show.say(f"{SIGNS[State(trial.state)]} {_sentence(found, trial)}")
 
 
-def _ended_line(found: SearchRecord, trial: TrialRecord) -> str:
+def _sentence(found: SearchRecord, trial: TrialRecord) -> str:
     which = f"Trial {trial.number}" + (f" (run {trial.run})" if trial.run else "")
     why = f": {trial.message}" if trial.message else ""
     value = "" if trial.value is None else f", {found.metric} {number(trial.value)}"
@@ -120,7 +120,7 @@ def _params(trial: TrialRecord) -> str:
 
 
 def rows(found: SearchRecord, trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
-    """A table of trials: its headers, and a row for each; the best is marked."""
+    """Return the headers and rows of a table of trials. The best trial is marked."""
     headers = ["RUN ID", "STATUS", "DURATION", *found.space, *([found.metric] if found.metric else [])]
     return headers, [_row(found, trial) for trial in trials]
 
@@ -138,7 +138,7 @@ def _row(found: SearchRecord, trial: TrialRecord) -> list[str]:
 
 
 def show_trials(found: SearchRecord) -> None:
-    """Print the table of all trials, and what the others than complete ones have to say."""
+    """Print the table of all trials, and why some could not be cast."""
     show.table(*rows(found, found.trials))
     uncast = [trial for trial in found.trials if trial.run is None and trial.message]
     for trial in uncast[:_MOST_ROWS]:
@@ -146,7 +146,7 @@ def show_trials(found: SearchRecord) -> None:
 
 
 def _show_end(found: SearchRecord) -> None:
-    """Say how a search ended, which trial was best, and what can be done about those that failed."""
+    """Print how a search ended, its best trial, and how to continue after failed trials."""
     if 0 < len(found.trials) <= _MOST_ROWS:
         click.echo()
         show.table(*rows(found, found.trials))
@@ -164,7 +164,9 @@ def _show_end(found: SearchRecord) -> None:
     if run := next((trial.run for trial in failed if trial.run), None):
         show.say(f"ℹ️  Use 'spell logs -v {run}' to see what happened in run {run}.")
     if failed or found.trials_cast < found.trials_count:
-        show.say(f"ℹ️  Use 'spell hyper resume {found.number}' to cast what failed, or was never cast.")
+        show.say(
+            f"ℹ️  Use 'spell hyper resume {found.number}' to cast failed trials again, and those that were never cast."
+        )
     if len(found.trials) > _MOST_ROWS:
         show.say(f"ℹ️  Use 'spell hyper info {found.number}' to see all {len(found.trials)} trials.")
 
@@ -179,12 +181,12 @@ def _counted(found: SearchRecord) -> str:
 
 
 def search_state(found: SearchSummary) -> str:
-    """The state of a search as a person sees it: `Complete`, `*Running`, `*Stopping`."""
+    """Return the state of a search for display: `Complete`, `*Running`, `*Stopping`."""
     return show.state(found.state, None, None, found.wish)
 
 
 def number(value: float) -> str:
-    """The value of a metric, to six digits."""
+    """Return the value of a metric with six digits."""
     return f"{value:.6g}"
 
 

@@ -1,4 +1,4 @@
-"""The live table of a search. Loaded only for one: rich takes a while."""
+"""The live table of a search. It is loaded only on a terminal, because rich loads slowly."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MOST_CELLS = 60
 
 
 class LiveTable:
-    """A table on stdout that is drawn again each time, as far as the terminal has lines, and leaves no trace.
+    """A table on stdout that is redrawn in place, has at most as many lines as the terminal, and is erased at the end.
 
     Args:
-        rows: makes headers and rows of trials.
+        rows: returns headers and rows for trials.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -39,7 +39,7 @@ class LiveTable:
         self._live.stop()
 
     def show(self, found: SearchRecord) -> None:
-        """Draw it as it stands now: what goes on, and above it what has ended last."""
+        """Draw the active trials, and above them the last ended ones."""
         room = max(1, self._console.height - _OTHER_LINES)
         going = [trial for trial in found.trials if trial.state not in FINAL][:room]
         ended = [trial for trial in found.trials if trial.state in FINAL]

@@ -1,4 +1,4 @@
-"""How things look: durations, sizes, times, tables, and the console's signs in ASCII where they must be."""
+"""Formats values for people: durations, sizes, times, tables. Signs become ASCII where stdout is not UTF-8."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from orchestrator.spec.run import to_wire
 
 _ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x", "✓": "ok", "✗": "x", "─": "-", "├": "|", "└": "`", "│": "|"}
 _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
-_VARIATION = "\ufe0f"  # makes an emoji of the character before it
+_VARIATION = "\ufe0f"  # turns the character before it into an emoji
 _COMBINING = "\u0300"  # the first character that may fill another number of cells than one
 _ANSI = r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])"
-# What moves a cursor or turns the direction of the text would let a run's name lie about its line.
+# Characters that move the cursor or change the direction of text: with them, a run's name could forge other lines.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(text: str) -> str:
-    """`text` as stdout can show it: where that is not UTF-8, in ASCII, without signs."""
+    """Return `text` in characters that stdout can show: in ASCII without signs unless stdout is UTF-8."""
     if speaks_utf8(sys.stdout):
         return text
     for sign, word in _ASCII.items():
@@ -36,17 +36,17 @@ def plain(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """`text` with its control characters spelled out, so that it cannot move the cursor; lines and tabs stay."""
+    """Return `text` with control characters escaped, so that it cannot move the cursor. Line feeds and tabs stay."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def without_ansi(text: str) -> str:
-    """`text` without colours and cursor movements."""
+    """Return `text` without colours and cursor movements."""
     return re.sub(_ANSI, "", text)
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line, at once."""
+    """Print a line and flush it."""
     click.echo(plain(safe(text)), err=err)
 
 
@@ -56,20 +56,20 @@ def warn(text: str) -> None:
 
 
 def error(message: str, cure: str = "") -> None:
-    """Print an error on stderr, and below it what to do about it."""
+    """Print an error on stderr, and its cure below."""
     click.echo(f"{coloured('ERROR:', 'red')} {plain(safe(message))}", err=True)
     for line in cure.splitlines():
         click.echo(f"       {plain(safe(line))}", err=True)
 
 
 def coloured(word: str, colour: str) -> str:
-    """`word` in a colour, unless nobody wants any."""
+    """Return `word` in a colour, unless `NO_COLOR` is set or the terminal has no colours."""
     dull = os.environ.get("NO_COLOR") or is_dumb()
-    return word if dull else click.style(word, fg=colour)  # click takes colours off where there is no terminal
+    return word if dull else click.style(word, fg=colour)  # click removes colours if the output is no terminal
 
 
 def is_dumb() -> bool:
-    """Whether the terminal, if there is one, can only print."""
+    """Return whether the terminal cannot move its cursor."""
     return os.environ.get("TERM", "") in ("", "dumb", "unknown")
 
 
@@ -79,7 +79,7 @@ def as_json(value: Any) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the form `44h36m34.553059s`."""
+    """Return seconds in the form `44h36m34.553059s`."""
     whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in the form 512B, 1.2K, 15M: 1024-based, one decimal below 10."""
+    """Return bytes in the form 512B, 1.2K, 15M: 1024-based, with one decimal below 10."""
     value = float(count)
     for unit in "BKMGT":
         if value < 1024 or unit == "T":
@@ -101,7 +101,7 @@ def size(count: int) -> str:
 
 
 def ago(moment: float | None) -> str:
-    """A time as `5 minutes ago`; the date after 14 days."""
+    """Return a time (seconds since the epoch) as `5 minutes ago`, or as a date after 14 days."""
     if moment is None:
         return "-"
     passed = max(0.0, time.time() - moment)
@@ -117,7 +117,7 @@ def ago(moment: float | None) -> str:
 
 
 def clock(moment: float | None) -> str:
-    """A time in the local zone, to the second."""
+    """Return a time (seconds since the epoch) in the local zone, to the second."""
     return "-" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
@@ -127,7 +127,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of such a table."""
+    """Return the lines of such a table."""
     cells = [list(headers), *([plain(safe(" ".join(cell.split()))) for cell in row] for row in rows)]
     widths = [max(width(row[column]) for row in cells) for column in range(len(headers))]
     return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
@@ -138,7 +138,7 @@ def _padded(cell: str, cells: int) -> str:
 
 
 def width(text: str) -> int:
-    """How many cells of a terminal `text`, without control characters, fills: wide characters two, combining ones none."""
+    """Return the number of terminal cells that `text` fills. It must have no control characters."""
     if max(text.replace("…", "."), default="") < _COMBINING:
         return len(text)
     from wcwidth import wcswidth  # 55 to 110 ms, by its version; most text is in Latin letters
@@ -147,17 +147,17 @@ def width(text: str) -> int:
 
 
 def most_cells(text: str) -> int:
-    """The most cells that `text` can fill, known without loading anything."""
+    """Return an upper bound of the cells that `text` fills, without loading a module."""
     return sum(1 if char < _COMBINING or char == "…" else 2 for char in text)
 
 
 def cut(text: str, cells: int) -> str:
-    """One line of at most `cells` cells of a terminal; `…` (or `...`) at its end says that it was longer."""
+    """Return one line of at most `cells` terminal cells; a longer one ends with `…` (or `...`)."""
     return cut_cells(plain(safe(" ".join(text.split()))), cells)
 
 
 def cut_cells(line: str, cells: int) -> str:
-    """A line that can be shown as it is, cut likewise."""
+    """Cut a line in the same way that needs no escaping."""
     end = plain("…")
     if most_cells(line) <= cells or width(line) <= cells:
         return line
@@ -169,7 +169,7 @@ def cut_cells(line: str, cells: int) -> str:
 
 
 def state(name: str, exit_code: int | None, signal: int | None, wish: str | None) -> str:
-    """A state as a person sees it: `Complete (0)`, `Stopping`, `Queued`."""
+    """Return a state for display: `Complete (0)`, `*Stopping`, `Queued`."""
     if name in ("building", "mounting", "running", "saving", "pushing"):
         shown = {"stop": "stopping", "kill": "killing"}.get(wish or "", name)
         return f"*{shown.capitalize()}"

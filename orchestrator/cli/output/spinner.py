@@ -1,4 +1,4 @@
-"""The spinner of a terminal: one line that a thread draws again and again, and that leaves no trace."""
+"""The spinner of a terminal: one line that a thread redraws, and that is erased at the end."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class Spinner:
-    """What moves while a state goes on. Elsewhere than on a terminal that is nothing."""
+    """The spinner of a state. This one shows nothing, for outputs that are no terminal."""
 
     def show(self, text: str) -> None:
-        """Show this text beside the moving sign."""
+        """Show this text beside the spinner."""
 
     def clear(self) -> None:
-        """Leave no trace on the line."""
+        """Erase the line."""
 
 
 class TerminalSpinner(Spinner):
     """`⭐ Building… last line of the build log`, cut to the width of the terminal.
 
     Args:
-        stream: a terminal; whoever else writes to it calls `clear` first.
+        stream: a terminal. Call `clear` before anything else writes to it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         utf8 = speaks_utf8(stream)
         self._frames, self._frame_s = (_FRAMES, _FRAME_S) if utf8 else (_ASCII_FRAMES, _ASCII_FRAME_S)
-        self._lock = threading.RLock()  # which ^C may leave locked by its own thread
+        self._lock = threading.RLock()  # reentrant: ^C may interrupt its own thread while that holds the lock
         self._text, self._turn = "", 0
         self._moving = threading.Event()
         self._thread: threading.Thread | None = None
 
     def show(self, text: str) -> None:
-        """Show this text beside the moving sign."""
+        """Show this text beside the spinner."""
         with self._lock:
             self._text = show.without_ansi(text)
             self._draw()
@@ -54,7 +54,7 @@ class TerminalSpinner(Spinner):
             self._thread.start()
 
     def clear(self) -> None:
-        """Leave no trace on the line."""
+        """Erase the line."""
         self._moving.clear()
         with self._lock, contextlib.suppress(OSError):
             if self._text:

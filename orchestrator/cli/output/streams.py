@@ -1,4 +1,4 @@
-"""Standard streams that can be relied on, whoever started us: open, and never failing at a character."""
+"""Makes the standard streams reliable: they are open, and no character makes them fail."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import NoReturn, TextIO
 def prepare() -> None:
     """Make the standard streams usable.
 
-    A closed one becomes /dev/null; else the next file or socket opened would take its number, and be written to. A
-    locale of C or POSIX means ASCII, which Python would take for UTF-8 (PEP 538, PEP 540). What cannot be encoded
-    is shown as `?` in ASCII and `\\udcff` in UTF-8.
+    A closed stream becomes /dev/null; else the next open file or socket would get its number, and spell would write to
+    it. A locale of C or POSIX means ASCII, although Python takes it for UTF-8 (PEP 538, PEP 540). A character that
+    cannot be encoded is shown as `?` in ASCII and `\\udcff` in UTF-8.
     """
     for number in range(3):
         try:
@@ -28,18 +28,18 @@ def prepare() -> None:
 
 
 def close_stdout() -> None:
-    """Let what is still to be written go nowhere: whoever read it has gone."""
+    """Send further output to /dev/null, because the reader has closed stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leave(code: object) -> NoReturn:
-    """End the process, once all was said. What the kernel takes back at once, Python would take apart piece by piece.
+    """Flush the output and end the process, without freeing each object: the kernel frees all memory at once.
 
     Args:
         code: as of `sys.exit`.
     """
     if isinstance(code, int | None) and threading.active_count() == 1:
-        with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with a stream
+        with contextlib.suppress(OSError, ValueError):  # `sys.exit` reports the error of the stream
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code or 0)
@@ -47,7 +47,7 @@ def leave(code: object) -> NoReturn:
 
 
 def speaks_utf8(stream: TextIO) -> bool:
-    """Whether a stream takes more than ASCII."""
+    """Return whether a stream is encoded in UTF-8."""
     return (stream.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
 
 
@@ -60,6 +60,6 @@ def _encoding(stream: TextIO) -> TextIO:
 
 def _locale_is_c() -> bool:
     if os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8"):
-        return False  # somebody said what they want
+        return False  # the encoding was set explicitly
     names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
     return next(filter(None, names), "") in ("C", "POSIX")

@@ -1,4 +1,4 @@
-"""The times of a run's lines: its log is what the command wrote, and when it grew was written down beside it."""
+"""Puts times before the lines of a log. A separate record says when the log reached which size."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from orchestrator.records.logs import LogTime
 from orchestrator.records.runs import RunRecord
 from orchestrator.states import FINAL
 
-_HOLE = re.compile(rb"--- (\d+) bytes of the log are not kept: it grew beyond its limit ---\n")  # as `logs` tells of it
+_HOLE = re.compile(
+    rb"--- (\d+) bytes of the log are not kept: it grew beyond its limit ---\n"
+)  # as `telemetry.logs` writes it
 
 
 class Stamper:
-    """Puts before each line when its first byte was in the log, in UTC.
+    """Puts before each line the time when its first byte reached the log, in UTC.
 
-    A line that was written less than a tenth of a second ago may have no time yet: it gets the present one.
+    A line that is younger than a tenth of a second may have no recorded time yet, and gets the present time.
 
     Args:
-        logs: asked for the times.
-        run: whose log it is.
+        logs: read the times.
+        run: of the log.
     """
 
     def __init__(self, logs: Logs, run: RunRecord) -> None:
@@ -38,33 +40,33 @@ class Stamper:
             self._has_any = False
 
     def last(self, chunks: Iterator[bytes], end: int) -> Iterator[bytes]:
-        """Chunks that end at offset `end`, wherever they begin."""
+        """Yield chunks that end at offset `end`, and set the offset at which they begin."""
         data = b"".join(chunks)
         self._offset = end - len(data)
         yield data
 
     def stamped(self, data: bytes) -> bytes:
-        """The next bytes of the log, with times."""
+        """Return the next bytes of the log, with times."""
         if not self._has_any:
-            self._complain(data)
+            self._warn(data)
             return data
         found = []
         for line in _lines(data):
             if self._begins:
-                found.append(_words(self._time(self._offset)))
+                found.append(_stamp(self._time(self._offset)))
             found.append(line)
             hole = _HOLE.fullmatch(line)
             self._offset += int(hole[1]) - 1 if hole else len(line)  # a line feed came before it
             self._begins = line.endswith(b"\n")
         return b"".join(found)
 
-    def _complain(self, data: bytes) -> None:
+    def _warn(self, data: bytes) -> None:
         if data and self._offset == 0:
-            show.warn(f"No times were kept of what run {self._number} said: its lines are shown without.")
+            show.warn(f"Run {self._number} has no recorded times, so its lines are shown without them.")
         self._offset += len(data)
 
     def _time(self, offset: int) -> float:
-        """When the log first was longer than `offset`."""
+        """Return when the log became longer than `offset`."""
         while True:
             while self._times and self._times[0].offset <= offset:
                 self._times.popleft()
@@ -77,7 +79,7 @@ class Stamper:
 
 
 def _lines(data: bytes) -> Iterator[bytes]:
-    """Lines that end with a line feed, and with nothing else."""
+    """Yield lines that end only at line feeds."""
     place = 0
     while place < len(data):
         end = data.find(b"\n", place) + 1 or len(data)
@@ -85,6 +87,6 @@ def _lines(data: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _words(at: float) -> bytes:
+def _stamp(at: float) -> bytes:
     moment = dt.datetime.fromtimestamp(at, dt.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ " % (moment.microsecond // 1000)

@@ -1,4 +1,4 @@
-"""The screen of `spell top`. Loaded only for it: rich takes a while."""
+"""The screen of `spell top`. It is loaded only on a terminal, because rich loads slowly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OTHER_LINES = 4  # the line above, an empty one, headers, and where the cursor 
 
 
 class Screen:
-    """A terminal's second screen, which shows a table and leaves the first as it was.
+    """A table on the alternate screen of the terminal.
 
     Args:
         headers: of its columns.
@@ -36,11 +36,11 @@ class Screen:
 
     @property
     def room(self) -> int:
-        """How many rows there is room for."""
+        """The number of rows that fit on the screen."""
         return max(1, self._console.height - _OTHER_LINES)
 
     def show(self, rows: Sequence[Sequence[str]], words: str) -> None:
-        """Draw these rows, below a line of words."""
+        """Draw these rows below a line of text."""
         table = Table(box=None, pad_edge=False, header_style="")
         for name in self._headers:
             table.add_column(Text(name), no_wrap=True, overflow="crop")

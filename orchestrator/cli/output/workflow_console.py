@@ -1,4 +1,4 @@
-"""The console of a followed workflow: a line for each state that a step reaches, and how all of it ended."""
+"""The console of a followed workflow: a line for each state of a step, then how the workflow ended."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def follow(flows: Workflows, found: WorkflowRecord, *, json_: bool) -> int:
         click.echo(err=json_)
         _detached(number, err=json_)
         return INTERRUPTED
-    except BrokenPipeError:  # `spell workflow … | head`: nobody reads on
+    except BrokenPipeError:  # `spell workflow … | head`: the reader has closed the pipe
         close_stdout()
         _detached(number, err=True)
         return BROKEN_PIPE
@@ -62,23 +62,23 @@ def follow(flows: Workflows, found: WorkflowRecord, *, json_: bool) -> int:
 
 
 class WorkflowConsole:
-    """Says each state of each step once; on a terminal the last line tells what goes on.
+    """Prints each state of each step once. On a terminal the last line shows the active steps.
 
     Args:
-        quiet: only wait.
+        quiet: print nothing.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         moving = not quiet and sys.stdout.isatty() and not show.is_dumb()
         self._spinner = TerminalSpinner(sys.stdout) if moving else Spinner()
         self._quiet = quiet
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
 
     def follow(self, flows: Workflows, found: WorkflowRecord) -> WorkflowRecord:
-        """Show a workflow until it has ended. A server that restarts is waited for.
+        """Show a workflow until it has ended, also after a restart of the server.
 
         Raises:
-            ServerUnavailable: when none answered for a minute.
+            ServerUnavailable: if no server answers for a minute.
         """
         deadline = time.monotonic() + _GIVE_UP_S
         try:
@@ -101,9 +101,9 @@ class WorkflowConsole:
             return
         width = max(show.width(step.name) for step in found.steps)
         for step in found.steps:
-            sign, words = _sign_and_words(step)
-            if words and self._said.get(step.name) != words:
-                self._said[step.name] = words
+            sign, words = _sentence(step)
+            if words and self._printed.get(step.name) != words:
+                self._printed[step.name] = words
                 self._spinner.clear()
                 show.say(f"{sign} {step.name.ljust(width)}  {words}")
         active = [step.name for step in found.steps if step.run and step.state not in FINAL]
@@ -111,7 +111,7 @@ class WorkflowConsole:
 
 
 def show_end(found: WorkflowRecord) -> None:
-    """Say how a workflow ended, and what to do about what went wrong."""
+    """Print how a workflow ended, and what to do about failed steps."""
     sign = SIGNS[State(found.state)]
     took = show.duration(round((found.ended_at or found.created_at) - found.created_at, 3))
     if found.state == WorkflowState.COMPLETE:
@@ -122,11 +122,11 @@ def show_end(found: WorkflowRecord) -> None:
     for step in found.steps:
         if step.run and step.state not in (State.COMPLETE, State.STOPPED, State.KILLED):
             show.say(f"ℹ️  Use 'spell logs -v {step.run}' to see what happened in {step.name}.")
-    show.say("ℹ️  Cast it again, and what is complete is reused.")
+    show.say("ℹ️  Cast it again to continue: complete steps are reused.")
 
 
 def workflow_state(found: WorkflowSummary) -> str:
-    """The state of a workflow as a person sees it: `Complete`, `*Running`, `*Stopping`."""
+    """Return the state of a workflow for display: `Complete`, `*Running`, `*Stopping`."""
     return show.state(found.state, None, None, found.wish)
 
 
@@ -137,8 +137,8 @@ def _counted(found: WorkflowRecord) -> str:
     return ", ".join([f"{found.steps_complete} of {found.steps_count} steps complete", *others])
 
 
-def _sign_and_words(step: StepRecord) -> tuple[str, str]:
-    """Sign and words for the state that a step is in; no words while it waits."""
+def _sentence(step: StepRecord) -> tuple[str, str]:
+    """Return sign and words for the state of a step; the words are empty while it waits."""
     if step.reused:
         return SIGNS[State.COMPLETE], f"reused run {step.run}"
     if step.run is None:
