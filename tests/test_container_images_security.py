@@ -428,7 +428,7 @@ def test_a_build_cannot_fill_the_memory_of_the_server(tmp_path: Path) -> None:
         command,
         cwd=Path("/"),
         env={},
-        record=tmp_path / "r",
+        process_file=tmp_path / "r",
         output=lambda data: sizes.append(len(data)),
         cancelled=bool,
     )
