@@ -59,7 +59,7 @@ def test_a_home_of_processes(make_spell: Callable[..., Spell]) -> None:
 def test_a_home_of_containers(make_spell: Callable[..., Spell]) -> None:
     found = checks(make_spell(docker=True)("doctor", "--json"))
     assert found["docker"].text.startswith(("Docker ", "Podman ")) and "(API 1." in found["docker"].text
-    assert found["image"].text == "spell-test-base:bookworm is here"
+    assert found["image"].text == "spell-test-base:bookworm is on this machine"
     assert {"limits", "storage", "buildkit"} <= set(found)
     assert "docker executor" in found["executor"].text
 
