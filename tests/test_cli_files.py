@@ -173,7 +173,7 @@ def test_cp_of_a_folder_copies_what_is_in_it(spell: Spell, tmp_path: Path) -> No
 def test_cp_of_a_part_leaves_out_links_that_lead_elsewhere(spell: Spell, tmp_path: Path) -> None:
     done = spell("cp", "runs/1/deep/er", cwd=tmp_path)
     assert (done.code, done.out) == (0, "✔ Copied 1 files. Skipped 1 files.\n")
-    assert "WARNING: up is left out: " in done.err
+    assert "WARNING: up was skipped: " in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["tool"]
 
 

@@ -367,5 +367,5 @@ def test_scripts_say_which_model_is_missing(python: str, start: Path, tmp_path: 
     for script, more in (("finetune.py", ["--data", str(start / "data.txt")]), ("generate.py", [])):
         result = run_script(script, "--model", "nowhere", *more, cwd=tmp_path, python=python)
         assert result.returncode == 1
-        assert "ERROR: cannot load nowhere: " in result.stderr
+        assert "ERROR: cannot load model nowhere: " in result.stderr
         assert "Traceback" not in result.stderr

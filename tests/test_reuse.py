@@ -221,7 +221,7 @@ def test_code_need_not_be_sent_for_what_is_taken(make_spell: Callable[..., Spell
     assert spell("run", "--reuse", "python hello.py").number != first
     git(repo, "commit", "-qam", "Changed")
     done = spell("run", "--reuse", "python hello.py")
-    assert "is identical, and complete" in done.out, "what counts is the content, not the commit"
+    assert "is identical and complete" in done.out, "what counts is the content, not the commit"
 
 
 def test_a_snapshot_that_was_never_there_is_asked_for(spell: Spell) -> None:

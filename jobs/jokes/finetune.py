@@ -74,7 +74,7 @@ def parse_call() -> argparse.Namespace:
     parser.add_argument("--model", default="gpt2", help="folder of a model, or its name on the hub (default: gpt2)")
     parser.add_argument("--data", type=Path, default=Path("data.txt"), help="one joke a line (default: data.txt)")
     parser.add_argument("--output", type=Path, default=Path("model"), help="folder for the result (default: model)")
-    parser.add_argument("--resume", default="", help="a checkpoint, a folder of them, or 'auto': this run's own")
+    parser.add_argument("--resume", default="", help="a checkpoint, a folder of them, or 'auto': this run's, if any")
     parser.add_argument("--checkpoint-every", type=int, default=50, help="steps between checkpoints (default: 50)")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="newest ones that stay (default: 2)")
     parser.add_argument("--smoke", action="store_true", help="defaults for a quick try, given in brackets")
@@ -154,12 +154,12 @@ def load_model(name: str | Path, device: torch.device) -> tuple[PreTrainedModel,
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
-        sys.exit(f"ERROR: cannot load {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py.")
+        sys.exit(f"ERROR: cannot load model {name}: {str(error).splitlines()[0]}\nMake one with base.py instead.")
     return model.float().to(device).train(), tokenizer
 
 
 def pick_device() -> tuple[torch.device, bool]:
-    """Return the GPU if there is one, else the CPU; and whether forward passes use bf16, which needs a GPU with bf16 units."""
+    """Return the GPU if there is one, else the CPU; and whether forward passes use bf16, for which a GPU needs units."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU for operations not in bf16
     if not torch.cuda.is_available():

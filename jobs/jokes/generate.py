@@ -54,9 +54,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
-        sys.exit(
-            f"ERROR: cannot load model {name}: {str(error).splitlines()[0]}\nWithout a hub, make one with base.py."
-        )
+        sys.exit(f"ERROR: cannot load model {name}: {str(error).splitlines()[0]}\nMake one with base.py instead.")
     if torch.cuda.is_available():
         native_bf16 = torch.cuda.get_device_capability() >= (8, 0)  # Ampere is the first
         model = model.to("cuda", torch.bfloat16 if native_bf16 else torch.float32)
