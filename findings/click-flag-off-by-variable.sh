@@ -45,9 +45,8 @@ for word in true 1; do
     [ "$said" = "'fast'   is on   without flag_value: True" ] || so=1
 done
 
-if [ "$so" = 0 ]; then
-    echo 'VERDICT: still so: "off" in the variable switches the flag on'
-else
+if [ "$so" != 0 ]; then
     echo "VERDICT: changed"
+    exit 1
 fi
-exit "$so"
+echo 'VERDICT: still so: "off" in the variable switches the flag on'
