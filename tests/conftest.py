@@ -260,7 +260,9 @@ def homes(folder: Path) -> Iterator[Callable[..., Spell]]:
                 config = f'executor = "process"\n{config}'
             if config:
                 (root / "config.toml").write_text(config)
-            clean = {key: value for key, value in os.environ.items() if not key.startswith("SPELL_")}
+            # a worker of pytest-xdist has a size of a terminal, which is not that of a test's terminal
+            ours = ("SPELL_", "COLUMNS", "LINES")
+            clean = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
             made = Spell(root, cwd or folder, {**clean, **env}, prefix)
             ends.callback(made.end)
             return made
