@@ -32,7 +32,8 @@ _RECEIVED_BYTES = 256 << 10
 _BAD_REQUEST, _NO_CONTENT = 400, 204
 _READ_LIMIT_S = 60.0
 _CONNECT_LIMIT_S = 5
-_HEADERS = {"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"}
+_HEADERS = {"User-Agent": f"spell/{__version__}"}
+_VERSION = {"Spell-Api": str(API_VERSION)}
 
 _Content = bytes | Iterable[bytes] | None
 
@@ -211,6 +212,7 @@ class Transport:
         json: Any = None,
         content: str | bytes | Iterable[bytes] | None = None,
         read_limit_s: float = _READ_LIMIT_S,
+        any_version: bool = False,
     ) -> Answer:
         """Send a request and return the answer with its body unread. The caller closes it. Raises as `call`.
 
@@ -219,8 +221,9 @@ class Transport:
             json: a body to send as JSON.
             content: a body to send as it is; an iterable is sent chunk by chunk.
             read_limit_s: longest silence of the server, in seconds.
+            any_version: whether a server of another version of the API may answer.
         """
-        headers = dict(_HEADERS)
+        headers = dict(_HEADERS) if any_version else _HEADERS | _VERSION
         if json is not None:
             content, headers["Content-Type"] = _encoded(json), "application/json"
         elif isinstance(content, str):
