@@ -285,15 +285,16 @@ def lines(answer: Answer) -> Iterator[bytes]:
         unfinished.append(rest)
 
 
-def quote(reference: str) -> str:
+def quote(reference: int | str) -> str:
     """Return a run's reference as one part of a URL's path.
 
     Raises:
         NotFound: if no run can have this reference.
     """
-    if not reference or "/" in reference or reference in (".", ".."):
-        raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
-    return quote_path(reference)
+    text = str(reference)
+    if not text or "/" in text or text in (".", ".."):
+        raise NotFound(f"There is no run {text!r}.", "See them with: spell ps")
+    return quote_path(text)
 
 
 def quote_path(text: str) -> str:
