@@ -87,8 +87,11 @@ class Runs:
         from orchestrator.states import FINAL  # 2 ms, and a cast in the background needs none of it
 
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if timeout_s is not None and (run := self.get(reference)).state in FINAL:
-            return run  # also if `timeout_s` is 0
+        if timeout_s is not None:
+            run = self.get(reference)
+            if run.state in FINAL:
+                return run  # also if `timeout_s` is 0
+            reference = run.number  # `latest` may be another run by now
         for item in self.follow(reference, Position.END, deadline):
             if item.run:
                 return item.run
