@@ -352,10 +352,4 @@ def _refusal(answer: Answer) -> SpellError:
         body: object = json.loads(b"".join(_drained(answer)))
     except ValueError:
         body = None
-    if isinstance(body, Mapping) and "detail" in body:  # FastAPI's own refusals
-        detail = body["detail"]
-        words = (
-            "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in detail) if isinstance(detail, list) else detail
-        )
-        return SpellError(str(words))
     return from_wire(body, answer.status_code)
