@@ -19,6 +19,7 @@ from conftest import Spell
 
 from orchestrator import records
 from orchestrator.cli import main
+from orchestrator.errors import InvalidConfig, NotFound, SpellError
 from orchestrator.home import Home
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
@@ -350,4 +351,46 @@ def test_requests_that_make_no_sense(spell: Spell, method: str, path: str, conte
         answer = client.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
     if status >= 400:
-        assert set(answer.json()) in ({"error"}, {"detail"})
+        assert set(answer.json()) == {"error"}
+        assert set(answer.json()["error"]) == {"code", "message", "cure"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("POST", "/runs", ["swordfish"], "The request is invalid: body: Input should be a valid dictionary."),
+        ("PUT", "/links/x", {"resource": ["swordfish"]}, "The request is invalid: resource: Input should be a valid"),
+        ("PUT", "/links/x", {"key": "swordfish"}, "The request is invalid: resource: Field required."),
+        ("GET", "/runs?limit=0", None, "The request is invalid: limit: Input should be greater than or equal to 1."),
+        ("GET", "/runs?limit=swordfish", None, "The request is invalid: limit: Input should be a valid integer"),
+    ],
+)
+def test_what_is_invalid_is_told_in_words_and_not_repeated(
+    spell: Spell, method: str, path: str, body: Any, said: str
+) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        spell.client.transport.call(method, path, json=body)
+    assert caught.value.message.startswith(said)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(spell.home.socket)), base_url="http://spell") as client:
+        answer = client.request(method, path, json=body)
+    assert answer.status_code == 422 and "swordfish" not in answer.text
+
+
+def test_what_is_no_request_is_told_in_words(spell: Spell) -> None:
+    with pytest.raises(NotFound, match=r"The server has no /nowhere\."):
+        spell.client.transport.call("GET", "/nowhere")
+    with pytest.raises(SpellError, match="The server refuses DELETE /runs/1: Method Not Allowed"):
+        spell.client.transport.call("DELETE", "/runs/1")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(spell.home.socket)), base_url="http://spell") as client:
+        for content, said in (
+            (b"{swordfish", "The request is invalid: body: JSON decode error."),
+            (b"\xff", "The server refuses PUT /links/x: There was an error parsing the body."),
+        ):
+            answer = client.put("/links/x", content=content, headers={"Content-Type": "application/json"})
+            assert answer.json()["error"]["message"] == said
+
+
+def test_openapi_has_the_form_of_errors(openapi: dict[str, Any]) -> None:
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            assert [status for status in operation["responses"] if not status.startswith("2")] == ["4XX"]

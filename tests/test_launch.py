@@ -272,6 +272,43 @@ def test_a_client_of_an_old_server_says_what_to_do(make_spell: Callable[..., Spe
     assert done.err == "ERROR: This server speaks version 0.\n       Restart it: spell server stop\n"
 
 
+OTHER = """
+import sys
+from orchestrator import records
+records.API_VERSION += int(sys.argv.pop(1))
+from orchestrator.server.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("later", [-1, 1])
+def test_a_server_of_another_version_can_be_shown_and_replaced(make_spell: Callable[..., Spell], later: int) -> None:
+    """The cure that its refusals name."""
+    spell = make_spell("other")
+    with subprocess.Popen([sys.executable, "-c", OTHER, str(later)], env=spell.env) as other:
+        try:
+            wait_for(lambda: answers(spell.home.socket), "the server of another version")
+            refused = spell("ps")
+            assert refused.code == 1
+            assert (
+                f"This server speaks version {API_VERSION + later} of the API, the client {API_VERSION}." in refused.err
+            )
+            assert "spell server stop" in refused.err
+            shown = spell("server", "status")
+            assert (shown.code, f"(process {other.pid})" in shown.out) == (0, True)
+            assert shown.err == (
+                f"This server speaks version {API_VERSION + later} of the API, this spell {API_VERSION}. "
+                "To replace it: spell server stop\n"
+            )
+            assert spell("server", "status", "--json").json()["api"] == API_VERSION + later
+            stopped = spell("server", "stop")
+            assert (stopped.code, stopped.err, other.wait(DEADLINE_S)) == (0, "", 0)
+        finally:
+            other.kill()
+    assert spell("ps").code == 0
+    assert spell.client.server.get().api == API_VERSION
+
+
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """A server of another version on this socket."""

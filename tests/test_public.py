@@ -13,7 +13,7 @@ import pytest
 from conftest import Spell
 
 import orchestrator
-from orchestrator import errors, records, runtime
+from orchestrator import RunSpec, errors, records, runtime
 
 FACE = Path(orchestrator.__file__)
 
@@ -128,6 +128,51 @@ def test_inside_a_run_there_is_the_runtime_and_one_sentence_about_the_rest(spell
     )
     (metric,) = spell.client.metrics.list(str(run.number))
     assert (metric.name, metric.value, metric.step) == ("loss", 0.5, 3)
+
+
+# -- what verbs are given ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_named_by_a_number_or_a_text(spell: Spell) -> None:
+    client = spell.client
+    number = client.runs.cast(RunSpec("echo x > f")).number
+    ended = client.runs.wait(number)
+    assert ended.number == number
+    assert client.runs.wait(number, 60) == client.runs.wait(str(number), 60)
+    assert client.runs.get(number) == client.runs.get(str(number))
+    assert [item.kind for item in client.runs.follow(number)] == [item.kind for item in client.runs.follow(str(number))]
+    assert client.logs.get(number).read() == b""
+    assert [artifact.path for artifact in client.runs.artifacts(number)] == ["f"]
+    assert client.compare.diff(number, str(number)).before == number
+    assert client.projects.create("numbers", runs=[number, str(number)]).runs == 1
+    assert client.archive.add(number).number == client.archive.remove(number).number == number
+    with pytest.raises(errors.Conflict):
+        client.runs.stop(number)
+    with pytest.raises(errors.NotFound, match="There is no run '99999'"):
+        client.lineage.get(99999)
+    with pytest.raises(errors.NotFound):
+        client.workflows.get(1)
+    with pytest.raises(errors.NotFound):
+        client.searches.get(1)
+
+
+def test_one_text_is_not_several(spell: Spell) -> None:
+    client = spell.client
+    number = client.runs.cast(RunSpec("true", labels=("kept",))).number
+    for verb in (
+        lambda: client.labels.add(number, "label"),
+        lambda: client.labels.remove(number, "label"),
+        lambda: client.projects.create("letters", runs=str(number)),
+        lambda: client.projects.add_runs("letters", str(number)),
+        lambda: client.projects.remove_runs("letters", str(number)),
+        lambda: client.compare.diff(number, number, "spec"),
+        lambda: client.stats.list(str(number)),
+        lambda: client.exec.start(number, "ls"),
+    ):
+        with pytest.raises(errors.InvalidConfig, match="must be a list, not one text"):
+            verb()
+    assert client.runs.get(number).labels == ["kept"]
+    assert "letters" not in [project.name for project in client.projects.list()]
 
 
 def test_the_version_is_written_once() -> None:

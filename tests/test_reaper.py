@@ -1,9 +1,10 @@
-"""What the reaper of a container is made of: it loads little, and so writes JSON by itself."""
+"""What reapers are made of: that of a container loads little, and so writes JSON by itself; others have all they need."""
 
 from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,27 @@ def test_json_is_what_json_says(value: dict[str, object]) -> None:
 def test_a_full_disk_is_the_same_to_supervisor_and_server(number: int) -> None:
     error = OSError(number, "x", "/x")
     assert (words_of(error)["reason"] == "disk_full") == is_disk_full(error)
+
+
+_UPGRADED = """
+import pathlib, shutil, sys
+package = pathlib.Path(sys.argv[1])
+sys.path[:0] = [str(package.parent), sys.argv[2]]
+import orchestrator
+from launches import make_launch
+from orchestrator.executors.process import ProcessExecutor
+assert pathlib.Path(orchestrator.__file__).parent == package
+place, executor = pathlib.Path(sys.argv[3]), ProcessExecutor()
+assert executor.wait(executor.start(make_launch(place, "true"))).exit_code == 0
+shutil.rmtree(package)
+handle = executor.start(make_launch(place, "echo it is $KEY", number=2, secrets={"KEY": "swordfish"}))
+print(executor.wait(handle).exit_code, (place / "log-2").read_text())
+"""
+
+
+def test_a_forkserver_needs_no_file_of_the_package_once_it_runs(tmp_path: Path) -> None:
+    """An upgrade puts other files there, while the old server still starts runs."""
+    package = Path(shutil.copytree(Path(orchestrator.__file__).parent, tmp_path / "old" / "orchestrator"))
+    words = [sys.executable, "-c", _UPGRADED, str(package), str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("0 it is ***\n\n", "")

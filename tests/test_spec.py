@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.filters import Filter
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, check_digest, to_wire
 from orchestrator.spec.validate import read_spec
@@ -95,6 +98,47 @@ def test_untrusted_bodies(body: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         read_spec(body)
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: RunSpec(["true"]), "RunSpec: command must be text, not list."),
+        (lambda: RunSpec("true", python=3.12), "RunSpec: python must be text, not float."),
+        (lambda: RunSpec("true", name=None), "RunSpec: name must be text, not NoneType."),
+        (lambda: RunSpec("true", pip="six"), "RunSpec: pip must be a list or tuple, not str."),
+        (lambda: RunSpec("true", labels={"a"}), "RunSpec: labels must be a list or tuple, not set."),
+        (lambda: RunSpec("true", labels=["a", 1]), "Each item of RunSpec: labels must be text, not int."),
+        (lambda: RunSpec("true", mounts=["runs/1/x"]), "Each item of RunSpec: mounts must be a Mount, not str."),
+        (lambda: RunSpec("true", mounts=Mount("runs/1/x", "x")), "RunSpec: mounts must be a list or tuple, not Mount."),
+        (lambda: RunSpec("true", requirements=["r.txt"]), "Each item of RunSpec: requirements must be a Requirement"),
+        (lambda: RunSpec("true", env={"A": 1}), "RunSpec: env: the value of 'A' must be text, not int."),
+        (lambda: RunSpec("true", env={1: "A"}), "Each key of RunSpec: env must be text, not int."),
+        (lambda: RunSpec("true", env=["A=1"]), "RunSpec: env must be a mapping, not list."),
+        (lambda: RunSpec("true", params={"A": 0.1}), "RunSpec: params: the value of 'A' must be text, not float."),
+        (lambda: RunSpec("true", secrets=["A"]), "RunSpec: secrets must be a mapping, not list."),
+        (lambda: RunSpec("true", timeout_s="60"), "RunSpec: timeout_s must be a number, not str."),
+        (lambda: RunSpec("true", retries=1.5), "RunSpec: retries must be a whole number, not float."),
+        (lambda: RunSpec("true", code=TREE), "RunSpec: code must be a Code, not str."),
+        (lambda: RunSpec("true", notify="https://x/secret"), "RunSpec: notify must be a list or tuple, not str."),
+        (lambda: Mount(1, "x"), "Mount: resource must be text, not int."),
+        (lambda: Mount("runs/1/x", Path("x")), "Mount: path must be text, not PosixPath."),
+        (lambda: Filter(labels="demo"), "Filter: labels must be a list or tuple, not str."),
+        (lambda: Filter(metrics="loss < 1"), "Filter: metrics must be a list or tuple, not str."),
+    ],
+)
+def test_values_of_another_type(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        make()
+    assert caught.value.message.startswith(said)
+    assert "secret" not in caught.value.whole.replace("secrets", "")
+
+
+def test_lists_and_whole_numbers_are_as_good() -> None:
+    spec = RunSpec("true", pip=["six"], mounts=[Mount("runs/1/x", "x")], timeout_s=60, frameworks=[])
+    assert read_spec(to_wire(spec)) == RunSpec(
+        "true", pip=("six",), mounts=(Mount("runs/1/x", "x"),), timeout_s=60.0, frameworks=()
+    )
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n", "../" + "0" * 61])

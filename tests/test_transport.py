@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import re
 import signal
@@ -16,10 +18,13 @@ from pathlib import Path
 import pytest
 from conftest import BIN, Spell
 
+from orchestrator.client.client import Client
 from orchestrator.client.transport import Transport, chunks, lines
 from orchestrator.errors import Conflict, InvalidConfig, ServerUnavailable
 from orchestrator.home import Home
+from orchestrator.records.runs import RunRecord
 
+RUN = {item.name: None for item in dataclasses.fields(RunRecord)} | {"state": "running", "attempts": []}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
 
 
@@ -58,16 +63,20 @@ def rogue(tmp_path: Path) -> Iterator[Rogue]:
     found.close()
 
 
-def heard(connection: socket.socket) -> None:
-    """Hear a request to its end, where it says how long it is; else its head."""
+def heard(connection: socket.socket) -> bytes:
+    """Hear a request to its end, where it says how long it is; else its head. Returns its first line, b"" at the end."""
     words = b""
     while b"\r\n\r\n" not in words:
-        words += connection.recv(1 << 16)
+        received = connection.recv(1 << 16)
+        if not received:
+            return b""
+        words += received
     head, _, body = words.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head.lower())
     left = int(length[1]) - len(body) if length else 0
     while left > 0:
         left -= len(connection.recv(left))
+    return head.partition(b"\r\n")[0]
 
 
 def says(*answers: bytes) -> Callable[[socket.socket], None]:
@@ -177,6 +186,28 @@ def run_at(rogue: Rogue, cwd: Path) -> subprocess.Popen[str]:
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(ServerUnavailable, match="No server serves"):
         Transport(Home(tmp_path), start=False).call("GET", "/server")
+
+
+def test_who_waits_for_the_latest_run_waits_for_one_run(rogue: Rogue) -> None:
+    """Another run is cast meanwhile: each time that the server is asked for `latest`, it is the next one."""
+    asked: list[bytes] = []
+    numbers = iter(range(1, 10))
+
+    def manner(connection: socket.socket) -> None:
+        while line := heard(connection):
+            asked.append(line.split()[1])
+            if asked[-1] == b"/runs/latest":
+                kind, body = b"application/json", json.dumps(RUN | {"number": next(numbers)}).encode()
+            else:
+                run = json.dumps(RUN | {"number": int(asked[-1].split(b"/")[2]), "state": "complete"})
+                kind, body = b"text/event-stream", b"event: end\nid: 9.0.0\ndata: " + run.encode() + b"\n\n"
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(body))
+            connection.sendall(head + body)
+
+    rogue.manners = [manner, manner]
+    with Client(rogue.home, start=False) as client:
+        assert client.runs.wait("latest", 30).number == 1
+    assert asked[0] == b"/runs/latest" and asked[1].startswith(b"/runs/1/follow?") and len(asked) == 2
 
 
 def test_lines_of_any_length(rogue: Rogue) -> None:

@@ -13,6 +13,7 @@ from orchestrator.client.client import connect
 from orchestrator.client.launch import ensure_server
 from orchestrator.errors import ServerUnavailable
 from orchestrator.home import Home, default_home, is_served
+from orchestrator.records import API_VERSION
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0
@@ -60,6 +61,9 @@ def _say_status(*, json_: bool = False) -> None:
         return
     show.say(f"spelld {found.version} (process {found.pid}) serves {found.home} since {show.clock(found.started_at)}.")
     show.say(f"Executors: {', '.join(found.executors)}. Active runs: {found.active_runs}.")
+    if found.api != API_VERSION:
+        words = f"This server speaks version {found.api} of the API, this spell {API_VERSION}."
+        show.say(f"{words} To replace it: spell server stop", err=True)
 
 
 @server.command(context_settings=_HELP)

@@ -13,10 +13,10 @@ class Archive:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def add(self, reference: str) -> RunSummary:
+    def add(self, reference: int | str) -> RunSummary:
         """Hide a run that has ended from lists and mounts. Nothing is removed."""
         return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/archive"))
 
-    def remove(self, reference: str) -> RunSummary:
+    def remove(self, reference: int | str) -> RunSummary:
         """Unarchive a run."""
         return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/unarchive"))

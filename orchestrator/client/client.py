@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class Client:
     """A client of one server, and a context manager.
 
-    Methods that take a `reference` accept a run's number, its name, `latest` or `latest~1`.
+    Methods that take a `reference` accept a run's number (as a number or text), its name, `latest` or `latest~1`.
 
     Args:
         home: of the server.

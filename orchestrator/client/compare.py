@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.client.transport import Transport, quote
 from orchestrator.records.compare import DiffRecord, diff_from_wire
+from orchestrator.spec.type_checks import several
 
 _LIMIT_S = 60.0
 
@@ -16,7 +17,7 @@ class Compare:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def diff(self, before: str, after: str, sections: Sequence[str] = ()) -> DiffRecord:
+    def diff(self, before: int | str, after: int | str, sections: Sequence[str] = ()) -> DiffRecord:
         """Compare two runs.
 
         Args:
@@ -24,4 +25,6 @@ class Compare:
             sections: of spec, environment, code, outputs, metrics and result; all by default.
         """
         path = f"/runs/{quote(before)}/diff/{quote(after)}"
-        return diff_from_wire(self._call("GET", path, params={"section": list(sections)}, read_limit_s=_LIMIT_S))
+        return diff_from_wire(
+            self._call("GET", path, params={"section": several("sections", sections)}, read_limit_s=_LIMIT_S)
+        )

@@ -17,6 +17,7 @@ from orchestrator.client.transport import Transport, quote
 from orchestrator.errors import InvalidConfig, ServerUnavailable, from_wire
 from orchestrator.home import Home
 from orchestrator.records import API_VERSION
+from orchestrator.spec.type_checks import several
 
 _WINDOW_BYTES = 1 << 20  # maximum of input that the command has not read yet
 _CHUNK_BYTES = 64 << 10
@@ -51,7 +52,7 @@ class Exec:
 
     def start(
         self,
-        reference: str,
+        reference: int | str,
         command: Sequence[str] = (),
         *,
         terminal: bool = False,
@@ -72,7 +73,7 @@ class Exec:
         """
         run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server if it does not run
         pair = [size.columns, size.rows] if size else None
-        words = {"command": list(command), "terminal": terminal, "term": term, "size": pair}
+        words = {"command": several("command", command), "terminal": terminal, "term": term, "size": pair}
         return ExecProcess(self._transport.home, run["number"], words)
 
 

@@ -34,7 +34,7 @@ class Export:
     def __init__(self, transport: Transport) -> None:
         self._stream = transport.stream
 
-    def download(self, reference: str, *, inputs: bool = False, outputs: bool = False) -> Exported:
+    def download(self, reference: int | str, *, inputs: bool = False, outputs: bool = False) -> Exported:
         """Export a run as a tar archive.
 
         Args:

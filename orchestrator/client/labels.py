@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.client.transport import Transport, quote
 from orchestrator.records import from_wire
 from orchestrator.records.run_summary import RunSummary
+from orchestrator.spec.type_checks import several
 
 
 class Labels:
@@ -15,13 +16,13 @@ class Labels:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def add(self, reference: str, labels: Sequence[str]) -> RunSummary:
+    def add(self, reference: int | str, labels: Sequence[str]) -> RunSummary:
         """Add labels to a run."""
-        return self._edit(reference, {"add": list(labels)})
+        return self._edit(reference, {"add": several("labels", labels)})
 
-    def remove(self, reference: str, labels: Sequence[str]) -> RunSummary:
+    def remove(self, reference: int | str, labels: Sequence[str]) -> RunSummary:
         """Remove labels from a run."""
-        return self._edit(reference, {"remove": list(labels)})
+        return self._edit(reference, {"remove": several("labels", labels)})
 
-    def _edit(self, reference: str, body: dict[str, list[str]]) -> RunSummary:
+    def _edit(self, reference: int | str, body: dict[str, list[str]]) -> RunSummary:
         return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/labels", json=body))

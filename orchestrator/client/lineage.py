@@ -12,7 +12,7 @@ class Lineage:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def get(self, reference: str, *, up: bool = True, down: bool = True) -> LineageRecord:
+    def get(self, reference: int | str, *, up: bool = True, down: bool = True) -> LineageRecord:
         """Return the lineage of a run.
 
         Args:

@@ -35,7 +35,7 @@ class Logs:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def get(self, reference: str, lines: int | None = None, most_bytes: int | None = None) -> Log:
+    def get(self, reference: int | str, lines: int | None = None, most_bytes: int | None = None) -> Log:
         """Return the output of a run's command.
 
         Args:
@@ -47,7 +47,7 @@ class Logs:
         answer = self._transport.stream("GET", f"/runs/{quote(reference)}/log", params=query)
         return Log(chunks(answer), int(answer.headers["spell-log-end"]))
 
-    def times(self, reference: str, after: int = 0) -> list[LogTime]:
+    def times(self, reference: int | str, after: int = 0) -> list[LogTime]:
         """Return the next times at which the run's log grew beyond offset `after` (bytes), 10,000 at most."""
         query = {"after": after, "limit": _TIMES}
         found = self._transport.call("GET", f"/runs/{quote(reference)}/log/times", params=query)

@@ -17,12 +17,12 @@ class Metrics:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def summaries(self, reference: str) -> list[MetricSummary]:
+    def summaries(self, reference: int | str) -> list[MetricSummary]:
         """Return a summary of each metric of a run, by name."""
         found = self._call("GET", f"/runs/{quote(reference)}/metrics/summary")
         return [from_wire(MetricSummary, item) for item in found]
 
-    def page(self, reference: str, after: int = 0, limit: int = _PAGE) -> MetricPage:
+    def page(self, reference: int | str, after: int = 0, limit: int = _PAGE) -> MetricPage:
         """Return the next values of a run.
 
         Args:
@@ -32,14 +32,14 @@ class Metrics:
         query = {"after": after, "limit": limit}
         return page_from_wire(self._call("GET", f"/runs/{quote(reference)}/metrics/page", params=query))
 
-    def each(self, reference: str) -> Iterator[MetricRecord]:
+    def each(self, reference: int | str) -> Iterator[MetricRecord]:
         """Yield the values of a run, with only one page in memory."""
         after = 0
         while (page := self.page(reference, after)).values:
             yield from page.values
             after = page.next
 
-    def list(self, reference: str, name: str = "") -> list[MetricRecord]:
+    def list(self, reference: int | str, name: str = "") -> list[MetricRecord]:
         """Return the values of a run: of one metric, or of all if `name` is empty."""
         found = self._call("GET", f"/runs/{quote(reference)}/metrics", params={"name": name})
         return [from_wire(MetricRecord, item) for item in found]

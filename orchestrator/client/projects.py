@@ -9,6 +9,7 @@ from orchestrator.client.transport import Transport, quote
 from orchestrator.errors import NotFound
 from orchestrator.records import from_wire
 from orchestrator.records.projects import ProjectRecord
+from orchestrator.spec.type_checks import several
 
 
 class Projects:
@@ -17,9 +18,9 @@ class Projects:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def create(self, name: str, description: str = "", runs: Sequence[str] = ()) -> ProjectRecord:
+    def create(self, name: str, description: str = "", runs: Sequence[int | str] = ()) -> ProjectRecord:
         """Make a project with these runs."""
-        body = {"name": name, "description": description, "runs": list(runs)}
+        body = {"name": name, "description": description, "runs": _references(runs)}
         return from_wire(ProjectRecord, self._call("POST", "/projects", json=body))
 
     def list(self, *, archived: bool = False) -> list[ProjectRecord]:
@@ -43,16 +44,20 @@ class Projects:
         """Unarchive a project."""
         return self._post(name, "/unarchive")
 
-    def add_runs(self, name: str, runs: Sequence[str]) -> ProjectRecord:
+    def add_runs(self, name: str, runs: Sequence[int | str]) -> ProjectRecord:
         """Move runs into this project, out of any other."""
-        return self._post(name, "/add-runs", {"runs": list(runs)})
+        return self._post(name, "/add-runs", {"runs": _references(runs)})
 
-    def remove_runs(self, name: str, runs: Sequence[str]) -> ProjectRecord:
+    def remove_runs(self, name: str, runs: Sequence[int | str]) -> ProjectRecord:
         """Remove runs from this project."""
-        return self._post(name, "/remove-runs", {"runs": list(runs)})
+        return self._post(name, "/remove-runs", {"runs": _references(runs)})
 
     def _post(self, name: str, verb: str, body: dict[str, Any] | None = None) -> ProjectRecord:
         return from_wire(ProjectRecord, self._call("POST", _path(name) + verb, json=body or {}))
+
+
+def _references(runs: Sequence[int | str]) -> list[str]:
+    return [str(run) for run in several("runs", runs)]
 
 
 def _path(name: str) -> str:

@@ -53,7 +53,7 @@ class Runs:
         Code(self._transport).send(code)
         return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
 
-    def rerun(self, reference: str, changes: Mapping[str, Any] | None = None) -> CastRecord:
+    def rerun(self, reference: int | str, changes: Mapping[str, Any] | None = None) -> CastRecord:
         """Cast a run again: same code, package versions, image and mounts.
 
         Args:
@@ -64,21 +64,21 @@ class Runs:
         """
         return from_wire(CastRecord, self._call("POST", f"{_path(reference)}/rerun", json=changes or {}))
 
-    def get(self, reference: str) -> RunRecord:
+    def get(self, reference: int | str) -> RunRecord:
         """Return the whole record of one run."""
         from orchestrator.records.runs import run_from_wire  # 5 ms, which no cast needs
 
         return run_from_wire(self._call("GET", _path(reference)))
 
-    def stop(self, reference: str) -> str:
+    def stop(self, reference: int | str) -> str:
         """Stop a run and keep its outputs. Returns its state afterwards."""
         return str(self._call("POST", f"{_path(reference)}/stop")["state"])
 
-    def kill(self, reference: str) -> str:
+    def kill(self, reference: int | str) -> str:
         """End a run at once; its outputs are lost. Returns its state afterwards."""
         return str(self._call("POST", f"{_path(reference)}/kill")["state"])
 
-    def wait(self, reference: str, timeout_s: float | None = None) -> RunSummary:
+    def wait(self, reference: int | str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.
 
         Raises:
@@ -87,15 +87,18 @@ class Runs:
         from orchestrator.states import FINAL  # 2 ms, and a cast in the background needs none of it
 
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if timeout_s is not None and (run := self.get(reference)).state in FINAL:
-            return run  # also if `timeout_s` is 0
+        if timeout_s is not None:
+            run = self.get(reference)
+            if run.state in FINAL:
+                return run  # also if `timeout_s` is 0
+            reference = run.number  # `latest` may be another run by now
         for item in self.follow(reference, Position.END, deadline):
             if item.run:
                 return item.run
         raise AssertionError("the stream ended without an `end` item")
 
     def follow(
-        self, reference: str, position: Position = Position.START, deadline: float | None = None
+        self, reference: int | str, position: Position = Position.START, deadline: float | None = None
     ) -> Iterator[Followed]:
         """Yield the events and log of a run in order, until it has ended.
 
@@ -111,22 +114,24 @@ class Runs:
         """
         from orchestrator.client.follow import follow  # 2 ms, and a cast in the background needs none of it
 
-        number = reference if reference.isdecimal() else str(self.get(reference).number)
+        number = str(reference)
+        if not number.isdecimal():
+            number = str(self.get(reference).number)
         yield from follow(self._transport, number, position, deadline)
 
-    def events(self, reference: str) -> list[EventRecord]:
+    def events(self, reference: int | str) -> list[EventRecord]:
         """Return the events of a run, in order."""
         from orchestrator.records.events import EventRecord  # 2 ms, which no cast needs
 
         return [from_wire(EventRecord, item) for item in self._call("GET", f"{_path(reference)}/events")]
 
-    def artifacts(self, reference: str) -> list[ArtifactRecord]:
+    def artifacts(self, reference: int | str) -> list[ArtifactRecord]:
         """Return the records of a run's outputs."""
         from orchestrator.records.files import ArtifactRecord  # 2 ms, which no cast needs
 
         return [from_wire(ArtifactRecord, item) for item in self._call("GET", f"{_path(reference)}/artifacts")]
 
-    def samples(self, reference: str) -> list[SampleRecord]:
+    def samples(self, reference: int | str) -> list[SampleRecord]:
         """Return the samples of CPU, memory and GPU use of a run."""
         from orchestrator.records.runs import SampleRecord  # 5 ms, which no cast needs
 
@@ -154,5 +159,5 @@ class Runs:
         return [from_wire(RunSummary, item) for item in self._call("GET", "/runs", params=query)]
 
 
-def _path(reference: str) -> str:
+def _path(reference: int | str) -> str:
     return f"/runs/{quote(reference)}"

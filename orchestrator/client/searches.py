@@ -41,24 +41,24 @@ class Searches:
         found = self._call("GET", "/searches", params={"limit": limit, "before": before})
         return [from_wire(SearchSummary, item) for item in found]
 
-    def get(self, reference: str) -> SearchRecord:
+    def get(self, reference: int | str) -> SearchRecord:
         """Return the whole record of one search."""
         return search_from_wire(self._call("GET", _path(reference)))
 
-    def stop(self, reference: str) -> SearchRecord:
+    def stop(self, reference: int | str) -> SearchRecord:
         """Stop the runs of its trials and keep their outputs. No further trial starts."""
         return search_from_wire(self._call("POST", _path(reference) + "/stop"))
 
-    def kill(self, reference: str) -> SearchRecord:
+    def kill(self, reference: int | str) -> SearchRecord:
         """End the runs of its trials at once; their outputs are lost. No further trial starts."""
         return search_from_wire(self._call("POST", _path(reference) + "/kill"))
 
-    def resume(self, reference: str) -> SearchRecord:
+    def resume(self, reference: int | str) -> SearchRecord:
         """Continue a search that has ended: cast failed trials again, and those that were never cast."""
         return search_from_wire(self._call("POST", _path(reference) + "/resume"))
 
 
-def _path(reference: str) -> str:
+def _path(reference: int | str) -> str:
     try:
         return f"/searches/{quote(reference)}"
     except NotFound:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.client.transport import Transport
 from orchestrator.records import from_wire
 from orchestrator.records.runs import StatRecord
+from orchestrator.spec.type_checks import several
 
 
 class Stats:
@@ -15,6 +16,7 @@ class Stats:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def list(self, references: Sequence[str] = ()) -> list[StatRecord]:
+    def list(self, references: Sequence[int | str] = ()) -> list[StatRecord]:
         """Return the current use of these runs, or of all running runs if none is named."""
-        return [from_wire(StatRecord, item) for item in self._call("GET", "/stats", params={"run": list(references)})]
+        query = {"run": several("references", references)}
+        return [from_wire(StatRecord, item) for item in self._call("GET", "/stats", params=query)]

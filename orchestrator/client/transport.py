@@ -32,7 +32,8 @@ _RECEIVED_BYTES = 256 << 10
 _BAD_REQUEST, _NO_CONTENT = 400, 204
 _READ_LIMIT_S = 60.0
 _CONNECT_LIMIT_S = 5
-_HEADERS = {"Spell-Api": str(API_VERSION), "User-Agent": f"spell/{__version__}"}
+_HEADERS = {"User-Agent": f"spell/{__version__}"}
+_VERSION = {"Spell-Api": str(API_VERSION)}
 
 _Content = bytes | Iterable[bytes] | None
 
@@ -211,6 +212,7 @@ class Transport:
         json: Any = None,
         content: str | bytes | Iterable[bytes] | None = None,
         read_limit_s: float = _READ_LIMIT_S,
+        any_version: bool = False,
     ) -> Answer:
         """Send a request and return the answer with its body unread. The caller closes it. Raises as `call`.
 
@@ -219,8 +221,9 @@ class Transport:
             json: a body to send as JSON.
             content: a body to send as it is; an iterable is sent chunk by chunk.
             read_limit_s: longest silence of the server, in seconds.
+            any_version: whether a server of another version of the API may answer.
         """
-        headers = dict(_HEADERS)
+        headers = dict(_HEADERS) if any_version else _HEADERS | _VERSION
         if json is not None:
             content, headers["Content-Type"] = _encoded(json), "application/json"
         elif isinstance(content, str):
@@ -282,15 +285,16 @@ def lines(answer: Answer) -> Iterator[bytes]:
         unfinished.append(rest)
 
 
-def quote(reference: str) -> str:
+def quote(reference: int | str) -> str:
     """Return a run's reference as one part of a URL's path.
 
     Raises:
         NotFound: if no run can have this reference.
     """
-    if not reference or "/" in reference or reference in (".", ".."):
-        raise NotFound(f"There is no run {reference!r}.", "See them with: spell ps")
-    return quote_path(reference)
+    text = str(reference)
+    if not text or "/" in text or text in (".", ".."):
+        raise NotFound(f"There is no run {text!r}.", "See them with: spell ps")
+    return quote_path(text)
 
 
 def quote_path(text: str) -> str:
@@ -348,10 +352,4 @@ def _refusal(answer: Answer) -> SpellError:
         body: object = json.loads(b"".join(_drained(answer)))
     except ValueError:
         body = None
-    if isinstance(body, Mapping) and "detail" in body:  # FastAPI's own refusals
-        detail = body["detail"]
-        words = (
-            "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in detail) if isinstance(detail, list) else detail
-        )
-        return SpellError(str(words))
     return from_wire(body, answer.status_code)

@@ -19,7 +19,7 @@ class Verify:
         self._stream = transport.stream
 
     def outputs(
-        self, reference: str, on_progress: Callable[[int, int], object] = lambda _done, _total: None
+        self, reference: int | str, on_progress: Callable[[int, int], object] = lambda _done, _total: None
     ) -> VerifyRecord:
         """Compare the outputs of a run with their recorded hashes.
 

@@ -41,20 +41,20 @@ class Workflows:
         found = self._call("GET", "/workflows", params={"limit": limit, "before": before})
         return [from_wire(WorkflowSummary, item) for item in found]
 
-    def get(self, reference: str) -> WorkflowRecord:
+    def get(self, reference: int | str) -> WorkflowRecord:
         """Return the whole record of one workflow."""
         return workflow_from_wire(self._call("GET", _path(reference)))
 
-    def stop(self, reference: str) -> WorkflowRecord:
+    def stop(self, reference: int | str) -> WorkflowRecord:
         """Stop the runs of its steps and keep their outputs. Waiting steps never start."""
         return workflow_from_wire(self._call("POST", _path(reference) + "/stop"))
 
-    def kill(self, reference: str) -> WorkflowRecord:
+    def kill(self, reference: int | str) -> WorkflowRecord:
         """End the runs of its steps at once; their outputs are lost. Waiting steps never start."""
         return workflow_from_wire(self._call("POST", _path(reference) + "/kill"))
 
 
-def _path(reference: str) -> str:
+def _path(reference: int | str) -> str:
     try:
         return f"/workflows/{quote(reference)}"
     except NotFound:

@@ -30,7 +30,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-API_VERSION = 2
+API_VERSION = 3
 
 T = TypeVar("T")
 

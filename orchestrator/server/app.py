@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import orchestrator
 from orchestrator.content.packs import MOST_BYTES
-from orchestrator.errors import InvalidConfig, SpellError, VersionMismatch
+from orchestrator.errors import InvalidConfig, NotFound, SpellError, VersionMismatch
 from orchestrator.executors.base import Executor
 from orchestrator.home import Home
 from orchestrator.machine import Capacity
@@ -34,6 +36,13 @@ _MOST_BYTES = {
     "/blobs": MOST_BYTES,
 }
 _MOST_OTHER_BYTES = 1 << 20
+_NOT_FOUND = 404
+_TEXT = {"type": "string"}
+_ERROR = {"type": "object", "properties": {"code": _TEXT, "message": _TEXT, "cure": _TEXT}}
+_REFUSAL = {
+    "description": "What happened, and what to do.",
+    "content": {"application/json": {"schema": {"type": "object", "properties": {"error": _ERROR}}}},
+}
 
 
 def make_app(
@@ -67,6 +76,7 @@ def make_app(
         middleware=[Middleware(_CheckVersion), Middleware(_CheckSize)],
         docs_url=None,
         redoc_url=None,
+        responses={"4XX": _REFUSAL},
     )
     app.state.service = assembly.service
     app.state.hub = assembly.hub
@@ -74,6 +84,8 @@ def make_app(
     for router in (*ROUTERS, exec_router):
         app.include_router(router)
     app.add_exception_handler(SpellError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_no_route)
     app.add_exception_handler(UnicodeEncodeError, _answer_not_text)
     app.add_exception_handler(Exception, _answer_crash)
     return app
@@ -82,6 +94,26 @@ def make_app(
 async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SpellError)
     return JSONResponse(error.to_wire(), status_code=error.http_status)
+
+
+async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Answer what FastAPI found, in words and without the value: it may be secret."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = () if first["type"] == "json_invalid" else first["loc"][1:]
+    refusal = InvalidConfig(f"The request is invalid: {'.'.join(map(str, place)) or 'body'}: {first['msg']}.")
+    return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
+
+
+async def _answer_no_route(request: Request, error: Exception) -> JSONResponse:
+    """Answer what FastAPI refuses before it calls a route: an unknown path or method, or a body that is no text."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == _NOT_FOUND:
+        cure = "The server may be older than the client: restart it with spell server stop."
+        refusal: SpellError = NotFound(f"The server has no {request.url.path}.", cure)
+    else:
+        refusal = SpellError(f"The server refuses {request.method} {request.url.path}: {error.detail}.")
+    return JSONResponse(refusal.to_wire(), status_code=error.status_code, headers=error.headers)
 
 
 async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 run           the spec of a run
 fields        the table of its fields
 names         checks names of runs, labels, projects, aliases and secrets
+type_checks   checks the types of what a program gives
 mounts        mounts of a run
 conditions    stop conditions
 redaction     hides values and credentials

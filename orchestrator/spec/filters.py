@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.spec.conditions import Part, parse
+from orchestrator.spec.type_checks import check_types
 
 MAX_SKIP = 1_000_000
 _MOST_TEXT = 1000
@@ -81,6 +82,7 @@ class Filter:
         Raises:
             InvalidConfig, UsageError: a value is not allowed.
         """
+        check_types(self)
         self.parts()
         if not math.isfinite(self.since):
             raise UsageError("A time must be a finite number of seconds since the epoch.")

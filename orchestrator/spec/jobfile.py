@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
-from orchestrator.spec.fields import BY_KEY, CODE_KEYS
+from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
 from orchestrator.spec.run import RunSpec
 
 KEYS = (*BY_KEY, *CODE_KEYS)
@@ -171,7 +171,8 @@ class _Entry:
         try:
             value = field.kind.read(written, self.path.parent)
             command = " ".join(["true", *(f":{name}:" for name in value)]) if field.name == "params" else "true"
-            RunSpec(**{"command": command, field.name: value})
+            if field.kind is not FILES:  # a spec holds what is in these files, which the client has yet to read
+                RunSpec(**{"command": command, field.name: value})
         except SpellError as error:
             where = f"{self.path}, line {node.start_mark.line + 1}: {self.key}"
             raise type(error)(f"{where}: {error.message}", error.cure) from error

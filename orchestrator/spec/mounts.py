@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.spec.type_checks import check_types
 
 
 def _reject(message: str, cure: str = "") -> NoReturn:
@@ -47,6 +48,7 @@ class Mount:
     path: str
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.resource.startswith("/"):
             raise InvalidConfig(
                 f"Cannot mount {self.resource!r}: it is not a resource.",

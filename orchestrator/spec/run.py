@@ -18,6 +18,7 @@ from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.mounts import Mount, check_distinct, relative_parts
 from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
 from orchestrator.spec.redaction import redacted
+from orchestrator.spec.type_checks import check_types
 
 # Patterns that few specs need are not compiled here: every `spell run` loads this module.
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
@@ -144,6 +145,7 @@ class RunSpec:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.command.strip() or "\0" in self.command:
             _reject("The command is empty or contains a NUL character.")
         for text in (self.command, self.description, *self.ignore, *self.params.values()):

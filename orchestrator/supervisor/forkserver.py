@@ -1,6 +1,7 @@
 """The process that forks supervisors. It has loaded all that a supervisor needs, so a fork takes a millisecond.
 
-Starting an interpreter for each run takes 20 times as long. spelld keeps one forkserver, which ends with spelld; its
+Starting an interpreter for each run takes 20 times as long. As nothing is loaded later, runs that start after an upgrade of
+spell get the supervisor of the spelld that still serves, not half of it from the new files. spelld keeps one forkserver, which ends with spelld; its
 supervisors go on. Each message on the socket is the folder of an attempt, with two file descriptors: the supervisor's
 standard output (its report to spelld) and standard error. A third one, if present, is a pipe with the run's secrets.
 """
@@ -13,6 +14,7 @@ import socket
 import sys
 
 from orchestrator.supervisor import main as supervisor
+from orchestrator.supervisor import masking  # noqa: F401 - loaded here, because the reaper loads it late
 
 _MESSAGE_BYTES = 65536
 _SECRETS = 3  # the file descriptor they are read from
