@@ -121,6 +121,9 @@ if TYPE_CHECKING:
     from orchestrator.spec.search import Choice, Range, SearchSpec
     from orchestrator.spec.workflow import Step, WorkflowSpec
 else:
+    import posix  # both are there before a Python loads anything, which os is not
+    import sys
+
     _IN_RUNS = ("send_metric", "checkpoint_dir", "on_stop")
     _PLACES = {
         "client.client": ("Client", "connect"),
@@ -134,24 +137,35 @@ else:
         "spec.workflow": ("Step", "WorkflowSpec"),
     }
     _MODULES = {name: module for module, names in _PLACES.items() for name in names}  # all others are errors
+    _OUTSIDE = tuple(__all__)
+
+    try:
+        posix.stat(f"{__path__[0]}/client")
+    except OSError:  # inside a run
+        __all__[:] = ["__version__", *_IN_RUNS]
 
     def __getattr__(name: str) -> object:
         """Load what is asked for (PEP 562)."""
         if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise _refusal(name)
         from importlib import import_module  # 1 ms, which the supervisor of a run need not wait for
 
-        try:
-            value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith(__name__):
-                raise
-            raise ImportError(
-                f"{name} is not available inside a run, where orchestrator has only {', '.join(_IN_RUNS)}. "
-                "Use it in a program that runs outside."
-            ) from None
+        value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value
+
+    def _refusal(name: str) -> Exception:
+        """Return the error for a name that is not here. Called by `__getattr__` only: it looks at the caller of that."""
+        if name not in _OUTSIDE:
+            return AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        words = (
+            f"{name} is not available inside a run, where orchestrator has only {', '.join(_IN_RUNS)}. "
+            "Use it in a program that runs outside."
+        )
+        # `from orchestrator import …` asks from this function, and would replace the words of an AttributeError; all
+        # others (hasattr, inspect, pickle) expect one.
+        is_import = sys._getframe(2).f_code.co_name == "_handle_fromlist"  # noqa: SLF001 - a documented function
+        return ImportError(words) if is_import else AttributeError(words)
 
     def __dir__() -> "list[str]":
         """What there is, loaded or not."""

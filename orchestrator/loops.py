@@ -16,7 +16,7 @@ class Loop:
 
     No wake is lost: a loop that is woken during a pass makes another one. A step that raises (on a full disk, for example)
     is logged once for as long as it fails with the same words. The other steps of the pass are still made, and another
-    pass follows after a pause.
+    pass follows after a pause, which the next wake ends.
 
     Args:
         name: the name of the thread, and of the loop in the log.
@@ -88,11 +88,14 @@ class Loop:
                 return
             self._begun += 1
             failed = [step for step in self._steps if not self._succeeds(step)]
+            if failed:
+                self._woken.clear()  # a step may wake its own loop: if that ended the pause, a failing one would never pause
             with self._counted:
                 self._done = self._begun
                 self._counted.notify_all()
             if failed:
-                self._closing.wait(self._error_pause_s)
+                if not self._closing.is_set():  # asked after the clear, as `close` sets this first and wakes then
+                    self._woken.wait(self._error_pause_s)
                 self._woken.set()
 
     def _see_when_next(self) -> None:

@@ -77,6 +77,7 @@ def test_every_verb_gets_the_person_who_asks() -> None:
     [
         (r"\b_?(store|searches|workflows)\.find\(", "service/access.py"),
         (r"\bingest_metrics\(", "service/metrics.py"),
+        (r"\.(metrics_after|metric_summaries|last_metrics)\(", "service/metrics.py"),
     ],
 )
 def test_what_is_done_in_one_place(call: str, only: str) -> None:

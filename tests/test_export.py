@@ -92,6 +92,14 @@ def test_outputs_of_any_name(spell: Spell, tmp_path: Path) -> None:
     checked(tmp_path / "it")
 
 
+def test_metrics_that_nobody_has_read_yet(spell: Spell, tmp_path: Path) -> None:
+    """As those of a process that outlived its run."""
+    number = spell.run("true").number
+    spell.home.metrics(number).write_text('{"name": "loss", "value": 0.5, "step": 3, "at": 7.0}\n')
+    assert spell("export", str(number), "-o", str(tmp_path / "it")).code == 0
+    assert (tmp_path / "it" / "metrics.csv").read_text().splitlines() == ["name,step,value,at", "loss,3,0.5,7.0"]
+
+
 def test_inputs(spell: Spell, tmp_path: Path) -> None:
     one = spell.run("mkdir d; echo x > d/f; ln -s f d/l; echo y > g").number
     mounts = (parse_mount(f"runs/{one}/d:in"), parse_mount(f"runs/{one}/g"))

@@ -175,6 +175,27 @@ def test_close_in_the_pause_after_an_error_does_not_wait_it_out(work: Work) -> N
     assert (running("pauses"), work.calls) == ([], 1)
 
 
+def test_a_wake_in_the_pause_after_an_error_is_served_at_once(work: Work) -> None:
+    """One during the pass that failed is not: a step that wakes its own loop and fails would never pause."""
+
+    def wakes() -> None:
+        loop.wake()
+
+    work.errors = [OSError("full"), OSError("full")]
+    loop = Loop("pauses", wakes, work, error_pause_s=FOREVER_S)
+    loop.start()
+    try:
+        for expected in (1, 2):
+            loop.wait_for_pass(expected - 1, DEADLINE_S)
+            with pytest.raises(TimeoutError):
+                loop.wait_for_pass(expected, 0.05)
+            assert work.calls == expected
+            loop.wake()
+        loop.wait_for_pass(2, DEADLINE_S)
+    finally:
+        loop.close()
+
+
 def test_close_twice_and_close_before_the_start(work: Work) -> None:
     loop = Loop("twice", work)
     loop.start()

@@ -94,16 +94,34 @@ from orchestrator import runtime
 from orchestrator.runtime import send_metric as the_same
 assert send_metric is the_same is runtime.send_metric
 send_metric("loss", 0.5, 3)
-for name in orchestrator.__all__:
+for name in NAMES:
     try:
         getattr(orchestrator, name)
-    except ImportError as error:
+    except AttributeError as error:
         print(name, error)
-try:
-    from orchestrator import Client
-except ImportError as error:
-    print(error)
+        try:
+            exec("from orchestrator import " + name)
+        except ImportError as error:
+            print(name, error)
 """
+
+INTROSPECTION = """
+import inspect, pickle, types
+import orchestrator
+assert not hasattr(orchestrator, "Client") and getattr(orchestrator, "RunSpec", None) is None
+assert not hasattr(orchestrator, "Cleint")
+found = dict(inspect.getmembers(orchestrator))
+exec("from orchestrator import *")
+assert send_metric is found["send_metric"]
+def connect(): pass
+connect.__module__ = None  # pickle then looks for it in every module
+assert pickle.loads(pickle.dumps(connect)) is connect
+print(*orchestrator.__all__)
+print(*sorted(set(NAMES) & set(dir(orchestrator)) & set(found)))
+"""
+
+
+THERE = {"send_metric", "checkpoint_dir", "on_stop", "__version__"}
 
 
 @pytest.fixture(scope="module")
@@ -113,19 +131,15 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
 
 
 def test_inside_a_run_there_is_the_runtime_and_one_sentence_about_the_rest(spell: Spell) -> None:
-    run = spell.run(f"exec python - <<'END'\n{INSIDE}\nEND")
+    run = spell.run(f"exec python - <<'END'\nNAMES = {orchestrator.__all__}\n{INSIDE}\nEND")
     said = spell.log(run.number).decode()
     assert run.state == "complete", said
-    *refused, last = said.splitlines()
-    there = {"send_metric", "checkpoint_dir", "on_stop", "__version__"}
-    assert [line.split()[0] for line in refused] == [name for name in orchestrator.__all__ if name not in there]
-    assert last == (
-        "Client is not available inside a run, where orchestrator has only send_metric, checkpoint_dir, on_stop. "
+    words = (
+        "is not available inside a run, where orchestrator has only send_metric, checkpoint_dir, on_stop. "
         "Use it in a program that runs outside."
     )
-    assert all(
-        line.partition(" ")[2].startswith(line.split()[0] + " is not available inside a run") for line in refused
-    )
+    refused = [name for name in orchestrator.__all__ if name not in THERE]
+    assert said.splitlines() == [f"{name} {name} {words}" for name in refused for _ in ("as attribute", "imported")]
     (metric,) = spell.client.metrics.list(str(run.number))
     assert (metric.name, metric.value, metric.step) == ("loss", 0.5, 3)
 
@@ -173,6 +187,13 @@ def test_one_text_is_not_several(spell: Spell) -> None:
             verb()
     assert client.runs.get(number).labels == ["kept"]
     assert "letters" not in [project.name for project in client.projects.list()]
+
+
+def test_tools_that_look_around_inside_a_run_find_the_runtime(spell: Spell) -> None:
+    run = spell.run(f"exec python - <<'END'\nNAMES = {orchestrator.__all__}\n{INTROSPECTION}\nEND")
+    said = spell.log(run.number).decode()
+    assert run.state == "complete", said
+    assert [set(line.split()) for line in said.splitlines()] == [THERE, THERE]
 
 
 def test_the_version_is_written_once() -> None:

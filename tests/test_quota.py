@@ -13,6 +13,7 @@ from conftest import Done, Spell, wait_for
 from wheels import make_wheel
 
 from orchestrator.environments import Environment, EnvironmentRequest, Environments, Limit
+from orchestrator.environments.lock import lock_path
 from orchestrator.home import Home
 
 DAY_S = 86400
@@ -110,6 +111,19 @@ def test_f35_without_a_bound_they_stay(make_spell: Callable[..., Spell], tmp_pat
     spell.client.server.stop()  # whatever it does in the background is done when it has ended
     wait_for(lambda: not spell.home.socket.exists(), "the end of the server")
     assert environments(spell.home) == {first, second}
+
+
+def test_f35_a_pass_that_failed_is_made_up_for(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
+    spell = make_spell(config=f"{SMALL}[limits]\nenvironments_gb = 0.000001\n")
+    unused = spell.run("true", machine_type="small").environment
+    grow_old(spell.home, unused, 3)
+    obstacle = lock_path(spell.home.environments, str(unused))
+    obstacle.mkdir()
+    newest = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),)).environment
+    wait_for(lambda: "quota: a pass failed" in spell.home.server_log.read_text(), "the failure")
+    assert environments(spell.home) == {unused, newest}
+    obstacle.rmdir()
+    wait_for(lambda: environments(spell.home) == {newest}, "the unused environment goes")
 
 
 @pytest.fixture(params=["one file system", "another file system"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 from conftest import Spell
 
 from orchestrator.errors import SpellError
-from orchestrator.spec.fields import FIELDS
+from orchestrator.spec.fields import FIELDS, redacted_spec
 from orchestrator.spec.jobfile import load
-from orchestrator.spec.redaction import redacted
+from orchestrator.spec.redaction import redacted, without_users
 from orchestrator.spec.run import RequirementFile, RunSpec
 
 CANARY = "hunter2"
@@ -166,10 +167,30 @@ def test_no_repr_shows_it(spell: Spell, tmp_path: Path) -> None:
         ("x", "x"),
         ("https://example.org/x", "https://example.org/x"),
         ("https://me:pw@example.org/x", "https://****@example.org/x"),
-        ("git+ssh://token@host/x and http://a:b@c", "git+ssh://****@host/x and http://****@c"),
+        ("git+https://token@host/x and http://a:b@c", "git+https://****@host/x and http://****@c"),
+        ("HTTPS://token@host/x and ://token@host", "HTTPS://****@host/x and ://****@host"),
+        ("ssh://git:pw@host/x and ssh://:pw@host", "ssh://****@host/x and ssh://****@host"),
+        ("ssh://git@host/x.git", "ssh://git@host/x.git"),
+        ("six @ git+ssh://git@host/x, https://token@c", "six @ git+ssh://git@host/x, https://****@c"),
         ("me@example.org", "me@example.org"),
         ("https://example.org/me@x", "https://example.org/me@x"),
     ],
 )
 def test_credentials_in_urls(text: str, shown: str) -> None:
     assert redacted(text) == shown
+
+
+def test_the_user_of_an_ssh_url_is_shown() -> None:
+    code, line = {"url": "ssh://git@host/x.git"}, "six @ git+ssh://git@host/x"
+    assert redacted_spec({"code": code, "pip": [line]}) == {"code": code, "pip": [line]}
+
+
+@pytest.mark.parametrize("user", ["git", "me:pw"])
+def test_packages_are_known_without_the_users_of_their_urls(user: str) -> None:
+    assert without_users(f"six @ git+ssh://{user}@host/x") == "six @ git+ssh://****@host/x"
+
+
+def test_an_endless_word_is_read_quickly() -> None:
+    started = time.monotonic()
+    assert redacted("x" * 3_000_000) == "x" * 3_000_000
+    assert time.monotonic() - started < 10

@@ -14,6 +14,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -185,9 +187,22 @@ def answering(answer: Callable[[socket.socket], object]) -> Iterator[str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_nobody_listens(host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    assert post(f"http://{host}:{port}/hunter2", {}, b"") == ("Connection refused", False)
+    with socket.socket() as bound:  # it keeps the port from others, and does not listen
+        bound.bind(("127.0.0.1", 0))
+        answer = post(f"http://{host}:{bound.getsockname()[1]}/hunter2", {}, b"")
+    assert answer == ("Connection refused", False)
+
+
+def test_out_of_descriptors() -> None:
+    """Also for what is loaded with the first message: the try has failed, and the loop goes on."""
+    code = (
+        "import resource, sys; from orchestrator.controllers.webhooks import post\n"
+        "assert 'httpx' not in sys.modules\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "print(*post('http://127.0.0.1:9/', {}, b''), sep=', ')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "Too many open files, False\n"
 
 
 @pytest.mark.parametrize(

@@ -104,27 +104,27 @@ def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[str, bool]:
     Returns:
         The result in words without the name of the host, which may be a secret; and whether it succeeded.
     """
-    import httpx  # 94 ms, and most servers never send a webhook
-
-    async def send() -> httpx.Response:
-        # Certificates and proxies are those of this machine: httpx would use certificates that it brings.
-        trusted = ssl.create_default_context()
-        async with (
-            asyncio.timeout(
-                _ANSWER_LIMIT_S
-            ),  # for the whole answer: the timeout of httpx is for each read, even of one byte
-            httpx.AsyncClient(verify=trusted, proxy=_proxy(url), trust_env=False, timeout=_ANSWER_LIMIT_S) as client,
-            client.stream("POST", url, content=body, headers=dict(headers)) as response,
-        ):
-            return response  # the body is not read
-
     try:
-        response = asyncio.run(send())
+        return asyncio.run(_send(url, headers, body))
     except TimeoutError:
         return f"no answer within {_ANSWER_LIMIT_S:g} s", False
     except Exception as error:  # an error of one URL must not stop the others
         return _words(error), False
-    return f"HTTP status {response.status_code}", response.is_success
+
+
+async def _send(url: str, headers: Mapping[str, str], body: bytes) -> tuple[str, bool]:
+    import httpx  # 94 ms, and most servers never send a webhook
+
+    # Certificates and proxies are those of this machine: httpx would use certificates that it brings.
+    trusted = ssl.create_default_context()
+    # The timeout of httpx is for each read, even of one byte; so one for all reads is around it. Neither ends the thread
+    # that resolves the name of the host: with a name server that does not answer, a try takes as long as the resolver.
+    async with (
+        asyncio.timeout(_ANSWER_LIMIT_S),
+        httpx.AsyncClient(verify=trusted, proxy=_proxy(url), trust_env=False, timeout=_ANSWER_LIMIT_S) as client,
+        client.stream("POST", url, content=body, headers=dict(headers)) as response,
+    ):
+        return f"HTTP status {response.status_code}", response.is_success  # the body is not read
 
 
 def _proxy(url: str) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.spec.redaction import redacted
+from orchestrator.spec.redaction import without_users
 
 _DIGITS = 20  # of any real file size
 _LIMIT_BYTES = 256 << 20  # the largest RECORD files have a few megabytes
@@ -135,4 +135,4 @@ def _source(environment: Path, folder: Path) -> str:
     vcs = origin.get("vcs_info")
     if isinstance(vcs, dict):
         url = f"{vcs.get('vcs')}+{url}@{vcs.get('commit_id')}"
-    return redacted(url)
+    return without_users(url)

@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from orchestrator.environments.base import Base
 from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.errors import InvalidConfig
-from orchestrator.spec.redaction import redacted
+from orchestrator.spec.redaction import without_users
 
 _FORMAT = 1  # raise it when a change in the code makes environments of the same key differ
 _KEY_CHARS = 32
@@ -114,7 +114,7 @@ def environment_key(
         "platform": f"{sys.platform}-{platform.machine()}",
         "lines": sorted({_canonical(line, hashes) for line in asked.lines}),
         "files": [_canonical_file(file, hashes) for file in asked.files if file.lines],
-        "settings": [] if asked.bare else [redacted(line) for line in settings],
+        "settings": [] if asked.bare else [without_users(line) for line in settings],
     }
     if base is not None and base.image:
         content |= {"python": base.python, "image": base.image}
@@ -131,9 +131,9 @@ def _canonical(line: Line, hashes: ContentHashes) -> str:
     if isinstance(line, Local):
         return f"{line.name} @ {local_name(line)}{line.tail} {hashes.of(line.path)}"
     try:
-        return redacted(str(Requirement(line)))
+        return without_users(str(Requirement(line)))
     except InvalidRequirement:
-        return redacted(line)
+        return without_users(line)
 
 
 def local_name(local: Local) -> str:

@@ -25,13 +25,14 @@ from orchestrator.records.runs import RunRecord
 from orchestrator.service.access import Access, Who
 from orchestrator.service.export_packages import packages_of
 from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
+from orchestrator.service.metrics import Metrics
 from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.run import RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 
 SUMS = "SHA256SUMS"
-_CHUNK_BYTES, _AT_ONCE = 1 << 20, 10_000
+_CHUNK_BYTES = 1 << 20
 _IGNORED = "*\n!code\n!runtime\n!wheels\n!requirements.txt\n!ca.pem\n!command.sh\n"
 
 
@@ -67,8 +68,8 @@ class ExportedRun:
 class Export:
     """Exports runs of one home."""
 
-    def __init__(self, context: Context, access: Access) -> None:
-        self._context, self._access = context, access
+    def __init__(self, context: Context, access: Access, metrics: Metrics) -> None:
+        self._context, self._access, self._sent = context, access, metrics
 
     def download(self, who: Who, reference: str, *, with_inputs: bool, with_outputs: bool) -> ExportedRun:
         """Export a run.
@@ -152,7 +153,7 @@ class Export:
             yield from _tree(self._context.home.run_dir(run.number), "outputs")
 
     def _records(self, run: RunRecord, spec: RunSpec, scratch: Path) -> Iterator[_Member]:
-        home, store = self._context.home, self._context.store
+        home = self._context.home
         job, files = job_file(spec)
         yield _text("spec.yaml", job)
         yield from (_text(path, text) for path, text in files.items())
@@ -173,10 +174,8 @@ class Export:
         with metrics.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "step", "value", "at"])
-            position = 0
-            while page := store.metrics_after(run.number, position, _AT_ONCE):
-                writer.writerows([item.name, item.step, repr(item.value), repr(item.at)] for _, item in page)
-                position = page[-1][0]
+            for page in self._sent.pages(run.number):
+                writer.writerows([item.name, item.step, repr(item.value), repr(item.at)] for item in page)
         yield _Member("metrics.csv", source=metrics, size=metrics.stat().st_size)
 
     def _known(self, resource: str, path: str) -> dict[str, Any]:

@@ -20,10 +20,9 @@ class Metrics:
     def __init__(self, context: Context, access: Access) -> None:
         self._store, self._home, self._access = context.store, context.home, access
 
-    def list(self, who: Who, reference: str, name: str = "") -> Iterator[list[MetricRecord]]:
+    def list(self, who: Who, reference: str, name: str = "") -> Iterator[Sequence[MetricRecord]]:
         """The metrics of a run, of one name or all, in pages. Raises at once, as `Access.resolve`."""
-        number = self._access.resolve(who, reference)
-        return _pages(self._ingested(number), number, name)
+        return self.pages(self._access.resolve(who, reference), name)
 
     def summaries(self, who: Who, reference: str) -> Sequence[MetricSummary]:
         """One line for each metric of a run."""
@@ -37,6 +36,10 @@ class Metrics:
         found = self._ingested(number).metrics_after(number, after, limit)
         values, end = [item for _, item in found], found[-1][0] if found else after
         return MetricPage(values, end, over and len(found) < limit)
+
+    def pages(self, number: int, name: str = "") -> Iterator[Sequence[MetricRecord]]:
+        """The metrics of a run, of one name or all, in pages."""
+        return _pages(self._ingested(number), number, name)
 
     def last(self, number: int) -> dict[str, float]:
         """The last value of each metric of a run."""
@@ -52,7 +55,7 @@ class Metrics:
         return self._store
 
 
-def _pages(store: Store, number: int, name: str) -> Iterator[list[MetricRecord]]:
+def _pages(store: Store, number: int, name: str) -> Iterator[Sequence[MetricRecord]]:
     position = 0
     while page := store.metrics_after(number, position, _AT_ONCE, name):
         position = page[-1][0]

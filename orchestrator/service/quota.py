@@ -133,10 +133,14 @@ class Quota:
         is_again = self._trim_at is not None and time.monotonic() >= self._trim_at
         if not self._limits.environments_bytes or not (self._is_new or is_again):
             return
-        self._trim_at = time.monotonic() + _AGAIN_S if self._is_new else None
-        self._is_new = False
-        for removed in limit_environments(self._context, self._limits.environments_bytes):
-            _log.info("removed for environments_gb: %s", removed.what)
+        was_new, self._is_new = self._is_new, False  # set first: a build during the work causes another pass
+        try:
+            for removed in limit_environments(self._context, self._limits.environments_bytes):
+                _log.info("removed for environments_gb: %s", removed.what)
+        except Exception:
+            self._is_new = self._is_new or was_new  # the loop tries again
+            raise
+        self._trim_at = time.monotonic() + _AGAIN_S if was_new else None
 
     def _measure(self) -> None:
         """Measure the parts that the store does not know; a file with several names counts once."""

@@ -31,14 +31,14 @@ from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.fields import FIELDS, joined
-from orchestrator.spec.redaction import redacted
+from orchestrator.spec.redaction import redacted, without_users
 from orchestrator.spec.run import RequirementFile, RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 
 _FIXED = [field.name for field in FIELDS if field.is_fixed]
 _PACKAGES = {field.name for field in FIELDS if field.is_environment}
 _FLAGS = ("no-index", "pre")  # options of requirement files without a value
-_HIDDEN = "****@"  # credentials that the list of installed packages does not contain
+_HIDDEN = "****@"  # users that the list of installed packages does not contain
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _with_same_packages(
     if base and not base.image and run.python and spec.python[:1] in ("", *"0123456789"):
         # the image decides its Python, and other kinds of Python have other version numbers
         pinned = dataclasses.replace(pinned, python=run.python)
-    loose = [*(str(local.path) for local in asked.locals()), *map(redacted, _with_credentials(asked))]
+    loose = [*(str(local.path) for local in asked.locals()), *map(redacted, _with_users(asked))]
     return (
         pinned,
         None,
@@ -134,7 +134,7 @@ def _locked(asked: ParsedRequest, packages: Iterable[str], changes: Mapping[str,
     for option, values in asked.options.items():
         yield from (f"--{option}" if option in _FLAGS else f"--{option} {value}" for value in values)
     yield from (line for file in asked.files for line in file.lines if isinstance(line, str) and line.startswith("-"))
-    yield from _with_credentials(asked)
+    yield from _with_users(asked)
     others = set()
     for local in asked.locals():
         yield f"{local.name} @ {local.path}{local.tail}" if local.name else f"{local.path}{local.tail}"
@@ -143,9 +143,12 @@ def _locked(asked: ParsedRequest, packages: Iterable[str], changes: Mapping[str,
     yield from (line for line in packages if _HIDDEN not in line and _name(line) not in others)
 
 
-def _with_credentials(asked: ParsedRequest) -> list[str]:
+def _with_users(asked: ParsedRequest) -> list[str]:
+    """The lines of packages that are listed without the user in their URL, so that the list does not pin them."""
     lines = (*asked.lines, *(line for file in asked.files for line in file.lines))
-    return [line for line in lines if isinstance(line, str) and not line.startswith("-") and redacted(line) != line]
+    return [
+        line for line in lines if isinstance(line, str) and not line.startswith("-") and without_users(line) != line
+    ]
 
 
 def _name(line: str) -> str:

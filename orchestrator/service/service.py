@@ -83,7 +83,7 @@ class Service:
         self.compare = Compare(context, access, self.metrics)
         self.lineage = Lineage(context, access)
         self.verify = Verify(context, access)
-        self.export = Export(context, access)
+        self.export = Export(context, access, self.metrics)
         self.images = Images(context, engine, bases)
         self.gc = Gc(context, scheduler, quota.changed)
         self.doctor = Doctor(context, executors, quota)

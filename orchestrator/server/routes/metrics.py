@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -38,7 +38,7 @@ def metric_page(
     return answer(service.metrics.page(who, reference, after, limit))
 
 
-def _array(pages: Iterator[list[MetricRecord]]) -> Iterator[bytes]:
+def _array(pages: Iterator[Sequence[MetricRecord]]) -> Iterator[bytes]:
     between = b"["
     for page in pages:
         if page:
