@@ -136,7 +136,7 @@ def test_f10_a_hung_engine_blocks_nobody(spell: Spell, proxy: EngineProxy) -> No
         other = spell.cast("echo up; sleep 1000", executor="process")
         spell.says(other, b"up")
         spell.reaches(other, "running")
-        wait_for(lambda: spell.client.runs.samples(str(other)), "samples of the other run")
+        wait_for(lambda: spell.client.stats.samples(str(other)), "samples of the other run")
         with at_once(), contextlib.suppress(ExecutorFailed):
             spell.cast("true")
         with at_once():

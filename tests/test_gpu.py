@@ -112,7 +112,7 @@ def test_what_a_run_takes_of_its_gpu_is_measured(spell: Spell, python: str) -> N
     number = busy(spell, python)
 
     def full() -> dict[str, float] | None:
-        found = [gpu for sample in spell.client.runs.samples(str(number)) for gpu in sample.gpus]
+        found = [gpu for sample in spell.client.stats.samples(str(number)) for gpu in sample.gpus]
         return next((gpu for gpu in found if gpu["utilization_percent"] > 50), None)
 
     gpu = wait_for(full, "a sample of a GPU at work")

@@ -816,7 +816,7 @@ def test_f10_a_hung_supervisor_blocks_nobody(spell: Spell, victim: str) -> None:
     assert spell("ps").code == 0
     assert spell("machine-types").code == 0
     assert spell.run("true").state == "complete"
-    wait_for(lambda: spell.client.runs.samples(str(number)), "samples of it are taken as of any other")
+    wait_for(lambda: spell.client.stats.samples(str(number)), "samples of it are taken as of any other")
     assert time.monotonic() - began < PROMPT_S
     spell.kill_server()
     assert spell.client.runs.get(str(number)).state == "running"

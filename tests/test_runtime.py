@@ -390,13 +390,13 @@ while True:
 
     def busy() -> bool:
         return any(
-            item.memory_bytes > 60 << 20 and item.cpu_time_s > 0.2 for item in spell.client.runs.samples(str(number))
+            item.memory_bytes > 60 << 20 and item.cpu_time_s > 0.2 for item in spell.client.stats.samples(str(number))
         )
 
     wait_for(busy, "a sample of what it holds")
     spell.client.runs.stop(str(number))
     run = spell.ended(number)
-    samples = spell.client.runs.samples(str(number))
+    samples = spell.client.stats.samples(str(number))
     running = [item for item in samples if item.processes]
     assert all(earlier.at <= later.at for earlier, later in pairwise(running))
     assert all(item.gpus == [] for item in samples)
@@ -408,7 +408,7 @@ while True:
 
 def test_shortest_run_has_a_sample(spell: Spell) -> None:
     run = spell.run("exit 0")
-    samples = spell.client.runs.samples(str(run.number))
+    samples = spell.client.stats.samples(str(run.number))
     assert [item.cpu_time_s for item in samples if not item.processes] == [run.cpu_time_s]
 
 

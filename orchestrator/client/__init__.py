@@ -16,6 +16,7 @@ exec       runs an additional command in the container of a run
 resources  lists and reads outputs and uploads
 uploads    uploads folders and files
 upload     sends one upload
+upload_steps  the requests of an upload
 secrets    sets secrets
 workflows  casts and stops workflows
 searches   casts, stops and resumes searches

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.records.events import EventRecord
     from orchestrator.records.files import ArtifactRecord
     from orchestrator.records.run_summary import RunSummary
-    from orchestrator.records.runs import RunRecord, SampleRecord
+    from orchestrator.records.runs import RunRecord
     from orchestrator.spec.filters import Filter
 
 _QUERY_NAMES = {"states": "state", "labels": "label", "machine_types": "machine_type", "metrics": "metric"}
@@ -130,12 +130,6 @@ class Runs:
         from orchestrator.records.files import ArtifactRecord  # 2 ms, which no cast needs
 
         return [from_wire(ArtifactRecord, item) for item in self._call("GET", f"{_path(reference)}/artifacts")]
-
-    def samples(self, reference: int | str) -> list[SampleRecord]:
-        """Return the samples of CPU, memory and GPU use of a run."""
-        from orchestrator.records.runs import SampleRecord  # 5 ms, which no cast needs
-
-        return [from_wire(SampleRecord, item) for item in self._call("GET", f"{_path(reference)}/samples")]
 
     def list(
         self, wanted: Filter | None = None, sort: str = "", *, limit: int = 50, before: int = 0, skip: int = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.client.transport import Transport
+from orchestrator.client.transport import Transport, quote
 from orchestrator.records import from_wire
-from orchestrator.records.runs import StatRecord
+from orchestrator.records.runs import SampleRecord, StatRecord
 from orchestrator.spec.type_checks import several
 
 
@@ -20,3 +20,7 @@ class Stats:
         """Return the current use of these runs, or of all running runs if none is named."""
         query = {"run": several("references", references)}
         return [from_wire(StatRecord, item) for item in self._call("GET", "/stats", params=query)]
+
+    def samples(self, reference: int | str) -> Sequence[SampleRecord]:
+        """Return the samples that were taken of a run, in order of time."""
+        return [from_wire(SampleRecord, item) for item in self._call("GET", f"/runs/{quote(reference)}/samples")]

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
 
 from orchestrator.capture.datatree import DataTree, Portion
+from orchestrator.client.upload_steps import UploadSteps
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import pack
 from orchestrator.errors import Conflict, ServerUnavailable, UploadLost
 from orchestrator.records.uploads import UploadRecord
-
-if TYPE_CHECKING:
-    from orchestrator.client.uploads import Uploads
 
 CHUNK_BYTES = 8 << 20
 _SENDERS = 4  # one reads while the others wait for the server
@@ -25,12 +22,17 @@ _Progress = Callable[[int], object]
 
 
 def upload(
-    uploads: Uploads, name: str, tree: DataTree, *, replace: bool = False, on_progress: _Progress = lambda _bytes: None
+    steps: UploadSteps,
+    name: str,
+    tree: DataTree,
+    *,
+    replace: bool = False,
+    on_progress: _Progress = lambda _bytes: None,
 ) -> UploadRecord:
     """Upload a tree as `uploads/NAME`. The upload continues after a restart of the server.
 
     Args:
-        uploads: of the client.
+        steps: makes the requests.
         name: of the upload.
         tree: of the files.
         replace: whether to replace an upload of the same name.
@@ -40,17 +42,17 @@ def upload(
         Conflict: if a file changed during the upload, or if an upload of the same name has other content.
         SpellError: of the class that the server raised.
     """
-    sender = _Sender(uploads, name, tree, on_progress)
+    sender = _Sender(steps, name, tree, on_progress)
     for left in reversed(range(_TRIES)):
         try:
-            opened = uploads.open(name, tree.total_bytes, replace=replace)
+            opened = steps.open(name, tree.total_bytes, replace=replace)
             if opened.upload:  # read all files first: this upload may have the same content
                 sender.read()
-                opened = uploads.open(name, tree.total_bytes, tree.manifest.tree, replace=replace)
+                opened = steps.open(name, tree.total_bytes, tree.manifest.tree, replace=replace)
             if opened.upload:
                 return opened.upload
             sender.send(opened.session)
-            return uploads.publish(name, opened.session, tree.manifest.tree, replace=replace)
+            return steps.publish(name, opened.session, tree.manifest.tree, replace=replace)
         except (ServerUnavailable, UploadLost):
             if not left:
                 raise
@@ -60,8 +62,8 @@ def upload(
 class _Sender:
     """Reads a tree and sends missing files, several portions at once."""
 
-    def __init__(self, uploads: Uploads, name: str, tree: DataTree, on_progress: _Progress) -> None:
-        self._uploads, self._name, self._tree, self._on_progress = uploads, name, tree, on_progress
+    def __init__(self, steps: UploadSteps, name: str, tree: DataTree, on_progress: _Progress) -> None:
+        self._steps, self._name, self._tree, self._on_progress = steps, name, tree, on_progress
         self._session = ""
         self._kept_bytes = 0
         self._over = False
@@ -99,7 +101,7 @@ class _Sender:
         if self._over:
             return
         entries = portion.entries
-        needs = self._uploads.announce(self._name, self._session, Manifest(tuple(entries)).to_json())
+        needs = self._steps.announce(self._name, self._session, Manifest(tuple(entries)).to_json())
         sizes = {entry.digest: entry.size for entry in entries}
         missing = sizes.keys() if needs.missing is None else set(needs.missing)
         total_bytes = sum(entry.size for entry in entries)
@@ -111,7 +113,7 @@ class _Sender:
             body = pack(
                 (digest, self._small(portion, digest, size)) for digest, size in sizes.items() if digest in missing
             )
-            self._uploads.add_pack(self._name, self._session, body)
+            self._steps.add_pack(self._name, self._session, body)
             self._report(portion, total_bytes)
         portion.kept.clear()
 
@@ -132,7 +134,7 @@ class _Sender:
                 data = file.read(min(CHUNK_BYTES, size - offset))
                 if not data:
                     self._refuse_changed()
-                self._uploads.add_chunk(self._name, self._session, digest, offset, data)
+                self._steps.add_chunk(self._name, self._session, digest, offset, data)
                 offset += len(data)
                 self._report(portion, offset)
 
