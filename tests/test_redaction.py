@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from orchestrator.errors import SpellError
 from orchestrator.spec.fields import FIELDS, redacted_spec
 from orchestrator.spec.jobfile import load
 from orchestrator.spec.redaction import redacted, without_users
-from orchestrator.spec.run import RequirementFile, RunSpec
+from orchestrator.spec.run import RequirementFile, RunSpec, to_wire
 
 CANARY = "hunter2"
 HOOK = f"http://127.0.0.1:9/{CANARY}"
@@ -49,28 +51,35 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     return spell
 
 
-def paths(api: dict[str, Any]) -> Iterator[str]:
-    """Every path of the API that can be read, for each thing that it may be about."""
-    for path, verbs in api["paths"].items():
-        if "get" in verbs:
-            needed = [
-                item["name"]
-                for item in verbs["get"].get("parameters", ())
-                if item["in"] == "query" and item["required"]
-            ]
-            for name in ("1", "2", "3", "4", "unbuilt", "flow", "runs/1", "latest"):
-                first = re.sub(r"\{[^}]*\}", name, path, count=1)
-                yield re.sub(r"\{[^}]*\}", "1", first) + "?" + "&".join(f"{item}=1" for item in needed)
-
-
-def test_no_route_shows_it(spell: Spell) -> None:
+@pytest.fixture(scope="module")
+def client(spell: Spell) -> Iterator[httpx.Client]:
+    """Speaks to the server of that home."""
     transport = httpx.HTTPTransport(uds=str(spell.home.socket))
+    with httpx.Client(transport=transport, base_url="http://spell", timeout=60) as made:
+        yield made
+
+
+def routes(client: httpx.Client) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every verb and path of the API, and what it takes."""
+    for path, verbs in client.get("/openapi.json").json()["paths"].items():
+        yield from ((verb, path, taken) for verb, taken in verbs.items())
+
+
+def filled(path: str, verb: dict[str, Any]) -> Iterator[str]:
+    """A path of the API for each thing that it may be about, with the queries that it needs."""
+    asked = [item for item in verb.get("parameters", ()) if item["in"] == "query" and item["required"]]
+    query = "&".join(f"{item['name']}=1" for item in asked)
+    for name in ("1", "2", "3", "4", "unbuilt", "flow", "runs/1", "latest") if "{" in path else ("",):
+        first = re.sub(r"\{[^}]*\}", name, path, count=1)
+        yield re.sub(r"\{[^}]*\}", "1", first) + "?" + query
+
+
+def test_no_route_shows_it(client: httpx.Client) -> None:
     found = {}
-    with httpx.Client(transport=transport, base_url="http://spell", timeout=60) as client:
-        for path in paths(client.get("/openapi.json").json()):
-            answer = client.get(path)
-            found[path.partition("?")[0]] = answer.status_code
-            assert CANARY not in answer.text, path
+    for path in (path for verb, route, taken in routes(client) if verb == "get" for path in filled(route, taken)):
+        answer = client.get(path)
+        found[path.partition("?")[0]] = answer.status_code
+        assert CANARY not in answer.text, path
     shown = ("/runs", "/runs/1", "/runs/unbuilt", "/runs/2/diff/1", "/runs/1/export", "/workflows/flow", "/searches/1")
     assert {path: found[path] for path in shown} == dict.fromkeys(shown, 200)
     assert len(found) > 100
@@ -194,3 +203,41 @@ def test_an_endless_word_is_read_quickly() -> None:
     started = time.monotonic()
     assert redacted("x" * 3_000_000) == "x" * 3_000_000
     assert time.monotonic() - started < 10
+
+
+# -- the last one, as it changes the home of the others --------------------------------------------------------------
+
+SENT = [
+    to_wire(RunSpec("true", env={"TOKEN": CANARY}, notify=(HOOK,), pip=(PACKAGE,))),
+    {"env": {"TOKEN": CANARY}, "notify": [HOOK]},
+    {"command": "true", "env": {"TOKEN": [CANARY]}},
+    {"command": "true", "env": CANARY},
+    {"command": "true", "notify": [CANARY]},
+    {"command": "true", "pip": PACKAGE},
+    {"env": {"TOKEN": CANARY, "1A": CANARY}},
+    {"name": "flow", "steps": {"one": {"command": "true", "env": {"TOKEN": [CANARY]}, "notify": [CANARY]}}},
+]
+
+
+def bodies(path: str, taken: dict[str, Any]) -> list[bytes]:
+    """What is sent to a path: hidden values wherever it takes a spec or a secret."""
+    if path.startswith("/secrets/"):
+        return [CANARY.encode()]
+    content = taken.get("requestBody", {}).get("content", {}).get("application/json", {})
+    takes_spec = content.get("schema", {}).get("additionalProperties")
+    return [json.dumps(body).encode() for body in SENT] if takes_spec else [b"{}"]
+
+
+def test_no_route_that_changes_something_shows_it(client: httpx.Client) -> None:
+    found: dict[str, set[int]] = {}
+    for verb, route, taken in routes(client):
+        if verb == "get" or route == "/server/stop":
+            continue
+        for path, body in itertools.product(filled(route, taken), bodies(route, taken)):
+            answer = client.request(verb, path, content=body, headers={"Content-Type": "application/json"})
+            found.setdefault(f"{verb} {route}", set()).add(answer.status_code)
+            assert CANARY not in answer.text, (path, body)
+    assert len(found) > 30
+    assert [route for route, statuses in found.items() if 500 in statuses] == []
+    made = ("post /runs", "post /runs/{reference}/rerun", "put /secrets/{name}", "post /runs/{reference}/labels")
+    assert [route for route in made if not found[route] & {200, 201}] == []
