@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import BIN, Spell
+from conftest import BIN, Spell, wait_for
 
 from orchestrator.client.client import Client
 from orchestrator.client.transport import Transport, chunks, lines
@@ -35,7 +35,7 @@ class Rogue:
         self.home = Home(root)
         self.home.create()
         self.manners: list[Callable[[socket.socket], None]] = []
-        self.connections = 0
+        self.connections = self.closed = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.home.socket))
         self._listener.listen(16)
@@ -49,6 +49,7 @@ class Rogue:
                 self.connections += 1
                 with contextlib.suppress(OSError), connection:
                     self.manners.pop(0)(connection)
+                self.closed += 1
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -102,6 +103,7 @@ def test_a_server_that_has_hung_up_is_asked_anew(rogue: Rogue) -> None:
     rogue.manners = [says(OK), says(OK)]
     transport = Transport(rogue.home, start=False)
     assert transport.call("POST", "/x", json={}) is True
+    wait_for(lambda: rogue.closed, "the end of the connection")
     assert transport.call("POST", "/x", json={}) is True  # sent once: the old connection is seen to be closed
     assert rogue.connections == 2
 
