@@ -1,6 +1,6 @@
 """States of a run, the legal moves between them, and which end reason leads to which final state.
 
-Pure tables; `store.Store.move` is the one function that writes a state, and it obeys these.
+Pure tables; `store.Store` alone writes states, and it obeys these.
 The names are those that a person sees (`Machine_Requested`, `Building`, …), in lower case.
 A request to stop or kill is not a state but a column of the run (`StopRequest`).
 """

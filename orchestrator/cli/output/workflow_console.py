@@ -107,7 +107,7 @@ class WorkflowConsole:
                 self._spinner.clear()
                 show.say(f"{sign} {step.name.ljust(width)}  {words}")
         active = [step.name for step in found.steps if step.run and step.state not in FINAL]
-        self._spinner.show(f"{found.steps_complete} of {found.steps_count} steps complete; {', '.join(active)}")
+        self._spinner.show("; ".join(filter(None, [_completed(found), ", ".join(active)])))
 
 
 def show_end(found: WorkflowRecord) -> None:
@@ -134,7 +134,11 @@ def _counted(found: WorkflowRecord) -> str:
     """`1 of 3 steps complete, 1 failed, 1 skipped`."""
     states = [step.state for step in found.steps if step.state != State.COMPLETE]
     others = (f"{states.count(state)} {state.replace('_', ' ')}" for state in dict.fromkeys(states))
-    return ", ".join([f"{found.steps_complete} of {found.steps_count} steps complete", *others])
+    return ", ".join([_completed(found), *others])
+
+
+def _completed(found: WorkflowRecord) -> str:
+    return f"{found.steps_complete} of {found.steps_count} steps complete"
 
 
 def _sentence(step: StepRecord) -> tuple[str, str]:
