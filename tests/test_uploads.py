@@ -225,7 +225,6 @@ def test_what_is_no_file_is_left_out_with_a_warning(spell: Spell, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([""], 2, "The path is empty."),
         (["empty"], 3, "'empty' has no files to upload."),
         (["no-such"], 1, "'no-such' cannot be uploaded: No such file or directory."),
         (["file", "-n", "../x"], 3, "'../x' cannot be the name of an upload"),
@@ -237,6 +236,7 @@ def test_what_is_no_file_is_left_out_with_a_warning(spell: Spell, tmp_path: Path
         (["lines"], 3, "contains a line break"),
         (["/dev/null"], 3, "neither a folder nor a file"),
         ([], 2, "Missing argument"),
+        ([""], 2, "The path is empty."),
     ],
 )
 def test_what_is_refused(spell: Spell, tmp_path: Path, words: list[str], code: int, said: str) -> None:
