@@ -45,7 +45,9 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def home(make_shared: Callable[..., Spell]) -> Spell:
-    return make_shared("uploads")
+    made = make_shared("uploads")
+    made.client.server.get()  # makes the home's folders, whichever test comes first
+    return made
 
 
 @pytest.fixture
