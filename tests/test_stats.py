@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Spell, wait_for
@@ -31,8 +32,14 @@ def check(spell: Spell) -> None:
     busy = spell.cast(f"echo up; {BUSY}", machine_type="small")
     for number in (quiet, busy):
         spell.says(number, b"up")
-    found = {item["run"]: item for item in spell("stats", "--json").json()}
-    assert list(found) == [quiet, busy]
+
+    def used() -> dict[int, dict[str, Any]] | None:
+        seen = {item["run"]: item for item in spell("stats", "--json").json()}
+        assert list(seen) == [quiet, busy]
+        return seen if seen[busy]["cpu_percent"] > 10 else None
+
+    # its quarter of a core is less for a moment when tests beside this one take both
+    found = wait_for(used, "the busy run gets its share")
     assert found[quiet]["memory_bytes"] > 64 << 20
     assert found[quiet]["cpu_percent"] < 20 < 120 > found[busy]["cpu_percent"] > 10
     assert (found[quiet]["memory_limit_bytes"], found[quiet]["gpus"]) == (256 << 20, [])
