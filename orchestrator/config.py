@@ -7,6 +7,7 @@ ignore = ["*.tmp"]                 # outputs that are never kept
 pass_env = ["WANDB_*"]             # further variables of the server that runs get
 grace_s = 10                       # between TERM and KILL when a run is stopped
 sample_interval_s = 5              # how often CPU, memory and GPU use of a run is recorded
+readable_by = "owner"              # who may read outputs and uploads: "owner", "group" (of the home) or "everyone"
 
 [frameworks]
 pytorch = ["torch"]
@@ -143,10 +144,16 @@ class Config:
     pass_env: tuple[str, ...] = ()
     grace_s: Annotated[float, Ge(0)] = 10.0
     sample_interval_s: Annotated[float, Gt(0)] = 5.0
+    readable_by: Literal["owner", "group", "everyone"] = "owner"
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    @property
+    def home_mode(self) -> int:
+        """The mode of the home's root."""
+        return {"owner": 0o700, "group": 0o750, "everyone": 0o755}[self.readable_by]
 
     def types(self) -> dict[str, MachineType]:
         """All machine types by name: the built-in `cpu` and `gpu`, and those of the file."""

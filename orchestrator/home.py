@@ -6,8 +6,10 @@ $SPELL_HOME                     default ~/.spell
   uploads/NAME/…
   store/                        everything else
     spell.db                    runs, events, mounts, artifacts, metrics, samples
+    home.json                   the identity of the home, which a copy of it does not have
     spell.ballast               removed when the disk is full, so that this can be recorded
     spelld.sock, .lock, .log    the server
+    launch.lock                 held by the command that starts the server
     webhook.key                 signs messages to webhooks
     secrets.key                 encrypts secrets
     records/2/                  log, build log, metrics, and one folder for each attempt
@@ -20,6 +22,9 @@ $SPELL_HOME                     default ~/.spell
     runtime/                    modules that every run can import; bin/spell
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
+
+The root is for its owner only unless the configuration says otherwise (`open_to`), `store` always. Where a folder lies in the
+place of a file of ours (a careless restore), `set_aside` moves it away.
 """
 
 from __future__ import annotations
@@ -29,10 +34,16 @@ import fcntl
 import hashlib
 import os
 import socket
+import stat
+import time
 from pathlib import Path
 
 from orchestrator.errors import DiskFull, HomeUnusable, is_disk_full
 
+PRIVATE = 0o700
+_TREE = 0o755  # below a folder that is private
+_OURS = {"config.toml", "runs", "uploads", "store"}
+_END_LIMIT_S, _LOOK_S = 10.0, 0.05
 _PATIENCE_S = 1.0  # after this time without an answer, we check whether the server still lives
 _SHORT_FOLDER = "/tmp"  # noqa: S108  not $TMPDIR, which may differ between the shells of one user
 _ROOM_BYTES = 128 << 10  # a server writes so much while it starts
@@ -89,6 +100,8 @@ class Home:
         self.database = self.store / "spell.db"
         self.ballast = self.store / "spell.ballast"
         self.lock = self.store / "spelld.lock"
+        self.launch_lock = self.store / "launch.lock"
+        self.identity = self.store / "home.json"
         self.server_log = self.store / "spelld.log"
         self.webhook_key = self.store / "webhook.key"
         self.secrets_key = self.store / "secrets.key"
@@ -126,17 +139,20 @@ class Home:
                 raise HomeUnusable(f"{folder} belongs to another user.", "Choose a SPELL_HOME with a shorter path.")
 
     def create(self) -> None:
-        """Make the folders of the home, readable only by its owner.
+        """Make the folders of the home, readable only by its owner, and correct the modes of those that are there.
 
         Raises:
-            HomeUnusable: when they cannot be made.
+            HomeUnusable: when they cannot be made, or a server still serves a home that was here.
         """
+        self.check_has_no_old_server()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.store.mkdir(mode=0o700, exist_ok=True)
+            for above in reversed([path for path in self.root.parents if not path.exists()]):
+                make_folder(above, _TREE)
+            make_folder(self.root, PRIVATE)
+            for folder in (self.runs, self.uploads):
+                make_folder(folder, _TREE, correct=stat.S_IWGRP | stat.S_IWOTH)
+            make_folder(self.store, PRIVATE, correct=stat.S_IRWXG | stat.S_IRWXO)
             for folder in (
-                self.runs,
-                self.uploads,
                 self.logs,
                 self.blobs,
                 self.trees,
@@ -148,14 +164,66 @@ class Home:
                 self.removed,
                 self.dedup,
             ):
-                folder.mkdir(exist_ok=True)
-            self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+                make_folder(folder, _TREE)
+            make_folder(self.socket.parent, PRIVATE)
         except OSError as error:
-            raise HomeUnusable(
-                f"The home {self.root} cannot be used: {error.strerror or error}.",
-                "Choose another one with SPELL_HOME=…, or correct its permissions.",
-            ) from error
+            raise self.unusable(error) from error
         self.check_socket()
+
+    def unusable(self, error: OSError) -> HomeUnusable:
+        """Return the error that says that the home cannot be used, and why not."""
+        inside = Path(error.filename or self.root)
+        where = f"{inside}: " if inside != self.root and inside.is_relative_to(self.root) else ""
+        return HomeUnusable(
+            f"The home {self.root} cannot be used: {where}{error.strerror or error}.",
+            "Choose another one with SPELL_HOME=…, or correct its permissions.",
+        )
+
+    def open_to(self, mode: int) -> None:
+        """Give the home this mode. Where things that are not ours lie in it, `runs` and `uploads` get the mode instead."""
+        with contextlib.suppress(OSError):  # somebody else's folder; doctor says what others can read
+            if _OURS.issuperset(os.listdir(self.root)):
+                self.root.chmod(mode)
+                return
+        for folder in (self.runs, self.uploads):
+            with contextlib.suppress(OSError):
+                folder.chmod(mode)
+
+    def check_is_there(self) -> None:
+        """Check that a home that has answered before was not moved or removed meanwhile. Raises HomeUnusable."""
+        if self._is_gone():
+            raise HomeUnusable(
+                f"The home {self.root} is gone: it was moved or removed while it was used.",
+                "If it was moved, name its new place: SPELL_HOME=…. Its runs go on.",
+            )
+
+    def check_has_no_old_server(self) -> None:
+        """Check that no server serves a home that was here and was moved or removed; it ends when it notices that.
+
+        If a person has made the folder again, wait for that end.
+
+        Raises:
+            HomeUnusable: when there is one.
+        """
+        if not self._is_gone():
+            return
+        deadline = time.monotonic() + _END_LIMIT_S
+        while pid := server_of(self.root):
+            if not self.root.exists() or time.monotonic() > deadline:
+                raise HomeUnusable(
+                    f"The home {self.root} is gone: it was moved or removed, and its server (process {pid}) still lives.",
+                    "Move it back, or name its new place: SPELL_HOME=…. For a new home, try again: the server ends by itself.",
+                )
+            time.sleep(_LOOK_S)
+
+    def _is_gone(self) -> bool:
+        try:
+            self.store.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it may not be looked at: whoever uses it says so
+            return False
+        return False
 
     def run_dir(self, number: int) -> Path:
         """`runs/N`: the sealed outputs of a run."""
@@ -212,6 +280,47 @@ class Home:
     def environment(self, key: str) -> Path:
         """A published environment."""
         return self.environments / key
+
+
+def make_folder(folder: Path, mode: int, *, correct: int = 0) -> None:
+    """Make a folder with exactly this mode, whatever the umask. From one that exists, take the bits of `correct`.
+
+    Raises:
+        OSError: when it cannot be made, or is something else. It names the folder.
+    """
+    try:
+        folder.mkdir(mode)
+        folder.chmod(mode)
+    except FileExistsError:
+        found = folder.stat().st_mode
+        if not stat.S_ISDIR(found):
+            raise
+        if found & correct:
+            folder.chmod(stat.S_IMODE(found) & ~correct)
+
+
+def set_aside(path: Path) -> None:
+    """Move a folder away that lies in the place of a file of ours. Nothing in it is lost."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.folder-{os.urandom(4).hex()}"))
+
+
+def open_lock(path: Path) -> int:
+    """Open a file of ours that is locked, and make it if it is missing. Returns its descriptor."""
+    set_aside(path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def server_of(root: Path) -> int:
+    """Return the process that was started to serve this home, which may be gone; 0 if none lives or none can be seen."""
+    wanted = [b"orchestrator.server", b"--home", os.fsencode(root)]
+    with contextlib.suppress(OSError):  # no /proc
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) != os.getpid():
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    if Path("/proc", name, "cmdline").read_bytes().split(b"\0")[-4:-1] == wanted:
+                        return int(name)
+    return 0
 
 
 def answers(path: Path) -> bool:

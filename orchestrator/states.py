@@ -147,6 +147,9 @@ ENDS: dict[str, End] = {
     "supervisor_lost": End(State.FAILED, True, "the run's supervisor died without a verdict: {detail}"),
     "container_lost": End(State.FAILED, True, "the run's container was removed from outside: {detail}"),
     "machine_restarted": End(State.INTERRUPTED, True, "the machine restarted while it ran"),
+    "home_copied": End(
+        State.INTERRUPTED, False, "its home is a copy or a restored backup: the run was active when the copy was made"
+    ),
     "internal_error": End(State.FAILED, True, "spelld failed with an internal error: {detail}"),
 }
 

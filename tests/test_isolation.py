@@ -52,6 +52,16 @@ def place(request: pytest.FixtureRequest, make_shared: Callable[..., Spell]) -> 
     return Place(spell, who, mode)
 
 
+def test_a_run_cannot_move_or_remove_its_home(place: Place) -> None:
+    if place.mode == "processes":
+        return  # only the modes of the folders above hold it back
+    run = place.spell.run('mv "$SPELL_HOME" "$SPELL_HOME.x"; rmdir "$SPELL_HOME"; ls "$SPELL_HOME"; exit 3')
+    said = place.spell.log(run.number).decode()
+    assert (run.state, run.exit_code, said.count("Device or resource busy")) == ("failed", 3, 2), said
+    assert said.endswith("config.toml\nruns\nstore\nuploads\n")
+    assert place.spell("ps", "--json").json()[-1]["number"] == run.number
+
+
 def test_both_are_what_they_say(place: Place) -> None:
     number = place.spell.run("id -u; readlink /proc/self/ns/pid").number
     user, namespace = place.spell.log(number).decode().split()

@@ -170,7 +170,9 @@ orchestrator.cli.main.main()
 """
 
 
-@pytest.mark.parametrize("words", [["ps"], ["run", "-f", "true"], ["server", "start"], ["server", "logs"]])
+@pytest.mark.parametrize(
+    "words", [["ps"], ["run", "-f", "true"], ["server", "start"], ["server", "logs"], ["server", "status"]]
+)
 def test_a_home_that_may_not_be_read(make_spell: Callable[..., Spell], words: list[str]) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")

@@ -61,6 +61,8 @@ def _say_status(*, json_: bool = False) -> None:
         return
     show.say(f"spelld {found.version} (process {found.pid}) serves {found.home} since {show.clock(found.started_at)}.")
     show.say(f"Executors: {', '.join(found.executors)}. Active runs: {found.active_runs}.")
+    if found.config_changed:
+        show.say("config.toml was changed since then, and is not used yet. To use it: spell server stop", err=True)
     if found.api != API_VERSION:
         words = f"This server speaks version {found.api} of the API, this spell {API_VERSION}."
         show.say(f"{words} To replace it: spell server stop", err=True)

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.errors import DiskFull, HomeUnusable, InvalidConfig, ServerUnavailable
-from orchestrator.home import Home, answers, check_room
+from orchestrator.errors import DiskFull, InvalidConfig, ServerUnavailable
+from orchestrator.home import Home, answers, check_room, open_lock, set_aside
 
 _START_LIMIT_S = 60.0
 _LOOK_S = 0.01
@@ -18,8 +18,11 @@ NOT_STARTED = "The server could not be started: "
 _LAST_OF_UVICORN = "Application startup failed. Exiting."
 
 
-def ensure_server(home: Home) -> None:
+def ensure_server(home: Home, *, must_exist: bool = False) -> None:
     """Start `spelld` for this home unless one answers, and wait until it answers.
+
+    Args:
+        must_exist: refuse to make a new home.
 
     Raises:
         HomeUnusable: if the home cannot be made or written to.
@@ -32,18 +35,17 @@ def ensure_server(home: Home) -> None:
         raise ServerUnavailable(
             "The server of this run's home does not answer.", "Start it outside the run: spell server start"
         )
+    if must_exist:
+        home.check_is_there()
     home.create()
     try:
-        with (home.store / "launch.lock").open("w") as lock:
+        with os.fdopen(open_lock(home.launch_lock)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not answers(home.socket):
                 _make_room(home)
                 _start(home)
     except OSError as error:
-        raise HomeUnusable(
-            f"The home {home.root} cannot be used: {error.strerror or error}.",
-            "Choose another one with SPELL_HOME=…, or correct its permissions.",
-        ) from error
+        raise home.unusable(error) from error
 
 
 def _make_room(home: Home) -> None:
@@ -55,8 +57,9 @@ def _make_room(home: Home) -> None:
 
 
 def _start(home: Home) -> None:
-    log_start = home.server_log.stat().st_size if home.server_log.exists() else 0
-    with home.server_log.open("ab") as log:
+    set_aside(home.server_log)
+    with os.fdopen(os.open(home.server_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
+        log_start = log.tell()
         server = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.server", "--home", str(home.root)],
             stdin=subprocess.DEVNULL,

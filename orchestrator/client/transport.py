@@ -64,6 +64,9 @@ class _Connection:
         except BlockingIOError as error:
             self._socket.close()
             raise TimeoutError from error
+        except PermissionError as error:  # somebody else's home
+            self._socket.close()
+            raise home.unusable(error) from error
         except OSError as error:
             self._socket.close()
             raise _NoServer from error
@@ -185,6 +188,7 @@ class Transport:
 
     def __init__(self, home: Home, *, start: bool) -> None:
         self.home, self._start = home, start
+        self._has_answered = False
         self._idle: list[_Connection] = []
 
     def close(self) -> None:
@@ -235,8 +239,9 @@ class Transport:
             except _NoServer:
                 if not self._start:
                     raise
-                ensure_server(self.home)
+                ensure_server(self.home, must_exist=self._has_answered)
                 answer = self._send(method, target, content, headers, read_limit_s)
+            self._has_answered = True
             if answer.status_code >= _BAD_REQUEST:
                 with contextlib.closing(answer):
                     raise _refusal(answer)
@@ -338,6 +343,8 @@ def _mapped(home: Home | None) -> Iterator[None]:
     try:
         yield
     except _NoServer:
+        if home:
+            home.check_has_no_old_server()
         root = home.root if home else "this home"
         raise ServerUnavailable(f"No server serves {root}.", "Start it: spell server start") from None
     except TimeoutError as error:

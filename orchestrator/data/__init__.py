@@ -7,5 +7,6 @@ incoming   one upload while it arrives
 blobs      the files of code snapshots, by content
 hashing    hashes artifacts in the background
 dedup      lets identical outputs share their bytes
+identity   tells a home from a copy of it
 secrets    encrypts and decrypts secrets
 """

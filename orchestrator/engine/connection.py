@@ -35,16 +35,22 @@ class Engine:
     """The engine that a home's server uses.
 
     Args:
-        home: its path labels our containers and images.
+        home: the home.
         host: the configured address; "" to look for one.
         env: the server's environment variables.
         reach: network options of all our containers: `dns` and the like, by the SDK's names.
+        key: names the home on our containers and images; its path if "".
     """
 
     def __init__(
-        self, home: Home, host: str = "", env: Mapping[str, str] = os.environ, reach: Mapping[str, Any] | None = None
+        self,
+        home: Home,
+        host: str = "",
+        env: Mapping[str, str] = os.environ,
+        reach: Mapping[str, Any] | None = None,
+        key: str = "",
     ) -> None:
-        self.home, self.reach = home, dict(reach or {})
+        self.home, self.reach, self.key = home, dict(reach or {}), key or str(home.root)
         self._find = functools.partial(find.find_host, host, env)
         self.host, self.is_named = self._find()
         self._asked_at, self._answered = float("-inf"), False
@@ -138,7 +144,7 @@ class Engine:
 
     def labels(self, **more: str | int) -> dict[str, str]:
         """Return the labels of things of this home: `spell.home`, and `spell.NAME` for each of `more`."""
-        return {"spell.home": str(self.home.root)} | {f"spell.{name}": str(value) for name, value in more.items()}
+        return {"spell.home": self.key} | {f"spell.{name}": str(value) for name, value in more.items()}
 
     @contextlib.contextmanager
     def translated_errors(self) -> Iterator[None]:

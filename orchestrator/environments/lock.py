@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.environments.uv import BuildCancelled
+from orchestrator.home import open_lock
 
 _POLL_S = 0.02  # flock has no time limit, and a waiter must notice that it is cancelled
 
@@ -72,7 +73,7 @@ def hold(environments: Path, key: str, waiting: Callable[[], None], cancelled: C
     since = time.monotonic()
     waited = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_lock(path)
         try:
             while not _try(descriptor):
                 if not waited:
@@ -98,7 +99,7 @@ def hold(environments: Path, key: str, waiting: Callable[[], None], cancelled: C
 def hold_if_free(environments: Path, key: str) -> Iterator[bool]:
     """Hold the lock of `key` if it is free. Yields whether it is held."""
     path = lock_path(environments, key)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_lock(path)
     try:
         held = _try(descriptor) and _same_file(descriptor, path)
         try:

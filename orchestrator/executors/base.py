@@ -82,6 +82,7 @@ class Launch:
         scratch: an empty, writable folder that is removed with the run; may become its HOME.
         log: the file that gets stdout and stderr, byte for byte.
         folder: the attempt's folder, which holds request, claim and verdict.
+        home: the home, which the run must not move or remove; None where it lies in none.
         protected: folders of the home that the run must not change.
         machine: the machine type; a limit where the executor can enforce it.
         gpus: indices of the GPUs that the run was given.
@@ -115,6 +116,7 @@ class Launch:
     grace_s: float
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     log_bytes: int | None = None
+    home: Path | None = None
 
     @property
     def writable(self) -> tuple[Path, ...]:

@@ -207,6 +207,8 @@ class ProcessExecutor(Executor):
     def _write_request(self, launch: Launch) -> None:
         binds = []
         if self.isolation == "namespaces":
+            # what something is mounted on can be neither moved nor removed
+            binds += [(str(launch.home), str(launch.home), False)] if launch.home else []
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
             binds += [(str(bind.source), str(inside(launch.code, bind.target)), True) for bind in launch.binds]

@@ -377,7 +377,7 @@ def remove_abandoned_names(engine: Engine) -> None:
 
 def _names(engine: Engine) -> str:
     """Return the prefix of the names that `_named` gives for this home."""
-    return f"from-{hashlib.sha256(os.fsencode(engine.home.root)).hexdigest()[:16]}-"
+    return f"from-{hashlib.sha256(os.fsencode(engine.key)).hexdigest()[:16]}-"
 
 
 # -- the server's variables that a build gets -------------------------------------------------------------------------

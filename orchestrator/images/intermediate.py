@@ -6,6 +6,7 @@ A label on each names the home; the final image loses the label. BuildKit makes 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 
@@ -63,5 +64,5 @@ def _is_removed(engine: Engine, image: str) -> bool:
 
 
 def _key(engine: Engine) -> str:
-    """Return text that stands for a home: others can see the history of an image, so it must not name the path."""
-    return hashlib.sha256(str(engine.home.root).encode(errors="surrogateescape")).hexdigest()[:16]
+    """Return text that stands for a home: others can see the history of an image, so it must not name it."""
+    return hashlib.sha256(os.fsencode(engine.key)).hexdigest()[:16]

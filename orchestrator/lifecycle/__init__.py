@@ -8,5 +8,6 @@ variables  the environment variables of a run
 outcome    decides how a run has ended
 retry      decides whether a failed run is tried again
 release    frees the machine of a run
+copied     ends in a copy of a home what is active in the original
 watchdog   stops runs that meet a stop condition or do nothing
 """

@@ -131,6 +131,7 @@ class Context:
             scratch=home.work_dir(number) / "scratch",
             log=home.log(number),
             folder=home.attempt_dir(number, run.attempt),
+            home=home.root,
             protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
             machine=self._machine(run, spec),
             gpus=run.gpus,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orchestrator
 from orchestrator.executors.base import RunPaths
-from orchestrator.home import Home
+from orchestrator.home import Home, set_aside
 from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
@@ -122,4 +122,5 @@ def _install(target: Path, content: bytes, mode: int) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.write_bytes(content)
     beside.chmod(mode)
+    set_aside(target)
     beside.rename(target)

@@ -38,7 +38,7 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """The server that answers."""
+    """The server that answers. `config_changed`: whether its configuration was changed since it started, and is not used yet."""
 
     version: str
     api: int
@@ -47,6 +47,7 @@ class ServerRecord:
     started_at: float
     executors: list[str]
     active_runs: int
+    config_changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from orchestrator.config import Config
 from orchestrator.controllers.searches import SearchController
 from orchestrator.controllers.webhooks import Webhooks
 from orchestrator.controllers.workflows import WorkflowController
+from orchestrator.data import identity
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
@@ -25,7 +26,7 @@ from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
-from orchestrator.lifecycle import variables, workdir
+from orchestrator.lifecycle import copied, variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
@@ -70,7 +71,9 @@ class Assembly:
         self, home: Home, found: Mapping[str, Executor] | None = None, capacity: machine.Capacity | None = None
     ) -> None:
         config = configuration.load(home.config)
-        engine = Engine(home, config.docker.host, reach=config.docker.reach)
+        home.open_to(config.home_mode)
+        self._identity = identity.identify(home)
+        engine = Engine(home, config.docker.host, reach=config.docker.reach, key=self._identity.key)
         self._images = images = Images(engine, config.docker)
         self.hub = Hub()
         store = Store(Database(home.database), self.hub.changed, self._ended)
@@ -118,8 +121,15 @@ class Assembly:
         self._webhooks.wake()
 
     def start(self) -> None:
-        """Clean up after a server that was killed, take over its runs, and start all loops."""
+        """Clean up after a server that was killed, take over its runs, and start all loops.
+
+        Raises:
+            DiskFull: when a copy of a home cannot record that it is one.
+        """
         context = self._context
+        if self._identity.is_copy:
+            copied.disown(context)
+        identity.note(context.home, self._identity)
         _sweep(context)
         self._uploads.recover()
         variables.install_runtime(context.home)

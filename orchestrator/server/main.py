@@ -20,12 +20,13 @@ import uvicorn
 
 import orchestrator
 from orchestrator.errors import Conflict, SpellError
-from orchestrator.home import Home, answers, default_home
+from orchestrator.home import Home, answers, default_home, open_lock, set_aside
 from orchestrator.server.app import make_app
 
 _HANDOVER_LIMIT_S = 20.0
 _LOOK_S = 0.02
 _HOME_LOOK_S = 2.0
+_log = logging.getLogger(__name__)
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -34,17 +35,18 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @click.version_option(orchestrator.__version__)
 def main(home: Path | None) -> None:
     """Serve one home until a signal or a client ends the server. `spell` starts it when it needs it."""
+    os.umask(0o022)  # our files have the same modes, whoever started us
     place = Home((home or default_home()).absolute())
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
     try:
         place.create()
         with _alone(place) as lock:
             server = _server(place)
-            _end_with_home(place, lock, server)
             with (
                 _listen(place) as listening,
                 contextlib.suppress(SystemExit),
             ):  # uvicorn ends in this way when it cannot start
+                _end_with_home(place, lock, server)
                 server.run(sockets=[listening])
             logging.shutdown()
             # Threads of runs may still write: they end together with the lock, so that no other server starts before.
@@ -90,18 +92,27 @@ def _server(home: Home) -> uvicorn.Server:
 
 
 def _end_with_home(home: Home, lock: IO[str], server: uvicorn.Server) -> None:
-    """End the server when its home is removed: no client could find it any more."""
-    ours = os.fstat(lock.fileno())
+    """End the server when its home is removed or its socket replaced: no client could find it any more."""
+    lock_file, socket_file = os.fstat(lock.fileno()), home.socket.stat()
 
     def watch() -> None:
         while not server.should_exit:
             time.sleep(_HOME_LOOK_S)
-            try:
-                server.should_exit |= not (os.path.samestat(home.lock.stat(), ours) and home.socket.exists())
-            except OSError:
+            if not _is_same(home.lock, lock_file):
+                _log.error("the home %s is gone: it was moved or removed. This server ends; its runs go on", home.root)
+                server.should_exit = True
+            elif not _is_same(home.socket, socket_file):
+                _log.error("%s was removed or replaced. This server ends; its runs go on", home.socket)
                 server.should_exit = True
 
     threading.Thread(target=watch, name="watch-home", daemon=True).start()
+
+
+def _is_same(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), known)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -112,13 +123,14 @@ def _alone(home: Home) -> Iterator[IO[str]]:
     waits.
     """
     deadline = time.monotonic() + _HANDOVER_LIMIT_S
-    with home.lock.open("a+") as lock:
+    with os.fdopen(open_lock(home.lock), "r+") as lock:
         while not _lock(lock):
             if answers(home.socket) or time.monotonic() > deadline:
                 lock.seek(0)
                 raise Conflict(f"A server (process {lock.read().strip()}) serves {home.root} already.")
             time.sleep(_LOOK_S)
-        lock.truncate(0)
+        lock.seek(0)
+        lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()
         yield lock
@@ -138,6 +150,7 @@ def _listen(home: Home) -> Iterator[socket.socket]:
     path = home.socket
     path.parent.mkdir(mode=0o700, exist_ok=True)  # the server before this one may just have removed it
     home.check_socket()
+    set_aside(path)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
         previous = os.umask(0o077)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pynvml
 
 import orchestrator
+from orchestrator.config import Config
 from orchestrator.errors import SpellError
 from orchestrator.executors.base import Executor
+from orchestrator.home import Home
 from orchestrator.lifecycle.context import Context
 from orchestrator.machine import detect
 from orchestrator.records import API_VERSION
@@ -19,6 +24,7 @@ from orchestrator.records.machines import CheckRecord
 from orchestrator.service.access import Who
 from orchestrator.service.executors import Executors
 from orchestrator.service.quota import Quota
+from orchestrator.service.server import Server
 
 _log = logging.getLogger(__name__)
 _LIMIT_S = 8.0
@@ -31,14 +37,16 @@ class Doctor:
         context: store, home and tools.
         executors: chooses the executor of a run.
         quota: checks the space that the home takes.
+        server: knows whether its configuration is old.
     """
 
-    def __init__(self, context: Context, executors: Executors, quota: Quota) -> None:
-        self._context, self._executors, self._quota = context, executors, quota
+    def __init__(self, context: Context, executors: Executors, quota: Quota, server: Server) -> None:
+        self._context, self._executors, self._quota, self._server = context, executors, quota, server
 
     def examine(self, who: Who) -> list[CheckRecord]:
         """The results of all checks."""
-        return [*examine(self._context, self._executors.default), *self._quota.checks()]
+        found = examine(self._context, self._executors.default)
+        return [*found, *_config(self._server), *modes(self._context.home, self._context.config), *self._quota.checks()]
 
 
 def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
@@ -94,6 +102,37 @@ class _Part:
 def _server(context: Context) -> Iterator[CheckRecord]:
     words = f"spelld {orchestrator.__version__} (API {API_VERSION}) serves {context.home.root}"
     yield CheckRecord("server", "ok", f"{words}, {context.store.active_count()} active runs")
+
+
+def _config(server: Server) -> Iterator[CheckRecord]:
+    if server.has_old_config():
+        words = "config.toml was changed since the server started, and is not used yet"
+        yield CheckRecord("config", "warn", words, "To use it: spell server stop")
+
+
+def modes(home: Home, config: Config) -> Iterator[CheckRecord]:
+    """Check that other users of this machine can reach no more of the home than its configuration says."""
+    allowed = config.home_mode & ~stat.S_IRWXU
+    checked = [(home.store, 0o700), (home.secrets_key, 0o600), (home.webhook_key, 0o600)]
+    checked += (
+        [(home.root, config.home_mode)] if any(_others(path) & ~allowed for path in (home.runs, home.uploads)) else []
+    )
+    checked += [(home.config, 0o644)] if _others(home.root) else []
+    wrong = [(path, mode) for path, mode in checked if _others(path) & ~mode]
+    for path, mode in wrong:
+        words = f"other users of this machine can reach {path}, whose mode is {stat.S_IMODE(path.stat().st_mode):o}"
+        yield CheckRecord("modes", "fail", words, f"chmod {mode:o} {shlex.quote(str(path))}")
+    if not wrong:
+        readers = "" if config.readable_by == "owner" else f", outputs and uploads by {config.readable_by}, too"
+        yield CheckRecord("modes", "ok", f"the home can be read by you only{readers}")
+
+
+def _others(path: Path) -> int:
+    """The bits of a mode that are not for the owner; 0 if nothing lies there."""
+    try:
+        return path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except OSError:
+        return 0
 
 
 def _default(executor: Executor) -> Iterator[CheckRecord]:

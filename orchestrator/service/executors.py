@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from orchestrator.errors import ExecutorFailed, InvalidConfig
 from orchestrator.executors.base import Executor
 from orchestrator.lifecycle.context import Context
+
+_AGAIN_S = 24 * 3600.0
 
 
 class Executors:
@@ -19,6 +22,7 @@ class Executors:
 
     def __init__(self, context: Context, defaults: Sequence[str]) -> None:
         self._executors, self._defaults = context.executors, defaults
+        self._told_at: dict[str, float] = {}
 
     @property
     def default(self) -> str:
@@ -47,8 +51,11 @@ class Executors:
         return executor
 
     def passed_over(self, taken: str) -> Iterator[str]:
-        """The warning that a preferred executor is not used; empty if the person need not know."""
+        """The warning that a preferred executor is not used, once a day; empty if the person need not know."""
         for name in self._defaults[: self._defaults.index(taken)]:
-            executor = self._executors[name]
+            executor, now = self._executors[name], time.monotonic()
             if executor.is_expected and (lack := executor.lacks()):
-                yield f"This run does not go to the {name} executor: {lack}"
+                words = f"This run does not go to the {name} executor: {lack}"
+                if now - self._told_at.get(words, -_AGAIN_S) >= _AGAIN_S:
+                    self._told_at[words] = now
+                    yield f"{words} See: spell doctor (this is said once a day)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import orchestrator
 from orchestrator.lifecycle.context import Context
@@ -17,6 +18,7 @@ class Server:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._config = _content(context.home.config)
         self._started_at = time.time()
 
     def get(self, who: Who) -> ServerRecord:
@@ -29,4 +31,17 @@ class Server:
             started_at=self._started_at,
             executors=sorted(self._context.executors),
             active_runs=self._context.store.active_count(),
+            config_changed=self.has_old_config(),
         )
+
+    def has_old_config(self) -> bool:
+        """Whether the file of the configuration was changed since the server started."""
+        return _content(self._context.home.config) != self._config
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; b"" if it does not exist or cannot be read, as then the defaults are used."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

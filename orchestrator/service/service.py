@@ -86,6 +86,6 @@ class Service:
         self.export = Export(context, access, self.metrics)
         self.images = Images(context, engine, bases)
         self.gc = Gc(context, scheduler, quota.changed)
-        self.doctor = Doctor(context, executors, quota)
-        self.machines = Machines(context.config, scheduler)
         self.server = Server(context)
+        self.doctor = Doctor(context, executors, quota, self.server)
+        self.machines = Machines(context.config, scheduler)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import DiskFull, HomeUnusable, StoreBusy
-from orchestrator.home import check_room
+from orchestrator.home import check_room, set_aside
 from orchestrator.store import tables
 
 _BUSY_TIMEOUT_S = 30
@@ -33,6 +33,8 @@ class Database:
         self._path = path
         self._write_lock = threading.Lock()
         self._ballast = path.with_suffix(".ballast")
+        for beside in (self._ballast, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            set_aside(beside)
         self._reader = self._engine("BEGIN", pool_size=8)
         self._writer = self._engine("BEGIN IMMEDIATE", pool_size=1)
         try:

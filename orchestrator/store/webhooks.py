@@ -60,6 +60,11 @@ class WebhookStore:
                 .values(tries=notifications.c.tries + 1, **values)
             )
 
+    def forget(self) -> None:
+        """Record that nothing more is to be sent."""
+        with self._db.write() as connection:
+            connection.execute(update(notifications).where(~notifications.c.done).values(done=True))
+
 
 def add_notifications(connection: Connection, number: int, now: float) -> None:
     """Record the notifications about the end of this run, in the transaction of that end."""

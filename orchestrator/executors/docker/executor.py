@@ -81,7 +81,7 @@ class DockerExecutor(Executor):
     def __init__(self, engine: Engine, images: Images, config: DockerConfig, certificates: Path | None = None) -> None:
         self._engine, self._images, self._config, self._certificates = engine, images, config, certificates
         self.is_chosen = engine.is_named
-        self._home_key = hashlib.sha256(os.fsencode(engine.home.root)).hexdigest()[:8]
+        self._home_key = hashlib.sha256(os.fsencode(engine.key)).hexdigest()[:8]
 
     @property
     def is_expected(self) -> bool:
