@@ -229,6 +229,10 @@ class Home:
         """`runs/N`: the sealed outputs of a run."""
         return self.runs / str(number)
 
+    def whole(self, path: Path) -> Path:
+        """`runs/N` or `uploads/NAME`: the outputs of a run, or the upload, to which a path belongs."""
+        return self.root.joinpath(*path.relative_to(self.root).parts[:2])
+
     def log_dir(self, number: int) -> Path:
         """`store/records/N`: log, build log, metrics and attempts of a run."""
         return self.logs / str(number)

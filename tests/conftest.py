@@ -10,6 +10,7 @@ import re
 import select
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -58,6 +59,17 @@ def bearing(token: str) -> list[int]:
             if token.encode() in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes():
                 found.append(int(name))
     return found
+
+
+def has_written(pid: int, folder: Path) -> bool:
+    """Whether a process holds a file of this folder open that has bytes already, with a name or without one."""
+    for name in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found = name.stat()
+            is_below = os.readlink(name).startswith(f"{folder}/")
+            if is_below and stat.S_ISREG(found.st_mode) and found.st_size:
+                return True
+    return False
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BIN, Spell
+from conftest import BIN, Spell, has_written, wait_for
 from terminal import Terminal
 
 from orchestrator.cli.files import _Stream
@@ -139,7 +142,7 @@ def test_cat_is_byte_for_byte(spell: Spell) -> None:
 
 def test_cp_of_one_file(spell: Spell, tmp_path: Path) -> None:
     done = spell("cp", "runs/1/data.txt", cwd=tmp_path)
-    assert (done.code, done.out) == (0, "✔ Copied 1 files.\n")
+    assert (done.code, done.out) == (0, "✔ Copied 1 file.\n")
     assert (tmp_path / "data.txt").read_text() == "12345"
     assert os.access(tmp_path / "data.txt", os.W_OK)
     spell("cp", "runs/1/data.txt", "renamed.txt", cwd=tmp_path)
@@ -170,17 +173,29 @@ def test_cp_of_a_folder_copies_what_is_in_it(spell: Spell, tmp_path: Path) -> No
     assert "✔ Copied 12 files." in done.out
 
 
-def test_cp_of_a_part_leaves_out_links_that_lead_elsewhere(spell: Spell, tmp_path: Path) -> None:
+def test_cp_of_a_part_follows_links_that_lead_elsewhere(spell: Spell, tmp_path: Path) -> None:
     done = spell("cp", "runs/1/deep/er", cwd=tmp_path)
-    assert (done.code, done.out) == (0, "✔ Copied 1 files. Skipped 1 files.\n")
-    assert "WARNING: up was skipped: " in done.err
-    assert [path.name for path in tmp_path.iterdir()] == ["tool"]
+    assert (done.code, done.out, done.err) == (0, "✔ Copied 2 files.\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"tool", "up"}
+    assert (tmp_path / "up").read_text() == "12345" and not (tmp_path / "up").is_symlink()
+
+
+def test_cp_says_and_shows_by_its_code_what_it_left_out(spell: Spell, tmp_path: Path) -> None:
+    """Outside of the run only the person can have let a link lead."""
+    number = spell.run("mkdir d; echo x > d/f; ln -s f d/l").number
+    folder = spell.home.run_dir(number) / "d"
+    folder.chmod(0o755)
+    (folder / "out\nside").symlink_to("/etc/passwd")
+    done = spell("cp", f"runs/{number}/d", cwd=tmp_path)
+    assert (done.code, done.out) == (1, "✔ Copied 2 files. Skipped 1 file.\n")
+    assert done.err == "WARNING: out\\nside was skipped: it leads out of the copied folder.\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"f", "l"}
 
 
 def test_cp_over_what_is_there(spell: Spell, tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("mine")
     done = spell("cp", "-i", "runs/1", cwd=tmp_path)
-    assert "Skipped 1 files." in done.out
+    assert "Skipped 1 file." in done.out
     assert (tmp_path / "data.txt").read_text() == "mine"
     os.link(tmp_path / "data.txt", tmp_path / "other-name")
     for words in (["-f"], []):  # without a terminal nobody can be asked
@@ -217,15 +232,68 @@ def test_a_long_copy_has_a_progress_bar(spell: Spell, tmp_path: Path) -> None:
         assert terminal.ends() == 0
         assert f"Copying runs/{number}/big (19M)" in terminal.raw.decode()
         assert "20.0/20.0 MB" in terminal.raw.decode() or "19.1/19.1 MiB" in terminal.raw.decode()
-        assert terminal.screen.lines[-1] == "✔ Copied 1 files."
+        assert terminal.screen.lines[-1] == "✔ Copied 1 file."
     assert (tmp_path / "big").stat().st_size == 20_000_000
     quiet = spell("cp", f"runs/{number}/big", cwd=tmp_path)
-    assert (quiet.out, quiet.err) == ("✔ Copied 1 files.\n", "")
+    assert (quiet.out, quiet.err) == ("✔ Copied 1 file.\n", "")
     with Terminal([str(BIN / "spell"), "cp", f"runs/{number}/big"], tmp_path, spell.env) as terminal:
         terminal.sees("File 'big' already exists. Are you sure you want to overwrite? [y/N]:")
         terminal.type("y\n")
         assert terminal.ends() == 0
-        assert terminal.screen.lines[-1] == "✔ Copied 1 files."
+        assert terminal.screen.lines[-1] == "✔ Copied 1 file."
+
+
+def test_a_sparse_file_is_copied_as_fast_as_it_has_data(spell: Spell, tmp_path: Path) -> None:
+    """3 GiB with two bytes in the middle: alone, in a folder, over what was there, on a terminal, and with a killed copy."""
+    number = spell.run("truncate -s 3G big; printf xy | dd of=big bs=1 seek=1500000000 conv=notrunc; : > empty").number
+    source = spell.home.run_dir(number) / "big"
+    if not _is_sparse(source):
+        pytest.skip("the disk of the home keeps no holes")
+    began = time.monotonic()
+    for words in ([f"runs/{number}/big", "alone"], ["-f", f"runs/{number}/big", "alone"], [f"runs/{number}", "folder"]):
+        assert spell("cp", *words, cwd=tmp_path).code == 0
+    assert time.monotonic() - began < 30
+    for copy in (tmp_path / "alone", tmp_path / "folder" / "big"):
+        assert (copy.stat().st_size, _is_sparse(copy)) == (3 << 30, True)
+        with copy.open("rb") as file:
+            file.seek(1_499_999_998)
+            assert file.read(6) == b"\0\0xy\0\0"
+    with Terminal([str(BIN / "spell"), "cp", "-f", f"runs/{number}/big", "alone"], tmp_path, spell.env) as terminal:
+        assert terminal.ends() == 0
+        assert "3.0/3.0 GiB" in terminal.raw.decode() or "3.2/3.2 GB" in terminal.raw.decode()
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "folder"}
+
+
+def _is_sparse(path: Path) -> bool:
+    return path.stat().st_blocks * 512 < path.stat().st_size // 100
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_copy_that_is_ended_leaves_nothing(spell: Spell, tmp_path: Path, end: signal.Signals) -> None:
+    number = spell.run("head -c 500000000 /dev/urandom > big").number
+    cp = spell.popen("cp", f"runs/{number}", str(tmp_path))
+    wait_for(lambda: has_written(cp.pid, tmp_path), "its first bytes")
+    cp.send_signal(end)
+    cp.communicate(timeout=30)
+    assert cp.returncode == (-end if end == signal.SIGKILL else 128 + end)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_spell_left_is_removed_by_the_next(spell: Spell, tmp_path: Path) -> None:
+    """Where a disk has no nameless files, and of exports. What another spell holds stays."""
+    for name in ("1", "2", "held"):
+        (tmp_path / f".spell-part-{name}").mkdir()
+    (tmp_path / ".spell-part-2" / "new").mkdir()
+    (tmp_path / ".spell-part-file").write_text("half of it")
+    held = os.open(tmp_path / ".spell-part-held", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert spell("cp", "runs/1/data.txt", cwd=tmp_path).code == 0
+    finally:
+        os.close(held)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.txt", ".spell-part-held"}
+    assert spell("export", "1", "-o", str(tmp_path / "it")).code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data.txt", "it"}
 
 
 @pytest.mark.parametrize("sizes", [[], [0, 5], [1, 2, 3], [10], [3, 0, 0, 4]])

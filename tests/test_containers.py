@@ -18,6 +18,7 @@ import pytest
 from conftest import Spell, bearing, wait_for
 from containers import ENGINE, GRACE_S, config, container_of, image_with_apt, none_left, remove_images
 from engines import engine_api, need_engine
+from hub import check_links_are_followed
 from test_logs import SAYINGS, followed, log_of_a_run_that_is_ended
 from test_processes import ESCAPES, _are_out, _let_out
 from test_recovery import assert_free
@@ -51,6 +52,13 @@ def _ready(spell: Spell, command: str, **fields: object) -> int:
     number = spell.cast(command, **fields)
     spell.says(number, b"ready\n")
     return number
+
+
+# -- links ---------------------------------------------------------------------------------------------------------
+
+
+def test_links_to_other_files_of_the_run_are_followed(spell: Spell, tmp_path: Path) -> None:
+    check_links_are_followed(spell, tmp_path)
 
 
 # -- F14: nothing of a run outlives it -----------------------------------------------------------------------------

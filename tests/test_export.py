@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BIN, Spell, git, wait_for
+from conftest import BIN, Spell, git, has_written, wait_for
 from engines import TEST_IMAGE, go_without
 from wheels import make_wheel
 
@@ -159,9 +159,7 @@ def test_credentials_of_packages(spell: Spell, tmp_path: Path) -> None:
 def test_an_export_that_is_cut_off_leaves_nothing(spell: Spell, tmp_path: Path, name: str) -> None:
     number = spell.run("truncate -s 1G big").number
     process = spell.popen("export", str(number), "--with-outputs", "-o", str(tmp_path / name))
-    wait_for(
-        lambda: [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size], "its first bytes"
-    )
+    wait_for(lambda: has_written(process.pid, tmp_path), "its first bytes")
     spell.kill_server()
     said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 1 and "ERROR" in said

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S, Done, Spell, git, wait_for
+from hub import check_links_are_followed
 
 from orchestrator.content.files import remove_tree
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
@@ -24,6 +25,7 @@ from orchestrator.records.files import ArtifactRecord
 from orchestrator.spec.mounts import Mount
 
 CONFIG = "grace_s = 0.4\n[machine_types.cpu]\ncpus = 0.05\n"
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 NO_NAMESPACES = {"SPELL_NAMESPACES": "never"}
 
 
@@ -175,14 +177,42 @@ def test_links(spell: Spell, repo: Path) -> None:
         "a-chain-backwards": b"inside",
         "..dots/file": b"two\n",
         "dots": b"..dots/file",
+        "own": b"data/file",
     }
     assert kept(spell, number) == inside
     told = notes(spell, number)
-    assert set(told) == {"code", "broken", "loop", "absolute", "own", "climbing", "up", "here"}
+    assert set(told) == {"code", "broken", "loop", "absolute", "climbing", "up", "here"}
     assert told["absolute"] == "a link to a file that is not an output: /etc/passwd"
     for path in inside:
         place = (spell.home.run_dir(number) / path).resolve()
         assert place.exists() and place.is_relative_to(spell.home.run_dir(number))
+
+
+def test_caches_that_say_so_are_not_kept(spell: Spell, repo: Path) -> None:
+    """Neither a virtual environment, nor a folder with a tag; but downloads of huggingface_hub, which are tagged, too."""
+    commit(repo, __spellignore="!wanted/", data___CACHEDIR__TAG=SIGNATURE, data___in="code")
+    command = f"""
+        for name in .venv deep/.tool/cache wanted hub; do mkdir -p $name; echo x > $name/file; done
+        touch .venv/pyvenv.cfg
+        for name in deep/.tool/cache wanted hub; do echo '{SIGNATURE}' > $name/CACHEDIR.TAG; done
+        mkdir -p hub/models--a--b no pipe; echo w > hub/models--a--b/weights; echo new > data/new
+        echo 'not the signature' > no/CACHEDIR.TAG; mkfifo pipe/CACHEDIR.TAG"""
+    done = run_in(spell, repo, command)
+    assert set(kept(spell, done.number)) == {
+        *("wanted/file", "wanted/CACHEDIR.TAG", "hub/file", "hub/CACHEDIR.TAG", "hub/models--a--b/weights"),
+        *("data/new", "no/CACHEDIR.TAG"),
+    }
+    told = notes(spell, done.number)
+    assert told.pop("pipe/CACHEDIR.TAG") == "a named pipe, not a file"
+    assert told == {
+        ".venv/": "a cache, as its pyvenv.cfg says",
+        "deep/.tool/cache/": "a cache, as its CACHEDIR.TAG says",
+    }
+    assert done.out.count("a cache, as its") + done.err.count("a cache, as its") == 2
+
+
+def test_links_to_other_files_of_the_run_are_followed(spell: Spell, either: Spell, tmp_path: Path) -> None:
+    check_links_are_followed(either, tmp_path, guarded=either is spell)
 
 
 def test_what_is_not_a_file_is_noted(spell: Spell, repo: Path) -> None:

@@ -216,12 +216,50 @@ def test_what_is_no_file_is_left_out_with_a_warning(spell: Spell, tmp_path: Path
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind(os.path.relpath(root / "sock"))
         done = spell("upload", "odd")
-    assert done.code == 0
+    assert done.code == 1  # "out" leads to a file that the upload lacks
     assert "WARNING: 'pipe' is left out: it is a named pipe.\n" in done.err
     assert "WARNING: 'sock' is left out: it is a socket.\n" in done.err
+    assert "ERROR: Links that lead out of the folder are left out: 'out'.\n" in done.err
     for name in ("out", "up", "nothing"):
         assert f"'{name}'" in done.err
     assert list(contents(spell.home.uploads / "odd")) == [b"file"]
+    (root / "out").unlink()
+    assert spell("upload", "-f", "odd").code == 0
+
+
+def test_links_are_kept_or_followed(spell: Spell, tmp_path: Path) -> None:
+    """A snapshot of a Hugging Face cache has links only, to files that lie outside of it."""
+    hub = tmp_path / "hub"
+    for folder in ("blobs", "snapshots/rev", "other/deep"):
+        (hub / folder).mkdir(parents=True)
+    (hub / "blobs" / "1").write_text("weights")
+    (hub / "other" / "deep" / "file").write_text("other")
+    snapshot = hub / "snapshots" / "rev"
+    for name, text in {
+        "model": "../../blobs/1",
+        "same": "model",
+        "folder": "../../other",
+        "gone": "../nothing",
+    }.items():
+        (snapshot / name).symlink_to(text)
+    (snapshot / "absolute").symlink_to(snapshot / "model")
+    (hub / "absolute").symlink_to(hub / "blobs" / "1")
+
+    done = spell("upload", str(snapshot))
+    assert (done.code, "has no files to upload" in done.err, "--follow-links" in done.err) == (3, True, True)
+    assert spell("upload", "--follow-links", str(snapshot)).code == 0
+    there = spell.home.uploads / "rev"
+    assert (
+        (there / "model").read_text() == (there / "same").read_text() == (there / "absolute").read_text() == "weights"
+    )
+    assert (there / "folder" / "deep" / "file").read_text() == "other"
+    assert not (there / "model").is_symlink() and not (there / "gone").is_symlink()
+    assert spell("upload", str(hub)).code == 0
+    there = spell.home.uploads / "hub"
+    assert os.readlink(there / "absolute") == "blobs/1"
+    assert os.readlink(there / "snapshots" / "rev" / "absolute") == "../../blobs/1"
+    assert spell("cp", "uploads/hub/snapshots/rev", str(tmp_path / "copy")).code == 0
+    assert (tmp_path / "copy" / "absolute").read_text() == "weights"
 
 
 @pytest.mark.parametrize(

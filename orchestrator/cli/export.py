@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.input import complete
-from orchestrator.cli.output import show
+from orchestrator.cli.output import parts, show
 from orchestrator.client.client import connect
 from orchestrator.errors import DiskFull, SpellError, UsageError, is_disk_full
 
@@ -57,7 +57,7 @@ class _Written:
 def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool, force: bool, json_: bool) -> None:
     """Write RUN to a folder or archive: spec, code, packages, log, metrics, hashes of outputs, and a Dockerfile that runs
     it without spell. Values of environment variables and secrets are left out."""
-    with connect() as client:
+    with parts.tidily(), connect() as client:
         number = client.runs.get(run).number
         target = output or Path(f"run-{number}")
         _check(target, force)
@@ -101,42 +101,38 @@ def _check(target: Path, force: bool) -> None:
 
 
 def _write(target: Path, chunks: Iterator[bytes]) -> None:
-    """Write a temporary file or folder beside the target, and rename it when it is complete."""
+    """Write an export, which appears at the target when it is complete."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".spell-part-{os.getpid()}")
-    old = target.with_name(f".spell-old-{os.getpid()}")
-    try:
-        if target.name.endswith(_ARCHIVES):
-            _pack(beside, chunks, plain=target.name.endswith(".tar"))
-            beside.replace(target)
-            return
-        beside.mkdir()
-        _unpack(beside, chunks)
+    if target.name.endswith(_ARCHIVES):
+        parts.sweep(str(target.parent))
+        with parts.whole_file(str(target)) as file:
+            _pack(file, chunks, plain=target.name.endswith(".tar"))
+        return
+    with parts.part_folder(target.parent) as beside:
+        _unpack(beside / "new", chunks)
         if target.exists():
-            target.rename(old)
+            target.rename(beside / "old")
         try:
-            beside.rename(target)
+            (beside / "new").rename(target)
         except OSError:
-            if old.exists():
-                old.rename(target)
+            if (beside / "old").exists():
+                (beside / "old").rename(target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        else:
-            beside.unlink(missing_ok=True)
 
 
-def _pack(path: Path, chunks: Iterator[bytes], *, plain: bool) -> None:
-    with path.open("xb") as raw, contextlib.nullcontext(raw) if plain else gzip.GzipFile("", "wb", 6, raw) as file:
+def _pack(raw: io.FileIO, chunks: Iterator[bytes], *, plain: bool) -> None:
+    buffered = io.BufferedWriter(raw)
+    with contextlib.nullcontext(buffered) if plain else gzip.GzipFile("", "wb", 6, buffered) as file:
         for chunk in chunks:
             file.write(chunk)
+    buffered.flush()
+    buffered.detach()
 
 
 def _unpack(root: Path, chunks: Iterator[bytes]) -> None:
     """Unpack the content of the archive's one folder. Links are made last, so that no file is written through one."""
+    root.mkdir()
     links, last = [], ""
     with tarfile.open(fileobj=io.BufferedReader(_Stream(chunks), _CHUNK_BYTES), mode="r|") as tar:
         for member in tar:

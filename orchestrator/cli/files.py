@@ -9,14 +9,14 @@ import stat
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.input import complete
-from orchestrator.cli.output import show
+from orchestrator.cli.output import parts, show
 from orchestrator.cli.output.bars import Silent, bar
 from orchestrator.client.client import connect
 from orchestrator.content.links import is_below, said_target
@@ -25,8 +25,11 @@ from orchestrator.records.files import FileRecord
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
+_ZEROS = bytes(_CHUNK_BYTES)
 _TAR_BYTES = 32 << 10  # small, because tarfile copies its whole buffer at each read
 _YEAR_S = 365 * 86400
+
+_Piece = bytes | int  # of a file: its bytes, or the size of a hole
 
 
 @click.command(context_settings=_HELP)
@@ -86,21 +89,23 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     if not destination:
         raise UsageError("The destination is empty.", "Leave it out to copy to the current folder.")
     target = _Target(_plain(Path(destination)), force, ignore)
-    with connect() as client:
-        found = client.resources.download(resource)
+    with parts.tidily(), connect() as client:
+        found = client.resources.download(resource, sparse=True)
         try:
             with bar(f"Copying {resource} ({show.size(found.size_bytes)})", found.size_bytes) as target.progress:
                 if found.kind == "folder":
                     _unpack(found.chunks, target)
                 else:
                     mode = 0o755 if found.kind == "executable" else 0o644
-                    target.write(_file_place(resource, destination), found.chunks, mode)
+                    pieces = _only_file(found.chunks) if found.is_tar else found.chunks
+                    target.write(_file_place(resource, destination), pieces, mode)
         except OSError as error:
             raise (DiskFull if is_disk_full(error) else SpellError)(f"{error.filename}: {error.strerror}") from error
         except tarfile.TarError as error:
             raise SpellError(f"The copy of {resource!r} is incomplete: {error}.") from error
-    skipped = f" Skipped {target.skipped} files." if target.skipped else ""
-    show.say(f"✔ Copied {target.copied} files.{skipped}")
+    skipped = f" Skipped {show.count(target.skipped, 'file')}." if target.skipped else ""
+    show.say(f"✔ Copied {show.count(target.copied, 'file')}.{skipped}")
+    click.get_current_context().exit(int(target.lost > 0))
 
 
 def _file_place(resource: str, destination: str) -> str:
@@ -119,7 +124,7 @@ class _Target:
 
     def __init__(self, root: str, force: bool, ignore: bool) -> None:
         self.root, self._force, self._ignore = root, force, ignore
-        self.copied = self.skipped = 0
+        self.copied = self.skipped = self.lost = 0
         self.progress: Any = Silent()
         self._made: set[str] = set()
 
@@ -146,26 +151,24 @@ class _Target:
 
     def make(self, folder: str) -> None:
         """Make a folder and its parents."""
-        if folder and folder not in self._made:
+        if folder in self._made:
+            return
+        if os.path.isdir(folder or "."):
+            parts.sweep(folder or ".")
+        else:
             os.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
+        self._made.add(folder)
 
-    def write(self, place: str, chunks: Iterator[bytes], mode: int = 0o644) -> None:
-        """Write one file beside its place, then rename it, so that it is never incomplete."""
+    def write(self, place: str, pieces: Iterable[_Piece], mode: int = 0o644) -> None:
+        """Write one file, which is never there incomplete."""
         if not self._wants(place):
             return
-        folder = os.path.dirname(place)
-        self.make(folder)
-        beside = os.path.join(folder, f".spell-part-{os.getpid()}")  # short: the name of the file may have full length
+        self.make(os.path.dirname(place))
         try:
-            with open(beside, "wb", buffering=0) as file:
-                _fill(file, self.progress.wrap(chunks))
-                os.fchmod(file.fileno(), mode)
-            os.replace(beside, place)
-        except BaseException as error:
-            Path(beside).unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                error.filename = place
+            with parts.whole_file(place, mode) as file:
+                _fill(file, pieces, self.progress.advance)
+        except OSError as error:
+            error.filename = place
             raise
         self.copied += 1
 
@@ -178,17 +181,19 @@ class _Target:
             self.copied += 1
 
 
-def _fill(file: io.FileIO, chunks: Iterator[bytes]) -> None:
-    is_hole = False
-    for chunk in chunks:
-        if is_hole := not chunk.strip(b"\0"):
-            file.seek(len(chunk), os.SEEK_CUR)  # keeps holes of sparse files
+def _fill(file: io.FileIO, pieces: Iterable[_Piece], advance: Callable[[int], object]) -> None:
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, int) or _ZEROS.startswith(piece):  # holes stay holes, and zeros become one
+            size += piece if isinstance(piece, int) else len(piece)
+            file.seek(size)
         else:
-            left = memoryview(chunk)
+            size += len(piece)
+            left = memoryview(piece)
             while left:
                 left = left[file.write(left) :]
-    if is_hole:
-        file.truncate()
+        advance(piece if isinstance(piece, int) else len(piece))
+    file.truncate(size)
 
 
 def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
@@ -198,8 +203,9 @@ def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
             # tarfile.data_filter does this too, but Debian's Python 3.11.2 lacks it
             leads_out = member.issym() and said_target(member.name, member.linkname) is None
             if leads_out or not is_below(member.name):
-                show.warn(f"{member.name} was skipped: it leads out of the copied folder.")
+                show.warn(f"{show.line(member.name)} was skipped: it leads out of the copied folder.")
                 target.skipped += 1
+                target.lost += 1
                 continue
             place = os.path.join(target.root, member.name)
             if member.isdir():
@@ -207,13 +213,38 @@ def _unpack(chunks: Iterator[bytes], target: _Target) -> None:
             elif member.issym():
                 target.link(place, member.linkname)
             elif member.isreg():
-                file = tar.extractfile(member)
-                assert file is not None
-                target.write(place, _chunks(file, member.size), member.mode & 0o755)
+                target.write(place, _pieces(tar, member), member.mode & 0o755)
 
 
-def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
-    while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
+def _only_file(chunks: Iterator[bytes]) -> Iterator[_Piece]:
+    """Yield the content of the one file of a tar stream."""
+    with tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=_TAR_BYTES) as tar:
+        member = tar.next()
+        if member is None:
+            raise tarfile.TarError("it is empty")
+        yield from _pieces(tar, member)
+
+
+def _pieces(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[_Piece]:
+    """Yield the content of a file. Not by `extractfile`, which makes zeros of holes: their sizes are passed on."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(member.offset_data)
+    at = 0
+    areas: list[tuple[int, int]] = getattr(member, "sparse", None) or [(0, member.size)]
+    for start, size in areas:
+        if start > at:
+            yield start - at
+        yield from _chunks(tar.fileobj.read, size)
+        at = start + size
+    if at < member.size:
+        yield member.size - at
+
+
+def _chunks(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+    while size > 0:
+        chunk = read(min(size, _CHUNK_BYTES))
+        if not chunk:
+            raise tarfile.ReadError("its end is missing")
         yield chunk
         size -= len(chunk)
 

@@ -19,6 +19,7 @@ from orchestrator.client.upload import default_name
 from orchestrator.errors import InvalidConfig, NotFound, UsageError
 from orchestrator.records.uploads import UploadRecord, check_name
 
+_FOLLOW = "Upload what they lead to, too: spell upload --follow-links …"
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -26,17 +27,21 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.argument("path", type=click.Path())
 @click.option("-n", "--name", help="Name of the upload: uploads/NAME. [default: the name of the folder or file]")
 @click.option("-f", "--force", is_flag=True, help="Replace an upload of the same name.")
+@click.option("--follow-links", is_flag=True, help="Upload what links lead to that lead out of the folder.")
 @click.option("--json", "json_", is_flag=True, help="Print the upload as JSON.")
-def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
+def upload(path: str, name: str | None, force: bool, follow_links: bool, json_: bool) -> None:
     """Upload PATH, a folder or file, to uploads/NAME, for runs to mount.
 
-    Only files that the server lacks are sent. After ^C, the same command continues the upload.
+    Only files that the server lacks are sent. After ^C, the same command continues the upload. The exit code is 1 if
+    links were left out that lead to files outside the folder.
     """
     if not path:  # most likely an unset variable of the shell; "" would be the current folder
         raise UsageError("The path is empty.", "Upload the current folder with: spell upload .")
-    found = datatree.look(path)
+    found = datatree.look(path, follow_links=follow_links)
     for warning in found.warnings:
         show.warn(warning)
+    if found.outside and not found.files:
+        raise InvalidConfig(f"{path!r} has no files to upload. {found.outside_words}", _FOLLOW)
     if not found.files:
         raise InvalidConfig(f"{path!r} has no files to upload.", "Empty folders are not uploaded.")
     name = _name_of(path, ask=not (force or json_)) if name is None else name
@@ -48,14 +53,17 @@ def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
             tree = datatree.DataTree(found, progress.beside(f"Reading {path}", found.total_bytes))
             record = client.uploads.put(name, tree, replace=force, on_progress=progress.advance)
     except KeyboardInterrupt:
-        words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{' -f' if force else ''}"
+        options = f"{' --follow-links' if follow_links else ''}{' -f' if force else ''}"
+        words = f"spell upload -n {_quoted(name)} {shlex.quote(path)}{options}"
         show.say(f"\nUpload aborted. To resume this upload, run:\n{words}", err=True)
         sys.exit(INTERRUPTED)
     if json_:
         show.as_json(record)
     else:
         show.say(f"Upload of {name} ({path}) to 'uploads/{name}' complete.")
-    streams.leave(0)  # at once: to free the records of many files would take a while
+    if found.outside:
+        show.error(found.outside_words, _FOLLOW)
+    streams.leave(int(bool(found.outside)))  # at once: to free the records of many files would take a while
 
 
 def _name_of(path: str, *, ask: bool) -> str:

@@ -18,11 +18,13 @@ class Download:
         kind: `file`, `executable` or `folder`.
         size_bytes: of all its files.
         chunks: the bytes of a file, or a tar stream of a folder; can be read once.
+        is_tar: whether it is a tar stream: that of a folder, or of one sparse file.
     """
 
     kind: str
     size_bytes: int
     chunks: Iterator[bytes]
+    is_tar: bool = False
 
     def read(self) -> bytes:
         """Return all bytes at once."""
@@ -40,8 +42,14 @@ class Resources:
         found = self._transport.call("GET", f"/resources/{quote_path(resource)}")
         return [from_wire(FileRecord, item) for item in found]
 
-    def download(self, resource: str) -> Download:
-        """Download a file, or a folder as a tar stream."""
-        answer = self._transport.stream("GET", f"/files/{quote_path(resource)}")
-        size_bytes = int(answer.headers["spell-total-bytes"])
-        return Download(answer.headers["spell-kind"], size_bytes, chunks(answer))
+    def download(self, resource: str, *, sparse: bool = False) -> Download:
+        """Download a file, or a folder as a tar stream.
+
+        Args:
+            sparse: a file with holes, too, comes as a tar stream, without its holes.
+        """
+        query = {"sparse": sparse} if sparse else None
+        answer = self._transport.stream("GET", f"/files/{quote_path(resource)}", params=query)
+        headers = answer.headers
+        is_tar = headers.get("content-type", "") == "application/x-tar"
+        return Download(headers["spell-kind"], int(headers["spell-total-bytes"]), chunks(answer), is_tar)

@@ -28,6 +28,7 @@ class Uploads(UploadSteps):
         data: str | os.PathLike[str] | DataTree,
         *,
         replace: bool = False,
+        follow_links: bool = False,
         on_progress: Callable[[int], object] = lambda _bytes: None,
     ) -> UploadRecord:
         """Upload a folder or file as `uploads/NAME`. Only files that the server lacks are sent.
@@ -36,6 +37,7 @@ class Uploads(UploadSteps):
             name: of the upload.
             data: its path, or its tree if the files were listed already.
             replace: whether to replace an upload of the same name.
+            follow_links: whether to upload what links lead to that lead out of the folder. Without it they are left out.
             on_progress: called from any thread with the number of bytes that have arrived since the last call.
 
         Raises:
@@ -46,7 +48,7 @@ class Uploads(UploadSteps):
         from orchestrator.capture.datatree import DataTree, look
         from orchestrator.client.upload import upload
 
-        tree = data if isinstance(data, DataTree) else DataTree(look(os.fspath(data)))
+        tree = data if isinstance(data, DataTree) else DataTree(look(os.fspath(data), follow_links=follow_links))
         return upload(self, name, tree, replace=replace, on_progress=on_progress)
 
     def remove(self, name: str) -> None:

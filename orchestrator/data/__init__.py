@@ -2,6 +2,7 @@
 
 outputs    moves the outputs of a run to runs/N
 resources  finds, lists and reads what lies under runs/ and uploads/
+tarred     files as tar streams
 uploads    folders and files that a user uploads
 incoming   one upload while it arrives
 blobs      the files of code snapshots, by content

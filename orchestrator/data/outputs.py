@@ -1,7 +1,8 @@
 """Saves the outputs of a run: its new or modified files are moved to `runs/N/…` by rename, and sealed.
 
-Unchanged code, mounted inputs and ignored files are not outputs. Every file of the code was unpacked with the same
-modification time; a file that still has that time and its size is unchanged. Others are compared by content.
+Unchanged code, mounted inputs, ignored files and folders that say that they are caches are not outputs. Every file of
+the code was unpacked with the same modification time; a file that still has that time and its size is unchanged. Others
+are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,12 @@ from orchestrator.errors import DiskFull, SaveFailed, is_disk_full
 from orchestrator.records.files import ArtifactRecord
 
 ALWAYS_IGNORED = ("__pycache__/", ".git/")
+_CACHE_TAG, _CACHE_SIGNATURE = (
+    "CACHEDIR.TAG",
+    b"Signature: 8a477f597d28d172789f06886806bc55",
+)  # https://bford.info/cachedir
+_VENV = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html
+_HUGGING_FACE = ("models--", "datasets--", "spaces--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Workspace:
         mtime_ns: the modification time that every file of the code got, in nanoseconds.
         mounted: relative paths of mount points.
         ignore: gitignore patterns of files that are not kept.
+        seen_at: absolute paths of the root of the code, as the command may have written them into links.
     """
 
     code: Path
@@ -44,6 +52,7 @@ class Workspace:
     mtime_ns: int
     mounted: frozenset[str]
     ignore: tuple[str, ...]
+    seen_at: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,6 +93,8 @@ def _gather(workspace: Workspace, found: _Found, staging: Path) -> None:
     staging.mkdir(exist_ok=True)
     staged = {path for path, _ in below(staging)}  # of a save that was interrupted
     kept = staged | set(found.files)
+    for path in found.links:
+        _make_relative(workspace, path)
     for path in _add_links(workspace.code, found.links, kept):
         found.notes.append((path, _leads_out(workspace, path)))
     moved = kept - staged
@@ -98,11 +109,24 @@ def _leads_out(workspace: Workspace, path: str) -> str:
     return f"a link to a file that is not an output: {printable(os.readlink(workspace.code / path))}"
 
 
+def _make_relative(workspace: Workspace, path: str) -> None:
+    """Replace a link to an absolute path in the work dir, which is removed with the run, by a relative one."""
+    place = workspace.code / path
+    text = os.readlink(place)
+    for root in workspace.seen_at:
+        if text == root or text.startswith(f"{root}/"):
+            inside = text.removeprefix(root).strip("/")
+            beside = workspace.code.with_name("relative-link")
+            beside.unlink(missing_ok=True)  # of a save that was interrupted
+            beside.symlink_to("../" * path.count("/") + (inside or "."))
+            os.rename(beside, place)
+            return
+
+
 def _scan(workspace: Workspace) -> _Found:
     before = {entry.path: entry for entry in workspace.manifest.entries}
-    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
     found = _Found()
-    for path, status in _walk(workspace.code, workspace.mounted, ignored, found.notes):
+    for path, status in _walk(workspace, before, found.notes):
         entry = before.get(path)
         if entry and _is_unchanged(workspace, path, status, entry):
             continue
@@ -116,8 +140,10 @@ def _scan(workspace: Workspace) -> _Found:
 
 
 def _walk(
-    root: Path, mounted: frozenset[str], ignored: GitIgnoreSpec, notes: list[tuple[str, str]]
+    workspace: Workspace, before: Collection[str], notes: list[tuple[str, str]]
 ) -> Iterator[tuple[str, os.stat_result]]:
+    root, mounted = workspace.code, workspace.mounted
+    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
     todo = [""]
     while todo:  # no recursion, because a run may nest folders very deep
         below = todo.pop()
@@ -127,6 +153,11 @@ def _walk(
             entries = list(os.scandir(root / below))
         except OSError as error:
             notes.append((below, f"cannot be read: {error.strerror}"))
+            continue
+        tag = _cache_tag(entries) if below else ""
+        # A pattern such as `!.venv/` keeps it, and so does code that has the tag itself.
+        if tag and f"{below}/{tag}" not in before and ignored.check_file(f"{below}/").include is None:
+            notes.append((f"{below}/", f"a cache, as its {tag} says"))
             continue
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
@@ -139,6 +170,22 @@ def _walk(
                 todo.append(path)
             else:
                 yield path, entry.stat(follow_symlinks=False)
+
+
+def _cache_tag(entries: list[os.DirEntry[str]]) -> str:
+    """Return the file by which a folder says that it is a cache, or a virtual environment; "" if it does not."""
+    tags = {entry.name: entry for entry in entries if entry.name in (_VENV, _CACHE_TAG)}
+    if _VENV in tags and tags[_VENV].is_file(follow_symlinks=False):
+        return _VENV
+    tag = tags.get(_CACHE_TAG)
+    # huggingface_hub tags the folder of its downloads, too. They are what a run that downloads is for.
+    if tag is None or any(entry.name.startswith(_HUGGING_FACE) for entry in entries):
+        return ""
+    with contextlib.suppress(OSError):
+        if tag.is_file(follow_symlinks=False):
+            with open(tag.path, "rb") as file:
+                return _CACHE_TAG if file.read(len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE else ""
+    return ""
 
 
 def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry: Entry) -> bool:

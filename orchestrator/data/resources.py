@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.content.files import below
+from orchestrator.content.followed import Member, followed
 from orchestrator.content.manifest import actual, printable
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.home import Home
@@ -22,8 +22,6 @@ from orchestrator.store.gc import removed_error
 
 Find = Callable[[str], int]
 """Returns the number of the run that a reference means; raises NotFound."""
-_CHUNK_BYTES = 1 << 20
-_MOST_USTAR_BYTES = 8 << 30  # source: POSIX, ustar: eleven octal digits
 
 
 class Resources:
@@ -167,63 +165,15 @@ class Resources:
             return FileRecord(link.alias, 0, link.created_at, is_dir=False, link=link.resource)
         return replace(found, link=link.resource)
 
-    def archive(self, path: Path) -> tuple[int, Iterator[bytes]]:
-        """Return the total size of the files of a folder, and the folder as a tar stream (pax format).
-
-        The unpacked files are writable.
-        """
-        found = sorted(below(path))
-        size = sum(status.st_size for _, status in found if stat.S_ISREG(status.st_mode))
-        return size, _tar(str(path), found)
-
-
-def _tar(root: str, found: Iterable[tuple[str, os.stat_result]]) -> Iterator[bytes]:
-    for path, status in found:
-        info = tarfile.TarInfo(path)
-        info.mtime, info.mode = int(status.st_mtime), stat.S_IMODE(status.st_mode) | stat.S_IWUSR
-        place = f"{root}/{path}"
-        if stat.S_ISLNK(status.st_mode):
-            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(place)
-        elif stat.S_ISDIR(status.st_mode):
-            info.type = tarfile.DIRTYPE
-        else:
-            info.size = status.st_size
-        yield _header(info)
-        if info.size:
-            yield from read_chunks(place)
-            yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
-    yield b"\0" * (2 * tarfile.BLOCKSIZE)
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    is_plain = info.name.isascii() and len(info.name) < tarfile.LENGTH_NAME and info.size < _MOST_USTAR_BYTES
-    if is_plain and not info.linkname:  # the older form has the same bytes, and takes half the time
-        return info.tobuf(tarfile.USTAR_FORMAT, "ascii")
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in fewer, bigger chunks, because passing on a chunk takes longer than its bytes."""
-    held: list[bytes] = []
-    size = 0
-    for part in parts:
-        held.append(part)
-        size += len(part)
-        if size >= _CHUNK_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    if held:
-        yield b"".join(held)
-
-
-def read_chunks(path: Path | str) -> Iterator[bytes]:
-    """Yield a file's bytes, a mebibyte at a time."""
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+    def members(self, path: Path) -> Sequence[Member]:
+        """List everything below a folder, by path. Links to other files of the same run or upload are these files."""
+        return sorted(followed(path, self._home.whole(path)))
 
 
 def _file_record(path: Path, name: str) -> FileRecord:
     status = path.lstat()
     link = printable(os.readlink(path)) if path.is_symlink() else ""
-    return FileRecord(printable(name), status.st_size, status.st_mtime, path.is_dir(), link)
+    if link:
+        with contextlib.suppress(OSError):  # it leads to nothing
+            status = path.stat()
+    return FileRecord(printable(name), status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode), link)

@@ -4,6 +4,7 @@ scheduler  finds a machine for each run, in the order of casting
 life       leads one run from its claim to its final state
 context    store, home and tools that every life needs
 workdir    the work dir of a run, and its checkpoints
+mount_views  what the mounts of a run show
 variables  the environment variables of a run
 outcome    decides how a run has ended
 retry      decides whether a failed run is tried again

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config import Config
-from orchestrator.content.manifest import actual
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
-from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
+from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments, Host
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
-from orchestrator.executors.base import Bind, Executor, Launch, RunPaths
+from orchestrator.executors.base import Executor, Launch, RunPaths
 from orchestrator.home import Home
+from orchestrator.lifecycle import mount_views
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.records.machines import MachineType
-from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun, Store
 
@@ -99,7 +98,7 @@ class Context:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """Return all that the executor of a run needs to start it. Raises `SecretLost`."""
+        """Return all that the executor of a run needs to start it. Raises `SecretLost`, `MountFailed`, `DiskFull`. `MountFailed`, `DiskFull`."""
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -120,9 +119,7 @@ class Context:
             code=code,
             subdir=subdir,
             env=self._env(run, spec, places),
-            binds=tuple(
-                Bind(home.root / actual(mount.resource), path_in_code(subdir, mount.path)) for mount in spec.mounts
-            ),
+            binds=tuple(mount_views.binds(home, self.store, number, spec)),
             base=base,
             environment=environment.path,
             runtime=home.runtime,
@@ -141,6 +138,19 @@ class Context:
             secrets=self.secrets.open(spec.secrets),
             log_bytes=self.config.limits.log_bytes,
         )
+
+    def code_as_seen(self, run: ClaimedRun) -> str:
+        """Return the root of the code, as the command of a run sees it. Asks no engine: a save must not wait for one."""
+        home = self.home
+        places = self.executors[run.executor].run_paths(
+            Base(Host()),
+            code=home.work_dir(run.number) / "code",
+            environment=home.environments,
+            runtime=home.runtime,
+            metrics=home.metrics(run.number),
+            bytecode=None,
+        )
+        return places.code
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
         """Return the variables that the command of a started run sees, and the folder it was started in, as it sees them."""

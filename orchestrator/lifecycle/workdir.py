@@ -2,6 +2,7 @@
 
 work/N/code              the root of the code, in which the command works
 work/N/scratch           a folder that may become its HOME
+work/N/mounts            views of mounted folders, where their links need one; the run cannot write to them
 work/N/outputs           its outputs while they are gathered; runs/.saving-N if `runs` is on another disk
 work/N/manifest.json     the manifest of the unpacked code, as the snapshot may be removed
 work/N/whole             marks that code and checkpoints are complete
@@ -38,7 +39,7 @@ class WorkDir:
     """
 
     def __init__(self, context: Context, run: ClaimedRun, spec: RunSpec) -> None:
-        self._context, self._spec = context, spec
+        self._context, self._run, self._spec = context, run, spec
         self._number = run.number
         self._mtime_ns = int(run.created_at) * 1_000_000_000
         self.root = context.home.work_dir(run.number)
@@ -114,6 +115,7 @@ class WorkDir:
             mtime_ns=self._mtime_ns,
             mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
             ignore=(*self._context.config.ignore, *self._spec.ignore),
+            seen_at=(self._context.code_as_seen(self._run), os.path.realpath(self._code)),
         )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from orchestrator.content import manifest as manifests
-from orchestrator.data.resources import read_chunks
+from orchestrator.data.tarred import read_chunks
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle.context import Context
 from orchestrator.service.access import Who

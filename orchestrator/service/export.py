@@ -1,6 +1,7 @@
 """Exports a run as an archive that runs without spell: a tar stream that is made while it is read.
 
-Values of environment variables, webhooks and secrets are not in it. Links stay links and are never followed.
+Values of environment variables, webhooks and secrets are not in it. Links stay links, except those that lead out of a
+mounted folder: the export has what they lead to in the same run or upload.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.content.followed import followed
 from orchestrator.content.manifest import EXECUTABLE, LINK, Manifest, actual
 from orchestrator.errors import CodeFailed, Conflict, NotFound, SnapshotMissing
 from orchestrator.lifecycle.context import Context
@@ -134,7 +136,7 @@ class Export:
             except NotFound as error:
                 cure = "Export it without inputs."
                 raise NotFound(f"The input {mount.resource!r} does not exist any more.", cure) from error
-            yield from _tree(path.resolve(), f"inputs/{actual(mount.resource)}")
+            yield from _tree(path, f"inputs/{actual(mount.resource)}", self._context.home.whole(path))
 
     def _outputs(self, run: RunRecord, with_outputs: bool, warnings: list[str]) -> Iterator[_Member]:  # noqa: FBT001
         recorded = self._context.store.lineage.outputs(run.number)
@@ -150,7 +152,8 @@ class Export:
         if with_outputs and recorded:
             if not self._context.home.run_dir(run.number).is_dir():
                 raise NotFound(f"The outputs of run {run.number} do not exist any more.", "Export it without outputs.")
-            yield from _tree(self._context.home.run_dir(run.number), "outputs")
+            folder = self._context.home.run_dir(run.number)
+            yield from _tree(folder, "outputs", folder)
 
     def _records(self, run: RunRecord, spec: RunSpec, scratch: Path) -> Iterator[_Member]:
         home = self._context.home
@@ -198,20 +201,25 @@ def _bytes(path: str, data: bytes) -> _Member:
     return _Member(path, data=data, size=len(data))
 
 
-def _tree(root: Path, name: str) -> Iterator[_Member]:
-    """A file, or a folder with its contents, writable once it is unpacked."""
-    todo = [(root, name)]
-    while todo:
-        path, target = todo.pop()
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            yield _Member(target, link=os.readlink(path))
-        elif stat.S_ISDIR(status.st_mode):
-            yield _Member(target, mode=0o755, is_dir=True)
-            todo += sorted(((path / entry, f"{target}/{entry}") for entry in os.listdir(path)), reverse=True)
-        elif stat.S_ISREG(status.st_mode):
-            mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-            yield _Member(target, source=path, size=status.st_size, mode=mode)
+def _tree(root: Path, name: str, bound: Path) -> Iterator[_Member]:
+    """A file, or a folder with its contents, writable once it is unpacked. See `followed` for links."""
+    status = root.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        yield _file(name, root, status)
+        return
+    yield _Member(name, mode=0o755, is_dir=True)
+    for item in sorted(followed(root, bound)):
+        path = f"{name}/{item.path}"
+        if item.link:
+            yield _Member(path, link=item.link)
+        elif stat.S_ISDIR(item.status.st_mode):
+            yield _Member(path, mode=0o755, is_dir=True)
+        elif stat.S_ISREG(item.status.st_mode):
+            yield _file(path, Path(item.place), item.status)
+
+
+def _file(path: str, source: Path, status: os.stat_result) -> _Member:
+    return _Member(path, source=source, size=status.st_size, mode=0o755 if status.st_mode & stat.S_IXUSR else 0o644)
 
 
 def _sum(digest: str, path: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import and_, bindparam, delete, exists, insert, not_, select, text, update
 
-from orchestrator.content.manifest import EXECUTABLE, FILE
+from orchestrator.content.manifest import EXECUTABLE, FILE, LINK
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.spec.run import to_wire
 from orchestrator.store.database import Database
@@ -15,6 +15,7 @@ from orchestrator.store.tables import SHARED, artifacts, runs
 _SAME_AT_MOST = 4
 # Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
 _HAS_ARTIFACTS = select(exists().where(artifacts.c.run == bindparam("run")))
+_HAS_LINKS = select(exists().where(artifacts.c.run == bindparam("run"), artifacts.c.mode == LINK))
 
 
 class ArtifactStore:
@@ -47,6 +48,11 @@ class ArtifactStore:
         query = select(artifacts).where(artifacts.c.run == number).order_by(artifacts.c.path)
         with self._db.read() as connection:
             return [ArtifactRecord(**row._mapping) for row in connection.execute(query)]
+
+    def has_links(self, number: int) -> bool:
+        """Whether a run left links."""
+        with self._db.read() as connection:
+            return bool(connection.scalar(_HAS_LINKS, {"run": number}))
 
     def unhashed(self, limit: int) -> list[ArtifactRecord]:
         """Return kept outputs without a hash, the small ones first, because big ones would delay them."""

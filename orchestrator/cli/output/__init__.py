@@ -14,6 +14,7 @@ metric_chart      draws metrics as a chart
 bars              shows progress where a terminal is
 progress          the progress bar
 spinner           the line that shows that something is still going on
+parts             files and folders that appear whole
 redraw            draws text again in place
 show              durations, sizes, times, tables and signs
 streams           makes the standard streams reliable

@@ -40,6 +40,16 @@ def safe(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def line(text: str) -> str:
+    """Return a name as one line: line feeds and tabs are escaped, too. What a program reads has another form (`--json`)."""
+    return safe(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 file`, `2 files`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def without_ansi(text: str) -> str:
     """Return `text` without colours and cursor movements."""
     return re.sub(_ANSI, "", text)

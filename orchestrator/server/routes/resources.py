@@ -18,11 +18,11 @@ def resources(resource: str, service: TheService, who: Person) -> Response:
 
 
 @router.get("/files/{resource:path}")
-def files(resource: str, service: TheService, who: Person) -> Response:
-    """A file's bytes; a folder as a tar stream (media type application/x-tar)."""
-    found = service.resources.download(who, resource)
+def files(resource: str, service: TheService, who: Person, sparse: bool = False) -> Response:  # noqa: FBT001, FBT002
+    """A file's bytes; a folder as a tar stream (media type application/x-tar), and with `sparse` a sparse file, too."""
+    found = service.resources.download(who, resource, sparse=sparse)
     headers = {"Spell-Total-Bytes": str(found.size_bytes), "Spell-Kind": found.kind}
-    if found.kind == "folder":
+    if found.is_tar:
         return StreamingResponse(found.chunks, headers=headers, media_type="application/x-tar")
     headers["Content-Length"] = str(found.size_bytes)
     return StreamingResponse(found.chunks, headers=headers, media_type="application/octet-stream")
