@@ -153,6 +153,21 @@ ENDS: dict[str, End] = {
     "internal_error": End(State.FAILED, True, "spelld failed with an internal error: {detail}"),
 }
 
+OVERRULED_BY_STOP = frozenset(
+    {"exited_zero", "exited_nonzero", "signalled", "build_failed", "code_failed", "secret_lost", "mount_failed"}
+    | {"executor_failed"}
+)
+"""End reasons that a run does not have once a request to stop it was accepted: it ends as requested, whatever its command
+did meanwhile. The others tell of a loss, and stay. A request to kill overrules every reason."""
+
+
+def is_heeded(request: StopRequest | None, reason: str) -> bool:
+    """Whether a run that ends for this reason does what was requested of it."""
+    if request == StopRequest.KILL:
+        return ENDS[reason].state == State.KILLED
+    return request is None or reason not in OVERRULED_BY_STOP
+
+
 KEEPS_OUTPUTS = frozenset({State.COMPLETE, State.FAILED, State.STOPPED, State.INTERRUPTED})
 """Final states whose outputs are kept, and so can be mounted."""
 

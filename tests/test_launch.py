@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from conftest import BIN, DEADLINE_S, Spell, wait_for
 
 from orchestrator.client.transport import Transport
 from orchestrator.errors import HomeUnusable, ServerUnavailable, VersionMismatch
-from orchestrator.home import Home, answers, default_home
+from orchestrator.home import Home, answers, default_home, is_served
 from orchestrator.records import API_VERSION
 
 
@@ -68,6 +69,27 @@ def test_a_new_server_waits_for_one_that_is_ending(make_spell: Callable[..., Spe
         old.wait(DEADLINE_S)
     assert spell("server", "stop").code == 0
     assert spell("server", "start").code == 0
+
+
+def test_a_server_that_is_being_started_is_stopped(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell()
+    with spell.popen("server", "start") as starting:
+        wait_for((spell.home.store / "launch.lock").exists, "the start")
+        done = spell("server", "stop")
+        assert (done.code, done.out) == (0, "The server has ended.\n"), done
+        starting.communicate(timeout=DEADLINE_S)
+    assert not is_served(spell.home)
+    assert spell("server", "stop").code == 1  # none is being started
+
+
+def test_a_server_that_is_killed_while_it_starts_is_started_once_more(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell()
+    with spell.popen("run", "--force", "--background", "true") as casting:
+        (pid,) = wait_for(lambda: servers_of(spell.home.root), "a server that starts")
+        os.kill(pid, signal.SIGKILL)
+        _, err = casting.communicate(timeout=DEADLINE_S)
+    assert casting.returncode == 0 and b"ERROR" not in err, err
+    assert spell.ended(1).state == "complete"
 
 
 def test_what_a_dead_server_left_is_no_obstacle(make_spell: Callable[..., Spell]) -> None:

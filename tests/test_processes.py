@@ -342,6 +342,14 @@ END"""
     run = spell.ended(number)
     assert (run.state, run.exit_code) == ("stopped", 0)
     assert (spell.home.run_dir(number) / "checkpoints" / "last.txt").read_text() == "step 12"
+    # not complete is never 0: `spell wait 3 && spell run next` must not go on
+    assert [spell(*words, str(number)).code for words in (["wait"], ["logs", "-f"], ["logs"])] == [1, 1, 0]
+
+
+def test_f15_a_command_that_ends_well_at_its_time_limit_is_not_complete(spell: Spell) -> None:
+    done = spell("run", "--timeout", "0.3", "--force", f"trap 'exit 0' TERM; {_LOOP}")
+    run = spell.client.runs.get(str(done.number))
+    assert (run.state, run.reason, run.exit_code, done.code) == ("stopped", "timed_out", 0, 1)
 
 
 # -- F51: a run inside a run ---------------------------------------------------------------------------------------

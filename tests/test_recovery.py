@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -460,6 +461,14 @@ def request_stop(spell: Spell, number: int, word: str) -> str:
     return {"stop": spell.client.runs.stop, "kill": spell.client.runs.kill}[word](str(number))
 
 
+def answer_to_request(spell: Spell, number: int, word: str) -> str:
+    """The state that the server answers, or that it refused."""
+    try:
+        return request_stop(spell, number, word)
+    except Conflict:
+        return "refused"
+
+
 STATE_AFTER = {"stop": "stopped", "kill": "killed"}
 REASON_AFTER = {"stop": "stop_requested", "kill": "kill_requested"}
 
@@ -502,12 +511,15 @@ def test_f06_while_mounting(spell: Spell, tally: Tally, word: str) -> None:
     mounts = many_mounts(spell)
     with caught(spell, "mounting", lambda: spell.cast(tally.command(), mounts=mounts, machine_type="whole")) as number:
         counted = sum(tally.counts.values())
-        asking = threading.Thread(target=request_stop, args=(spell, number, word))
+        answers: list[str] = []
+        asking = threading.Thread(target=lambda: answers.append(answer_to_request(spell, number, word)))
         asking.start()
     asking.join()
     run = spell.ended(number, PROMPT_S)
-    # a command that had begun by then may also have ended by itself
-    assert (run.state, run.reason) in ((STATE_AFTER[word], REASON_AFTER[word]), ("complete", "exited_zero")), run
+    # a command that had begun by then may also have ended by itself; then the request was refused
+    refused = answers == ["refused"]
+    expected = ("complete", "exited_zero") if refused else (STATE_AFTER[word], REASON_AFTER[word])
+    assert (run.state, run.reason) == expected, run
     assert sum(tally.counts.values()) - counted <= 1
     assert_free(spell)
     assert_legal(spell, number)
@@ -530,17 +542,42 @@ def test_f06_while_running(spell: Spell, word: str) -> None:
 def test_f06_while_saving(spell: Spell, word: str) -> None:
     answers: list[str] = []
     with caught(spell, "saving", lambda: spell.cast(MANY_OUTPUTS)) as number:
-        asking = threading.Thread(target=lambda: answers.append(request_stop(spell, number, word)))
+        asking = threading.Thread(target=lambda: answers.append(answer_to_request(spell, number, word)))
         asking.start()
     asking.join()
     run = spell.ended(number)
-    assert answers[0] in ("saving", "pushing")
-    # the command had ended by itself: a stop changes nothing, a kill drops what it left
+    # the command had ended by itself: a stop could change nothing, a kill drops what it left
+    assert answers[0] in ({"stop": ("refused",), "kill": ("saving", "pushing")}[word])
     expected = {"stop": ("complete", "exited_zero", 4000), "kill": ("killed", "kill_requested", 0)}[word]
     assert (run.state, run.reason, run.outputs_count) == expected
     assert spell.home.run_dir(number).exists() == (word == "stop")
     assert_free(spell)
     assert_legal(spell, number)
+
+
+def test_f06_accepted_means_done(spell: Spell) -> None:
+    """Requests at random moments of short runs: each accepted one has its effect, and each other one is refused."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    numbers = [spell.cast("echo out > out.txt; sleep 0.0$((RANDOM % 10))") for _ in range(40)]
+    asked: dict[int, list[tuple[str, str]]] = {number: [] for number in numbers}
+
+    def ask(number: int, words: list[str], after_s: float) -> None:
+        spell.reaches(number, *(set(State) - {State.MACHINE_REQUESTED}))
+        time.sleep(after_s)
+        asked[number].extend((word, answer_to_request(spell, number, word)) for word in words)
+
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for number in numbers:
+            words = chance.choice([["stop"], ["kill"], ["stop", "kill"], ["kill", "stop"]])
+            pool.submit(ask, number, words, chance.uniform(0, 0.15))
+    for number in numbers:
+        run, accepted = spell.ended(number), [word for word, answer in asked[number] if answer != "refused"]
+        expected = STATE_AFTER["kill" if "kill" in accepted else "stop"] if accepted else "complete"
+        assert run.state == expected, (run, asked[number])
+        assert spell.home.run_dir(number).exists() == (run.state != "killed" and run.outputs_count > 0)
+        assert_legal(spell, number)
 
 
 @pytest.mark.parametrize("word", ["stop", "kill"])

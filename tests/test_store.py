@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
 import secrets
@@ -36,7 +37,7 @@ from orchestrator.spec.filters import Filter
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, MOVES, State, StopRequest
-from orchestrator.store import NewRun, Store, database
+from orchestrator.store import CastBefore, NewRun, Store, Unheeded, database
 from orchestrator.store import tables as store_tables
 from orchestrator.store.database import Database
 
@@ -142,14 +143,54 @@ def test_stop_request(store: Store) -> None:
     assert claimed is not None
     assert store.request_stop(running, StopRequest.STOP) == "building"
     assert store.request_stop(running, StopRequest.KILL) == "building"
-    assert store.request_stop(running, StopRequest.STOP) == "building"
+    with pytest.raises(Conflict, match="already being killed"):
+        store.request_stop(running, StopRequest.STOP)
     assert store.claimed(running).stop_request == "kill"
     assert [event.state for event in store.events(running) if event.kind == "wish"] == ["stopping", "killing"]
+    with pytest.raises(Unheeded):
+        store.end(running, claimed.fence, "exited_nonzero")
     store.end(running, claimed.fence, "kill_requested")
     with pytest.raises(Conflict):
         store.request_stop(running, StopRequest.KILL)
     with pytest.raises(NotFound):
         store.request_stop(99, StopRequest.STOP)
+
+
+def test_what_is_accepted_has_its_effect(store: Store) -> None:
+    number = add(store)
+    claimed = store.claim(number, [])
+    assert claimed is not None
+    store.request_stop(number, StopRequest.STOP)
+    with pytest.raises(Unheeded):  # the worker decided before the request came
+        store.move(number, claimed.fence, State.SAVING, reason="exited_zero")
+    assert store.record(number).state == "building"
+    store.move(number, claimed.fence, State.SAVING, reason="stop_requested")
+    assert store.request_stop(number, StopRequest.STOP) == "saving"  # it was accepted before
+    store.end(number, claimed.fence, "supervisor_lost")  # a loss is told
+    number = add(store)
+    claimed = store.claim(number, [])
+    assert claimed is not None
+    store.move(number, claimed.fence, State.SAVING, reason="exited_zero")
+    with pytest.raises(Conflict, match="cannot be stopped any more") as caught:
+        store.request_stop(number, StopRequest.STOP)
+    assert caught.value.cure == f"To lose them: spell kill {number}"
+    assert store.record(number).wish is None
+    assert store.request_stop(number, StopRequest.KILL) == "saving"
+
+
+def test_a_request_that_comes_twice_casts_once(store: Store) -> None:
+    new = NewRun(RunSpec(command="true"), "process", 1, None, 0, key="k1")
+    number = store.add(new)
+    with pytest.raises(CastBefore) as caught:
+        store.add(new)
+    assert caught.value.number == number
+    assert len(store.summaries()) == 1
+    for key in ("", "k2"):
+        store.add(dataclasses.replace(new, key=key))
+        store.casts.check_new("", "run")
+    with pytest.raises(CastBefore):
+        store.casts.check_new("k2", "run")
+    store.casts.check_new("k2", "search")
 
 
 # -- finding --------------------------------------------------------------------------------------------------------

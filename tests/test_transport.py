@@ -20,11 +20,13 @@ from conftest import BIN, Spell, wait_for
 
 from orchestrator.client.client import Client
 from orchestrator.client.transport import Transport, chunks, lines
-from orchestrator.errors import Conflict, InvalidConfig, ServerUnavailable
+from orchestrator.errors import Conflict, ConnectionLost, InvalidConfig, ServerUnavailable, SpellError
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
 
 RUN = {item.name: None for item in dataclasses.fields(RunRecord)} | {"state": "running", "attempts": []}
+TRIES = 4
+"""How often a request that does no harm twice is sent at most."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
 
 
@@ -121,9 +123,28 @@ def test_a_server_that_has_hung_up_is_asked_anew(rogue: Rogue) -> None:
     ],
 )
 def test_an_answer_that_is_cut_off_is_no_answer(rogue: Rogue, answer: bytes, words: str) -> None:
-    rogue.manners = [says(answer)]
+    rogue.manners = [says(answer)] * TRIES
     with pytest.raises(ServerUnavailable, match=f"The connection to the server was lost: {words}"):
         Transport(rogue.home, start=False).call("GET", "/x")
+
+
+@pytest.mark.parametrize("answer", [b"", OK[:20], OK[:-1]])
+def test_who_meets_a_dying_server_asks_again(rogue: Rogue, answer: bytes) -> None:
+    """Whatever it does no harm to do twice, and no more often than that."""
+    removed = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
+    with contextlib.closing(Transport(rogue.home, start=False)) as transport:
+        for method, may_repeat in (("GET", None), ("PUT", None), ("POST", True)):
+            rogue.manners = [says(answer), says(OK)]
+            assert transport.call(method, "/x", json={}, may_repeat=may_repeat) is True
+        rogue.manners = [says(answer), says(removed)]
+        assert transport.call("DELETE", "/x") is None  # the first request had removed it
+        rogue.manners = [says(removed)]
+        with pytest.raises(SpellError, match="404"):
+            transport.call("DELETE", "/x")
+        rogue.manners = [says(answer)]
+        with pytest.raises(ConnectionLost):
+            transport.call("POST", "/x", json={})
+        assert not rogue.manners
 
 
 def test_what_follows_an_answer_is_not_the_next_one(rogue: Rogue) -> None:
@@ -170,9 +191,10 @@ def test_who_interrupts_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Pat
 
 
 def test_who_loses_the_server_in_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Path) -> None:
-    rogue.manners = [says(b"")]
+    rogue.manners = [says(b"")] * TRIES
     with run_at(rogue, tmp_path) as process:
         _, err = process.communicate(timeout=30)
+    assert rogue.connections == TRIES
     assert process.returncode == 1
     assert "ERROR: The connection to the server was lost: it was closed before an answer came.\n" in err
     assert "Check whether it was cast: spell ps\n" in err

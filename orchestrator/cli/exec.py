@@ -57,6 +57,7 @@ def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa:
             ctx.exit(BROKEN_PIPE)
         if started.run_is_over:
             click.echo(f"Run {run} has ended, so this command was ended too.", err=True)
+            ctx.exit(started.exit_code or 1)
         ctx.exit(started.exit_code)
 
 

@@ -67,7 +67,7 @@ def _follow(client: Client, console: Console, number: str, position: Position) -
         close_stdout()
         return BROKEN_PIPE
     console.end(ended)
-    return 0
+    return exit_code(ended)
 
 
 @click.command(context_settings=_HELP)

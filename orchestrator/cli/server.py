@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -10,9 +12,9 @@ import click
 
 from orchestrator.cli.output import show
 from orchestrator.client.client import connect
-from orchestrator.client.launch import ensure_server
+from orchestrator.client.launch import ensure_server, launching
 from orchestrator.errors import ServerUnavailable
-from orchestrator.home import Home, default_home, is_served
+from orchestrator.home import Home, answers, default_home, is_served
 from orchestrator.records import API_VERSION
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -36,14 +38,29 @@ def start() -> None:
 def stop() -> None:
     """Stop the server. Active runs go on, and the next server finds them again."""
     home = Home(default_home())
-    with connect(home, start=False) as client:
-        client.server.stop()
+    with contextlib.ExitStack() as turn:
+        with contextlib.suppress(OSError):  # no home, or that of another person: the request says so
+            turn.enter_context(launching(home))  # a server that is being started is stopped when it has started
+        _end(home)
+    show.say("The server has ended.")
+
+
+def _end(home: Home) -> None:
+    """Ask the server to end, and wait until it has. One that is starting can be asked only when it answers."""
     deadline = time.monotonic() + _STOP_LIMIT_S
+    was_served = os.access(home.lock, os.R_OK) and is_served(home)  # not that of another person
+    while was_served and is_served(home) and not answers(home.socket) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    try:
+        with connect(home, start=False) as client:
+            client.server.stop()
+    except ServerUnavailable:
+        if not was_served:
+            raise  # else it was ending already
     while is_served(home):
         if time.monotonic() > deadline:
             raise ServerUnavailable("The server has not ended yet.", f"See {home.server_log}")
         time.sleep(_LOOK_S)
-    show.say("The server has ended.")
 
 
 @server.command(context_settings=_HELP)

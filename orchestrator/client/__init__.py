@@ -5,7 +5,8 @@ with connect() as client:
 
 client     `Client` and `connect`
 launch     starts the server if none answers
-transport  one HTTP request over the socket
+transport  requests over the socket, sent again where the server ends meanwhile
+connection  one connection to the socket
 code       sends the code of a run
 runs       casts, lists, follows and stops runs
 follow     follows a run through lost connections

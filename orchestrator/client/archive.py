@@ -15,8 +15,8 @@ class Archive:
 
     def add(self, reference: int | str) -> RunSummary:
         """Hide a run that has ended from lists and mounts. Nothing is removed."""
-        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/archive"))
+        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/archive", may_repeat=True))
 
     def remove(self, reference: int | str) -> RunSummary:
         """Unarchive a run."""
-        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/unarchive"))
+        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/unarchive", may_repeat=True))

@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 from orchestrator.client.transport import CHUNK_BYTES, Transport, chunks
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped, pack
+from orchestrator.errors import ConnectionLost
 from orchestrator.spec.run import Code as CodeOfRun
 
 
@@ -36,8 +37,14 @@ class Code:
 
     def send(self, code: CapturedCode) -> None:
         """Send the blobs that the server lacks, and always the diff, which no manifest names."""
+        try:
+            self._send(code)
+        except ConnectionLost:  # the next server has what this one had received
+            self._send(code)
+
+    def _send(self, code: CapturedCode) -> None:
         manifest = code.manifest.to_json()
-        missing = set(self._call("POST", "/trees", content=manifest))
+        missing = set(self._call("POST", "/trees", content=manifest, may_repeat=True))
         wanted = sorted(missing | (code.sizes.keys() - code.manifest.digests))
         small = [digest for digest in wanted if code.sizes.get(digest, SMALL_BYTES) < SMALL_BYTES]
         for digest in sorted(set(wanted) - set(small)):

@@ -25,5 +25,5 @@ class Gc:
         """
         query: dict[str, float] = {"older_than_s": older_than_s, "dry_run": dry_run}
         query |= {} if keep_bytes is None else {"keep_bytes": keep_bytes}
-        found = self._call("POST", "/gc", params=query, read_limit_s=_LIMIT_S)
+        found = self._call("POST", "/gc", params=query, read_limit_s=_LIMIT_S, may_repeat=True)
         return GcRecord([from_wire(RemovedRecord, item) for item in found["removed"]], found["warnings"])

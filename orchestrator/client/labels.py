@@ -25,4 +25,7 @@ class Labels:
         return self._edit(reference, {"remove": several("labels", labels)})
 
     def _edit(self, reference: int | str, body: dict[str, list[str]]) -> RunSummary:
-        return from_wire(RunSummary, self._call("POST", f"/runs/{quote(reference)}/labels", json=body))
+        return from_wire(
+            RunSummary,
+            self._call("POST", f"/runs/{quote(reference)}/labels", json=body, may_repeat="remove" not in body),
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.errors import DiskFull, InvalidConfig, ServerUnavailable
@@ -15,6 +17,7 @@ from orchestrator.home import Home, answers, check_room, open_lock, set_aside
 _START_LIMIT_S = 60.0
 _LOOK_S = 0.01
 NOT_STARTED = "The server could not be started: "
+_TRIES = 2
 _LAST_OF_UVICORN = "Application startup failed. Exiting."
 
 
@@ -39,13 +42,24 @@ def ensure_server(home: Home, *, must_exist: bool = False) -> None:
         home.check_is_there()
     home.create()
     try:
-        with os.fdopen(open_lock(home.launch_lock)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with launching(home):
             if not answers(home.socket):
                 _make_room(home)
                 _start(home)
     except OSError as error:
         raise home.unusable(error) from error
+
+
+@contextlib.contextmanager
+def launching(home: Home) -> Iterator[None]:
+    """Start or stop the server inside this: one process at a time does, and the others wait.
+
+    Raises:
+        OSError: if the home cannot be written to, or there is none.
+    """
+    with os.fdopen(open_lock(home.launch_lock)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make_room(home: Home) -> None:
@@ -57,6 +71,22 @@ def _make_room(home: Home) -> None:
 
 
 def _start(home: Home) -> None:
+    for left in reversed(range(_TRIES)):
+        server, log_start = _spawn(home)
+        deadline = time.monotonic() + _START_LIMIT_S
+        while not answers(home.socket):
+            if server.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_S)
+        else:
+            return
+        if not left or server.returncode is None or server.returncode > 0:  # else it was ended from outside
+            kind = InvalidConfig if server.returncode == InvalidConfig.exit_code else ServerUnavailable
+            raise kind(f"{NOT_STARTED}{_last_line(home.server_log, log_start)}", f"See {home.server_log}")
+
+
+def _spawn(home: Home) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server. Returns its process, and where its words begin in the log."""
     set_aside(home.server_log)
     with os.fdopen(os.open(home.server_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
         log_start = log.tell()
@@ -68,12 +98,7 @@ def _start(home: Home) -> None:
             start_new_session=True,
             cwd="/",
         )
-    deadline = time.monotonic() + _START_LIMIT_S
-    while not answers(home.socket):
-        if server.poll() is not None or time.monotonic() > deadline:
-            kind = InvalidConfig if server.returncode == InvalidConfig.exit_code else ServerUnavailable
-            raise kind(f"{NOT_STARTED}{_last_line(home.server_log, log_start)}", f"See {home.server_log}")
-        time.sleep(_LOOK_S)
+    return server, log_start
 
 
 def _last_line(log: Path, start: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,14 @@ class Runs:
         if code is not None and spec.code is None:
             spec = dataclasses.replace(spec, code=code.code)
         body, query = to_wire(spec), {"reuse": "true"} if reuse else {}
+        ask = functools.partial(self._transport.cast, "/runs", body, query)
         try:
-            return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
+            return from_wire(CastRecord, ask())
         except SnapshotMissing:
             if code is None:
                 raise
         Code(self._transport).send(code)
-        return from_wire(CastRecord, self._call("POST", "/runs", json=body, params=query))
+        return from_wire(CastRecord, ask())
 
     def rerun(self, reference: int | str, changes: Mapping[str, Any] | None = None) -> CastRecord:
         """Cast a run again: same code, package versions, image and mounts.
@@ -62,7 +64,7 @@ class Runs:
         Raises:
             SpellError: of the class that the server raised.
         """
-        return from_wire(CastRecord, self._call("POST", f"{_path(reference)}/rerun", json=changes or {}))
+        return from_wire(CastRecord, self._transport.cast(f"{_path(reference)}/rerun", changes or {}))
 
     def get(self, reference: int | str) -> RunRecord:
         """Return the whole record of one run."""
@@ -72,11 +74,11 @@ class Runs:
 
     def stop(self, reference: int | str) -> str:
         """Stop a run and keep its outputs. Returns its state afterwards."""
-        return str(self._call("POST", f"{_path(reference)}/stop")["state"])
+        return str(self._call("POST", f"{_path(reference)}/stop", may_repeat=True)["state"])
 
     def kill(self, reference: int | str) -> str:
         """End a run at once; its outputs are lost. Returns its state afterwards."""
-        return str(self._call("POST", f"{_path(reference)}/kill")["state"])
+        return str(self._call("POST", f"{_path(reference)}/kill", may_repeat=True)["state"])
 
     def wait(self, reference: int | str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.

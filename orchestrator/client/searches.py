@@ -16,7 +16,7 @@ class Searches:
     """Casts, lists and ends searches. A search is named by its number, or `latest`."""
 
     def __init__(self, transport: Transport) -> None:
-        self._call = transport.call
+        self._transport, self._call = transport, transport.call
 
     def cast(self, search: SearchSpec, send_code: Callable[[], object] | None = None) -> SearchCastRecord:
         """Cast a search.
@@ -29,12 +29,12 @@ class Searches:
         """
         body = to_wire(search)
         try:
-            return from_wire(SearchCastRecord, self._call("POST", "/searches", json=body))
+            return from_wire(SearchCastRecord, self._transport.cast("/searches", body))
         except SnapshotMissing:
             if send_code is None:
                 raise
         send_code()
-        return from_wire(SearchCastRecord, self._call("POST", "/searches", json=body))
+        return from_wire(SearchCastRecord, self._transport.cast("/searches", body))
 
     def list(self, *, limit: int = 50, before: int = 0) -> list[SearchSummary]:
         """Return the newest `limit` searches with smaller numbers than `before` (0 for no bound), newest last."""
@@ -47,11 +47,11 @@ class Searches:
 
     def stop(self, reference: int | str) -> SearchRecord:
         """Stop the runs of its trials and keep their outputs. No further trial starts."""
-        return search_from_wire(self._call("POST", _path(reference) + "/stop"))
+        return search_from_wire(self._call("POST", _path(reference) + "/stop", may_repeat=True))
 
     def kill(self, reference: int | str) -> SearchRecord:
         """End the runs of its trials at once; their outputs are lost. No further trial starts."""
-        return search_from_wire(self._call("POST", _path(reference) + "/kill"))
+        return search_from_wire(self._call("POST", _path(reference) + "/kill", may_repeat=True))
 
     def resume(self, reference: int | str) -> SearchRecord:
         """Continue a search that has ended: cast failed trials again, and those that were never cast."""

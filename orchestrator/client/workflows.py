@@ -16,7 +16,7 @@ class Workflows:
     """Casts, lists and ends workflows. A workflow is named by its number, its name, or `latest`."""
 
     def __init__(self, transport: Transport) -> None:
-        self._call = transport.call
+        self._transport, self._call = transport, transport.call
 
     def cast(self, spec: WorkflowSpec, send_code: Callable[[], object] | None = None) -> WorkflowCastRecord:
         """Cast a workflow.
@@ -29,12 +29,12 @@ class Workflows:
         """
         body = to_wire(spec)
         try:
-            return from_wire(WorkflowCastRecord, self._call("POST", "/workflows", json=body))
+            return from_wire(WorkflowCastRecord, self._transport.cast("/workflows", body))
         except SnapshotMissing:
             if send_code is None:
                 raise
         send_code()
-        return from_wire(WorkflowCastRecord, self._call("POST", "/workflows", json=body))
+        return from_wire(WorkflowCastRecord, self._transport.cast("/workflows", body))
 
     def list(self, *, limit: int = 50, before: int = 0) -> list[WorkflowSummary]:
         """Return the newest `limit` workflows with smaller numbers than `before` (0 for no bound), newest last."""
@@ -47,11 +47,11 @@ class Workflows:
 
     def stop(self, reference: int | str) -> WorkflowRecord:
         """Stop the runs of its steps and keep their outputs. Waiting steps never start."""
-        return workflow_from_wire(self._call("POST", _path(reference) + "/stop"))
+        return workflow_from_wire(self._call("POST", _path(reference) + "/stop", may_repeat=True))
 
     def kill(self, reference: int | str) -> WorkflowRecord:
         """End the runs of its steps at once; their outputs are lost. Waiting steps never start."""
-        return workflow_from_wire(self._call("POST", _path(reference) + "/kill"))
+        return workflow_from_wire(self._call("POST", _path(reference) + "/kill", may_repeat=True))
 
 
 def _path(reference: int | str) -> str:

@@ -8,13 +8,12 @@ from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, SpellError, 
 from orchestrator.service import OWNER, Service
 from orchestrator.spec.validate import read_spec
 from orchestrator.spec.workflow import filled
-from orchestrator.states import FINAL, State, StepState, StopRequest, WorkflowState
+from orchestrator.states import FINAL, State, StepState, StopRequest
 from orchestrator.store import Store
 from orchestrator.store.workflows import StoredStep, StoredWorkflow
 
 _OPEN = frozenset({StepState.WAITING, StepState.CAST})
 _LOST = {StepState.FAILED: "did not complete", StepState.SKIPPED: "was skipped"}
-_ENDS = {None: WorkflowState.FAILED, StopRequest.STOP: WorkflowState.STOPPED, StopRequest.KILL: WorkflowState.KILLED}
 
 
 class WorkflowController:
@@ -52,8 +51,7 @@ class WorkflowController:
             raise errors[0]
         states = {step.state for step in workflow.steps.values()}
         if not any(moved) and not states & _OPEN:
-            complete = states == {StepState.COMPLETE}
-            self._store.end(workflow.number, WorkflowState.COMPLETE if complete else _ENDS[workflow.stop_request])
+            self._store.end(workflow.number)
         return any(moved)
 
     def _lead_step(self, workflow: StoredWorkflow, step: StoredStep) -> bool:

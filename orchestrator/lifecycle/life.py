@@ -32,7 +32,6 @@ from orchestrator.errors import (
     ExecutorFailed,
     InvalidConfig,
     PhaseFailed,
-    SaveFailed,
     SpellError,
     StaleFence,
     is_disk_full,
@@ -40,12 +39,12 @@ from orchestrator.errors import (
 from orchestrator.executors.base import Handle, RunningExec, Usage, Verdict
 from orchestrator.lifecycle import retry, workdir
 from orchestrator.lifecycle.context import Context
-from orchestrator.lifecycle.outcome import as_phase, decide, facts_of, not_kept
+from orchestrator.lifecycle.outcome import NEVER_STARTED, as_phase, as_requested, decide, facts_of, not_kept
 from orchestrator.lifecycle.release import Release
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import State, StopRequest
-from orchestrator.store import RELEASED, ClaimedRun
+from orchestrator.store import RELEASED, ClaimedRun, Unheeded
 from orchestrator.telemetry.metrics import ingest_metrics
 from orchestrator.telemetry.samples import last_sample
 
@@ -150,7 +149,7 @@ class Life:
         finally:
             self._give_back()
             if self._over and not self._keep_work and not self.context.closing.is_set():
-                self._remove_work()
+                workdir.remove(self.context.home, self.run.number)
 
     def _cancel(self) -> None:
         """End a run whose attempt was not started. Outputs of an earlier attempt are kept."""
@@ -159,19 +158,14 @@ class Life:
             reason = "kill_requested"
         elif self.context.store.attempts.count(self.run.number):
             self._release_firmly()
-            self._move(State.SAVING, reason=reason)
-            self._save()
+            with contextlib.suppress(Unheeded):  # a request to kill: `_end` sees it
+                self._move(State.SAVING, reason=reason)
+                self._save()
         elif self.run.state == State.MACHINE_REQUESTED:
             reason = "kill_requested"
         else:
-            detail = "its command was not started, so there are no outputs"
+            detail = NEVER_STARTED
         self._end(reason, detail)
-
-    def _remove_work(self) -> None:
-        try:
-            workdir.remove(self.context.home, self.run.number)
-        except SaveFailed:
-            _log.exception("run %d", self.run.number)
 
     def _give_up(self, reason: str, detail: str) -> None:
         self._keep_work = self._started or self._resumed  # its files are still there, so nothing is lost
@@ -351,14 +345,14 @@ class Life:
             return
         if self.run.state not in (State.SAVING, State.PUSHING):
             sample = last_sample(self.run.number, verdict)
-            self._move(State.SAVING, sample=sample, reason=reason, **self._columns_if_free(), **facts)
+            try:
+                self._move(State.SAVING, sample=sample, reason=reason, **self._columns_if_free(), **facts)
+            except Unheeded:  # a stop request was accepted since then
+                self._finish(verdict)
+                return
         if self._freed:
             self._on_free()
         self._save()
-        if self._stop_request() == StopRequest.KILL:
-            remove_tree(self.context.home.run_dir(self.run.number))
-            self.context.firmly(lambda: self.context.store.set_artifacts(self.run.number, []))
-            reason = "kill_requested"
         self._end(reason, detail, **facts)
 
     def _reason(self, verdict: Verdict) -> tuple[str, str]:
@@ -396,5 +390,10 @@ class Life:
             self.context.firmly(lambda: store.end(self.run.number, self.run.fence, reason, detail, **columns))
         except StaleFence:
             _log.info("run %d was ended by another worker", self.run.number)
+        except Unheeded:  # a stop request was accepted at the last moment
+            if self._stop_request() == StopRequest.KILL:
+                remove_tree(self.context.home.run_dir(self.run.number))
+                self.context.firmly(lambda: store.set_artifacts(self.run.number, []))
+            self._end(*as_requested(store.stop_request(self.run.number), is_started=self._started), **columns)
         else:
             self._over = True

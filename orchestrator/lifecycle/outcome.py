@@ -8,8 +8,10 @@ from orchestrator.errors import BuildFailed, DiskFull, PhaseFailed, is_disk_full
 from orchestrator.executors.base import Verdict
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.states import StopRequest
+from orchestrator.store import RequestedStop
 
 _TOLD = 5
+NEVER_STARTED = "its command was not started, so there are no outputs"
 
 
 def decide(verdict: Verdict, request: StopRequest | None, request_reason: str = "") -> str:
@@ -27,6 +29,17 @@ def decide(verdict: Verdict, request: StopRequest | None, request_reason: str = 
     if verdict.signal is not None:
         return "signalled"
     return "exited_nonzero" if verdict.exit_code else "exited_zero"
+
+
+def as_requested(asked: RequestedStop, *, is_started: bool) -> tuple[str, str]:
+    """Return the end reason, and its detail, of a run that would have ended otherwise when a request was accepted.
+
+    Args:
+        is_started: whether its command was started.
+    """
+    if asked.request == StopRequest.KILL:
+        return "kill_requested", ""
+    return asked.reason or "stop_requested", asked.detail or ("" if is_started else NEVER_STARTED)
 
 
 def facts_of(verdict: Verdict) -> dict[str, float | None]:

@@ -22,7 +22,7 @@ from orchestrator.lifecycle.life import Life
 from orchestrator.loops import Loop
 from orchestrator.machine import Capacity
 from orchestrator.states import StopRequest
-from orchestrator.store import ClaimedRun
+from orchestrator.store import ClaimedRun, Unheeded
 
 _log = logging.getLogger(__name__)
 _CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
@@ -153,4 +153,7 @@ class Scheduler:
             _log.exception("run %d", run.number)
             with self._lock:
                 self._lives.pop(run.number, None)
-            self._context.store.end(run.number, run.fence, "internal_error", str(error))
+            try:
+                self._context.store.end(run.number, run.fence, "internal_error", str(error))
+            except Unheeded:
+                self._context.store.end(run.number, run.fence, "kill_requested")

@@ -11,6 +11,7 @@ records/N/checkpoints    checkpoints of a failed attempt, while the work dir of 
 
 from __future__ import annotations
 
+import logging
 import os
 
 from orchestrator.content import manifest as manifests
@@ -26,6 +27,7 @@ from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun
 
+_log = logging.getLogger(__name__)
 _NO_CODE = Manifest(())
 
 
@@ -132,6 +134,9 @@ class WorkDir:
 
 
 def remove(home: Home, number: int) -> None:
-    """Remove the work dir of a run that has ended. Raises `SaveFailed`."""
-    remove_tree(home.work_dir(number))
-    remove_tree(home.checkpoints(number))
+    """Remove the work dir of a run that has ended. What cannot be removed now is removed by the next server."""
+    try:
+        remove_tree(home.work_dir(number))
+        remove_tree(home.checkpoints(number))
+    except SaveFailed:
+        _log.exception("run %d", number)

@@ -20,7 +20,7 @@ from orchestrator.data.secrets import Secrets
 from orchestrator.data.uploads import Uploads
 from orchestrator.engine import Engine
 from orchestrator.environments import Environments
-from orchestrator.errors import InvalidConfig, NotFound, SaveFailed
+from orchestrator.errors import InvalidConfig, NotFound
 from orchestrator.executors.base import Executor
 from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
@@ -171,7 +171,4 @@ def _sweep(context: Context) -> None:
         except (ValueError, NotFound):
             continue  # not made by spell
         if run.state in FINAL and not _may_hold_outputs(context, run):
-            try:
-                workdir.remove(context.home, run.number)
-            except SaveFailed:  # the server must start, whatever a run left
-                _log.exception("%s stays", path)
+            workdir.remove(context.home, run.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
 
@@ -25,6 +25,8 @@ async def _who() -> Who:
 
 
 TheService = Annotated[Service, Depends(_service)]
+CastKey = Annotated[str, Query(max_length=64)]
+"""Made by a client for each cast. A request that comes again, because its answer was lost, casts nothing new."""
 Person = Annotated[Who, Depends(_who)]
 
 

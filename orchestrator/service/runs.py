@@ -28,7 +28,7 @@ from orchestrator.spec.filters import Filter, Sort
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import State, StopRequest
-from orchestrator.store import NewRun, WithRun
+from orchestrator.store import CastBefore, NewRun, WithRun
 
 
 class Runs:
@@ -55,11 +55,13 @@ class Runs:
         spec: RunSpec,
         *,
         reuse: bool = False,
+        key: str = "",
         with_run: WithRun = lambda _connection, _number: None,
     ) -> CastRecord:
         """Record a run and queue it. Everything that can be checked is checked now, before the run exists.
 
         Args:
+            key: of the request. One with the key of an earlier request casts nothing, and gets that run.
             reuse: return an identical complete run, if one exists; its code need not have been sent.
             with_run: see `Store.add`.
 
@@ -71,8 +73,10 @@ class Runs:
             SnapshotMissing: the code has not been sent.
             DiskFull: see `Quota.check`.
         """
+        if before := self._cast_before(key):
+            return before
         new, warnings = self._new_run(spec, lambda resource: self._access.mountable(who, resource))
-        new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))
+        new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new), key=key)
         if reuse and (earlier := self._reuse.find(new)):
             return CastRecord(earlier, new.spec.machine_type, self._reuse.warnings(spec, earlier), reused=True)
         return self._add(new, warnings, with_run)
@@ -89,14 +93,26 @@ class Runs:
                 raise Conflict("An upload that the run mounts was replaced meanwhile.", "Cast it again.")
             with_run(connection, number)
 
-        number = self._store.add(new, recorded)
+        try:
+            number = self._store.add(new, recorded)
+        except CastBefore as before:  # the same request, which is being served a second time
+            return CastRecord(before.number, new.spec.machine_type, warnings)
         self._scheduler.wake()
         return CastRecord(number, new.spec.machine_type, warnings)
 
-    def rerun(self, who: Who, reference: str, changes: Mapping[str, Any]) -> CastRecord:
+    def _cast_before(self, key: str) -> CastRecord | None:
+        """What an earlier request with this key has cast. Its warnings went with the answer that was lost."""
+        try:
+            self._store.casts.check_new(key, "run")
+        except CastBefore as before:
+            return CastRecord(before.number, self._store.record(before.number).machine_type, [])
+        return None
+
+    def rerun(self, who: Who, reference: str, changes: Mapping[str, Any], *, key: str = "") -> CastRecord:
         """Cast a run again: same code, package versions, image and mounts.
 
         Args:
+            key: as of `cast`.
             changes: fields of a spec, as JSON values; see `rerun.repeat`.
 
         Raises:
@@ -104,6 +120,8 @@ class Runs:
             Conflict: its code was removed.
             SpellError: as `cast`.
         """
+        if before := self._cast_before(key):
+            return before
         run = self._store.record(self._access.resolve(who, reference))
         repeated = repeat(self._context, run, {"project": run.project, **changes})  # it may have changed since then
         new, warnings = self._new_run(repeated.spec, lambda resource: self._access.mountable(who, resource))
@@ -111,6 +129,7 @@ class Runs:
             new,
             fingerprint=self._reuse.fingerprint(new),
             rerun_of=run.number,
+            key=key,
             environment=repeated.environment,
             image=repeated.image,
         )

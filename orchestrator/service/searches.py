@@ -11,7 +11,7 @@ from orchestrator.service.access import Access, Who
 from orchestrator.service.runs import Runs
 from orchestrator.spec.search import SearchSpec
 from orchestrator.states import StopRequest
-from orchestrator.store import Store
+from orchestrator.store import CastBefore, Store
 
 _SEEDS = 1 << 31
 
@@ -29,8 +29,11 @@ class Searches:
     def __init__(self, store: Store, access: Access, runs: Runs, wake: Callable[[], None]) -> None:
         self._store, self._access, self._runs, self._wake = store.searches, access, runs, wake
 
-    def cast(self, who: Who, search: SearchSpec) -> SearchCastRecord:
+    def cast(self, who: Who, search: SearchSpec, *, key: str = "") -> SearchCastRecord:
         """Record a search and begin it. Everything that can be checked is checked now, before any run exists.
+
+        Args:
+            key: of the request. One with the key of an earlier request casts nothing, and gets that search.
 
         Raises:
             SpellError: as `Runs.cast`.
@@ -39,7 +42,10 @@ class Searches:
         seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
         # the executor is chosen now: if it cannot run anything later, the search waits for it
         spec = dataclasses.replace(new.spec, executor=new.executor)
-        number = self._store.add(dataclasses.replace(search, spec=spec, seed=seed))
+        try:
+            number = self._store.add(dataclasses.replace(search, spec=spec, seed=seed), key)
+        except CastBefore as before:
+            number = before.number
         self._wake()
         return SearchCastRecord(number, warnings)
 

@@ -12,7 +12,7 @@ from orchestrator.service.access import Access, Who
 from orchestrator.service.runs import Runs
 from orchestrator.spec.workflow import Step, WorkflowSpec, is_reference
 from orchestrator.states import StopRequest
-from orchestrator.store import Store
+from orchestrator.store import CastBefore, Store
 
 
 class Workflows:
@@ -28,8 +28,11 @@ class Workflows:
     def __init__(self, store: Store, access: Access, runs: Runs, wake: Callable[[], None]) -> None:
         self._store, self._access, self._runs, self._wake = store.workflows, access, runs, wake
 
-    def cast(self, who: Who, spec: WorkflowSpec) -> WorkflowCastRecord:
+    def cast(self, who: Who, spec: WorkflowSpec, *, key: str = "") -> WorkflowCastRecord:
         """Record a workflow and begin it. Everything that can be checked is checked now, before any run exists.
+
+        Args:
+            key: of the request. One with the key of an earlier request casts nothing, and gets that workflow.
 
         Raises:
             SpellError: as `Runs.cast`, with the name of the step.
@@ -46,7 +49,10 @@ class Workflows:
             # the executor is chosen now: if it cannot run anything later, the step waits for it
             steps.append(dataclasses.replace(step, spec=dataclasses.replace(new.spec, executor=new.executor)))
             warnings |= dict.fromkeys(found)
-        number = self._store.add(dataclasses.replace(spec, steps=tuple(steps)))
+        try:
+            number = self._store.add(dataclasses.replace(spec, steps=tuple(steps)), key)
+        except CastBefore as before:
+            number = before.number
         self._wake()
         return WorkflowCastRecord(number, list(warnings))
 

@@ -5,6 +5,8 @@ runs       runs as users see them: found by a reference, listed, and in full
 listing    the queries of lists of runs
 rows       runs as workers and the scheduler see them
 queue      runs that wait for the machine, and runs that hold a part of it
+stop_requests  which requests to stop a run are accepted, and that they have their effect
+casts      keys of requests to cast, so that one that comes twice casts once
 attempts   failed attempts
 artifacts  outputs of runs, with their hashes
 metrics    metrics of runs
@@ -27,7 +29,19 @@ migrate    migrates the store of an older version
 migrations/  how, one step for each version
 """
 
+from orchestrator.store.casts import CastBefore
 from orchestrator.store.rows import ClaimedRun, MachineRequest, NewRun
+from orchestrator.store.stop_requests import RequestedStop, Unheeded
 from orchestrator.store.store import RELEASED, Store, WithRun
 
-__all__ = ["RELEASED", "ClaimedRun", "MachineRequest", "NewRun", "Store", "WithRun"]
+__all__ = [
+    "RELEASED",
+    "CastBefore",
+    "ClaimedRun",
+    "MachineRequest",
+    "NewRun",
+    "RequestedStop",
+    "Store",
+    "Unheeded",
+    "WithRun",
+]

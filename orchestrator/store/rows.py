@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Row
 
@@ -20,6 +20,7 @@ class NewRun:
     Attributes:
         fingerprint: see `Reuse.fingerprint`.
         rerun_of: the run that it repeats.
+        key: of the request that casts it; "" when it has none.
         environment, image: its known environment and image, which `gc` keeps until the run starts.
     """
 
@@ -32,6 +33,7 @@ class NewRun:
     rerun_of: int | None = None
     environment: str | None = None
     image: str | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,6 @@ class ClaimedRun:
     gpus: tuple[int, ...]
     created_at: float
     reason: str
-
-
-class RequestedStop(NamedTuple):
-    """The request to end a run; `request` is None when none exists. `reason` and `detail`: see `Store.request_stop`."""
-
-    request: StopRequest | None
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

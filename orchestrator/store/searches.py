@@ -16,6 +16,7 @@ from orchestrator.records.searches import SearchRecord, SearchSummary, TrialReco
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.search import SearchSpec
 from orchestrator.states import FINAL, SearchState, State, StopRequest, TrialState
+from orchestrator.store.casts import add_cast
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts, metric_summaries, metrics, runs, searches, trials
 
@@ -69,8 +70,15 @@ class SearchStore:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def add(self, search: SearchSpec) -> int:
-        """Record a search without trials. Returns its number."""
+    def add(self, search: SearchSpec, key: str = "") -> int:
+        """Record a search without trials. Returns its number.
+
+        Args:
+            key: of the request.
+
+        Raises:
+            CastBefore: when a request with this key has cast a search before.
+        """
         body = to_wire(search)
         settings = {key: value for key, value in body.items() if key not in _IN_COLUMNS}
         values = {
@@ -82,7 +90,9 @@ class SearchStore:
             "created_at": time.time(),
         }
         with self._db.write() as connection:
-            return int(connection.execute(insert(searches).values(**values)).inserted_primary_key[0])  # type: ignore[index]
+            number = int(connection.execute(insert(searches).values(**values)).inserted_primary_key[0])  # type: ignore[index]
+            add_cast(connection, key, "search", number)
+        return number
 
     def cast(self, connection: Connection, number: int, trial: int, params: Mapping[str, str], run: int) -> None:
         """Record the run of a trial that is new or waits, in the transaction that makes this run.

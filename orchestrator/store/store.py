@@ -20,6 +20,7 @@ from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, StopRequest
 from orchestrator.store.archive import ArchiveStore
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.attempts import AttemptStore, add_attempt
+from orchestrator.store.casts import CastStore, add_cast
 from orchestrator.store.database import Database
 from orchestrator.store.gc import GcStore, check_sources
 from orchestrator.store.labels import LabelStore
@@ -29,12 +30,13 @@ from orchestrator.store.metrics import MetricStore
 from orchestrator.store.projects import ProjectStore, open_project
 from orchestrator.store.queue import QueueReader
 from orchestrator.store.reuse import ReuseStore
-from orchestrator.store.rows import ClaimedRun, NewRun, RequestedStop, claimed_run
+from orchestrator.store.rows import ClaimedRun, NewRun, claimed_run
 from orchestrator.store.runs import RunReader
 from orchestrator.store.samples import SampleStore, add_sample
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.secrets import SecretStore
-from orchestrator.store.tables import events, labels, mounts, runs
+from orchestrator.store.stop_requests import StopRequestReader, check_acceptable, check_heeded
+from orchestrator.store.tables import attempts, events, labels, mounts, runs
 from orchestrator.store.uploads import UploadStore
 from orchestrator.store.webhooks import WebhookStore, add_notifications
 from orchestrator.store.workflows import WorkflowStore
@@ -66,11 +68,16 @@ _CLAIM = (
         not_before=None,
     )
 )
+_EARLIER_S = select(func.sum(attempts.c.duration_s)).where(attempts.c.run == runs.c.number).scalar_subquery()
+_ADD_EARLIER = (  # a run has taken as long as all its attempts
+    update(runs)
+    .where(_IS_THIS, _EARLIER_S.is_not(None))
+    .values(duration_s=func.coalesce(runs.c.duration_s, 0.0) + _EARLIER_S)
+)
 _CLAIMED = select(runs).where(_IS_THIS)
-_STOP_REQUEST = select(runs.c.wish, runs.c.wish_reason, runs.c.wish_detail).where(_IS_THIS)
 
 
-class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
+class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, StopRequestReader):
     """All that is recorded in one home.
 
     Args:
@@ -90,6 +97,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
         self.webhooks = WebhookStore(database)
         self.reuse = ReuseStore(database)
         self.attempts = AttemptStore(database)
+        self.casts = CastStore(database)
         self.lineage = LineageStore(database)
         self.workflows = WorkflowStore(database)
         self.searches = SearchStore(database)
@@ -108,6 +116,9 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
 
         Args:
             with_run: see `WithRun`.
+
+        Raises:
+            CastBefore: when a request with its key has cast a run before.
         """
         spec, now = new.spec, time.time()
         code = spec.code
@@ -150,6 +161,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))
             _add_event(connection, number, now, "state", State.MACHINE_REQUESTED, "")
+            add_cast(connection, new.key, "run", number)
             with_run(connection, number)
         self.on_change(number)
         return int(number)
@@ -178,6 +190,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
         Raises:
             StaleFence: when another worker has the run by now, or it is already final.
             Conflict: when the move is not legal.
+            Unheeded: when `columns` have an end reason that a stop request, accepted by now, does not allow.
         """
         with self._db.write() as connection:
             _move(connection, number, fence, to, text, columns)
@@ -247,23 +260,21 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
 
         Raises:
             NotFound: when there is no such run.
-            Conflict: when the run has already ended.
+            Conflict: when the request would change nothing: the run has already ended; its command has ended by itself, so
+                it cannot be stopped any more; it is being killed, so its outputs cannot be kept any more.
         """
         with self._db.write() as connection:
-            columns = (runs.c.state, runs.c.fence, runs.c.attempt)
+            columns = (runs.c.state, runs.c.fence, runs.c.attempt, runs.c.wish)
             row = connection.execute(select(*columns).where(runs.c.number == number)).one_or_none()
             if row is None:
                 raise NotFound(f"There is no run {number}.")
-            if row.state in FINAL:
-                raise Conflict(f"Run {number} is already finished: {row.state}.")
-            unasked = runs.c.wish.is_(None)
-            replaceable = unasked if request == StopRequest.STOP else runs.c.wish.is_distinct_from(StopRequest.KILL)
-            changed = connection.execute(
-                update(runs)
-                .where(runs.c.number == number, replaceable)
-                .values(wish=request, wish_reason=reason or None, wish_detail=detail, not_before=None)
-            ).rowcount
-            if changed:
+            check_acceptable(number, row, request)
+            if row.wish != request:
+                connection.execute(
+                    update(runs)
+                    .where(runs.c.number == number)
+                    .values(wish=request, wish_reason=reason or None, wish_detail=detail, not_before=None)
+                )
                 shown = "stopping" if request == StopRequest.STOP else "killing"
                 _add_event(connection, number, time.time(), "wish", shown, detail)
             is_untouched = row.state == State.MACHINE_REQUESTED and not row.attempt
@@ -306,18 +317,6 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
             raise NotFound(f"There is no run {number}.")
         return claimed_run(row)
 
-    def stop_request(self, number: int) -> RequestedStop:
-        """Return the request to end a run.
-
-        Raises:
-            NotFound: when there is no such run.
-        """
-        with self._db.read() as connection:
-            row = connection.execute(_STOP_REQUEST, {"run": number}).one_or_none()
-        if row is None:
-            raise NotFound(f"There is no run {number}.")
-        return RequestedStop(StopRequest(row.wish) if row.wish else None, row.wish_reason or "", row.wish_detail)
-
     def unreleased(self) -> list[ClaimedRun]:
         """Return the runs that have ended, but whose machine is not free yet."""
         query = select(runs).where(text("held"), runs.c.state.in_(list(FINAL)))
@@ -349,6 +348,8 @@ def _move(connection: Connection, number: int, fence: int, to: State, text: str,
     values = {"run": number, "our_fence": fence, "state": to, **_checked(columns)}
     if not connection.execute(_MOVE[to], values).rowcount:
         raise _why_not(connection, number, fence, to)
+    if columns.get("reason"):
+        check_heeded(connection, number, columns["reason"])
     _add_event(connection, number, time.time(), "state", to, text)
 
 
@@ -366,6 +367,7 @@ def _end(connection: Connection, number: int, fence: int, reason: str, detail: s
     now = time.time()
     columns = {"ended_at": now, **columns, "reason": reason, "message": message}
     _move(connection, number, fence, end.state, message, columns)
+    connection.execute(_ADD_EARLIER, {"run": number})
     add_notifications(connection, number, now)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. A test compares it with Alembic's."""
 
 metadata = MetaData()
@@ -83,6 +83,16 @@ runs = Table(
     Index("runs_duration", "duration_s", "number"),
     Index("runs_fingerprint", "fingerprint", "number", sqlite_where=text("state = 'complete' AND NOT archived")),
     sqlite_autoincrement=True,
+)
+
+casts = Table(
+    "casts",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("noun", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("casts_at", "at"),
 )
 
 events = Table(

@@ -15,6 +15,7 @@ from orchestrator.records.workflows import StepRecord, WorkflowRecord, WorkflowS
 from orchestrator.spec.run import to_wire
 from orchestrator.spec.workflow import WorkflowSpec
 from orchestrator.states import State, StepState, StopRequest, WorkflowState
+from orchestrator.store.casts import add_cast
 from orchestrator.store.database import Database
 from orchestrator.store.tables import runs, steps, workflows
 
@@ -51,8 +52,15 @@ class WorkflowStore:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def add(self, spec: WorkflowSpec) -> int:
-        """Record a workflow, all of whose steps wait. Returns its number."""
+    def add(self, spec: WorkflowSpec, key: str = "") -> int:
+        """Record a workflow, all of whose steps wait. Returns its number.
+
+        Args:
+            key: of the request.
+
+        Raises:
+            CastBefore: when a request with this key has cast a workflow before.
+        """
         values = {"name": spec.name, "state": WorkflowState.RUNNING, "reuse": spec.reuse, "created_at": time.time()}
         with self._db.write() as connection:
             number = connection.execute(insert(workflows).values(**values)).inserted_primary_key[0]  # type: ignore[index]
@@ -68,6 +76,7 @@ class WorkflowStore:
                 for position, step in enumerate(spec.steps)
             ]
             connection.execute(insert(steps), rows)
+            add_cast(connection, key, "workflow", number)
         return int(number)
 
     def request_stop(self, number: int, request: StopRequest) -> None:
@@ -108,13 +117,20 @@ class WorkflowStore:
         with self._db.write() as connection:
             _move(connection, number, name, before, state, message=message)
 
-    def end(self, number: int, state: WorkflowState) -> None:
-        """Record that a workflow without open steps has ended."""
+    def end(self, number: int) -> None:
+        """Record that a workflow without open steps has ended: as requested, or as its steps ended."""
         with self._db.write() as connection:
+            of_this = select(steps.c.run).where(steps.c.workflow == number)
+            lost = connection.execute(of_this.where(steps.c.state != StepState.COMPLETE).limit(1)).first() is not None
+            ends: dict[StopRequest | None, WorkflowState] = {
+                None: WorkflowState.FAILED if lost else WorkflowState.COMPLETE
+            }
+            ends |= {StopRequest.STOP: WorkflowState.STOPPED, StopRequest.KILL: WorkflowState.KILLED}
+            wish = connection.scalar(select(workflows.c.wish).where(workflows.c.id == number))
             connection.execute(
                 update(workflows)
                 .where(workflows.c.id == number, workflows.c.state == WorkflowState.RUNNING)
-                .values(state=state, ended_at=time.time())
+                .values(state=ends[StopRequest(wish) if wish else None], ended_at=time.time())
             )
 
     # -- reading ------------------------------------------------------------------------------------------------

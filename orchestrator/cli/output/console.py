@@ -151,7 +151,8 @@ class Console:
 
 
 def exit_code(run: RunSummary) -> int:
-    """Return the exit code of `spell` for an ended run: that of its command, 128 + N for signal N, else 1."""
-    if run.exit_code or (run.exit_code == 0 and run.state in (State.COMPLETE, State.STOPPED)):
-        return run.exit_code
-    return 1 if run.signal is None else 128 + run.signal
+    """Return the exit code of `spell` for an ended run: 0 only if it is complete, so that `&& next` does not go on after a
+    run that was stopped, whatever its command made of the signal. Else that of its command, 128 + N for signal N, or 1."""
+    if run.state == State.COMPLETE:
+        return 0
+    return run.exit_code or (1 if run.signal is None else 128 + run.signal)

@@ -51,7 +51,7 @@ def follow(searches: Searches, found: SearchRecord, *, json_: bool) -> int:
         close_stdout()
         _detached(found.number, err=True)
         return BROKEN_PIPE
-    return 0 if found.trials_complete else 1
+    return 0 if found.state == SearchState.COMPLETE else 1
 
 
 def _wait(searches: Searches, found: SearchRecord, shower: Callable[[SearchRecord], object]) -> SearchRecord:

@@ -12,7 +12,7 @@ from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
-from orchestrator.server.dependencies import Person, TheService, answer
+from orchestrator.server.dependencies import CastKey, Person, TheService, answer
 from orchestrator.spec.filters import MAX_SKIP, Filter, parse_sort
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import StopRequest
@@ -21,9 +21,16 @@ router = APIRouter()
 
 
 @router.post("/runs", response_model=CastRecord, status_code=201)
-def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()], *, reuse: bool = False) -> Response:
+def cast(
+    service: TheService,
+    who: Person,
+    spec: Annotated[dict[str, Any], Body()],
+    key: CastKey = "",
+    *,
+    reuse: bool = False,
+) -> Response:
     """Cast a run, or reuse an identical one. 409 with code `snapshot_missing`: send the code first."""
-    found = service.runs.cast(who, read_spec(spec), reuse=reuse)
+    found = service.runs.cast(who, read_spec(spec), reuse=reuse, key=key)
     return answer(found, 200 if found.reused else 201)
 
 
@@ -63,9 +70,15 @@ def run(reference: str, service: TheService, who: Person) -> Response:
 
 
 @router.post("/runs/{reference}/rerun", response_model=CastRecord, status_code=201)
-def rerun(reference: str, service: TheService, who: Person, changes: Annotated[dict[str, Any], Body()]) -> Response:
+def rerun(
+    reference: str,
+    service: TheService,
+    who: Person,
+    changes: Annotated[dict[str, Any], Body()],
+    key: CastKey = "",
+) -> Response:
     """Cast a run again; `changes` are fields of a spec."""
-    return answer(service.runs.rerun(who, reference, changes), 201)
+    return answer(service.runs.rerun(who, reference, changes, key=key), 201)
 
 
 @router.post("/runs/{reference}/stop")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import Response
 
 from orchestrator.records.searches import SearchCastRecord, SearchRecord, SearchSummary
-from orchestrator.server.dependencies import Person, TheService, answer
+from orchestrator.server.dependencies import CastKey, Person, TheService, answer
 from orchestrator.spec.validate import read_search
 from orchestrator.states import StopRequest
 
@@ -16,9 +16,9 @@ router = APIRouter()
 
 
 @router.post("/searches", response_model=SearchCastRecord, status_code=201)
-def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()]) -> Response:
+def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()], key: CastKey = "") -> Response:
     """Cast a search. 409 with code `snapshot_missing`: send the code first."""
-    return answer(service.searches.cast(who, read_search(spec)), 201)
+    return answer(service.searches.cast(who, read_search(spec), key=key), 201)
 
 
 @router.get("/searches", response_model=list[SearchSummary])

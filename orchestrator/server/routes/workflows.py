@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import Response
 
 from orchestrator.records.workflows import WorkflowCastRecord, WorkflowRecord, WorkflowSummary
-from orchestrator.server.dependencies import Person, TheService, answer
+from orchestrator.server.dependencies import CastKey, Person, TheService, answer
 from orchestrator.spec.validate import read_workflow
 from orchestrator.states import StopRequest
 
@@ -16,9 +16,9 @@ router = APIRouter()
 
 
 @router.post("/workflows", response_model=WorkflowCastRecord, status_code=201)
-def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()]) -> Response:
+def cast(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()], key: CastKey = "") -> Response:
     """Cast a workflow. 409 with code `snapshot_missing`: send the code first."""
-    return answer(service.workflows.cast(who, read_workflow(spec)), 201)
+    return answer(service.workflows.cast(who, read_workflow(spec), key=key), 201)
 
 
 @router.get("/workflows", response_model=list[WorkflowSummary])
