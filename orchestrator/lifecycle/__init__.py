@@ -5,6 +5,7 @@ life       leads one run from its claim to its final state
 context    store, home and tools that every life needs
 workdir    the work dir of a run, and its checkpoints
 variables  the environment variables of a run
+threads    those that say how many threads its libraries start
 outcome    decides how a run has ended
 retry      decides whether a failed run is tried again
 release    frees the machine of a run
