@@ -38,7 +38,6 @@ dns = ["10.0.0.53"]
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -50,6 +49,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
+from orchestrator import machine
 from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
 
@@ -157,8 +157,9 @@ class Config:
 
     def types(self) -> dict[str, MachineType]:
         """All machine types by name: the built-in `cpu` and `gpu`, and those of the file."""
-        half = max(1, (os.cpu_count() or 1) // 2)
-        found = {"cpu": MachineType("cpu", half), "gpu": MachineType("gpu", 1, gpus=1)}
+        half = max(1, int(machine.usable_cpus() // 2))
+        share = max(1, half // max(1, machine.gpu_count()))
+        found = {"cpu": MachineType("cpu", half), "gpu": MachineType("gpu", share, gpus=1)}
         for name, item in self.machine_types.items():
             memory = int(item.memory_gb * _GIB) if item.memory_gb else None
             shm = int(item.shm_gb * _GIB) if item.shm_gb else None

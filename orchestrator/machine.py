@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import pynvml
 
 from orchestrator.records.machines import MachineType
 
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Cores, bytes of memory, and indices of GPUs."""
+    """The number of cores, bytes of memory, and indices of GPUs; `cores` are the indices of the cores, empty where the
+    kernel holds no process to some of them (macOS)."""
 
     cpus: float
     memory_bytes: int
     gpus: tuple[int, ...]
+    cores: tuple[int, ...] = ()
 
     def fits(self, cpus: float, memory_bytes: int, gpus: int) -> bool:
         """Whether a request for this much fits."""
@@ -29,7 +36,32 @@ class Capacity:
         """Return the capacity that is left when this much is taken."""
         taken = set(gpus)
         left = tuple(index for index in self.gpus if index not in taken)
-        return Capacity(self.cpus - cpus, self.memory_bytes - memory_bytes, left)
+        return replace(self, cpus=self.cpus - cpus, memory_bytes=self.memory_bytes - memory_bytes, gpus=left)
+
+
+class CoreLoad:
+    """How much of each core is given to runs, so that the next run gets those that are used least.
+
+    Args:
+        cores: indices of all cores that runs may have.
+    """
+
+    def __init__(self, cores: Iterable[int]) -> None:
+        self._load = dict.fromkeys(cores, 0.0)
+
+    def give(self, cpus: float, cores: Sequence[int]) -> None:
+        """Count `cpus` cores as given to a run that is held to these."""
+        for core in self._load.keys() & set(cores):
+            self._load[core] += cpus / len(cores)
+
+    def least_used(self, cpus: float) -> tuple[int, ...]:
+        """Return cores for a run that asks for this many; all when there are not more. A part of a core is a core."""
+        return tuple(sorted(sorted(self._load, key=lambda core: (self._load[core], core))[: whole_cores(cpus)]))
+
+
+def whole_cores(cpus: float) -> int:
+    """Return on how many cores a run of `cpus` cores (may be a fraction) runs at the same time: at least one."""
+    return max(1, math.ceil(cpus - 1e-9))
 
 
 def lacks(total: Capacity, wanted: MachineType) -> str:
@@ -47,11 +79,50 @@ def lacks(total: Capacity, wanted: MachineType) -> str:
 
 def detect() -> Capacity:
     """Return the capacity of this machine that this process may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Capacity(float(cpus), psutil.virtual_memory().total, tuple(range(_gpu_count())))
+    return Capacity(usable_cpus(), psutil.virtual_memory().total, tuple(range(gpu_count())), _cores())
 
 
-def _gpu_count() -> int:
+def usable_cpus() -> float:
+    """Return how many cores this process may use: those that it may run on, or less by the quota of its control groups."""
+    return min(float(len(_cores()) or os.cpu_count() or 1), _quota())
+
+
+def _cores() -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def _quota() -> float:
+    """Return the cores that the control groups of this process allow; infinite without a limit. Format: cgroups(7)."""
+    limits = [math.inf]
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)  # version 2 has no names of controllers
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "cpu" if controllers else _CGROUPS
+        folder = root / path.lstrip("/")  # in a container it may be the path outside: then only its root exists
+        limits += [_limit(place) for place in (folder, *folder.parents) if place.is_relative_to(root)]
+    return min(limits)
+
+
+def _limit(folder: Path) -> float:
+    words = _text(folder / "cpu.max") or f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+    try:
+        quota, period = map(float, words.split())
+    except ValueError:  # "max", or there are no such files
+        return math.inf
+    return quota / period if quota > 0 else math.inf
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@functools.cache  # a GPU that is added needs a restart
+def gpu_count() -> int:
+    """Return how many GPUs this machine has."""
     try:
         pynvml.nvmlInit()
         return int(pynvml.nvmlDeviceGetCount())

@@ -114,13 +114,15 @@ def test_state_and_event_are_written_together_or_not_at_all(store: Store, path: 
 
 def test_fence_grows_and_the_older_one_is_refused(store: Store) -> None:
     number = add(store)
-    first = store.claim(number, [2, 0])
+    first = store.claim(number, [2, 0], [5, 7])
     assert first is not None
-    assert (first.fence, first.attempt, first.gpus) == (1, 1, (2, 0))
+    assert (first.fence, first.attempt, first.gpus, first.cores) == (1, 1, (2, 0), (5, 7))
     assert store.claim(number, []) is None
     second = store.take_over(number)
     assert second is not None
-    assert (second.fence, second.attempt, second.gpus) == (2, 1, (2, 0))
+    assert (second.fence, second.attempt, second.gpus, second.cores) == (2, 1, (2, 0), (5, 7))
+    (occupying,) = store.occupying()
+    assert (occupying.gpus, occupying.cores) == ((2, 0), (5, 7))
     with pytest.raises(StaleFence):
         store.move(number, first.fence, State.RUNNING)
     with pytest.raises(StaleFence):

@@ -104,6 +104,11 @@ class Engine:
             return dict(self.api.info())
 
     @property
+    def holds_cores(self) -> bool:
+        """Whether it holds a container to some of our cores. An engine in a virtual machine counts cores of its own."""
+        return bool(self.info.get("CPUSet")) and self.info.get("KernelVersion") == os.uname().release
+
+    @property
     def is_rootless(self) -> bool:
         """Whether root in a container is the user who runs the engine."""
         return any("rootless" in option for option in self.info.get("SecurityOptions") or ())

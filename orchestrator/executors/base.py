@@ -49,6 +49,7 @@ class RunPaths:
         home: the HOME; "" for the server's.
         certificates: the CA bundle to trust; "" for the one in the server's variables.
         is_host: whether the run sees this machine's files, and so its server and variables that name files.
+        variables: names of the variables that its image sets.
     """
 
     code: str
@@ -61,6 +62,7 @@ class RunPaths:
     home: str = ""
     certificates: str = ""
     is_host: bool = True
+    variables: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Launch:
         protected: folders of the home that the run must not change.
         machine: the machine type; a limit where the executor can enforce it.
         gpus: indices of the GPUs that the run was given.
+        cores: indices of the cores that the run was given; empty for any.
         network: `bridge` or `none`; "" for the executor's own choice.
         timeout_s: stop the run after this running time; None for never.
         grace_s: time between TERM and KILL.
@@ -115,6 +118,7 @@ class Launch:
     timeout_s: float | None
     grace_s: float
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cores: tuple[int, ...] = ()
     log_bytes: int | None = None
     home: Path | None = None
 
@@ -204,6 +208,11 @@ class Executor(ABC):
     def is_expected(self) -> bool:
         """Whether this machine seems to have what it needs, even if that does not work now."""
         return True
+
+    @property
+    def holds_cores(self) -> bool:
+        """Whether a run can use no other cores than those of its launch."""
+        return False
 
     def lacks(self) -> str:
         """Return why it can run nothing now; "" when it can. Fast."""

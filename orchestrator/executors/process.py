@@ -73,6 +73,16 @@ class ProcessExecutor(Executor):
             return "none"
         return "namespaces" if subprocess.run(_PYTHON, check=False, capture_output=True).returncode == 0 else "none"
 
+    @functools.cached_property
+    def holds_cores(self) -> bool:
+        if sys.platform != "linux":
+            return False
+        try:
+            os.sched_setaffinity(0, os.sched_getaffinity(0))
+        except OSError:  # a sandbox forbids it
+            return False
+        return True
+
     def refuse(self, spec: RunSpec) -> None:
         for mount in spec.mounts:
             if mount.path.startswith("/"):
@@ -221,6 +231,7 @@ class ProcessExecutor(Executor):
             "log": str(launch.log),
             "isolation": self.isolation,
             "binds": binds,
+            "cores": launch.cores if self.holds_cores else (),
             "log_bytes": launch.log_bytes,
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,

@@ -85,6 +85,7 @@ class Images:
         self._config = config
         self._folder = engine.home.environments
         self._probes = Probes(engine, self._folder / PROBES)
+        self._variables: dict[str, frozenset[str]] = {}  # by ID, so they never change
         self._builds = 0  # running now
         self._counting = threading.Lock()
 
@@ -140,6 +141,17 @@ class Images:
     def path(self, image: str) -> str:
         """Return the PATH of an image (by its ID) that was used before; "" when it is no longer known."""
         return self._probes.path(image)
+
+    def variables(self, image: str) -> frozenset[str]:
+        """Return the names of the variables that an image (by its ID) sets; none when the engine no longer has it."""
+        if image not in self._variables:
+            try:
+                with self._engine.translated_errors():
+                    said = self._engine.api.inspect_image(image)["Config"]
+            except EngineError:
+                return frozenset()
+            self._variables[image] = frozenset(pair.partition("=")[0] for pair in (said or {}).get("Env") or ())
+        return self._variables[image]
 
     def bake(self, image: Image, environment: Path, tag: str, log: Path, cancelled: Callable[[], bool]) -> str:
         """Make an image that holds an environment, for machines without spell.

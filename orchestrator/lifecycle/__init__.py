@@ -6,6 +6,7 @@ context    store, home and tools that every life needs
 workdir    the work dir of a run, and its checkpoints
 mount_views  what the mounts of a run show
 variables  the environment variables of a run
+threads    those that say how many threads its libraries start
 outcome    decides how a run has ended
 retry      decides whether a failed run is tried again
 release    frees the machine of a run

@@ -18,8 +18,9 @@ from orchestrator.environments import Base, Environment, EnvironmentRequest, Env
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Executor, Launch, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views
+from orchestrator.lifecycle import mount_views, threads
 from orchestrator.lifecycle import variables as runenv
+from orchestrator.machine import whole_cores
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun, Store
@@ -132,6 +133,7 @@ class Context:
             protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
             machine=self._machine(run, spec),
             gpus=run.gpus,
+            cores=run.cores,
             network=spec.network,
             timeout_s=spec.timeout_s,
             grace_s=self.config.grace_s,
@@ -170,7 +172,12 @@ class Context:
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
-        return runenv.compose(
+        how_many = threads.variables(
+            len(run.cores) or whole_cores(run.cpus),
+            {*places.variables, *inherited, *spec.env},
+            is_held=bool(run.cores) and self.executors[run.executor].holds_cores,
+        )
+        return how_many | runenv.compose(
             self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
         )
 

@@ -13,16 +13,16 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.life import Life
 from orchestrator.loops import Loop
-from orchestrator.machine import Capacity
+from orchestrator.machine import Capacity, CoreLoad
 from orchestrator.states import StopRequest
-from orchestrator.store import ClaimedRun, Unheeded
+from orchestrator.store import ClaimedRun, MachineRequest, Unheeded
 
 _log = logging.getLogger(__name__)
 _CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
@@ -88,8 +88,11 @@ class Scheduler:
 
     def free(self) -> Capacity:
         """Return the capacity that no run holds now."""
+        return self._left_by(self._context.store.occupying())
+
+    def _left_by(self, runs: Iterable[MachineRequest]) -> Capacity:
         left = self.capacity
-        for run in self._context.store.occupying():
+        for run in runs:
             left = left.without(run.cpus, run.memory_bytes, run.gpus)
         return left
 
@@ -108,7 +111,10 @@ class Scheduler:
             self._lead(ended, lambda life: life.give_back())
 
     def _admit(self) -> None:
-        free = self.free()
+        occupying = list(self._context.store.occupying())
+        free, cores = self._left_by(occupying), CoreLoad(self.capacity.cores)
+        for other in occupying:
+            cores.give(other.cpus, other.cores)
         blocked_gpus = False
         for run in self._context.store.queued():
             if run.stop_request:  # it was asked to end between two attempts
@@ -122,9 +128,10 @@ class Scheduler:
             if run.gpus_wanted > len(free.gpus):
                 blocked_gpus = True
                 continue
-            claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted])
+            claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted], cores.least_used(run.cpus))
             if claimed:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
+                cores.give(claimed.cpus, claimed.cores)
                 self._lead(claimed, lambda life: life.lead())
 
     def _cancel(self, number: int) -> None:

@@ -36,6 +36,7 @@ class RunRecord(RunSummary):
     attempt: int
     attempts: list[AttemptRecord]
     gpus: list[int]
+    cores: list[int]
     image: str | None
     environment: str | None
     python: str

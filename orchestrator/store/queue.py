@@ -27,7 +27,7 @@ def _is_paused() -> ColumnElement[bool]:
 
 
 def _requests(which: ColumnElement[bool] | TextClause) -> Select[Any]:
-    columns = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus".split()]
+    columns = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus cores".split()]
     return select(*columns).where(which).order_by(runs.c.number).execution_options(yield_per=_ROWS_AT_ONCE)
 
 
@@ -66,4 +66,5 @@ class QueueReader:
                     row.memory_bytes or 0,
                     row.gpus_wanted,
                     tuple(json.loads(row.gpus)),
+                    tuple(json.loads(row.cores)),
                 )

@@ -51,13 +51,14 @@ class ClaimedRun:
     memory_bytes: int
     gpus_wanted: int
     gpus: tuple[int, ...]
+    cores: tuple[int, ...]
     created_at: float
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRequest:
-    """The part of the machine that a run needs, and the GPUs that it has (`gpus`)."""
+    """The part of the machine that a run needs, and the GPUs and cores that it has (`gpus`, `cores`)."""
 
     number: int
     fence: int
@@ -66,6 +67,7 @@ class MachineRequest:
     memory_bytes: int
     gpus_wanted: int
     gpus: tuple[int, ...]
+    cores: tuple[int, ...]
 
 
 def claimed_run(row: Row[Any]) -> ClaimedRun:
@@ -82,6 +84,7 @@ def claimed_run(row: Row[Any]) -> ClaimedRun:
         memory_bytes=row.memory_bytes or 0,
         gpus_wanted=row.gpus_wanted,
         gpus=tuple(json.loads(row.gpus)),
+        cores=tuple(json.loads(row.cores)),
         created_at=row.created_at,
         reason=row.reason or "",
     )

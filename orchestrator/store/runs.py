@@ -111,7 +111,7 @@ class RunReader:
         for key in _HIDDEN:
             del fields[key]
         fields["project"] = fields.pop("project_name")
-        for key in ("spec", "gpus", "packages"):
+        for key in ("spec", "gpus", "cores", "packages"):
             fields[key] = json.loads(fields[key])
         return RunRecord(
             **fields,

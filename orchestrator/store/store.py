@@ -43,7 +43,7 @@ from orchestrator.store.workflows import WorkflowStore
 
 WithRun = Callable[[Connection, int], None]
 """Called in the transaction that records a run, with its number. An exception undoes the run."""
-RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]"}
+RELEASED: Mapping[str, Any] = {"held": False, "gpus": "[]", "cores": "[]"}
 """The columns of a run that has given back its machine."""
 _OF_ATTEMPT = "reason started_at ended_at duration_s exit_code signal cpu_time_s max_rss_bytes".split()
 # Statements for every run are built once, because building takes SQLAlchemy longer than running takes SQLite.
@@ -64,6 +64,7 @@ _CLAIM = (
         fence=runs.c.fence + 1,
         attempt=runs.c.attempt + 1,
         gpus=bindparam("given_gpus"),
+        cores=bindparam("given_cores"),
         held=True,
         not_before=None,
     )
@@ -230,10 +231,11 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
         self.on_change(number)
         return True
 
-    def claim(self, number: int, gpus: Sequence[int]) -> ClaimedRun | None:
-        """Claim a queued run, with these GPUs. Returns None when it is no longer queued: exactly one claim wins."""
+    def claim(self, number: int, gpus: Sequence[int], cores: Sequence[int] = ()) -> ClaimedRun | None:
+        """Claim a queued run, with these GPUs and cores. Returns None when it is no longer queued: exactly one claim wins."""
+        given = {"run": number, "given_gpus": json.dumps(list(gpus)), "given_cores": json.dumps(list(cores))}
         with self._db.write() as connection:
-            if not connection.execute(_CLAIM, {"run": number, "given_gpus": json.dumps(list(gpus))}).rowcount:
+            if not connection.execute(_CLAIM, given).rowcount:
                 return None
             _add_event(connection, number, time.time(), "state", State.BUILDING, "")
             row = connection.execute(_CLAIMED, {"run": number}).one()

@@ -42,6 +42,7 @@ runs = Table(
     Column("memory_bytes", Integer),
     Column("gpus_wanted", Integer, nullable=False, default=0),
     Column("gpus", Text, nullable=False, default="[]"),
+    Column("cores", Text, nullable=False, default="[]", server_default=text("'[]'")),
     Column("held", Boolean, nullable=False, default=False, server_default=text("0")),
     Column("repository", String, nullable=False, default=""),
     Column("commit", String, nullable=False, default=""),

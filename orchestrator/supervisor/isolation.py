@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 1, 2, 4, 8, 32
@@ -87,6 +87,18 @@ def bind_all(binds: Iterable[tuple[str, str, bool]]) -> None:
 def give_up_mounting() -> None:
     """Drop the right to mount and unmount for all that this process executes: root could undo a read-only mount."""
     _check(_libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, 0, 0, 0), "PR_CAPBSET_DROP")
+
+
+def hold_to(cores: Sequence[int]) -> None:
+    """Let the caller, and all that it starts, run on these cores only; on any for none.
+
+    Does nothing when this machine no longer has them: fewer cores are no reason to fail a run.
+    """
+    if cores:
+        try:
+            os.sched_setaffinity(0, cores)
+        except OSError:
+            pass
 
 
 def be_unreachable() -> None:

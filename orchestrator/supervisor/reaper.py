@@ -137,6 +137,7 @@ class Reaper:
         os.dup2(self.log_fd, 1)
         os.dup2(self.log_fd, 2)
         os.umask(0o022)
+        isolation.hold_to(self.request.get("cores", ()))
         if self.secrets:  # a core dump would hold them, and would be saved as an output
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         argv = self.request["argv"]

@@ -87,6 +87,10 @@ class DockerExecutor(Executor):
     def is_expected(self) -> bool:
         return bool(self._engine.host)
 
+    @property
+    def holds_cores(self) -> bool:
+        return self._engine.holds_cores
+
     def lacks(self) -> str:
         return self._engine.lacks()
 
@@ -127,6 +131,7 @@ class DockerExecutor(Executor):
             home=_HOME,
             certificates=_CERTIFICATES if self._certificates else "",
             is_host=False,
+            variables=self._images.variables(base.image),
         )
 
     def prepare(self, launch: Launch) -> None:
@@ -276,6 +281,7 @@ class DockerExecutor(Executor):
         api, machine = self._engine.api, launch.machine
         memory = machine.memory_bytes
         host: dict[str, Any] = {
+            "cpuset_cpus": ",".join(map(str, launch.cores if self.holds_cores else ())) or None,
             **self._engine.confinement(machine.pids, self._config.options),
             "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
             "network_mode": launch.network or self._config.network,
