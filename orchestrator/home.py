@@ -8,6 +8,7 @@ $SPELL_HOME                     default ~/.spell
     spell.db                    runs, events, mounts, artifacts, metrics, samples
     home.json                   the identity of the home, which a copy of it does not have
     spell.ballast               removed when the disk is full, so that this can be recorded
+    spell.reserve               removed when the disk is full, for what frees space: archive, gc, rm, stop, kill
     spelld.sock, .lock, .log    the server
     launch.lock                 held by the command that starts the server
     webhook.key                 signs messages to webhooks
@@ -99,6 +100,7 @@ class Home:
         self.store = root / "store"
         self.database = self.store / "spell.db"
         self.ballast = self.store / "spell.ballast"
+        self.reserve = self.store / "spell.reserve"
         self.lock = self.store / "spelld.lock"
         self.launch_lock = self.store / "launch.lock"
         self.identity = self.store / "home.json"
