@@ -167,15 +167,15 @@ class Home:
                 self.dedup,
             ):
                 make_folder(folder, _TREE)
-            make_folder(self.socket.parent, PRIVATE)
+            self.check_socket()
+            make_folder(self.socket.parent, PRIVATE, correct=stat.S_IRWXG | stat.S_IRWXO)
         except OSError as error:
             raise self.unusable(error) from error
-        self.check_socket()
 
     def unusable(self, error: OSError) -> HomeUnusable:
         """Return the error that says that the home cannot be used, and why not."""
         inside = Path(error.filename or self.root)
-        where = f"{inside}: " if inside != self.root and inside.is_relative_to(self.root) else ""
+        where = "" if self.root.is_relative_to(inside) else f"{inside}: "
         return HomeUnusable(
             f"The home {self.root} cannot be used: {where}{error.strerror or error}.",
             "Choose another one with SPELL_HOME=…, or correct its permissions.",
