@@ -8,6 +8,7 @@ $SPELL_HOME                     default ~/.spell
     spell.db                    runs, events, mounts, artifacts, metrics, samples
     home.json                   the identity of the home, which a copy of it does not have
     spell.ballast               removed when the disk is full, so that this can be recorded
+    spell.reserve               removed when the disk is full, for what frees space: archive, gc, rm, stop, kill
     spelld.sock, .lock, .log    the server
     launch.lock                 held by the command that starts the server
     webhook.key                 signs messages to webhooks
@@ -99,6 +100,7 @@ class Home:
         self.store = root / "store"
         self.database = self.store / "spell.db"
         self.ballast = self.store / "spell.ballast"
+        self.reserve = self.store / "spell.reserve"
         self.lock = self.store / "spelld.lock"
         self.launch_lock = self.store / "launch.lock"
         self.identity = self.store / "home.json"
@@ -165,15 +167,15 @@ class Home:
                 self.dedup,
             ):
                 make_folder(folder, _TREE)
-            make_folder(self.socket.parent, PRIVATE)
+            self.check_socket()
+            make_folder(self.socket.parent, PRIVATE, correct=stat.S_IRWXG | stat.S_IRWXO)
         except OSError as error:
             raise self.unusable(error) from error
-        self.check_socket()
 
     def unusable(self, error: OSError) -> HomeUnusable:
         """Return the error that says that the home cannot be used, and why not."""
         inside = Path(error.filename or self.root)
-        where = f"{inside}: " if inside != self.root and inside.is_relative_to(self.root) else ""
+        where = "" if self.root.is_relative_to(inside) else f"{inside}: "
         return HomeUnusable(
             f"The home {self.root} cannot be used: {where}{error.strerror or error}.",
             "Choose another one with SPELL_HOME=…, or correct its permissions.",

@@ -135,7 +135,7 @@ def test_f38_while_the_code_is_sent(spell: Spell, disk: Disk, repo: Path) -> Non
     disk.fill(MIB)
     done = spell("run", "-f", "true", cwd=repo)
     assert done.code == 1
-    assert "ERROR: the code could not be stored" in done.err, done
+    assert f"ERROR: the code could not be stored: the disk of {spell.home.store} is full, " in done.err, done
     assert not list(spell.home.blobs.glob("incoming-*"))
     assert len(spell.client.runs.list()) == 1, "no run was made of it"
     disk.make_room()
@@ -297,6 +297,43 @@ def test_f38_server_that_starts_on_a_full_disk(disk: Disk, make_spell: Callable[
     goes_on(spell)
 
 
+def test_f38_a_full_disk_leaves_a_way_out(spell: Spell, disk: Disk, tmp_path: Path) -> None:
+    """A run that has ended waits and says for what; what takes space can be archived, removed and ended all the same."""
+    (tmp_path / "set").write_text("one\n")
+    assert spell("upload", "--name", "set", str(tmp_path / "set")).code == 0
+    big = spell.run("head -c 5000000 /dev/urandom > big").number
+    ends = spell.cast("mkdir -p a/b; echo x > a/b/kept; while [ ! -e go ]; do sleep 0.02; done; rm go")
+    goes_on_for_ever = spell.cast("sleep 1000")
+    for number in (ends, goes_on_for_ever):
+        spell.reaches(number, "running")
+    wait_for((spell.home.work_dir(ends) / "code" / "a" / "b" / "kept").exists, "its file")
+    while spell.home.ballast.exists():
+        disk.fill()
+        with contextlib.suppress(DiskFull):
+            spell.client.labels.add(str(big), ["label"])
+    disk.fill()
+    (spell.home.work_dir(ends) / "code" / "go").touch()
+    words = f"it waits for disk space, to record its state: 0 KiB are free on the disk of {spell.home.store}, 128 KiB are needed"
+    wait_for(lambda: spell.client.runs.get(str(ends)).message == words, "the reason why the run waits")
+    assert f"Run {ends}: {words}\n" in spell("ps").out
+    assert f"Waiting       {words}\n" in spell("info", str(ends)).out
+    refused = spell("run", "-f", "true")
+    assert (refused.code, refused.err.splitlines()[-2]) == (
+        1,
+        f"ERROR: The disk of {spell.home.root} is full: 0 KiB are free, too little to cast a run.",
+    )
+    for command in (["archive", str(big)], ["rm", "-f", "uploads/set"], ["kill", str(goes_on_for_ever)]):
+        done = spell(*command)
+        assert (done.code, done.err) == (0, ""), done
+        disk.fill()
+    assert spell.home.reserve.stat().st_size > MIB // 2, "what is left of it is kept again"
+    done = spell("gc", "--older-than", "0")
+    assert (done.code, f"outputs of run {big}" in done.out, disk.free_bytes > MIB) == (0, True, True), done
+    run = spell.ended(ends)
+    assert (run.state, run.outputs_count) == ("complete", 1)
+    assert spell.ended(goes_on_for_ever).state == "killed"
+
+
 def test_f38_again_and_again(spell: Spell, disk: Disk) -> None:
     """What the store sets aside is set aside again when there is room."""
     for _ in range(3):
@@ -347,10 +384,14 @@ def test_f38_server_starts_on_a_disk_without_one_byte_left(
         disk.fill()
         assert disk.free_bytes == 0
 
-    end()
-    done = spell("ps", "--json")
-    assert (done.code, [run["number"] for run in done.json()]) == (0, [1]), done
+    for _ in range(2):  # with what the store set aside, then with what is kept for those who free space
+        end()
+        done = spell("ps", "--json")
+        assert (done.code, [run["number"] for run in done.json()]) == (0, [1]), done
+    assert not spell.home.ballast.exists()
+    assert spell("archive", "1").code == 0
 
+    spell.home.reserve.unlink()
     end()  # what was set aside is used up
     done = spell("ps")
     assert (done.code, done.err.splitlines()[0]) == (1, f"ERROR: The disk of {spell.home.store} is full."), done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,15 @@ def test_the_identity_of_a_home(tmp_path: Path) -> None:
         assert restored.is_copy and restored.key != first.key
     note(moved, restored)
     assert identify(moved).key == restored.key and not identify(moved).is_copy
+
+    snapshot = Home(tmp_path / "snapshot")  # of a whole disk, where inodes are the same
+    snapshot.create()
+    note(snapshot, identify(snapshot))
+    words = json.loads(snapshot.identity.read_text()) | {"key": restored.key, "path": str(moved.root)}
+    snapshot.identity.write_text(json.dumps(words))
+    assert identify(snapshot).is_copy
+    moved.root.rename(tmp_path / "away")
+    assert not identify(snapshot).is_copy, "it was moved"
 
     old = Home(tmp_path / "old")  # of a version that noted nothing: its containers bear its path
     old.create()

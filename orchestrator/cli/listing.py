@@ -197,6 +197,9 @@ def _table(found: Sequence[RunSummary], verbose: bool, metrics: Sequence[tuple[s
         ]
         rows.append([*row, *_more(run)] if verbose else row)
     show.table(headers, rows)
+    for run in found:
+        if run.message and run.state in ACTIVE:
+            show.say(f"Run {run.number}: {run.message}")
 
 
 def _more(run: RunSummary) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Project", run.project),
         ("Name", run.name),
         ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
-        ("Reason", run.message),
+        ("Waiting" if run.state in ACTIVE else "Reason", run.message),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
         ("Search", str(run.search or "")),

@@ -63,11 +63,16 @@ def launching(home: Home) -> Iterator[None]:
 
 
 def _make_room(home: Home) -> None:
-    try:
-        check_room(home.store)
-    except DiskFull:
-        home.ballast.unlink(missing_ok=True)  # a reserve for a full disk
-        check_room(home.store)
+    kept = [home.ballast, home.reserve]
+    while True:
+        try:
+            check_room(home.store)
+        except DiskFull:
+            if not kept:
+                raise
+            kept.pop(0).unlink(missing_ok=True)
+        else:
+            return
 
 
 def _start(home: Home) -> None:

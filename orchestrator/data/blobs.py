@@ -22,6 +22,7 @@ from orchestrator.home import Home
 _CHUNK_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 _USED_S = 600.0
+ROOM_CURE = "Make room: spell archive RUN…, then spell gc --older-than 0; or spell rm uploads/NAME."
 _FEW = 4  # files; for more, the whole file system is synced at once
 
 
@@ -78,7 +79,7 @@ class BlobStore:
             with self._lock:
                 beside.rename(target)
         except OSError as error:
-            raise _disk_error(error, "the code could not be stored") from error
+            raise _not_stored(error, self._home.store) from error
         finally:
             beside.unlink(missing_ok=True)
 
@@ -108,7 +109,7 @@ class BlobStore:
                     target.parent.mkdir(exist_ok=True)
                     path.rename(target)
         except OSError as error:
-            raise _disk_error(error, "the code could not be stored") from error
+            raise _not_stored(error, self._home.store) from error
         finally:
             for path in written.values():
                 path.unlink(missing_ok=True)
@@ -142,7 +143,7 @@ class BlobStore:
                 beside.rename(path)
                 _sync(path.parent)
             except OSError as error:
-                raise _disk_error(error, "the code could not be stored") from error
+                raise _not_stored(error, self._home.store) from error
         return missing
 
     def tree(self, tree: str) -> Manifest:
@@ -253,6 +254,13 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _not_stored(error: OSError, folder: Path) -> Exception:
+    if is_disk_full(error):
+        words = f"the code could not be stored: the disk of {folder} is full, {free_bytes(folder) >> 10} KiB are free"
+        return DiskFull(words, ROOM_CURE)
+    return _disk_error(error, "the code could not be stored")
 
 
 def _disk_error(error: OSError, what: str) -> Exception:

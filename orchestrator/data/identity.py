@@ -20,7 +20,6 @@ from typing import Any
 
 from orchestrator.errors import DiskFull, is_disk_full
 from orchestrator.home import Home, set_aside
-from orchestrator.supervisor.identity import boot_id
 
 _log = logging.getLogger(__name__)
 _AT_FDCWD = -100
@@ -88,9 +87,7 @@ def _is_copy(home: Home, noted: dict[str, Any]) -> bool:
         return True
     if here["handle"] and noted["handle"] and here["handle"] != noted["handle"]:
         return True
-    if here["boot_id"] == noted["boot_id"]:
-        return bool(here["device"] != noted["device"])
-    # The number of a device may change with a boot. A copy of the whole disk shows itself beside its original.
+    # A copy of the whole disk shows itself beside its original.
     before = Home(Path(noted["path"]))
     return before.root != home.root and _noted(before).get("key") == noted["key"] and not _is_same(before, home)
 
@@ -104,8 +101,7 @@ def _is_same(one: Home, other: Home) -> bool:
 
 def _here(home: Home) -> dict[str, Any]:
     """Return how the file system knows the folder `store`."""
-    found = home.store.stat()
-    return {"boot_id": boot_id(), "device": found.st_dev, "inode": found.st_ino, "handle": _handle(home.store)}
+    return {"inode": home.store.stat().st_ino, "handle": _handle(home.store)}
 
 
 class _FileHandle(ctypes.Structure):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +30,9 @@ from orchestrator.store import ClaimedRun, Store
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
+_NEEDED_BYTES = 128 << 10  # some pages of SQLite, and the index of its log
+LEADS: ContextVar[int] = ContextVar("LEADS", default=0)
+"""The run that the current thread leads."""
 
 T = TypeVar("T")
 
@@ -38,6 +43,7 @@ class Context:
 
     Attributes:
         server_env: the server's own environment variables.
+        waits: for each run that waits for something of this machine, like disk space: what for.
         closing: set when the server ends.
     """
 
@@ -51,6 +57,7 @@ class Context:
     hasher: Hasher
     server_env: Mapping[str, str]
     closing: threading.Event
+    waits: dict[int, str] = field(default_factory=dict)
 
     def firmly(self, write: Callable[[], T]) -> T:
         """Write to the store, however long the disk stays full or another program holds the file.
@@ -58,13 +65,32 @@ class Context:
         Raises:
             StaleFence: when the server ends before.
         """
-        while True:
-            try:
-                return write()
-            except (DiskFull, StoreBusy) as error:
-                _log.warning("a run waits: %s", error)
-                if self.closing.wait(_FULL_DISK_RETRY_S):
-                    raise StaleFence("the server ends") from None
+        number = LEADS.get()
+        try:
+            while True:
+                try:
+                    return write()
+                except (DiskFull, StoreBusy) as error:
+                    self.waits[number] = self._why(error)
+                    _log.warning("run %d waits: %s", number, error)
+                    if self.closing.wait(_FULL_DISK_RETRY_S):
+                        raise StaleFence("the server ends") from None
+        finally:
+            self.waits.pop(number, None)
+
+    def _why(self, error: DiskFull | StoreBusy) -> str:
+        if isinstance(error, StoreBusy):
+            return f"it waits until its state can be recorded: {error.message}"
+        free = shutil.disk_usage(self.home.store).free
+        words = (
+            f"it waits for disk space, to record its state: {free >> 10} KiB are free on the disk of {self.home.store}"
+        )
+        return f"{words}, {_NEEDED_BYTES >> 10} KiB are needed"
+
+    def with_room(self, save: Callable[[], T]) -> T:
+        """Save with the room that is kept for a full disk: a new folder needs a block, and a run must not fail for that."""
+        with self.store.way_out():
+            return save()
 
     def patiently(self, number: int, what: str, ask: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
         """Ask about a run, again and again until this machine can answer. The run goes on meanwhile.
@@ -77,15 +103,19 @@ class Context:
         Raises:
             StaleFence: when the server ends before.
         """
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                if not passes(error):
-                    raise
-                _log.warning("run %d cannot be %s yet: %s", number, what, error)
-                if self.closing.wait(_RETRY_S):
-                    raise StaleFence("the server ends") from error
+        try:
+            while True:
+                try:
+                    return ask()
+                except Exception as error:
+                    if not passes(error):
+                        raise
+                    self.waits[number] = f"it cannot be {what} yet: {error}"
+                    _log.warning("run %d cannot be %s yet: %s", number, what, error)
+                    if self.closing.wait(_RETRY_S):
+                        raise StaleFence("the server ends") from error
+        finally:
+            self.waits.pop(number, None)
 
     def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
         """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`."""

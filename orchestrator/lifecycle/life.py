@@ -363,7 +363,7 @@ class Life:
 
     def _save(self) -> None:
         number = self.run.number
-        found = self.work.save()
+        found = self.context.with_room(self.work.save)
         if self.run.state != State.PUSHING:
             self._move(State.PUSHING)
         self.context.firmly(lambda: self.context.store.set_artifacts(number, found))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
-from orchestrator.lifecycle.context import Context
+from orchestrator.lifecycle.context import LEADS, Context
 from orchestrator.lifecycle.life import Life
 from orchestrator.loops import Loop
 from orchestrator.machine import Capacity, CoreLoad
@@ -143,6 +143,7 @@ class Scheduler:
 
     def _lead(self, run: ClaimedRun, lead: Callable[[Life], None]) -> None:
         def thread() -> None:
+            LEADS.set(run.number)
             try:
                 lead(life)
             finally:

@@ -141,6 +141,8 @@ class Assembly:
         self._watchdog = Watchdog(context.store, context.home, self._scheduler.lives, self._scheduler.stop)
         self._webhooks.start()
         self._quota.start()
+        with context.store.way_out():  # what the start has left of the room that was kept for it
+            pass
 
     def close(self) -> None:
         """End all loops; active runs go on."""

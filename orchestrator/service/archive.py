@@ -16,7 +16,8 @@ class Archive:
     def add(self, who: Who, reference: str) -> RunSummary:
         """Hide a run from lists and mounts; removes nothing of it. Raises as `ArchiveStore.add`."""
         number = self._access.resolve(who, reference)
-        self._store.archive.add(number)
+        with self._store.way_out():
+            self._store.archive.add(number)
         return self._store.summary(number)
 
     def remove(self, who: Who, reference: str) -> RunSummary:

@@ -58,7 +58,7 @@ class Gc:
         """
         removed: list[RemovedRecord] = []
         warnings: list[str] = []
-        with self._removing:
+        with self._removing, self._context.store.way_out():
             for part in _parts(self._context, self._scheduler, older_than_s, keep_bytes, dry_run=dry_run):
                 try:
                     removed += part()

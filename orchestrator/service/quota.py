@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.content.files import sizes_below
-from orchestrator.data.blobs import free_bytes
+from orchestrator.data.blobs import ROOM_CURE, free_bytes
 from orchestrator.errors import DiskFull
 from orchestrator.lifecycle.context import Context
 from orchestrator.loops import Loop
@@ -21,6 +21,7 @@ _MEASURED_S, _REFUSED_S = (
     60.0,
     5.0,
 )  # how long a measurement is valid; and one for which a cast or an upload was refused
+_LEAST_FREE_BYTES = 256 << 10
 _FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
 _CURE = (
     "Make room: spell archive RUN…, then spell gc --older-than 0; spell rm uploads/NAME; "
@@ -71,6 +72,10 @@ class Quota:
         """
         root = self._context.home.root
         wanted, free = self._limits.free_bytes, free_bytes(root)
+        if free < _LEAST_FREE_BYTES:
+            raise DiskFull(
+                f"The disk of {root} is full: {free >> 10} KiB are free, too little to cast a run.", ROOM_CURE
+            )
         if free < wanted:
             words = f"The disk of {root} has {_size(free)} left; no run is cast below {_size(wanted)}."
             raise DiskFull(words, _FREE_CURE)

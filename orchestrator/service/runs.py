@@ -189,7 +189,8 @@ class Runs:
     def request_stop(self, who: Who, reference: str, request: StopRequest) -> State:
         """Stop (outputs are kept) or kill (they are lost) a run. Returns its new state; raises as `Store.request_stop`."""
         number = self._access.resolve(who, reference)
-        state = self._store.request_stop(number, request)
+        with self._store.way_out():
+            state = self._store.request_stop(number, request)
         self._scheduler.stop_requested(number)
         return state
 
@@ -197,12 +198,15 @@ class Runs:
         self, who: Who, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int
     ) -> Sequence[RunSummary]:
         """The last `limit` runs of this order that match; see `Store.summaries`."""
-        return self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
+        found = self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
+        waits = self._context.waits
+        return [dataclasses.replace(run, message=waits[run.number]) if run.number in waits else run for run in found]
 
     def get(self, who: Who, reference: str) -> RunRecord:
         """The whole record of a run, with the redacted spec."""
         record = self._store.record(self._access.resolve(who, reference))
-        return dataclasses.replace(record, spec=redacted_spec(record.spec))
+        waits = self._context.waits.get(record.number, record.message)
+        return dataclasses.replace(record, spec=redacted_spec(record.spec), message=waits)
 
     def events(self, who: Who, reference: str) -> Sequence[EventRecord]:
         """The events of a run, in order."""

@@ -72,7 +72,7 @@ class Service:
         self.exec = Exec(store, scheduler, access)
         self.code = Code(context)
         self.resources = Resources(found, access)
-        self.uploads = Uploads(incoming, access)
+        self.uploads = Uploads(incoming, store, access)
         self.secrets = Secrets(context.secrets, access)
         self.searches = Searches(store, access, self.runs, wake)
         self.workflows = Workflows(store, access, self.runs, wake)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from orchestrator.data import uploads
 from orchestrator.records.uploads import UploadNeeds, UploadRecord, UploadSession
 from orchestrator.service.access import Access, Who
+from orchestrator.store import Store
 
 
 class Uploads:
     """The uploads of one home. All raise as `data.uploads.Uploads`."""
 
-    def __init__(self, kept: uploads.Uploads, access: Access) -> None:
-        self._kept, self._access = kept, access
+    def __init__(self, kept: uploads.Uploads, store: Store, access: Access) -> None:
+        self._kept, self._store, self._access = kept, store, access
 
     def list(self, who: Who) -> list[UploadRecord]:
         """All uploads, by name."""
@@ -39,4 +40,5 @@ class Uploads:
 
     def remove(self, who: Who, name: str) -> None:
         """Remove an upload, and any incomplete upload of its name."""
-        self._kept.remove(self._access.resolve_upload(who, name))
+        with self._store.way_out():
+            self._kept.remove(self._access.resolve_upload(who, name))

@@ -24,6 +24,7 @@ workflows  workflows and their steps
 webhooks   notifications of the end of runs
 gc         outputs that may be removed, and snapshots that are needed
 tables     the tables of the store
+room       disk space that is set aside for the store, and for what frees more
 database   the SQLite file: connections, transactions, errors
 migrate    migrates the store of an older version
 migrations/  how, one step for each version

@@ -15,9 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.errors import DiskFull, HomeUnusable, StoreBusy
 from orchestrator.home import check_room, set_aside
 from orchestrator.store import tables
+from orchestrator.store.room import Room
 
 _BUSY_TIMEOUT_S = 30
 _BALLAST_BYTES = 2 << 20
+_RESERVE_BYTES = 1 << 20
+_TIGHT_BYTES = 1 << 20
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # an exceeded quota gives the latter
 
 
@@ -31,9 +34,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._write_lock = threading.Lock()
-        self._ballast = path.with_suffix(".ballast")
-        for beside in (self._ballast, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        self._write_lock, self._leaving_lock = threading.Lock(), threading.Lock()
+        self._leaving = 0
+        ballast, reserve = path.with_suffix(".ballast"), path.with_suffix(".reserve")
+        self._ballast, self._reserve = Room(ballast, _BALLAST_BYTES), Room(reserve, _RESERVE_BYTES)
+        for beside in (ballast, reserve, Path(f"{path}-wal"), Path(f"{path}-shm")):
             set_aside(beside)
         self._reader = self._engine("BEGIN", pool_size=8)
         self._writer = self._engine("BEGIN IMMEDIATE", pool_size=1)
@@ -43,7 +48,7 @@ class Database:
             if _code(error) not in (*_FULL, sqlite3.SQLITE_CANTOPEN):
                 raise self._unusable(error) from error
             self._open_without_ballast()
-        self._restore_ballast()
+        self.keep_room()
 
     def _open(self) -> None:
         self._migrate()
@@ -53,8 +58,7 @@ class Database:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")
 
     def _open_without_ballast(self) -> None:
-        with contextlib.suppress(OSError):
-            self._ballast.unlink()
+        self._ballast.release()
         try:
             self._open()
         except (sqlite3.Error, DBAPIError) as error:
@@ -112,21 +116,37 @@ class Database:
                 if code not in _FULL:
                     raise
                 # The reserved space lets the next transaction record that the disk is full.
-                self._ballast.unlink(missing_ok=True)
+                self._ballast.release()
                 raise DiskFull(
                     f"The disk of {self._path.parent} is full.", "Free some space. Runs go on by themselves."
                 ) from error
-            self._restore_ballast()
+            self.keep_room()
+
+    def keep_room(self) -> None:
+        """Set room aside again, if there is enough."""
+        if not self._leaving:
+            self._reserve.restore()
+        self._ballast.restore()
+
+    @contextlib.contextmanager
+    def way_out(self) -> Iterator[None]:
+        """Let what frees disk space, or ends what takes it, use the room that is kept for this, while the block runs."""
+        with self._leaving_lock:
+            self._leaving += 1
+            if shutil.disk_usage(self._path.parent).free < _TIGHT_BYTES:
+                self._reserve.release()
+        try:
+            yield
+        finally:
+            with self._leaving_lock:
+                self._leaving -= 1
+                if not self._leaving:  # else it would be taken from the others
+                    self._reserve.restore_what_fits()
 
     def close(self) -> None:
         """Close all connections."""
         self._reader.dispose()
         self._writer.dispose()
-
-    def _restore_ballast(self) -> None:
-        with contextlib.suppress(OSError):
-            if not self._ballast.exists() and shutil.disk_usage(self._path.parent).free > 2 * _BALLAST_BYTES:
-                self._ballast.write_bytes(b"\0" * _BALLAST_BYTES)
 
     def _migrate(self) -> None:
         version = self._version()

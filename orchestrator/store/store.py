@@ -109,6 +109,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
         self.links = LinkStore(database)
         self.labels = LabelStore(database)
         self.archive = ArchiveStore(database)
+        self.way_out = database.way_out
 
     # -- casting ------------------------------------------------------------------------------------------------
 
