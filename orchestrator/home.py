@@ -20,6 +20,7 @@ $SPELL_HOME                     default ~/.spell
     runtime/                    modules that every run can import; bin/spell
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
+    scratch/                    files of requests that are being answered; emptied when a server starts
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Home:
         self.runtime = self.store / "runtime"
         self.removed = self.store / "removed"
         self.dedup = self.store / "sharing"
+        self.scratch = self.store / "scratch"
 
     @property
     def socket(self) -> Path:
@@ -147,6 +149,7 @@ class Home:
                 self.runtime,
                 self.removed,
                 self.dedup,
+                self.scratch,
             ):
                 folder.mkdir(exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
