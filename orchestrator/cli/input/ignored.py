@@ -45,24 +45,37 @@ def missing_words(command: str, cwd: Path, subdir: str, captured: Iterable[str],
 
 
 def why_missing(cwd: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield a sentence about each path that `missing_words` found, and what to do. Asks git which of them it ignores."""
+    """Yield what is said of each path that `missing_words` found, and what to do. Asks git which of them it ignores."""
     links = {path: next((part for part in _above(path) if os.path.islink(cwd / part)), "") for path in paths}
     asked = [path for path in paths if not links[path]]
     ignored = _ignored(cwd, asked) if asked else frozenset()
     for path in paths:
-        place, mounted = cwd / path, f"upload it once and mount it: spell upload {shlex.quote(path)}"
-        if links[path]:
-            yield f"it lies behind the link {links[path]!r}, which leads out of what git tracks", mounted.capitalize()
-        elif path not in ignored and place.is_dir() and not any(place.iterdir()):
-            yield "git keeps no empty folders", "Let the command make it: mkdir -p"
-        elif path not in ignored and place.is_dir():
-            yield "git tracks nothing in it", f"Send it with `git add -f`, or {mounted}"
-        elif path not in ignored:
-            yield "git does not track it", f"Send it with `git add`, or {mounted}"
-        elif is_secret(path):
-            yield "git ignores it", "Give its values as secrets: spell secret set NAME, then spell run --secret NAME"
+        if link := links[path]:
+            is_absolute = os.readlink(cwd / link).startswith("/")
+            who = "a run in a container" if is_absolute else "the run"  # a process finds the same path
+            yield (
+                f"it lies behind the link {link!r}, which leads elsewhere: {who} will not have it.",
+                _mounted(path, "U"),
+            )
         else:
-            yield "git ignores it", f"Send it with `git add -f`, or {mounted}"
+            why, cure = _why(cwd / path, path, is_ignored=path in ignored)
+            yield f"{why}: the run will not have it, unless it makes it itself.", cure
+
+
+def _why(place: Path, path: str, *, is_ignored: bool) -> tuple[str, str]:
+    if is_ignored and is_secret(path):
+        return "git ignores it", "Give its values as secrets: spell secret set NAME, then spell run --secret NAME"
+    if is_ignored:
+        return "git ignores it", f"Send it with `git add -f`, or {_mounted(path)}"
+    if not place.is_dir():
+        return "git does not track it", f"Send it with `git add`, or {_mounted(path)}"
+    if any(place.iterdir()):
+        return "git tracks nothing in it", f"Send it with `git add -f`, or {_mounted(path)}"
+    return "git keeps no empty folders", "Let the command make it: mkdir -p"
+
+
+def _mounted(path: str, first: str = "u") -> str:
+    return f"{first}pload it once and mount it: spell upload {shlex.quote(path)}"
 
 
 def is_secret(path: str) -> bool:

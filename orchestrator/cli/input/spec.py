@@ -81,8 +81,7 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     captured = [entry.path for entry in code.manifest.entries]
     missing = missing_words(spec.filled_command, Path.cwd(), subdir, captured, known)
     for name, (why, cure) in zip(missing, why_missing(Path.cwd(), missing), strict=True):
-        words = f"{name!r} is in the command, but {why}: the run will not have it, unless it makes it itself."
-        show.warn(f"{words}\n  {cure}")
+        show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
 
 
 def _lost_quotes(words: Sequence[str]) -> bool:
