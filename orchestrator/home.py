@@ -23,6 +23,7 @@ $SPELL_HOME                     default ~/.spell
     runtime/                    modules that every run can import; bin/spell
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
+    scratch/                    files of requests that are being answered; emptied when a server starts
 
 The root is for its owner only unless the configuration says otherwise (`open_to`), `store` always. Where a folder lies in the
 place of a file of ours (a careless restore), `set_aside` moves it away.
@@ -117,6 +118,7 @@ class Home:
         self.runtime = self.store / "runtime"
         self.removed = self.store / "removed"
         self.dedup = self.store / "sharing"
+        self.scratch = self.store / "scratch"
 
     @property
     def socket(self) -> Path:
@@ -165,6 +167,7 @@ class Home:
                 self.runtime,
                 self.removed,
                 self.dedup,
+                self.scratch,
             ):
                 make_folder(folder, _TREE)
             self.check_socket()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import signal
 import stat
 import time
@@ -69,10 +70,30 @@ def test_ls_columns(spell: Spell) -> None:
 
 def test_ls_of_odd_names_cannot_hurt_the_terminal(spell: Spell) -> None:
     names = listed(spell, "runs/1/odd names")
-    assert names == ["%2e%2e", "-f", "?#&", "a:b", "byte\\xff", "tab\there", "日本 語"]
+    assert names == ["%2e%2e", "-f", "?#&", "a:b", "byte\\xff", "tab\\there", "日本 語"]
     assert listed(spell, "runs/1/odd names/日本 語") == ["日本 語"]
     assert listed(spell, "runs/1/odd names/%2e%2e") == ["%2e%2e"]
     assert listed(spell, "runs/1/odd names/?#&") == ["?#&"]
+
+
+def test_one_file_is_one_line_whatever_its_name(spell: Spell, tmp_path: Path) -> None:
+    """A name with a line feed poses as no other file, nor as a line of spell: in listings, notices, copies and checks."""
+    forged = "a\n          99 Jan  1 00:00   forged"
+    make = f"printf x > {shlex.quote(forged)}; ln -s {shlex.quote(forged)} link; mkfifo 'pipe\n🎉 Run 9 complete'"
+    done = spell("run", "-f", make)
+    number = done.number
+    assert "pipe\\n🎉 Run 9 complete" in done.out and done.out.count("\n🎉 Run 9 complete") == 0
+    folder = spell("ls", f"runs/{number}").out.splitlines()
+    assert len(folder) == 2 and folder[0].endswith("   a\\n          99 Jan  1 00:00   forged")
+    names = [item["path"] for item in spell("ls", f"runs/{number}", "--json").json()]
+    assert names == [forged, "link"]
+    (spell.home.run_dir(number) / forged).chmod(0o644)
+    (spell.home.run_dir(number) / forged).write_text("y")
+    said = spell("verify", str(number))
+    assert (said.code, len(said.out.splitlines())) == (1, 2) and "\\n" in said.out
+    assert len(spell("lineage", str(number)).out.splitlines()) == 3
+    done = spell("cp", f"runs/{number}", str(tmp_path / "copy"))
+    assert (done.code, (tmp_path / "copy" / forged).read_text()) == (0, "y")
 
 
 @pytest.mark.parametrize(

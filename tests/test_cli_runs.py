@@ -241,7 +241,7 @@ def test_info_shows_what_there_is(spell: Spell, repo: Path) -> None:
     assert facts["Status"] == "Complete (0)"
     assert (facts["Repository"], facts["Description"], len(facts["Git Commit"])) == ("project", "Say hello", 40)
     assert (facts["Mounts"], facts["Parameters"], facts["Time Limit"]) == (f"runs/{made}/f at g", "P=1", "2m0s")
-    assert (facts["Environment Vars"], facts["Labels"], facts["Outputs"]) == ("KEY", "l", "1 files, 2B")
+    assert (facts["Environment Vars"], facts["Labels"], facts["Outputs"]) == ("KEY", "l", "1 file, 2B")
     assert "secret" not in info
     lines = info.splitlines()
     place = next(index for index, line in enumerate(lines) if line.startswith("Command "))

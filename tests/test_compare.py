@@ -37,7 +37,7 @@ def test_the_example(spell: Spell, repo: Path) -> None:
     done = spell("diff", str(one), str(two), "--wait")
     assert (done.code, done.err) == (0, "")
     assert "Spec\n  params.LR: 0.1 → 0.2\n" in done.out
-    assert "Outputs\n  ~ model.txt (3B)\n  1 outputs are the same\n" in done.out
+    assert "Outputs\n  ~ model.txt (3B)\n  1 output is the same\n" in done.out
     assert "loss: 0.1 → 0.2" in done.out
     assert "Code" not in done.out and "Environment" not in done.out and "\x1b" not in done.out
     assert spell("diff", str(one), str(two), "--exit-code").code == 1
@@ -141,7 +141,7 @@ def test_hashes_that_are_still_missing(spell: Spell) -> None:
         store.execute("UPDATE artifacts SET sha256 = NULL WHERE run = ?", (one,))  # nobody wakes the hasher
     done = spell("diff", str(one), str(two), "--exit-code")
     assert done.code == 1 and "Nothing else differs" in done.out
-    assert "1 outputs were not compared: their hashes are not computed yet." in done.err
+    assert "1 output was not compared: its hash is not computed yet." in done.err
     spell.run("true && echo y > g")  # does
     assert spell("diff", str(one), str(two), "--exit-code", "--wait").code == 0
 

@@ -196,7 +196,7 @@ def test_copying_asks_before_it_overwrites(spell: Spell, tmp_path: Path) -> None
         terminal.sees("File 'a' already exists. Are you sure you want to overwrite? [y/N]:")
         terminal.type("n\n")
         assert terminal.ends() == 0
-        assert terminal.screen.lines[-1] == "✔ Copied 1 files. Skipped 1 files."
+        assert terminal.screen.lines[-1] == "✔ Copied 1 file. Skipped 1 file."
     assert ((tmp_path / "a").read_text(), (tmp_path / "b").read_text()) == ("old", "new\n")
 
 

@@ -284,6 +284,7 @@ def _suffers(spell: Spell, token: str, name: str, server: str) -> None:
     assert spell.log(number) == b"said\n"
     assert (spell.home.run_dir(number) / "out.txt").read_text() == "out\n"
     assert_free(spell)
+    assert not list(spell.home.attempt_dir(number, 1).glob("*.tmp"))
 
 
 # -- F6: stop and kill in each phase --------------------------------------------------------------------------------

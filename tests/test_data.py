@@ -91,6 +91,34 @@ def test_f28_an_ignored_file_that_the_command_needs_is_told(shared: Spell, repo:
     assert "git ignores" not in done.err
 
 
+def test_f28_git_is_said_to_ignore_only_what_it_ignores(shared: Spell, repo: Path, tmp_path: Path) -> None:
+    (repo / ".gitignore").write_text(".env\n*.csv\n")
+    for name in ("real/in", "empty/x", "other/y"):
+        (repo / name).parent.mkdir()
+        (repo / name).write_text("x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "far").write_text("far")
+    (repo / "near").symlink_to("real")
+    (repo / "away").symlink_to(tmp_path / "outside")
+    commit(repo)
+    (repo / "empty" / "x").unlink()
+    (repo / ".env").write_text("TOKEN=x")
+    (repo / "other" / "data.csv").write_text("x")
+    git(repo, "-c", "protocol.file.allow=always", "clone", "-q", str(repo), "inner")
+    git(repo, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo), "sub")
+    git(repo, "commit", "-qm", "Submodule")
+    git(repo, "submodule", "--quiet", "deinit", "-f", "sub")
+    words = "cat near near/in away away/far .env sub sub/x inner/hello.py empty other other/data.csv hello.py || true"
+    done = shared("run", "-f", words, cwd=repo)
+    told = {line.split("'")[1]: line for line in done.err.splitlines() if "is in the command, but" in line}
+    assert set(told) == {"away/far", ".env", "empty", "other/data.csv"}, done.err
+    ignored = {name for name, line in told.items() if "git ignores it" in line}
+    assert ignored == {".env", "other/data.csv"}
+    assert "behind the link 'away'" in told["away/far"] and "empty folders" in told["empty"]
+    assert "spell secret set" in done.err and "spell upload .env" not in done.err
+    assert done.err.count("'sub' is not initialised") == done.err.count("'inner/' is a git repository") == 1
+
+
 # -- F30 --------------------------------------------------------------------------------------------------------------
 
 

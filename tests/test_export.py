@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -58,6 +59,10 @@ def test_a_folder(spell: Spell, repo: Path, tmp_path: Path) -> None:
     assert os.readlink(code / "away") == "/etc/passwd" and os.access(code / "run.sh", os.X_OK)
     assert (target / "log").read_bytes() == b"a: b\n"
     assert (target / "metrics.csv").read_bytes() == b"name,step,value,at\r\n"
+    listed = re.findall(r"^\| `(\S+?)/?` \|", (target / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(
+        path.name for path in target.iterdir() if path.name not in ("README.md", ".dockerignore")
+    )
     assert (target / "variables.env").read_text() == "TOKEN=\n"
     told = b"".join((target / name).read_bytes() for name in files_of(target) if name != "code/away")
     assert b"tell-nobody" not in told
@@ -164,6 +169,35 @@ def test_an_export_that_is_cut_off_leaves_nothing(spell: Spell, tmp_path: Path, 
     said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 1 and "ERROR" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_server_or_client_left_is_removed_by_the_next(
+    make_spell: Callable[..., Spell], tmp_path: Path
+) -> None:
+    """What they keep for a moment: the files of an export, the patch of a capture, a key that is being made."""
+    (tmp_path / "temporary").mkdir()
+    spell = make_spell(TMPDIR=str(tmp_path / "temporary"))
+    number = spell.run("truncate -s 1G big").number
+    process = spell.popen("export", str(number), "--with-outputs", "-o", str(tmp_path / "it"))
+    wait_for(lambda: has_written(process.pid, tmp_path), "its first bytes")
+    assert list(spell.home.scratch.iterdir())
+    spell.kill_server()
+    process.communicate(timeout=30)
+    assert list(spell.home.scratch.iterdir())
+    (spell.home.store / "secrets.key.1-abc").write_text("half")
+    for name in ("dead", "alive"):
+        folder = tmp_path / "temporary" / f"spell-capture-{name}"
+        (folder / "0").mkdir(parents=True)
+        os.utime(folder, (1e9, 1e9))
+    alive = os.open(tmp_path / "temporary" / "spell-capture-alive", os.O_RDONLY)
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        assert spell("ps").code == 0
+        wait_for(lambda: not list(spell.home.scratch.iterdir()), "the end of the export's files")
+    finally:
+        os.close(alive)
+    assert {path.name for path in (tmp_path / "temporary").iterdir()} == {"spell-capture-alive"}
+    assert not list(spell.home.store.glob("*.key.*"))
 
 
 # -- without us -------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_outputs_of_archived_runs(spell: Spell) -> None:
     assert spell("unarchive", str(old.number)).code == 0
     with pytest.raises(Conflict, match="were removed by spell gc"):
         spell.cast("true", mounts=(Mount(f"runs/{old.number}/data", "data"),))
-    assert "1 files, 8.0K; removed by spell gc" in spell("info", str(old.number)).out
+    assert "1 file, 8.0K; removed by spell gc" in spell("info", str(old.number)).out
     assert removed(spell, "--older-than", "2") == [f"outputs of run {young.number}"]
 
 

@@ -213,6 +213,8 @@ def test_f14_nothing_outlives_its_supervisor(spell: Spell, token: str, go: Path,
     assert not bearing(token)
     assert run.state == "failed"
     assert run.reason == "supervisor_lost"
+    folder = spell.home.attempt_dir(number, 1)
+    wait_for(lambda: not list(folder.glob("*.tmp")), "the end of the verdict that was not written")
 
 
 # -- F15: how a run is stopped -------------------------------------------------------------------------------------

@@ -187,4 +187,9 @@ def lfs_warning(pointers: list[str]) -> Iterator[str]:
     """Yield a warning about files whose content Git LFS has not fetched, if there are any."""
     if pointers:
         names = ", ".join(pointers[:_NAMED]) + (", …" if len(pointers) > _NAMED else "")
-        yield f"{len(pointers)} files are Git LFS pointers without their content: {names}. Fetch it: git lfs pull"
+        many = (
+            "1 file is a Git LFS pointer without its"
+            if len(pointers) == 1
+            else f"{len(pointers)} files are Git LFS pointers without their"
+        )
+        yield f"{many} content: {names}. Fetch it: git lfs pull"

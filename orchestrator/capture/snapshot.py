@@ -43,6 +43,7 @@ class Snapshot:
         subject: the first line of the commit's message.
         untracked: files that are neither tracked nor ignored and were left out, relative to the root.
         warnings: sentences for the user.
+        left_out: submodules and other repositories that warnings name, relative to the root.
         sizes: the sizes in bytes of all its blobs (those of the manifest, and the diff), by their digests.
     """
 
@@ -55,9 +56,10 @@ class Snapshot:
         warnings: tuple[str, ...],
         sizes: Mapping[str, int],
         sources: _Blobs,
+        left_out: tuple[str, ...] = (),
     ) -> None:
         self.manifest, self.code, self.subject = manifest, code, subject
-        self.untracked, self.warnings = untracked, warnings
+        self.untracked, self.warnings, self.left_out = untracked, warnings, left_out
         self.sizes, self._blobs = sizes, sources
 
     def open_blob(self, digest: str) -> BinaryIO:
@@ -138,10 +140,10 @@ def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False) ->
         sizes[diff] = size
     subdir = blobs.path_text(place.subdir)
     code = Code(manifest.tree, subdir, place.root.name, found.commit.oid, dirty=bool(diff), diff=diff)
-    left_out = () if include_untracked else found.untracked
+    untracked = () if include_untracked else found.untracked
     warnings = (*found.warnings, *_subdir_warning(manifest, subdir))
     bytes_of = _OnDisk(os.fsencode(place.root), sources, found.patch)
-    return Snapshot(manifest, code, found.commit.subject, left_out, warnings, sizes, bytes_of)
+    return Snapshot(manifest, code, found.commit.subject, untracked, warnings, sizes, bytes_of, found.left_out)
 
 
 def of_commit(cwd: Path | Location, ref: str) -> Snapshot:
@@ -278,7 +280,7 @@ def _locked_cache(cache: Path, public: str) -> Iterator[Git]:
         raise HomeUnusable(f"The cache {str(cache)!r} cannot be written: {error.strerror}.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in (*folder.glob("*.lock"), *folder.glob("refs/spell/*.lock")):
+        for stale in (*folder.glob("*.lock"), *folder.glob("refs/spell/*.lock"), *folder.glob("objects/pack/tmp_*")):
             stale.unlink()  # left by a killed git: we hold the lock
         git = Git(cache, git_dir=folder, settings=("fetch.unpackLimit=1",))  # a pack arrives completely or not at all
         if not (folder / "HEAD").exists():

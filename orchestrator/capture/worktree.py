@@ -21,7 +21,6 @@ import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from orchestrator.capture import blobs
@@ -39,7 +38,8 @@ from orchestrator.capture.git import (
     parse_commit,
 )
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, special_kind
-from orchestrator.errors import InvalidRepository, SpellError
+from orchestrator.content.scratch import Scratch
+from orchestrator.errors import InvalidRepository
 
 _GITLINK = b"160000"
 _CRLF_MAX_BYTES = 1 << 20
@@ -96,6 +96,7 @@ class Capture(NamedTuple):
         patch: the difference to the commit.
         untracked: files that are neither tracked nor ignored, whether included or not.
         warnings: sentences for the user.
+        left_out: submodules and other repositories that warnings name.
     """
 
     commit: Commit
@@ -103,29 +104,7 @@ class Capture(NamedTuple):
     patch: blobs.Patch
     untracked: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-class _Scratch:
-    """A private folder, removed at the end. (Importing `tempfile` would cost every command 5 ms.)"""
-
-    def __enter__(self) -> Path:
-        parent = Path(os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108 - the folder made there is private
-        self._path = parent / f"spell-{os.getpid()}-{os.urandom(8).hex()}"
-        try:
-            self._path.mkdir(mode=0o700)
-        except OSError as error:
-            raise SpellError(f"A temporary folder cannot be made in {str(parent)!r}: {error.strerror}.") from error
-        return self._path
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for folder, folders, files in os.walk(self._path, topdown=False):
-            for name in files:
-                os.unlink(os.path.join(folder, name))
-            for name in folders:
-                os.rmdir(os.path.join(folder, name))
-        self._path.rmdir()
+    left_out: tuple[str, ...]
 
 
 def capture(place: Location, *, include_untracked: bool) -> Capture:
@@ -143,7 +122,7 @@ def capture(place: Location, *, include_untracked: bool) -> Capture:
     blobs.check_size((status.st_size, path) for path, status in files.items())
     for repository in repositories:
         _redo(root, repository, files)
-    with _Scratch() as scratch:
+    with Scratch() as scratch:
         patch = blobs.Patch(scratch / "patch")
         first = _start_diff(repositories[0], scratch / "0", patch)
         try:
@@ -156,7 +135,9 @@ def capture(place: Location, *, include_untracked: bool) -> Capture:
     _check_still(root, files)
     warnings = (*_warnings(repositories, tracked), *blobs.lfs_warning(pointers))
     names = tuple(path.decode(errors="backslashreplace") for path in untracked)
-    return Capture(commit, tuple(entries), patch, names, warnings)
+    left_out = (r.prefix + path for r in repositories for path in (*r.nested, *(set(r.links) - set(r.modules))))
+    told = tuple(path.decode(errors="backslashreplace").rstrip("/") for path in left_out)
+    return Capture(commit, tuple(entries), patch, names, warnings, told)
 
 
 def _survey(place: Location) -> tuple[Commit, list[_Repository]]:
@@ -383,4 +364,6 @@ def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_resu
             yield f"{name!r} is a git repository inside this one and is left out."
         sparse = [p for p, tag in repository.tracked.items() if tag == b"S" and repository.prefix + p not in tracked]
         if sparse:
-            yield f"{len(sparse)} tracked files lie outside the sparse checkout and are left out."
+            many = "1 tracked file lies", "is"
+            many = many if len(sparse) == 1 else (f"{len(sparse)} tracked files lie", "are")
+            yield f"{many[0]} outside the sparse checkout and {many[1]} left out."

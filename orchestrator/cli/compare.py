@@ -80,7 +80,12 @@ def _show(found: DiffRecord, most: int | None) -> None:
         show.warn(note)
     if found.outputs_unhashed:
         count = len(found.outputs_unhashed)
-        show.warn(f"{count} outputs were not compared: their hashes are not computed yet. Use --wait to wait for them.")
+        words = (
+            "1 output was not compared: its hash is"
+            if count == 1
+            else f"{count} outputs were not compared: their hashes are"
+        )
+        show.warn(f"{words} not computed yet. Use --wait to wait for this.")
     duration = next((item for item in found.result if item.name == "duration_s"), None)
     took = f" They took {_took(duration.before)} and {_took(duration.after)}." if duration else ""
     if not found.differs:
@@ -92,7 +97,7 @@ def _show(found: DiffRecord, most: int | None) -> None:
     lines += _section("Environment", found.environment, most, _change)
     lines += _section("Outputs", found.outputs, most, _output)
     if found.outputs:
-        lines.append(f"  {found.outputs_same} outputs are the same")
+        lines.append(f"  {show.count(found.outputs_same, 'output is', 'outputs are')} the same")
     lines += _section("Metrics (last values)", found.metrics, most, _metric)
     lines += _section("Result", found.result, most, _change)
     lines += _section("Code", found.code, most, _file)
@@ -138,7 +143,7 @@ def _value(text: str | None, colour: str) -> str:
 def _output(item: OutputChangeRecord) -> str:
     sign, colour = _SIGNS[item.kind]
     sizes = [show.size(size) for size in (item.before_size, item.after_size) if size is not None]
-    return f"{show.coloured(sign, colour)} {_word(item.path)} ({' → '.join(dict.fromkeys(sizes))})"
+    return f"{show.coloured(sign, colour)} {_word(show.line(item.path))} ({' → '.join(dict.fromkeys(sizes))})"
 
 
 def _metric(item: MetricChangeRecord) -> str:
@@ -192,12 +197,17 @@ def verify(ctx: click.Context, runs: Sequence[str], quiet: bool, all_: bool, jso
 def _print(item: VerifyRecord, most: int | None, quiet: bool) -> None:
     if item.ok:
         if not quiet:
-            words = f"{item.files} files, {show.size(item.bytes)}, as recorded" if item.files else "it has no outputs"
+            words = (
+                f"{show.count(item.files, 'file')}, {show.size(item.bytes)}, as recorded"
+                if item.files
+                else "it has no outputs"
+            )
             show.say(f"✔ Run {item.run}: {words}")
         return
-    show.say(f"✖ Run {item.run}: {len(item.problems)} of its outputs are not as recorded")
+    count = len(item.problems)
+    show.say(f"✖ Run {item.run}: {count} of its outputs {'is' if count == 1 else 'are'} not as recorded")
     for problem in item.problems[:most]:
-        show.say(f"  {problem.problem.ljust(10)} {_word(problem.path)}")
+        show.say(f"  {problem.problem.ljust(10)} {show.cut(show.line(problem.path), _CELLS)}")
     if most is not None and len(item.problems) > most:
         show.say(f"  … and {len(item.problems) - most} more (--all lists them)")
 

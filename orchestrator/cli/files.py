@@ -49,7 +49,8 @@ def ls(resource: str, human: bool, json_: bool) -> None:
     for item in found:
         size = "-" if item.is_dir else show.size(item.size) if human else str(item.size)
         target = f" → {item.link}" if item.link else ""
-        show.say(f"{size.rjust(12)} {_moment(item)}   {item.path}{'/' if item.is_dir else ''}{target}")
+        name = show.line(f"{item.path}{'/' if item.is_dir else ''}{target}")
+        show.say(f"{size.rjust(12)} {_moment(item)}   {name}")
     if link:
         show.say(f"---\n{link.alias} → {link.resource}")
 
@@ -100,7 +101,9 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
                     pieces = _only_file(found.chunks) if found.is_tar else found.chunks
                     target.write(_file_place(resource, destination), pieces, mode)
         except OSError as error:
-            raise (DiskFull if is_disk_full(error) else SpellError)(f"{error.filename}: {error.strerror}") from error
+            raise (DiskFull if is_disk_full(error) else SpellError)(
+                f"{show.line(str(error.filename))}: {error.strerror}"
+            ) from error
         except tarfile.TarError as error:
             raise SpellError(f"The copy of {resource!r} is incomplete: {error}.") from error
     skipped = f" Skipped {show.count(target.skipped, 'file')}." if target.skipped else ""
@@ -146,7 +149,7 @@ class _Target:
     def _may_overwrite(self, place: str) -> bool:
         with self.progress.paused():
             return click.confirm(
-                show.plain(show.safe(f"File '{place}' already exists. Are you sure you want to overwrite?"))
+                show.plain(show.line(f"File '{place}' already exists. Are you sure you want to overwrite?"))
             )
 
     def make(self, folder: str) -> None:

@@ -50,7 +50,8 @@ def label(
 @click.option("--json", "json_", is_flag=True, help="Print the runs as JSON.")
 @click.pass_context
 def archive(ctx: click.Context, /, run: Sequence[str], undo: bool, **how: bool) -> None:
-    """Hide each RUN, which must have ended, from lists, searches, links and mounts. Nothing is removed."""
+    """Hide each RUN, which must have ended, from lists, searches, links and mounts. A later
+    spell gc removes its outputs and code, unless something else needs them; before, spell unarchive brings it back."""
     ctx.exit(
         _unarchive(run, **how)
         if undo

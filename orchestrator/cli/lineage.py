@@ -31,7 +31,7 @@ def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
         show.as_json(found)
         return
     lines = [*_tree(found, up=up or both, down=down or both, depth=depth)]
-    click.echo("\n".join(show.plain(show.safe(line)) for line in lines[:_MOST_LINES]))
+    click.echo("\n".join(show.plain(show.line(line)) for line in lines[:_MOST_LINES]))
     if len(lines) > _MOST_LINES or not found.complete:
         show.warn("The tree is not complete. Use --json to see up to 10,000 mounts.")
 

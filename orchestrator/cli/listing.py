@@ -127,7 +127,7 @@ def _list(text: Sequence[str], limit: int, all_: bool, sort: str, verbose: bool,
     else:
         _table(found, verbose, list(zip(metrics, values, strict=True)))
         if len(found) == limit == _USUAL and not all_:
-            show.say(f"The list ends after {limit} runs. List all with -a.", err=True)
+            show.say(f"The list ends after {show.count(limit, 'run')}. List all with -a.", err=True)
 
 
 def _every(runs: Runs, wanted: Filter, sort: str) -> list[RunSummary]:

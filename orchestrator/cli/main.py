@@ -82,7 +82,7 @@ def main() -> None:
         streams.close_stdout()  # `spell ps | head` ends quietly
         sys.exit(0)
     except OSError as error:
-        show.error(f"{error.filename or 'The output'}: {error.strerror or error}")
+        show.error(f"{show.line(str(error.filename or 'The output'))}: {error.strerror or error}")
         sys.exit(1)
 
 

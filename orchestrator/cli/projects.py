@@ -101,7 +101,7 @@ def add_runs(name: str, run: Sequence[str], json_: bool) -> None:
     """Move each RUN into the project, out of any other."""
     with connect() as client:
         found = client.projects.add_runs(name, run)
-    _print(found, f"Project {found.name} has {found.runs} runs now.", json_)
+    _print(found, f"Project {found.name} has {show.count(found.runs, 'run')} now.", json_)
 
 
 @project.command("remove-runs", context_settings=_HELP)
@@ -112,7 +112,7 @@ def remove_runs(name: str, run: Sequence[str], json_: bool) -> None:
     """Remove each RUN from the project."""
     with connect() as client:
         found = client.projects.remove_runs(name, run)
-    _print(found, f"Project {found.name} has {found.runs} runs now.", json_)
+    _print(found, f"Project {found.name} has {show.count(found.runs, 'run')} now.", json_)
 
 
 @project.command(context_settings=_HELP)

@@ -90,7 +90,7 @@ def info(run: str, json_: bool) -> None:
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     spec, code = run.spec, run.spec["code"] or {}
     took = "" if run.duration_s is None else show.duration(run.duration_s)
-    outputs = f"{run.outputs_count} files, {show.size(run.outputs_bytes)}" if run.outputs_count else ""
+    outputs = f"{show.count(run.outputs_count, 'file')}, {show.size(run.outputs_bytes)}" if run.outputs_count else ""
     if run.outputs_removed_at is not None:
         outputs += f"; removed by spell gc, {show.clock(run.outputs_removed_at)}"
     facts = [
@@ -204,7 +204,7 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
                 ended = client.runs.wait(reference, left)
             except TimeoutError as error:
                 raise SpellError(str(error)) from None
-            show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")
+            show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {show.line(ended.message)}")
             code = code or exit_code(ended)
     ctx.exit(code)
 

@@ -100,7 +100,7 @@ def rm(resource: Sequence[str], force: bool) -> None:
 
 
 def _question(name: str, upload: UploadRecord | None) -> str:
-    size = f" ({upload.count} files, {show.size(upload.bytes)})" if upload else ""
+    size = f" ({show.count(upload.count, 'file')}, {show.size(upload.bytes)})" if upload else ""
     return show.plain(show.safe(f"Remove uploads/{name}{size} for good?"))
 
 

@@ -292,7 +292,9 @@ class Incoming:
         """
         with self.turn, self._lock:
             if self._missing or self._announcing:
-                raise Conflict(f"{len(self._missing)} files of the upload are missing.", "Upload again.")
+                missing = len(self._missing)
+                what = "1 file of the upload is" if missing == 1 else f"{missing} files of the upload are"
+                raise Conflict(f"{what} missing.", "Upload again.")
             if not self._paths:
                 raise InvalidConfig("There is nothing to upload: no file was found.")
             manifest = joined(entry for entries in self._entries.values() for entry in entries)

@@ -71,6 +71,8 @@ class FindLinks:
 
     def _write(self, folder: Path, packages: dict[str, str]) -> None:
         self._notes.mkdir(exist_ok=True)
+        for left in self._notes.glob("tmp*"):  # of a server that was killed
+            left.unlink(missing_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self._notes)
         with suppress(OSError), open(descriptor, "w") as file:
             json.dump(packages, file)

@@ -48,7 +48,7 @@ class Host(Runner):
         except OSError as error:
             raise BuildFailed(f"{command[0]} cannot be started: {error.strerror or error}.") from error
         try:
-            _note(process.pid, process_file)
+            note(process.pid, process_file)
             _follow(process, output, cancelled)
             return process.wait()
         finally:
@@ -72,7 +72,8 @@ def _follow(process: subprocess.Popen[bytes], output: Callable[[bytes], None], c
                 break
 
 
-def _note(pid: int, process_file: Path) -> None:
+def note(pid: int, process_file: Path) -> None:
+    """Name a process in a file, so that the next server ends it if this one is killed."""
     with suppress(psutil.Error):
         process_file.write_text(json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}))
 

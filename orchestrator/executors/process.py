@@ -29,7 +29,7 @@ from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
-from orchestrator.executors.verdict import phase_error, read_verdict
+from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 from orchestrator.supervisor import identity
@@ -204,11 +204,11 @@ class ProcessExecutor(Executor):
 
     def destroy(self, handle: Handle) -> None:
         self.stop(handle, kill=True)
-        if handle.data["boot_id"] != identity.boot_id():
-            return
-        _wait_gone(handle, None)
-        if not (handle.folder / "verdict.json").exists():
-            _kill_marked(str(handle.folder))  # supervisor and reaper were both killed, so nothing ended the others
+        if handle.data["boot_id"] == identity.boot_id():
+            _wait_gone(handle, None)
+            if not (handle.folder / "verdict.json").exists():
+                _kill_marked(str(handle.folder))  # supervisor and reaper were both killed, so nothing ended the others
+        remove_unfinished(handle.folder)
 
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DiskFull, ExecutorFailed, MountFailed, PhaseFailed
@@ -86,3 +87,9 @@ def as_words(verdict: Verdict, version: int) -> dict[str, Any]:
         **flags,
         **{name: getattr(verdict, name) for name in names},
     }
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove files that a process of an attempt was writing when it was killed: `verdict.tmp` and the like."""
+    for left in folder.glob("*.tmp"):
+        left.unlink(missing_ok=True)

@@ -26,8 +26,8 @@ from typing import Any
 
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.containers import is_alive, this_server
-from orchestrator.environments.host import end_group
-from orchestrator.environments.orphans import BUILDING
+from orchestrator.environments.host import end_group, note
+from orchestrator.environments.orphans import BUILDING, PROCESS_FILE
 from orchestrator.environments.uv import LONGEST
 from orchestrator.errors import BuildFailed, PhaseFailed
 from orchestrator.images import intermediate
@@ -276,7 +276,7 @@ def _build_with_cli(
 ) -> None:
     said = Transcript(watch)
     # A killed docker command leaves a copy of the Dockerfile in its temporary folder. By this name, the next start
-    # finds and removes the folder if this server is killed, unless the image is being built then.
+    # ends the command and removes the folder if this server is killed, unless the image is being built then.
     prefix = f"{BUILDING}image-{recipe.tag.rpartition(':')[2]}-"
     folder = tempfile.TemporaryDirectory(prefix=prefix, dir=engine.home.environments, ignore_cleanup_errors=True)
     with folder as temporary, _named(engine, recipe.base) as base:
@@ -293,13 +293,16 @@ def _build_with_cli(
             recipe.dockerfile,
             said,
             watch,
+            Path(temporary, PROCESS_FILE),
         )
     if code != 0:
         raise said.failure(said.end())
     _require(engine, recipe, watch)
 
 
-def _run(command: Sequence[str], env: Mapping[str, str], text: str, said: Transcript, watch: Watch) -> int:
+def _run(
+    command: Sequence[str], env: Mapping[str, str], text: str, said: Transcript, watch: Watch, process_file: Path
+) -> int:
     try:
         process = subprocess.Popen(
             command,
@@ -314,6 +317,7 @@ def _run(command: Sequence[str], env: Mapping[str, str], text: str, said: Transc
     assert process.stdin is not None
     assert process.stdout is not None
     try:
+        note(process.pid, process_file)
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
             pipe.write(text.encode())
         with process.stdout as pipe:

@@ -6,10 +6,13 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from orchestrator import config as configuration
 from orchestrator import machine
 from orchestrator.config import Config
+from orchestrator.content import scratch
+from orchestrator.content.files import remove_tree
 from orchestrator.controllers.searches import SearchController
 from orchestrator.controllers.webhooks import Webhooks
 from orchestrator.controllers.workflows import WorkflowController
@@ -163,9 +166,21 @@ def _may_hold_outputs(context: Context, run: RunRecord) -> bool:
     return State.PUSHING not in {event.state for event in context.store.events(run.number) if event.kind == "state"}
 
 
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        try:
+            remove_tree(path)
+        except (OSError, SaveFailed):  # the server must start
+            _log.exception("%s stays", path)
+
+
 def _sweep(context: Context) -> None:
-    """Remove remains of a server that was killed: half-written blobs, work dirs of runs that have ended."""
+    """Remove remains of a server or client that was killed: half-written files, work dirs of runs that have ended."""
     context.blobs.sweep()
+    scratch.sweep()
+    _empty(context.home.scratch)
+    for half in context.home.store.glob("*.key.*"):  # beside `webhook.key` and `secrets.key`
+        half.unlink(missing_ok=True)
     gc_runs.finish(context)
     for path in context.home.work.iterdir():
         try:

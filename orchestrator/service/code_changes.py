@@ -95,7 +95,7 @@ def _changes(before: Manifest, after: Manifest) -> list[_Change]:
 def _patches(home: Home, found: Sequence[_Change]) -> dict[int, tuple[str, str]]:
     """The patch and the note of each changed file, by its index."""
     notes: dict[int, tuple[str, str]] = {}
-    with tempfile.TemporaryDirectory(prefix="spell-diff-") as name:
+    with tempfile.TemporaryDirectory(prefix="diff-", dir=home.scratch) as name:
         folder, room, files = Path(name), _MOST_BYTES, 0
         for side in ("before", "after"):
             (folder / side).mkdir()

@@ -86,20 +86,20 @@ class Export:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
         spec = read_spec(run.spec)
         warnings: list[str] = []
-        scratch = tempfile.TemporaryDirectory(prefix="spell-export-")
+        scratch = tempfile.TemporaryDirectory(prefix="export-", dir=context.home.scratch)
         members = [*self._code(run, spec)]
         packages = packages_of(context, run, spec, warnings)
         members += (_Member(f"wheels/{path.name}", source=path, size=path.stat().st_size) for path in packages.wheels)
         members += self._inputs(who, spec) if with_inputs else []
         members += self._outputs(run, with_outputs, warnings)
         members += self._records(run, spec, Path(scratch.name))
-        parts = {"inputs": with_inputs, "outputs": with_outputs}
         base = self._base(run, spec, warnings)
         if packages.lines:
             members.append(_text("requirements.txt", "\n".join(packages.lines) + "\n"))
             members.append(_text("ca.pem", ""))
         members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
-        members.append(_text("README.md", readme(run, spec, warnings=warnings, parts=parts)))
+        there = {item.path.partition("/")[0] for item in members} | {SUMS}
+        members.append(_text("README.md", readme(run, spec, warnings=warnings, there=there)))
         size = sum(item.size for item in members)
         return ExportedRun(run.number, size, warnings, _archive(f"run-{run.number}", members, scratch))
 

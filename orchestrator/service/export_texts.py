@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -91,17 +91,17 @@ def variables(spec: RunSpec) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def readme(run: RunRecord, spec: RunSpec, *, warnings: Sequence[str], parts: Mapping[str, bool]) -> str:
+def readme(run: RunRecord, spec: RunSpec, *, warnings: Sequence[str], there: Collection[str]) -> str:
     """The README: how to run it.
 
     Args:
         warnings: the differences from the run.
-        parts: which of `inputs` and `outputs` are in the archive.
+        there: the names of the files and folders of the archive.
     """
-    return "\n".join(_readme(run, spec, warnings, parts)) + "\n"
+    return "\n".join(_readme(run, spec, warnings, there)) + "\n"
 
 
-def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mapping[str, bool]) -> Iterator[str]:
+def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], there: Collection[str]) -> Iterator[str]:
     tag = f"spell-run-{run.number}"
     yield f"# Run {run.number}\n\nState: {run.state}. spell exported everything here. To run it you need Docker only:\n"
     yield f"    docker build -t {tag} ."
@@ -113,31 +113,50 @@ def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], parts: Mappi
     if spec.env or spec.secrets:
         yield "\nThe command needs variables: fill in their values in `variables.env` first. They were not exported."
     if spec.mounts:
-        where = "are in `inputs/`" if parts["inputs"] else "are not here: put them where the command above names them"
+        where = "are in `inputs/`" if "inputs" in there else "are not here: put them where the command above names them"
         yield f"\nThe command reads these files and folders, which {where} (`inputs.json` has their hashes):\n"
         yield from (f"- `{mount.resource}` at `{mount.path}`" for mount in spec.mounts)
     for warning in warnings:
         yield f"\n**Differs from the run**: {warning}"
-    yield _FILES.format(outputs="" if parts["outputs"] else " (not exported)")
+    yield from _table(there)
     subdir = spec.code.subdir if spec.code else ""
     there, back = (f"cd {shlex.quote(subdir)} && ", "../" * (subdir.count("/") + 1)) if subdir else ("", "")
     make = "cd code && git init -q && git add -A && git commit -qm run"
     yield f"With spell: `{make} && {there}spell run --file {back}../spec.yaml`."
 
 
-_FILES = """
-| file | content |
-| --- | --- |
-| `spec.yaml` | the spec: a job file for spell |
-| `run.json` | the record of the run |
-| `code/` | the code, with uncommitted changes |
-| `command.sh` | the command with its parameters |
-| `requirements.txt` | the packages that the run had, with their versions; `wheels/`: packages that no index has |
-| `log`, `build.log` | the output of the command, byte for byte, and that of the build of its environment |
-| `metrics.csv` | the metrics that the command sent |
-| `outputs.sha256` | hashes of the files in `outputs/`{outputs}: `sha256sum -c outputs.sha256` |
-| `SHA256SUMS` | hashes of all other files here: `sha256sum -c SHA256SUMS` |
-"""
+_FILES = {
+    "spec.yaml": "the spec: a job file for spell",
+    "requirements": "the requirement files that it names",
+    "run.json": "the record of the run",
+    "code": "the code, with uncommitted changes",
+    "command.sh": "the command with its parameters",
+    "variables.env": "the variables that the command needs, without their values",
+    "Dockerfile": "the image that runs the command",
+    "requirements.txt": "the packages that the run had, with their versions",
+    "wheels": "packages that no index has",
+    "ca.pem": "the certificate of a proxy, if you need one",
+    "runtime": "what the command can import of spell",
+    "inputs.json": "the hashes of what it mounted",
+    "inputs": "what it mounted",
+    "log": "the output of the command, byte for byte",
+    "build.log": "the output of the build of its environment",
+    "metrics.csv": "the metrics that the command sent",
+    "outputs.json": "the list of its outputs",
+    "outputs.sha256": "hashes of the files in `outputs/`: `sha256sum -c outputs.sha256`",
+    "outputs": "its outputs",
+    "SHA256SUMS": "hashes of all other files here: `sha256sum -c SHA256SUMS`",
+}
+_FOLDERS = ("requirements", "code", "wheels", "runtime", "inputs", "outputs")
+
+
+def _table(there: Collection[str]) -> Iterator[str]:
+    yield "\n| file | content |\n| --- | --- |"
+    for name, words in _FILES.items():
+        if name in there:
+            note = " (not exported)" if name == "outputs.sha256" and "outputs" not in there else ""
+            yield f"| `{name}{'/' if name in _FOLDERS else ''}` | {words.replace('`outputs/`', f'`outputs/`{note}')} |"
+    yield ""
 
 
 def _flags(run: RunRecord, spec: RunSpec) -> Iterator[str]:

@@ -6,7 +6,7 @@ hints          hints for misspelled verbs and misplaced options
 spec           makes a spec of options and a job file
 requirements   reads requirement files
 capture        captures the code, and warns about missing files
-ignored        finds files that a command names and git ignores
+ignored        finds files that a command names and its run will not have
 complete       names the completions of options
 completions    asks the server for their values
 """

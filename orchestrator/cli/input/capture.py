@@ -12,6 +12,7 @@ import click
 from orchestrator.capture import snapshot
 from orchestrator.capture.git import locate
 from orchestrator.capture.snapshot import Snapshot
+from orchestrator.cli.input.ignored import is_secret
 from orchestrator.cli.output import show
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
 from orchestrator.home import Home, default_home
@@ -111,6 +112,8 @@ def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
     listed += f"\n  … and {more} more" if more > 0 else ""
     repository = code.code.repository
     text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
+    if found := next(filter(is_secret, names), ""):
+        text += f"\n  Keep {show.cut(found, _NAME_WIDTH)} out of git: give its values with spell secret set NAME and --secret NAME."
     if _may_ask(force):
         show.say(text)
         click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)

@@ -81,7 +81,7 @@ def workflows(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
 def uploads(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
     """Uploads, as resources."""
     for item in client.uploads.list():
-        yield f"uploads/{item.name}", f"{item.count} files"
+        yield f"uploads/{item.name}", f"{item.count} file{'s' * (item.count != 1)}"
 
 
 def machine_types(client: Client, _incomplete: str) -> Iterator[tuple[str, str]]:
@@ -94,6 +94,8 @@ def resources(client: Client, incomplete: str) -> Iterator[tuple[str, str]]:
     """Paths of outputs and uploads, one folder at a time."""
     folder = incomplete.rpartition("/")[0]
     for item in client.resources.list(folder):
+        if "\n" in item.path:  # a shell reads a completion to the end of its line
+            continue
         path = f"{folder}/{item.path}" if folder else item.path
         yield path + "/" * item.is_dir, ""
 

@@ -1,17 +1,21 @@
-"""Finds files of this machine that a command names, but that its run will not have, because git ignores them."""
+"""Finds files of this machine that a command names, but that its run will not have, and says why."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.capture.git import Git
+
 _MOST_WORDS = 1000
+_SECRET = (".env", ".env.*", "*.env", ".netrc", "*.pem", "id_rsa*", "id_ed25519*", "*credentials*.json", "secrets.*")
 
 
-def ignored_words(command: str, cwd: Path, subdir: str, captured: Iterable[str], known: Iterable[str]) -> list[str]:
+def missing_words(command: str, cwd: Path, subdir: str, captured: Iterable[str], known: Iterable[str]) -> list[str]:
     """The paths in a command that exist in its folder and are not in the snapshot.
 
     Args:
@@ -19,7 +23,7 @@ def ignored_words(command: str, cwd: Path, subdir: str, captured: Iterable[str],
         cwd: the current folder.
         subdir: that folder, relative to the root of the code.
         captured: the files of the snapshot.
-        known: paths to leave out: mounts, and untracked files, which have a warning already; relative to `cwd`.
+        known: paths to leave out: mounts, and files and folders that have a warning already; relative to `cwd`.
     """
     prefix = f"{subdir}/" if subdir else ""
     there = {path.removeprefix(prefix) for path in captured if path.startswith(prefix)}
@@ -28,12 +32,72 @@ def ignored_words(command: str, cwd: Path, subdir: str, captured: Iterable[str],
     found = []
     for word in dict.fromkeys(_words(command)):
         path = os.path.normpath(word)
-        parents = [path[:at] for at, char in enumerate(path) if char == "/"]
-        if path in there or any(parent in known for parent in parents) or path == "." or path.startswith(("/", "..")):
+        if (
+            path in there
+            or any(parent in known for parent in _above(path))
+            or path == "."
+            or path.startswith(("/", ".."))
+        ):
             continue
-        if os.path.lexists(cwd / path):
+        if os.path.lexists(cwd / path) and not _is_through_link(cwd, path, there):
             found.append(path)
     return found
+
+
+def why_missing(cwd: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is said of each path that `missing_words` found, and what to do. Asks git which of them it ignores."""
+    links = {path: next((part for part in _above(path) if os.path.islink(cwd / part)), "") for path in paths}
+    asked = [path for path in paths if not links[path]]
+    ignored = _ignored(cwd, asked) if asked else frozenset()
+    for path in paths:
+        if link := links[path]:
+            is_absolute = os.readlink(cwd / link).startswith("/")
+            who = "a run in a container" if is_absolute else "the run"  # a process finds the same path
+            yield (
+                f"it lies behind the link {link!r}, which leads elsewhere: {who} will not have it.",
+                _mounted(path, "U"),
+            )
+        else:
+            why, cure = _why(cwd / path, path, is_ignored=path in ignored)
+            yield f"{why}: the run will not have it, unless it makes it itself.", cure
+
+
+def _why(place: Path, path: str, *, is_ignored: bool) -> tuple[str, str]:
+    if is_ignored and is_secret(path):
+        return "git ignores it", "Give its values as secrets: spell secret set NAME, then spell run --secret NAME"
+    if is_ignored:
+        return "git ignores it", f"Send it with `git add -f`, or {_mounted(path)}"
+    if not place.is_dir():
+        return "git does not track it", f"Send it with `git add`, or {_mounted(path)}"
+    if any(place.iterdir()):
+        return "git tracks nothing in it", f"Send it with `git add -f`, or {_mounted(path)}"
+    return "git keeps no empty folders", "Let the command make it: mkdir -p"
+
+
+def _mounted(path: str, first: str = "u") -> str:
+    return f"{first}pload it once and mount it: spell upload {shlex.quote(path)}"
+
+
+def is_secret(path: str) -> bool:
+    """Whether a file is, by its name, one of secrets, which belong neither into git nor into a snapshot."""
+    name = path.rpartition("/")[2]
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _SECRET)
+
+
+def _above(path: str) -> list[str]:
+    return [path[:at] for at, char in enumerate(path) if char == "/"]
+
+
+def _is_through_link(cwd: Path, path: str, there: set[str]) -> bool:
+    """Whether a path leads through a link of the snapshot to something that is in the snapshot, too."""
+    if not any(os.path.islink(cwd / part) for part in (*_above(path), path)):
+        return False
+    return os.path.relpath(os.path.realpath(cwd / path), os.path.realpath(cwd)) in there
+
+
+def _ignored(cwd: Path, paths: Sequence[str]) -> frozenset[str]:
+    done = Git(cwd).run("check-ignore", "-z", "--stdin", stdin=b"".join(os.fsencode(path) + b"\0" for path in paths))
+    return frozenset(os.fsdecode(path) for path in done.out.split(b"\0") if path)
 
 
 def _words(command: str) -> Iterator[str]:

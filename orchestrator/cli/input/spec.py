@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
-from orchestrator.cli.input.ignored import ignored_words
+from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.input.requirements import requirement_files
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
@@ -76,13 +76,12 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     subdir = code.code.subdir
     below = len(subdir) + 1 if subdir else 0
     untracked = [name[below:] for name in code.untracked if not subdir or name.startswith(f"{subdir}/")]
-    known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked)
+    told = {os.path.relpath(path, subdir or ".") for path in code.left_out}
+    known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked) | told
     captured = [entry.path for entry in code.manifest.entries]
-    for name in ignored_words(spec.filled_command, Path.cwd(), subdir, captured, known):
-        show.warn(
-            f"{name!r} is in the command, but git ignores it: the run will not have it, unless it makes it itself.\n"
-            f"  Send it with `git add -f`, or upload it once and mount it: spell upload {shlex.quote(name)}"
-        )
+    missing = missing_words(spec.filled_command, Path.cwd(), subdir, captured, known)
+    for name, (why, cure) in zip(missing, why_missing(Path.cwd(), missing), strict=True):
+        show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
 
 
 def _lost_quotes(words: Sequence[str]) -> bool:

@@ -102,13 +102,13 @@ class Console:
             self._say(f"{sign} Run {run.number} complete")
             return
         took = f" ({show.duration(run.duration_s)})" if run.duration_s else ""
-        self._say(f"{sign} Run {run.number} {final.replace('_', ' ')}: {run.message}{took}")
+        self._say(f"{sign} Run {run.number} {final.replace('_', ' ')}: {show.line(run.message)}{took}")
         if final in _NEEDS_A_LOOK:
             self._say(f"ℹ️  Use 'spell logs {run.number} --verbose' to examine cause of error.")
 
     def _event(self, event: EventRecord) -> None:
         if event.kind == "notice":
-            self._say(f"💫 {event.text}")
+            self._say(f"💫 {show.line(event.text)}")
         elif event.kind == "wish":
             self._say(f"💫 Run is {event.state}{': ' if event.text else ''}{event.text}")
         else:

@@ -168,7 +168,7 @@ def _show_end(found: SearchRecord) -> None:
             f"ℹ️  Use 'spell hyper resume {found.number}' to cast failed trials again, and those that were never cast."
         )
     if len(found.trials) > _MOST_ROWS:
-        show.say(f"ℹ️  Use 'spell hyper info {found.number}' to see all {len(found.trials)} trials.")
+        show.say(f"ℹ️  Use 'spell hyper info {found.number}' to see all {show.count(len(found.trials), 'trial')}.")
 
 
 def _counted(found: SearchRecord) -> str:
@@ -177,7 +177,7 @@ def _counted(found: SearchRecord) -> str:
     counts = {state.replace("_", " "): states.count(state) for state in dict.fromkeys(states)}
     counts["not cast"] = found.trials_count - found.trials_cast
     others = (f"{count} {state}" for state, count in counts.items() if count)
-    return ", ".join([f"{found.trials_complete} of {found.trials_count} trials complete", *others])
+    return ", ".join([f"{found.trials_complete} of {show.count(found.trials_count, 'trial')} complete", *others])
 
 
 def search_state(found: SearchSummary) -> str:

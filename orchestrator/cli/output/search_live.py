@@ -49,5 +49,5 @@ class LiveTable:
             table.add_column(Text(show.cut(name, _MOST_CELLS)), no_wrap=True, overflow="crop")
         for row in rows:
             table.add_row(*(Text(show.cut(cell, _MOST_CELLS)) for cell in row))
-        words = f"{len(ended)} of {found.trials_count} trials have ended{found.message and '. '}{found.message}"
+        words = f"{len(ended)} of {show.count(found.trials_count, 'trial has', 'trials have')} ended{found.message and '. '}{found.message}"
         self._live.update(Group(table, Text(show.plain(words))), refresh=True)

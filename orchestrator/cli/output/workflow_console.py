@@ -138,7 +138,7 @@ def _counted(found: WorkflowRecord) -> str:
 
 
 def _completed(found: WorkflowRecord) -> str:
-    return f"{found.steps_complete} of {found.steps_count} steps complete"
+    return f"{found.steps_complete} of {show.count(found.steps_count, 'step')} complete"
 
 
 def _sentence(step: StepRecord) -> tuple[str, str]:

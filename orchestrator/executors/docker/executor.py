@@ -40,7 +40,7 @@ from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.mount_points import check_absolute, make_mount_points, make_placeholder
-from orchestrator.executors.verdict import as_words, phase_error, read_verdict
+from orchestrator.executors.verdict import as_words, phase_error, read_verdict, remove_unfinished
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
@@ -252,6 +252,7 @@ class DockerExecutor(Executor):
             self.wait(handle, 0)  # asks what only the engine knows, before the container is removed
         self._engine.remove(str(handle.data["container"]))
         remove_tree(handle.folder / "inside")  # the run may have put files there
+        remove_unfinished(handle.folder)
 
     # -- starting -----------------------------------------------------------------------------------------------
 
