@@ -1,4 +1,4 @@
-"""Finds PATH and Pythons of an image, once, in a short container, and stores them in a file beside the environments.
+"""Finds variables and Pythons of an image, once, in a short container, and stores them in a file beside the environments.
 
 The modification time of that file is the time when the image was last used.
 """
@@ -20,7 +20,7 @@ from orchestrator.errors import PhaseFailed
 from orchestrator.images.stream import Watch, follow
 
 OLDEST = (3, 9)  # the reaper needs it
-_FORMAT = 1
+_FORMAT = 2
 _IDLE_LIMIT_S = 60.0
 _SAID_AT_MOST = 1 << 16
 _PIDS, _MEMORY_BYTES = 256, 1 << 30
@@ -61,10 +61,14 @@ class Contents:
     Attributes:
         path: its PATH.
         pythons: all Pythons on it that are new enough, the one that `python3` means first.
+        pythonpath: its PYTHONPATH.
+        variables: the names of all variables that it sets; their values may be secret.
     """
 
     path: str
     pythons: tuple[Python, ...]
+    pythonpath: str = ""
+    variables: tuple[str, ...] = ()
 
     def python(self, wanted: str) -> Python | None:
         """Return the first one with the wanted version ("3.11"); "" accepts any version."""
@@ -99,16 +103,21 @@ class Probes:
         found = self._read(image)
         if found is None:
             with watch() as opened:
-                found = probe(self._engine, image, opened)
+                found = replace(probe(self._engine, image, opened), **self._variables(image))
             self._write(image, found)
         else:
             self.used(image)
         return found
 
-    def path(self, image: str) -> str:
-        """Return the PATH of an image that was examined before; "" when it is no longer known."""
-        found = self._read(image)
-        return found.path if found else ""
+    def known(self, image: str) -> Contents:
+        """Return the contents of an image that was examined before; empty when they are no longer known."""
+        return self._read(image) or Contents("", ())
+
+    def _variables(self, image: str) -> dict[str, Any]:
+        with self._engine.translated_errors():
+            pairs = self._engine.api.inspect_image(image)["Config"].get("Env") or ()
+        env = dict(pair.partition("=")[::2] for pair in pairs)
+        return {"pythonpath": env.get("PYTHONPATH", ""), "variables": tuple(sorted(env))}
 
     def used(self, image: str) -> None:
         """Record that the image with this ID is used now."""
@@ -134,7 +143,8 @@ class Probes:
             stored: dict[str, Any] = json.loads(self._file(image).read_bytes())
             if stored["format"] != _FORMAT:
                 return None
-            return Contents(str(stored["path"]), tuple(Python(**python) for python in stored["pythons"]))
+            pythons = tuple(Python(**python) for python in stored["pythons"])
+            return Contents(str(stored["path"]), pythons, str(stored["pythonpath"]), tuple(stored["variables"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -121,7 +121,8 @@ class Context:
             subdir=subdir,
             env=self._env(run, spec, places),
             binds=tuple(
-                Bind(home.root / actual(mount.resource), path_in_code(subdir, mount.path)) for mount in spec.mounts
+                Bind(home.root / actual(mount.resource), path_in_code(subdir, mount.path), mount.resource)
+                for mount in spec.mounts
             ),
             base=base,
             environment=environment.path,
@@ -160,7 +161,14 @@ class Context:
     def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
         return runenv.compose(
-            self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
+            self.home,
+            run.number,
+            places,
+            attempt=run.attempt,
+            gpus=run.gpus,
+            asked=spec.env,
+            inherited=inherited,
+            bare=self.request(spec).bare,
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
