@@ -18,10 +18,11 @@ from wheels import make_wheel
 pytestmark = pytest.mark.engine
 
 SITE = "/usr/local/lib/python3.11/dist-packages"
+USER_SITE = "/srv/app/.local/lib/python3.11/site-packages"
 SEEN = """
 import importlib, json, os, sys
 found = {}
-for name in ("of_system", "of_venv", "of_path", "added"):
+for name in ("of_system", "of_venv", "of_path", "of_user", "added"):
     try:
         found[name] = importlib.import_module(name).VERSION
     except ImportError:
@@ -58,14 +59,16 @@ def shared(make_shared: Callable[..., Spell], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def image(shared: Spell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """It has a package for its Python, and one on its PYTHONPATH, which is in the other's way."""
+    """It has a package for its Python, one on its PYTHONPATH, and one in the home of its USER."""
     folder = tmp_path_factory.mktemp("wheels")
-    wheels = [make_wheel(folder, "of_system"), make_wheel(folder, "of_path")]
+    wheels = [make_wheel(folder, name) for name in ("of_system", "of_path", "of_user")]
     tag = _made(
         f"FROM {TEST_IMAGE}\nCOPY wheels /wheels\n"
         f"RUN python3 -m zipfile -e /wheels/of_system-1.0-py3-none-any.whl {SITE}"
-        " && python3 -m zipfile -e /wheels/of_path-1.0-py3-none-any.whl /opt/lib\n"
-        "ENV PYTHONPATH=/opt/lib TZ=Asia/Tokyo\n",
+        " && python3 -m zipfile -e /wheels/of_path-1.0-py3-none-any.whl /opt/lib"
+        " && useradd --create-home --home-dir /srv/app app && chmod 755 /srv/app"
+        f" && python3 -m zipfile -e /wheels/of_user-1.0-py3-none-any.whl {USER_SITE}\n"
+        "ENV PYTHONPATH=/opt/lib TZ=Asia/Tokyo\nUSER app\n",
         wheels,
     )
     yield tag
@@ -79,7 +82,7 @@ def image_with_venv(image: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         tmp_path_factory.mktemp("wheels"), "of_venv", code=f"VERSION = '1.0'\ndef main(): exec({SCRIPT!r})\n"
     )
     tag = _made(
-        f"FROM {image}\nCOPY wheels /wheels\nRUN python3 -m venv /opt/venv"
+        f"FROM {image}\nUSER root\nCOPY wheels /wheels\nRUN python3 -m venv /opt/venv"
         " && /opt/venv/bin/pip install --no-index /wheels/of_venv-1.0-py3-none-any.whl\n"
         "ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv\n",
         [wheel],
@@ -98,8 +101,8 @@ def seen(spell: Spell, image: str, python: str = "python", pip: tuple[Path, ...]
 
 def test_who_asks_for_nothing_has_the_image_as_it_is(shared: Spell, image: str, image_with_venv: str) -> None:
     (found,) = seen(shared, image, "python3")
-    assert (found["of_system"], found["of_path"], found["prefix"]) == ("1.0", "1.0", "/usr")
-    assert found["PYTHONPATH"] == "/spell:/opt/lib:/opt/spell/runtime"
+    assert (found["of_system"], found["of_path"], found["of_user"], found["prefix"]) == ("1.0", "1.0", "1.0", "/usr")
+    assert found["PYTHONPATH"] == f"/spell:/opt/lib:{USER_SITE}:/opt/spell/runtime"
     assert (found["VIRTUAL_ENV"], found["TZ"]) == (None, "Asia/Tokyo")
     (named,) = seen(shared, image, "python")  # which the image has not
     assert (named["of_system"], named["of_path"]) == ("1.0", "1.0")
@@ -124,7 +127,7 @@ def test_added_packages_stand_on_those_of_the_image(
     run = shared.client.runs.get("latest")
     assert run.packages == ["added==3.0", "of_path==2.0", "of_system==2.0"]
     (found,) = seen(shared, image, pip=(newer[0],))
-    assert (found["of_system"], found["of_path"]) == ("1.0", "2.0")
+    assert (found["of_system"], found["of_path"], found["of_user"]) == ("1.0", "2.0", "1.0")
 
 
 def test_a_baked_image_keeps_its_packages_in_runs(shared: Spell, image: str, tmp_path: Path) -> None:

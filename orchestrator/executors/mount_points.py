@@ -110,7 +110,7 @@ def check_python(launch: Launch) -> None:
 def mount_refused(launch: Launch, words: str) -> MountFailed | None:
     """Return the error for a mount that the engine has refused, when these words of it are about one."""
     for bind in launch.binds:
-        if bind.target.startswith("/") and "mount" in words and str(bind.source.resolve()) in words:
+        if bind.target.startswith("/") and str(bind.source.resolve()) in words:
             kind = "folder" if bind.source.is_dir() else "file"
             return cannot_be_placed(launch, bind, f"what the image has there, or on the way to it, is not a {kind}")
     return None
