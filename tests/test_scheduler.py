@@ -221,7 +221,7 @@ def test_gpus_are_handed_out_once(real: Client, tmp_path: Path) -> None:
     assert_never_overcommitted(real, dict.fromkeys(numbers, (0.5, 0)))
 
 
-def test_a_run_whose_gpu_is_gone_is_not_started(tmp_path: Path) -> None:
+def test_f18_a_run_whose_gpu_is_gone_is_not_started(tmp_path: Path) -> None:
     """One that the driver does not have."""
     gone = replace(MACHINE, gpus=(len(machine.detect().gpus),))
     with serving(tmp_path, {"process": ProcessExecutor()}, gone, SERVER_CONFIG) as client:

@@ -16,32 +16,40 @@ from orchestrator.environments.base import Base
 
 _INSTALLER = "spell-image"
 _BEGIN = """
-import glob, os, re, shutil, site, sys
-import importlib.metadata as metadata
+import glob, os, re, shutil, site, sys, sysconfig
 venv, places = sys.argv[1], [place for place in sys.argv[2].split(":") if place.startswith("/")]
 (ours,) = glob.glob(os.path.join(venv, "lib", "*", "site-packages"))
+def found():
+    try:
+        from importlib.metadata import distributions
+    except ImportError:
+        return
+    for one in distributions(path=places + sys.path):
+        try:
+            yield re.sub("[-_.]+", "_", one.metadata["Name"]).lower(), one, one.version or "", one.requires or ()
+        except Exception:
+            continue
 """
-# Its name sorts last: the image's folders come after all that the environment's own packages add to sys.path.
+# What is broken in the image is left out: that is no reason to fail a build. The name of the .pth file sorts last, so the
+# image's folders come after all that the environment's own packages add to sys.path.
 _LIST = (
     _BEGIN
     + f"""
 with open(os.path.join(ours, "zz_image.pth"), "w") as file:
     if places:
         file.write("import sys; sys.path.sort(key=%r.__contains__)\\n" % (places,))
-    for folder in dict.fromkeys(site.getsitepackages()):
+    for folder in dict.fromkeys(getattr(site, "getsitepackages", lambda: [sysconfig.get_path("purelib")])()):
         file.write("import site; site.addsitedir(%r)\\n" % folder)
 if len(sys.argv) > 3:
     sys.exit()
 seen = set()
-for found in metadata.distributions(path=places + sys.path):
-    name, version = found.metadata["Name"] or "", found.version or ""
-    key = re.sub("[-_.]+", "_", name).lower()
-    if key in seen or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", name) or not re.match("[0-9][A-Za-z0-9.+!]*$", version):
+for key, one, version, requires in found():
+    if key in seen or not re.fullmatch("[a-z0-9_]+", key) or not re.fullmatch("[0-9][A-Za-z0-9.+!]*", version):
         continue
     seen.add(key)
-    lines = ["Metadata-Version: 2.1", "Name: " + name, "Version: " + version]
-    lines += ["Provides-Extra: " + extra for extra in found.metadata.get_all("Provides-Extra") or ()]
-    lines += ["Requires-Dist: " + " ".join(wanted.split()) for wanted in found.requires or ()]
+    lines = ["Metadata-Version: 2.1", "Name: " + key, "Version: " + version]
+    lines += ["Provides-Extra: " + extra for extra in one.metadata.get_all("Provides-Extra") or ()]
+    lines += ["Requires-Dist: " + " ".join(wanted.split()) for wanted in requires]
     folder = os.path.join(ours, "%s-%s.dist-info" % (key, version))
     os.mkdir(folder)
     for file, text in ("METADATA", "\\n".join(lines) + "\\n"), ("RECORD", ""), ("INSTALLER", {_INSTALLER!r}):
@@ -69,10 +77,8 @@ for file in glob.glob(os.path.join(ours, "*.dist-info", "INSTALLER")):
         if opened.read() == {_INSTALLER!r}:
             kept.add(os.path.basename(os.path.dirname(file)).partition("-")[0])
             shutil.rmtree(os.path.dirname(file))
-for found in metadata.distributions(path=places + sys.path):
-    if re.sub("[-_.]+", "_", found.metadata["Name"] or "").lower() not in kept:
-        continue
-    for entry in found.entry_points:
+for key, one, _, _ in found():
+    for entry in one.entry_points if key in kept else ():
         path = os.path.join(venv, "bin", os.path.basename(entry.name))
         module, _, attribute = entry.value.partition("[")[0].strip().partition(":")
         if entry.group != "console_scripts" or not attribute or entry.name.startswith("pip") or os.path.lexists(path):
