@@ -233,6 +233,35 @@ def test_f18_no_two_runs_get_one_gpu(two_gpus: Client, proxy: EngineProxy) -> No
     wait_for(lambda: two_gpus.machines.list()[1].free_now == 2, "both GPUs are free")
 
 
+def without_gpus(_line: str, body: bytes) -> bytes:
+    """What podman 4.3.1 makes of a request for GPUs."""
+    words = json.loads(body) if body.startswith(b"{") else {}
+    if "DeviceRequests" not in words.get("HostConfig", {}):
+        return body
+    del words["HostConfig"]["DeviceRequests"]
+    return json.dumps(words).encode()
+
+
+def test_f18_a_run_that_the_engine_gives_no_gpus_is_not_started(two_gpus: Client, proxy: EngineProxy) -> None:
+    proxy.change = without_gpus
+    number = two_gpus.runs.cast(RunSpec(command="echo on the CPU", machine_type="gpu")).number
+    run = two_gpus.runs.wait(str(number), PROMPT_S)
+    assert (run.state, run.reason) == ("failed", "executor_failed")
+    assert "1 GPU asked for, but none seen" in run.message
+    assert "podman" in run.message and "spell doctor" in run.message
+    assert two_gpus.logs.get(str(number)).read() == b""
+
+
+def test_capabilities_of_the_driver_that_are_given_are_asked_of_the_engine(
+    two_gpus: Client, proxy: EngineProxy
+) -> None:
+    env = {"NVIDIA_DRIVER_CAPABILITIES": "compute,video"}
+    number = two_gpus.runs.cast(RunSpec(command="true", machine_type="gpu", env=env)).number
+    two_gpus.runs.wait(str(number), PROMPT_S)
+    (request,) = created(proxy)[str(number)]["HostConfig"]["DeviceRequests"]
+    assert request["Capabilities"] == [["gpu", "compute", "video", "utility"]]
+
+
 def test_f18_a_run_without_gpus_sees_none(two_gpus: Client, proxy: EngineProxy, tmp_path: Path) -> None:
     number = two_gpus.runs.cast(RunSpec(command='echo "[$NVIDIA_VISIBLE_DEVICES] [$CUDA_VISIBLE_DEVICES]"')).number
     assert two_gpus.runs.wait(str(number), PROMPT_S).state == "complete"

@@ -309,7 +309,7 @@ LYING_DRIVER = """import json, os, sys
 for line in sys.stdin:
     order = json.loads(line)
     venv = next((word for word in order["command"] if word.endswith("/venv")), "")
-    if venv:
+    if order["command"][1] == "venv":
         HOW
     os.write(1, ("\\0" + order["end"] + "0\\0").encode())
 """

@@ -76,6 +76,12 @@ TAKEN += [
     "/opt/./spell/reaper",
     "/opt/spell/environment",
 ]
+OF_THE_IMAGE = {
+    "/etc/apt": ("data.txt", "is not a file"),
+    "/etc/passwd": ("folder", "is not a folder"),
+    "/etc/passwd/below": ("folder", "is not a folder"),
+    "/usr/bin/python3": ("data.txt", "it would hide the Python of the image, /usr/bin/python3"),
+}
 CLIMBING = ["/", "//", "/..", "/data/../proc", "../data", "data/../../x", "/data\nx", "/data\0", ""]
 
 
@@ -83,6 +89,15 @@ CLIMBING = ["/", "//", "/..", "/data/../proc", "../data", "data/../../x", "/data
 def test_nothing_is_mounted_over_what_the_container_needs(spell: Spell, source: int, path: str) -> None:
     with pytest.raises(InvalidConfig, match="the container needs"):
         spell.cast("true", mounts=(Mount(f"runs/{source}/folder", path),))
+
+
+@pytest.mark.parametrize("path", OF_THE_IMAGE)
+def test_a_mount_over_what_the_image_has_fails_as_a_mount(spell: Spell, source: int, path: str) -> None:
+    name, why = OF_THE_IMAGE[path]
+    run = spell.run("true", mounts=(Mount(f"runs/{source}/{name}", path),))
+    assert (run.state, run.reason) == ("mount_failed", "mount_failed"), run.message
+    assert f"{path!r} cannot be placed: " in run.message and why in run.message
+    assert f"-m runs/{source}/{name}:/mnt/{name}" in run.message
 
 
 @pytest.mark.parametrize("path", CLIMBING)

@@ -443,6 +443,40 @@ class TestProcesses:
         with pytest.raises(MountFailed, match="cannot be placed"):
             executor.prepare(wanted)
 
+    @pytest.mark.parametrize(
+        ("source", "targets", "why"),
+        [
+            ("file", ["folder"], "it is a folder of the code, and a file is mounted"),
+            ("folder", ["file"], "it is a file of the code, and a folder is mounted"),
+            ("folder", ["file/deep/er"], "'file' is a file of the code, and so cannot hold it"),
+            ("folder", ["link"], "it is a link in the code"),
+            ("folder", ["folder/new", "link/new"], "a link of the code leads it to the mount at 'folder/new'"),
+            ("file", ["folder/new", "link/new/er"], "a link of the code leads it to the mount at 'folder/new'"),
+        ],
+    )
+    def test_mount_that_cannot_be_names_another_place(
+        self,
+        executor: Executor,
+        launch: Callable[..., Launch],
+        tmp_path: Path,
+        source: str,
+        targets: list[str],
+        why: str,
+    ) -> None:
+        """And changes nothing of the code."""
+        (tmp_path / "kept" / "folder").mkdir(parents=True)
+        (tmp_path / "kept" / "file").touch()
+        binds = [Bind(tmp_path / "kept" / source, target, f"runs/1/{source}") for target in targets]
+        wanted = launch("exit 0", subdir="folder", binds=tuple(binds))
+        (wanted.code / "folder" / "in").mkdir(parents=True)
+        (wanted.code / "file").write_text("mine")
+        (wanted.code / "link").symlink_to("folder")
+        with pytest.raises(MountFailed, match=why) as raised:
+            executor.prepare(wanted)
+        assert raised.value.message.startswith(f"{targets[-1]!r} cannot be placed: ")
+        assert raised.value.cure == f"Mount it elsewhere, for example: -m runs/1/{source}:in-2/{source}"
+        assert ((wanted.code / "file").read_text(), os.listdir(wanted.code / "folder" / "in")) == ("mine", [])
+
     def test_supervisor_leaves_no_zombie(self, kind: Kind, executor: Executor, launch: Callable[..., Launch]) -> None:
         if "pid" not in (handle := executor.start(launch("exit 0"))).data:
             pytest.skip("its supervisor is in the container")

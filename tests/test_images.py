@@ -596,10 +596,10 @@ def test_a_baked_image_holds_the_environment(bench: Bench, environment: Path, ta
     image = bench.images.bake(base, environment, tag, bench.log, never)
     assert image == engine_api().inspect_image(tag)["Id"]
     code = "import ours, os, sys; print(ours.X, sys.prefix, os.getcwd(), int(os.stat(ours.__file__).st_mtime))"
-    assert in_container(tag, "python", "-c", code, user="1234:1234") == "41 /opt/spell/environment /spell 1000000000"
+    assert in_container(tag, "python", "-c", code, user="1234:1234") == "41 /opt/environment /spell 1000000000"
     assert in_container(tag, "tool", user="1234:1234") == "41"
     config = engine_api().inspect_image(tag)["Config"]
-    assert "VIRTUAL_ENV=/opt/spell/environment" in config["Env"]
+    assert "VIRTUAL_ENV=/opt/environment" in config["Env"]
     assert str(bench.engine.home.root) not in json.dumps(engine_api().history(tag)) + json.dumps(config)
     assert bench.images.gc(set(), -60, dry_run=False) == []
 
@@ -722,7 +722,7 @@ def test_images_go_to_a_private_registry_and_come_back(
     try:
         pulled = bench.ensure(tag, log=log)
         assert (pulled.id, pulled.reference, pulled.version) == (image, tag, "3.9.1")
-        assert pulled.path.startswith("/opt/spell/environment/bin:")
+        assert pulled.path.startswith("/opt/environment/bin:")
         assert f"Pulling {tag}" in log.read_text()
     finally:
         engine_api().remove_image(tag)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def fake(tmp_path: Path) -> Iterator[Client]:
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[Client]:
     """A server on `MACHINE` whose executor runs real processes; the GPUs are only numbers to it."""
-    with serving(tmp_path / "real", {"process": ProcessExecutor()}, MACHINE, SERVER_CONFIG) as client:
+    with serving(tmp_path / "real", {"process": ProcessExecutor(checks_gpus=False)}, MACHINE, SERVER_CONFIG) as client:
         yield client
 
 
@@ -218,6 +219,17 @@ def test_gpus_are_handed_out_once(real: Client, tmp_path: Path) -> None:
         seen.update(given)
     assert seen == {"0", "1", "2"}
     assert_never_overcommitted(real, dict.fromkeys(numbers, (0.5, 0)))
+
+
+def test_f18_a_run_whose_gpu_is_gone_is_not_started(tmp_path: Path) -> None:
+    """One that the driver does not have."""
+    gone = replace(MACHINE, gpus=(len(machine.detect().gpus),))
+    with serving(tmp_path, {"process": ProcessExecutor()}, gone, SERVER_CONFIG) as client:
+        run = client.runs.wait(str(cast(client, "echo on the CPU", "gpu")), LIMIT_S)
+        assert (run.state, run.reason) == ("failed", "executor_failed")
+        assert "1 GPU asked for, but none seen" in run.message and "spell doctor" in run.message
+        assert client.logs.get(str(run.number)).read() == b""
+        assert client.runs.wait(str(cast(client, "true")), LIMIT_S).state == "complete"
 
 
 def test_gpus_of_a_running_run_are_told(fake: Client) -> None:

@@ -10,6 +10,7 @@ base                what an environment is built on (this machine or an image), 
 host                runs programs of a build on this machine
 containers          runs programs of a build in containers
 builder             one build
+image_packages      lets an environment stand on the packages of its image
 uv                  runs uv, and explains its errors
 find_links          finds wheels that were replaced under the same name
 lock                one builder for each key

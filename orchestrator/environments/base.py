@@ -47,9 +47,13 @@ class Base:
         image: the engine's ID of the image (`sha256:…`); "" for this machine.
         python: the path of the image's Python; "" for this machine, where uv looks for the wanted one.
         path: the image's own PATH; "" for this machine.
+        pythonpath: the image's own PYTHONPATH.
+        variables: the names of the variables that the image sets.
     """
 
     runner: Runner
     image: str = ""
     python: str = ""
     path: str = ""
+    pythonpath: str = ""
+    variables: frozenset[str] = frozenset()

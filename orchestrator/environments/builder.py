@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.environments import uv_cache
+from orchestrator.environments import image_packages, uv_cache
 from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.bytecode import adopt
 from orchestrator.environments.container_settings import UV, container_settings
@@ -176,8 +176,13 @@ class _Build:
         self._uv = Uv(runner, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / PROCESS_FILE)
         self._uv.shown |= self._shown
         self._create()
-        if not self._plan.asked.bare:
+        base, bare = self._plan.base, self._plan.asked.bare
+        if base.image:
+            self._uv.run_other(image_packages.list_packages(base, self._made, bare=bare))
+        if not bare:
             self._install()
+            if base.image:
+                self._uv.run_other(image_packages.end_list(base, self._made))
 
     def publish(self) -> None:
         """Publish what uv has made as the environment."""

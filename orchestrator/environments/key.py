@@ -117,7 +117,7 @@ def environment_key(
         "settings": [] if asked.bare else [without_users(line) for line in settings],
     }
     if base is not None and base.image:
-        content |= {"python": base.python, "image": base.image}
+        content |= {"python": base.python, "image": base.image, "stands_on": "the image"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 
 

@@ -69,6 +69,11 @@ class EnvironmentRequest:
     base: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def bare(self) -> bool:
+        """Whether it requests neither packages nor a version of Python."""
+        return not (self.python or self.requirements or self.requirement_files)
+
 
 @dataclass(frozen=True, slots=True)
 class Local:

@@ -128,6 +128,10 @@ class Uv:
             DiskFull: the disk was full.
             BuildCancelled: when cancelled; uv and its children have ended.
         """
+        self.run_other([self._executable, *args])
+
+    def run_other(self, command: Sequence[str]) -> None:
+        """Run another program of the build where uv runs. Raises as `run`."""
         output: deque[str] = deque(maxlen=_KEPT_LINES)
         rest = b""
 
@@ -141,7 +145,7 @@ class Uv:
                 self._say(line, output)
 
         code = self._runner.run(
-            [self._executable, *args],
+            command,
             cwd=self._folder,
             env=self._env,
             process_file=self._process_file,

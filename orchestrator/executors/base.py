@@ -28,10 +28,14 @@ from orchestrator.spec.run import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A file or folder of the home, shown read-only at `target`: relative to the code's root, or absolute."""
+    """A file or folder of the home, shown read-only at `target`: relative to the code's root, or absolute.
+
+    `resource` is its name for the person.
+    """
 
     source: Path
     target: str
+    resource: str = "RESOURCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,11 @@ class RunPaths:
         bytecode: the folder for byte code; "" when the environment is compiled.
         tools: folders at the front of the PATH.
         path: the rest of the PATH; "" for the server's.
+        pythonpath: the PYTHONPATH of the image.
+        variables: the names of the variables that the image sets, whose values go before what spell sets by default.
         home: the HOME; "" for the server's.
         certificates: the CA bundle to trust; "" for the one in the server's variables.
         is_host: whether the run sees this machine's files, and so its server and variables that name files.
-        variables: names of the variables that its image sets.
     """
 
     code: str
@@ -59,10 +64,11 @@ class RunPaths:
     bytecode: str
     tools: tuple[str, ...] = ()
     path: str = ""
+    pythonpath: str = ""
+    variables: frozenset[str] = frozenset()
     home: str = ""
     certificates: str = ""
     is_host: bool = True
-    variables: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

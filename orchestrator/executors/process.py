@@ -32,6 +32,7 @@ from orchestrator.executors.mount_points import inside, make_mount_points, make_
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
+from orchestrator.spec.variables import check_given
 from orchestrator.supervisor import identity
 from orchestrator.supervisor import main as supervisor
 from orchestrator.supervisor.secrets_pipe import line_of
@@ -50,6 +51,7 @@ _ALLOW_NAMESPACES = (
     "Allow them to users, by one of: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1 (Debian), "
     "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)."
 )
+_GPU_CURE = "See nvidia-smi and spell doctor; the server counts the GPUs again after: spell server stop"
 _LOST_POLL_S = 0.1
 
 
@@ -58,12 +60,13 @@ class ProcessExecutor(Executor):
 
     Args:
         namespaces: False never uses private namespaces, even if the kernel allows them.
+        checks_gpus: False starts commands without asking the driver whether their GPUs are there.
     """
 
     name = "process"
 
-    def __init__(self, *, namespaces: bool = True) -> None:
-        self._allowed = namespaces
+    def __init__(self, *, namespaces: bool = True, checks_gpus: bool = True) -> None:
+        self._allowed, self._checks_gpus = namespaces, checks_gpus
         self._forkserver = _Forkserver()
 
     @functools.cached_property
@@ -84,6 +87,7 @@ class ProcessExecutor(Executor):
         return True
 
     def refuse(self, spec: RunSpec) -> None:
+        check_given(spec.env, is_host=True)
         for mount in spec.mounts:
             if mount.path.startswith("/"):
                 raise InvalidConfig(
@@ -221,7 +225,7 @@ class ProcessExecutor(Executor):
             binds += [(str(launch.home), str(launch.home), False)] if launch.home else []
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
-            binds += [(str(bind.source), str(inside(launch.code, bind.target)), True) for bind in launch.binds]
+            binds += [(str(bind.source), str(inside(launch, bind)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {
             "version": VERSION,
@@ -232,6 +236,7 @@ class ProcessExecutor(Executor):
             "isolation": self.isolation,
             "binds": binds,
             "cores": launch.cores if self.holds_cores else (),
+            "gpus": {"indices": launch.gpus, "cure": _GPU_CURE} if launch.gpus and self._checks_gpus else None,
             "log_bytes": launch.log_bytes,
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,

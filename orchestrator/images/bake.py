@@ -16,7 +16,7 @@ from orchestrator.images import intermediate
 from orchestrator.images.build import Recipe, build_classic
 from orchestrator.images.stream import Watch
 
-TARGET = "/opt/spell/environment"
+TARGET = "/opt/environment"  # not where runs have theirs, which would hide it in runs from a baked image
 WORKDIR = "/spell"
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 512  # https://www.gnu.org/software/tar/manual/html_node/Standard.html

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.config import DockerConfig
 from orchestrator.engine import Engine, EngineError
+from orchestrator.environments import Base, Container
 from orchestrator.environments.lock import Failure, hold
 from orchestrator.environments.uv import BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, SpellError, is_disk_full
@@ -62,14 +63,23 @@ class Image:
         reference: the name that the user gave.
         python: the path of its Python.
         version: the version of its Python ("3.11.2").
-        path: its PATH.
+        contents: all that was found in it.
     """
 
     id: str
     reference: str
     python: str
     version: str
-    path: str
+    contents: Contents
+
+    @property
+    def path(self) -> str:
+        """Its PATH."""
+        return self.contents.path
+
+    def base(self, engine: Engine) -> Base:
+        """Return it as that on which an environment is built."""
+        return _base(engine, self.id, self.python, self.contents)
 
 
 class Images:
@@ -85,7 +95,6 @@ class Images:
         self._config = config
         self._folder = engine.home.environments
         self._probes = Probes(engine, self._folder / PROBES)
-        self._variables: dict[str, frozenset[str]] = {}  # by ID, so they never change
         self._builds = 0  # running now
         self._counting = threading.Lock()
 
@@ -120,13 +129,13 @@ class Images:
         if contents.pythons:
             python = _choose(contents, request.python, reference)
             if not apt:
-                return Image(base, reference, python.path, python.version, contents.path)
+                return Image(base, reference, python.path, python.version, contents)
         recipe = self._recipe(base, apt, is_gpu=request.gpu, has_python=bool(contents.pythons))
         added = ", ".join(apt if contents.pythons else ("Python", *apt))
         built = self._find(recipe.tag) or self._build(recipe, f"{added} could not be installed into {reference}", watch)
         contents = self._contents(built, recipe.tag, watch)
         python = _choose(contents, request.python, reference)
-        return Image(built, recipe.tag, python.path, python.version, contents.path)
+        return Image(built, recipe.tag, python.path, python.version, contents)
 
     def reference(self, request: ImageRequest) -> str:
         """Return the name of the requested or configured image."""
@@ -138,20 +147,9 @@ class Images:
         """Whether the engine has this image, by ID or name."""
         return self._find(image) is not None
 
-    def path(self, image: str) -> str:
-        """Return the PATH of an image (by its ID) that was used before; "" when it is no longer known."""
-        return self._probes.path(image)
-
-    def variables(self, image: str) -> frozenset[str]:
-        """Return the names of the variables that an image (by its ID) sets; none when the engine no longer has it."""
-        if image not in self._variables:
-            try:
-                with self._engine.translated_errors():
-                    said = self._engine.api.inspect_image(image)["Config"]
-            except EngineError:
-                return frozenset()
-            self._variables[image] = frozenset(pair.partition("=")[0] for pair in (said or {}).get("Env") or ())
-        return self._variables[image]
+    def base_of(self, image: str) -> Base:
+        """Return an image (by its ID) that was used before, as that on which its environment was built."""
+        return _base(self._engine, image, "", self._probes.known(image))
 
     def bake(self, image: Image, environment: Path, tag: str, log: Path, cancelled: Callable[[], bool]) -> str:
         """Make an image that holds an environment, for machines without spell.
@@ -364,6 +362,11 @@ class Images:
 
 # Opens a watch; the argument is the sentence with which a failure begins.
 _Watching = Callable[[str], contextlib.AbstractContextManager[Watch]]
+
+
+def _base(engine: Engine, image: str, python: str, contents: Contents) -> Base:
+    runner = Container(engine, image, python) if python else Container(engine, image)
+    return Base(runner, image, python, contents.path, contents.pythonpath, frozenset(contents.variables))
 
 
 def _choose(contents: Contents, wanted: str, reference: str) -> ImagePython:

@@ -1,4 +1,4 @@
-"""Finds PATH and Pythons of an image, once, in a short container, and stores them in a file beside the environments.
+"""Finds variables and Pythons of an image, once, in a short container, and stores them in a file beside the environments.
 
 The modification time of that file is the time when the image was last used.
 """
@@ -20,7 +20,7 @@ from orchestrator.errors import PhaseFailed
 from orchestrator.images.stream import Watch, follow
 
 OLDEST = (3, 9)  # the reaper needs it
-_FORMAT = 1
+_FORMAT = 2
 _IDLE_LIMIT_S = 60.0
 _SAID_AT_MOST = 1 << 16
 _PIDS, _MEMORY_BYTES = 256, 1 << 30
@@ -37,6 +37,12 @@ for folder in $PATH; do
             printf 'python %s %s\n' "$version" "$python"
     done
 done
+while IFS=: read -r name _ number _ _ home _; do
+    case $SPELL_IMAGE_USER in "$name" | "$number") ;; *) continue ;; esac
+    for folder in "$home"/.local/lib/python3.*/site-packages; do
+        [ -x "$folder" ] && printf 'user %s\n' "$folder"
+    done
+done </etc/passwd 2>/dev/null
 printf 'end\n'
 """
 
@@ -61,10 +67,15 @@ class Contents:
     Attributes:
         path: its PATH.
         pythons: all Pythons on it that are new enough, the one that `python3` means first.
+        pythonpath: its PYTHONPATH, and the folder in which its USER has installed packages, which another user's Python does
+            not look for.
+        variables: the names of all variables that it sets; their values may be secret.
     """
 
     path: str
     pythons: tuple[Python, ...]
+    pythonpath: str = ""
+    variables: tuple[str, ...] = ()
 
     def python(self, wanted: str) -> Python | None:
         """Return the first one with the wanted version ("3.11"); "" accepts any version."""
@@ -105,10 +116,9 @@ class Probes:
             self.used(image)
         return found
 
-    def path(self, image: str) -> str:
-        """Return the PATH of an image that was examined before; "" when it is no longer known."""
-        found = self._read(image)
-        return found.path if found else ""
+    def known(self, image: str) -> Contents:
+        """Return the contents of an image that was examined before; empty when they are no longer known."""
+        return self._read(image) or Contents("", ())
 
     def used(self, image: str) -> None:
         """Record that the image with this ID is used now."""
@@ -134,7 +144,8 @@ class Probes:
             stored: dict[str, Any] = json.loads(self._file(image).read_bytes())
             if stored["format"] != _FORMAT:
                 return None
-            return Contents(str(stored["path"]), tuple(Python(**python) for python in stored["pythons"]))
+            pythons = tuple(Python(**python) for python in stored["pythons"])
+            return Contents(str(stored["path"]), pythons, str(stored["pythonpath"]), tuple(stored["variables"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -152,6 +163,9 @@ def probe(engine: Engine, image: str, watch: Watch) -> Contents:
         BuildFailed: when the container gives no answer, for example because the image has no shell.
         DiskFull, BuildCancelled: see there.
     """
+    with engine.translated_errors():
+        config: dict[str, Any] = engine.api.inspect_image(image)["Config"] or {}
+    env = dict(pair.partition("=")[::2] for pair in config.get("Env") or ())
     said = bytearray()
 
     def take(chunk: bytes) -> None:
@@ -159,7 +173,7 @@ def probe(engine: Engine, image: str, watch: Watch) -> Contents:
         if len(said) > _SAID_AT_MOST:  # the output may be endless
             raise watch.failure("the output of its shell does not end")
 
-    with _container(engine, image, watch) as container:
+    with _container(engine, image, (config.get("User") or "root").partition(":")[0], watch) as container:
 
         def call(client: Any, _put: Callable[[Any], None]) -> Any:
             stream = client.attach(container, stdout=True, stderr=True, stream=True, logs=True)
@@ -173,7 +187,9 @@ def probe(engine: Engine, image: str, watch: Watch) -> Contents:
         for line in lines:
             watch.log.say(line)
         raise watch.failure(lines[-1] if lines else "its shell printed nothing")
-    return Contents(path.removeprefix("path "), tuple(_pythons(lines)))
+    pythons = tuple(_pythons(lines))
+    places = [env.get("PYTHONPATH", ""), *_of_user(lines, pythons)]
+    return Contents(path.removeprefix("path "), pythons, ":".join(filter(None, places)), tuple(sorted(env)))
 
 
 def _pythons(lines: list[str]) -> Iterator[Python]:
@@ -186,8 +202,16 @@ def _pythons(lines: list[str]) -> Iterator[Python]:
                 yield python
 
 
+def _of_user(lines: list[str], pythons: tuple[Python, ...]) -> Iterator[str]:
+    """Yield the folder in which the image's USER has installed packages for the first Python, if there is one."""
+    for python in pythons[:1]:
+        wanted = "/python{}.{}/site-packages".format(*python.parts)
+        found = (line.removeprefix("user ") for line in lines if line.startswith("user /"))
+        yield from (folder for folder in found if folder.endswith(wanted) and ":" not in folder)
+
+
 @contextlib.contextmanager
-def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
+def _container(engine: Engine, image: str, user: str, watch: Watch) -> Iterator[str]:
     """Make a container that runs the script, and remove it; the engine removes it if this server is killed meanwhile."""
     try:
         with engine.translated_errors():
@@ -196,6 +220,7 @@ def _container(engine: Engine, image: str, watch: Watch) -> Iterator[str]:
                 entrypoint=["/bin/sh", "-c", _SCRIPT],
                 command=[],
                 user=engine.user,
+                environment={"SPELL_IMAGE_USER": user},
                 labels=labels(engine),
                 network_disabled=True,
                 name=new_name(),

@@ -208,7 +208,14 @@ class Context:
             is_held=bool(run.cores) and self.executors[run.executor].holds_cores,
         )
         return how_many | runenv.compose(
-            self.home, run.number, places, attempt=run.attempt, gpus=run.gpus, asked=spec.env, inherited=inherited
+            self.home,
+            run.number,
+            places,
+            attempt=run.attempt,
+            gpus=run.gpus,
+            asked=spec.env,
+            inherited=inherited,
+            bare=self.request(spec).bare,
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:

@@ -44,7 +44,7 @@ def binds(home: Home, store: Store, number: int, spec: RunSpec) -> Iterator[Bind
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else MountFailed
             raise kind(f"{mount.resource}: {error.strerror}") from error
-        yield Bind(source, path_in_code(subdir, mount.path))
+        yield Bind(source, path_in_code(subdir, mount.path), mount.resource)
 
 
 def _has_links(home: Home, store: Store, resource: str) -> bool:

@@ -34,6 +34,8 @@ HOST = (
 )
 """Variables that name users and files of this machine, so only runs that see these get them."""
 
+_IMAGES = ("LANG", "LC_*", "TZ", "HF_ENDPOINT", "PYTHONUNBUFFERED", "CUDA_DEVICE_ORDER", "USER", "LOGNAME")
+"""Variables that have the value of an image that sets them. Others, as proxies, are those of this machine."""
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -55,10 +57,12 @@ def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_host: bool)
     """
     patterns = [*ANYWHERE, *more, *(HOST if is_host else ())]
     return {
-        name: value
-        for name, value in server_env.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and not name.startswith("SPELL_")
+        name: value for name, value in server_env.items() if _matches(name, patterns) and not name.startswith("SPELL_")
     }
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def compose(
@@ -70,8 +74,12 @@ def compose(
     gpus: tuple[int, ...],
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
+    bare: bool,
 ) -> dict[str, str]:
-    """Return all variables of one run. Those of the spec override others, except those that spell itself sets.
+    """Return all variables of one run; a container adds those of its image that are not among them.
+
+    The table in docs/usage.md, "Variables of a run", says whose value counts. `spec.variables` refuses values that cannot
+    be used.
 
     Args:
         paths: the paths as the run sees them.
@@ -79,25 +87,32 @@ def compose(
         gpus: indices of its GPUs.
         asked: the spec's variables.
         inherited: see `passed`.
+        bare: whether no packages and no Python were asked for: a container then has those of its image as they are.
     """
-    path = asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
-    env = {
+    usual = {
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of NVML
         **inherited,
-        **(dict.fromkeys(_CERTIFICATES, paths.certificates) if paths.certificates else {}),
         **({} if paths.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name in a container
-        **asked,
     }
-    env["PATH"] = ":".join([*paths.tools, f"{paths.environment}/bin", path])
-    env["PYTHONPATH"] = ":".join(filter(None, [paths.code, asked.get("PYTHONPATH", ""), paths.runtime]))
+    env = {name: value for name, value in usual.items() if not (name in paths.variables and _matches(name, _IMAGES))}
+    if paths.certificates:
+        env |= dict.fromkeys(_CERTIFICATES, paths.certificates)
     if paths.bytecode:
         env["PYTHONPYCACHEPREFIX"] = paths.bytecode
     if paths.home:
         env.setdefault("HOME", paths.home)
-    env["VIRTUAL_ENV"] = paths.environment
+    is_image_as_it_is = bare and not paths.is_host
+    if not is_image_as_it_is:
+        env["VIRTUAL_ENV"] = paths.environment
     # a container sees no other GPUs, so its GPUs are counted from 0
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
+    env |= asked
+    own, path = f"{paths.environment}/bin", asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
+    # last, it only gives a `python` to an image without one
+    env["PATH"] = ":".join([*paths.tools, *([path, own] if is_image_as_it_is else [own, path])])
+    places = [paths.code, asked.get("PYTHONPATH", ""), paths.pythonpath, paths.runtime]
+    env["PYTHONPATH"] = ":".join(filter(None, places))
     if paths.is_host:
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)

@@ -23,7 +23,7 @@ from orchestrator.data.secrets import Secrets
 from orchestrator.data.uploads import Uploads
 from orchestrator.engine import Engine
 from orchestrator.environments import Environments
-from orchestrator.errors import InvalidConfig, NotFound
+from orchestrator.errors import InvalidConfig, NotFound, SaveFailed
 from orchestrator.executors.base import Executor
 from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor

@@ -58,6 +58,7 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     without = "" if packages.lines else "--without-pip "
     venv = f"python3 -m venv {without}/opt/run/venv"
     yield f"RUN command -v python3 >/dev/null && {venv} || {{ {_apt(['python3', 'python3-venv'])} && {venv}; }}"
+    yield f"RUN {_STAND_ON_BASE}"
     yield "ENV PATH=/opt/run/venv/bin:$PATH VIRTUAL_ENV=/opt/run/venv"
     if packages.lines:
         yield "COPY requirements.txt /opt/run/"
@@ -69,12 +70,20 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     yield "COPY runtime/ /opt/run/runtime/"
     yield "COPY command.sh /opt/run/"
     yield "COPY code/ /spell/"
-    yield "ENV PYTHONPATH=/spell:/opt/run/runtime PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
+    yield "ENV PYTHONPATH=/spell:${PYTHONPATH:+$PYTHONPATH:}/opt/run/runtime"
+    yield "ENV PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
     yield f"ENV SPELL_RUN={run.number} SPELL_ATTEMPT=1 SPELL_METRICS=/opt/run/metrics.jsonl"
     subdir = spec.code.subdir if spec.code else ""
     yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'), ensure_ascii=False)}"
     yield "ENTRYPOINT []"
     yield 'CMD ["/bin/sh", "/opt/run/command.sh"]'
+
+
+# As `environments.image_packages` does for a run.
+_STAND_ON_BASE = (
+    """python3 -c 'import glob, site; print(*map("import site; site.addsitedir({!r})".format, site.getsitepackages()), """
+    """sep="\\n", file=open(glob.glob("/opt/run/venv/lib/*/site-packages")[0] + "/zz_image.pth", "w"))'"""
+)
 
 
 def _apt(names: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 from orchestrator.engine import Engine
-from orchestrator.environments import Base, Container
 from orchestrator.environments.orphans import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
 from orchestrator.images import images
@@ -67,8 +66,7 @@ class Images:
         push: bool,
     ) -> ImageRecord:
         image = self._bases.ensure(request, log, cancelled)
-        base = Base(Container(self._engine, image.id, image.python), image.id, image.python, image.path)
-        environment = self._context.environment(spec, base, log, cancelled)
+        environment = self._context.environment(spec, image.base(self._engine), log, cancelled)
         baked = self._bases.bake(image, environment.path, tag, log, cancelled)
         if push:
             self._bases.push(tag, log, cancelled)

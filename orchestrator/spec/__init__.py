@@ -5,6 +5,7 @@ fields        the table of its fields
 names         checks names of runs, labels, projects, aliases and secrets
 type_checks   checks the types of what a program gives
 mounts        mounts of a run
+variables     variables of a run that cannot have any value
 conditions    stop conditions
 redaction     hides values and credentials
 jobfile       a spec in YAML

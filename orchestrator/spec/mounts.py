@@ -9,16 +9,19 @@ from typing import NoReturn
 from orchestrator.errors import InvalidConfig, NotFound
 from orchestrator.spec.type_checks import check_types
 
+_ELSEWHERE = "Give a path below the working directory, for example: RESOURCE:in/data"
+
 
 def _reject(message: str, cure: str = "") -> NoReturn:
     raise InvalidConfig(message, cure)
 
 
-def relative_parts(path: str, what: str) -> tuple[str, ...]:
+def relative_parts(path: str, what: str, cure: str = "") -> tuple[str, ...]:
     """The parts of a relative path.
 
     Args:
         what: the subject of messages.
+        cure: what the person should do instead.
 
     Raises:
         InvalidConfig: `path` is absolute, empty or has a `..`.
@@ -27,11 +30,11 @@ def relative_parts(path: str, what: str) -> tuple[str, ...]:
         _reject(f"{what} {path!r} contains a character that paths cannot have.")
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     if path.startswith("/"):
-        _reject(f"{what} {path!r} must be a relative path.")
+        _reject(f"{what} {path!r} must be a relative path.", cure)
     if not parts:
-        _reject(f"{what} {path!r} must name a file or folder.")
+        _reject(f"{what} {path!r} must name a file or folder.", cure)
     if ".." in parts:
-        _reject(f"{what} {path!r} must not contain '..'.")
+        _reject(f"{what} {path!r} must not contain '..'.", cure)
     return parts
 
 
@@ -64,9 +67,9 @@ class Mount:
             if "\0" in self.path or "\n" in self.path:
                 _reject(f"The mount path {self.path!r} contains a character that paths cannot have.")
             if ".." in self.path.split("/") or self.path.strip("/") == "":
-                _reject(f"The mount path {self.path!r} must lead below '/', without '..'.")
+                _reject(f"The mount path {self.path!r} must lead below '/', without '..'.", _ELSEWHERE)
         else:
-            relative_parts(self.path, "The mount path")
+            relative_parts(self.path, "The mount path", _ELSEWHERE)
 
 
 def parse_mount(text: str) -> Mount:

@@ -19,6 +19,7 @@ from orchestrator.spec.mounts import Mount, check_distinct, relative_parts
 from orchestrator.spec.names import check_label, check_project, check_run_name, check_secret_name
 from orchestrator.spec.redaction import redacted
 from orchestrator.spec.type_checks import check_types
+from orchestrator.spec.variables import MADE
 
 # Patterns that few specs need are not compiled here: every `spell run` loads this module.
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
@@ -30,7 +31,6 @@ _LONGEST = 500  # of an image's name
 _APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
 NETWORKS = ("bridge", "none")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_MADE = frozenset({"PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES"})
 MAX_RETRIES = 100
 MAX_LABELS = 100
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
@@ -255,7 +255,7 @@ def _check_secrets(secrets: Mapping[str, str], env: Mapping[str, str]) -> None:
                 f"Environment variable name {variable!r} is not allowed.",
                 f"Choose another one: --secret {name}=VARIABLE",
             )
-        if variable.startswith("SPELL_") or variable in _MADE:
+        if variable.startswith("SPELL_") or variable in MADE:
             _reject(f"Environment variable {variable!r} is set by spell itself.")
         if variable in env:
             _reject(f"Environment variable {variable!r} is given twice: with --env and with --secret.")

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 
+from orchestrator.supervisor import gpus, masking  # noqa: F401 - loaded here, because the reaper loads them late
 from orchestrator.supervisor import main as supervisor
-from orchestrator.supervisor import masking  # noqa: F401 - loaded here, because the reaper loads it late
 
 _MESSAGE_BYTES = 65536
 _SECRETS = 3  # the file descriptor they are read from

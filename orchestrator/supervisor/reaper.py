@@ -76,6 +76,9 @@ class Reaper:
     def lead(self) -> None:
         """Run the command, write its result, and return when no process of the run is left."""
         started = time.monotonic()
+        if lack := self._lacking_gpus():
+            self.on_end({"error": {"reason": "executor_failed", "detail": lack}})
+            return
         masked = self._mask()
         self.command_pid = self._start()
         if masked:
@@ -90,6 +93,16 @@ class Reaper:
             masked.end()
         if self.log_times:
             self.log_times.note()
+
+    def _lacking_gpus(self) -> str:
+        """Return why the command cannot have the GPUs of the run; "" when it can, or has none."""
+        asked = self.request.get("gpus")
+        if not asked:
+            return ""
+        from orchestrator.supervisor import gpus  # 0.1 ms, and few runs have GPUs
+
+        lack = gpus.lacking(asked["indices"], self.request["env"])
+        return f"{lack}. {asked['cure']}" if lack else ""
 
     def _mask(self) -> MaskedLog | None:
         """Put a masking pipe in front of the log if the run has secrets that can be masked."""

@@ -17,14 +17,12 @@ Files in the attempt's folder (the container sees `inside/`):
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,18 +31,27 @@ import orchestrator
 from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Base, BuildCancelled, Container
+from orchestrator.environments import Base, BuildCancelled
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
 from orchestrator.executors.docker import checks, files
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
-from orchestrator.executors.mount_points import check_absolute, make_mount_points, make_placeholder
-from orchestrator.executors.verdict import as_words, phase_error, read_verdict, remove_unfinished
+from orchestrator.executors.docker.report import await_reaper, read_word
+from orchestrator.executors.docker.usage import usage
+from orchestrator.executors.mount_points import (
+    check_absolute,
+    check_python,
+    make_mount_points,
+    make_placeholder,
+    mount_refused,
+)
+from orchestrator.executors.verdict import as_words, read_verdict, remove_unfinished
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
+from orchestrator.spec.variables import CAPABILITIES, capabilities, check_given
 from orchestrator.supervisor import identity
 from orchestrator.supervisor import main as supervisor
 from orchestrator.supervisor.verdict import VERSION
@@ -60,8 +67,10 @@ _BOOT = (
     f"import sys; sys.path.insert(0, {_REAPER!r}); "
     "from orchestrator.supervisor import container; container.main(*sys.argv[1:])"
 )
-_LOOK_S = 0.5  # between questions to the engine about a container whose reaper writes nothing
-_START_LIMIT_S = 120.0  # until a reaper writes its first report
+_GPU_CURE = (
+    "The engine gave its container fewer than it was told to, as podman does with a Docker client: use Docker with NVIDIA's "
+    "container toolkit, or --executor process. See: spell doctor"
+)
 _END_LIMIT_S = 30.0  # until a reaper that was killed is gone
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # only for a reaper's own errors
 
@@ -95,6 +104,7 @@ class DockerExecutor(Executor):
         return self._engine.lacks()
 
     def refuse(self, spec: RunSpec) -> None:
+        check_given(spec.env, is_host=False)
         for mount in spec.mounts:
             if mount.path.startswith("/"):
                 check_absolute(mount.path, _KEPT, _CODE)
@@ -112,11 +122,10 @@ class DockerExecutor(Executor):
         return self._images.has(image)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
-        image = self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled)
-        return Base(Container(self._engine, image.id), image.id, image.python, image.path)
+        return self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled).base(self._engine)
 
     def base_of(self, image: str) -> Base:
-        return Base(Container(self._engine, image), image, path=self._images.path(image))
+        return self._images.base_of(image)
 
     def run_paths(
         self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
@@ -128,14 +137,16 @@ class DockerExecutor(Executor):
             metrics=_METRICS,
             bytecode=f"{_HOME}/.bytecode" if bytecode else "",  # private: others could put code into a shared one
             path=base.path,
+            pythonpath=base.pythonpath,
+            variables=base.variables,
             home=_HOME,
             certificates=_CERTIFICATES if self._certificates else "",
             is_host=False,
-            variables=self._images.variables(base.image),
         )
 
     def prepare(self, launch: Launch) -> None:
         make_mount_points(launch, make_placeholder)
+        check_python(launch)
 
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         folder, nonce = launch.folder, secrets.token_hex(4)
@@ -152,13 +163,13 @@ class DockerExecutor(Executor):
                     self._engine.api.create_container_from_config(self._container(launch, nonce), container)
                     self._engine.api.start(container)
                 note_process(self._engine, container, folder)  # while its reaper is still loading
-                self._await_reaper(line, container, launch, cancelled)
+                await_reaper(self._engine, line, container, launch, cancelled)
             except (ExecutorFailed, BuildCancelled) as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
-                    raise _with_cure(error) from error
+                    raise mount_refused(launch, error.message) or _with_cure(error) from error
                 # its reaper has the request, so it was started, whatever the engine answered
             files.forget_request(folder, nonce)
-            self._read_word(line, container, launch)
+            read_word(self._engine, line, container, launch)
         return handle
 
     def recover(self, folder: Path) -> Handle | None:
@@ -204,22 +215,7 @@ class DockerExecutor(Executor):
             threading.Thread(target=insist, args=args, name="insist", daemon=True).start()
 
     def usage(self, handle: Handle) -> Usage | None:
-        if files.is_over(handle.folder) or self._engine.info.get("CgroupDriver") == "none":
-            return None  # without control groups the engine reports the usage of the whole machine
-        try:
-            with self._engine.translated_errors():
-                found = self._engine.api.stats(handle.data["container"], stream=False, one_shot=True)
-        except EngineError:
-            if files.is_over(handle.folder):
-                return None
-            raise
-        memory = found["memory_stats"]
-        if "usage" not in memory:
-            return None  # over
-        cache = memory.get("stats", {})
-        cached = int(cache.get("total_inactive_file", cache.get("inactive_file", 0)))  # cgroup v1, v2
-        cpu_time_s = found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-        return Usage(cpu_time_s, max(0, int(memory["usage"]) - cached), int(found["pids_stats"].get("current", 1)))
+        return usage(self._engine, handle)
 
     def open_exec(
         self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
@@ -265,6 +261,7 @@ class DockerExecutor(Executor):
             "cwd": f"{_CODE}/{launch.subdir}".rstrip("/"),
             "env": dict(launch.env),
             "isolation": "container",
+            "gpus": {"indices": list(range(len(launch.gpus))), "cure": _GPU_CURE} if launch.gpus else None,
             "log_bytes": launch.log_bytes,
             "timeout_s": launch.timeout_s,
             "grace_s": launch.grace_s,
@@ -291,14 +288,16 @@ class DockerExecutor(Executor):
             "log_config": _LOG_CONFIG,
             "init": False,  # our reaper is the init: below another init, a command could kill it
         }
+        if host["network_mode"] == "none":  # then the engine gives its name no address, and torchrun waits for one
+            host["extra_hosts"] = {**_extra_hosts(host), _host_name(launch): "127.0.0.1"}
         if memory:
             host |= {"mem_limit": memory, "memswap_limit": memory}
         env = ["NVIDIA_VISIBLE_DEVICES=void"]
         if launch.gpus:
             env = []
             ids = [str(index) for index in launch.gpus]
-            wanted = [["gpu", "compute", "utility"]]
-            host["device_requests"] = [{"Driver": "", "Count": 0, "DeviceIDs": ids, "Capabilities": wanted}]
+            wanted = ["gpu", *capabilities(launch.env.get(CAPABILITIES, ""))]
+            host["device_requests"] = [{"Driver": "", "Count": 0, "DeviceIDs": ids, "Capabilities": [wanted]}]
         try:
             host_config = api.create_host_config(**host)
         except checks.refusals() as error:
@@ -308,7 +307,7 @@ class DockerExecutor(Executor):
                 launch.base.image,
                 command=["-I", "-S", "-B", "-c", _BOOT, _INSIDE, files.request_name(nonce)],
                 entrypoint=[launch.base.python],
-                hostname=f"run-{launch.number}",
+                hostname=_host_name(launch),
                 user=self._engine.user,
                 working_dir="/",
                 environment=env,
@@ -332,54 +331,6 @@ class DockerExecutor(Executor):
             target = bind.target if bind.target.startswith("/") else f"{_CODE}/{bind.target}"
             yield _bind(bind.source.resolve(), target, read_only=True)
 
-    def _await_reaper(self, line: int, container: str, launch: Launch, cancelled: Callable[[], bool]) -> None:
-        """Wait until the reaper reports or is gone.
-
-        Raises:
-            ExecutorFailed: it did not start, or not in time.
-            BuildCancelled: when cancelled.
-        """
-        deadline = time.monotonic() + _START_LIMIT_S
-        while not files.has_word(line, _LOOK_S):
-            if cancelled():
-                raise BuildCancelled("the run was stopped before its reaper had started")
-            with self._engine.translated_errors():
-                state = self._engine.api.inspect_container(container)["State"]
-            if not state["Running"] and not files.has_word(line, 0):
-                raise ExecutorFailed(f"the run's reaper did not start: {self._last_words(container, launch.folder)}")
-            if time.monotonic() > deadline:
-                raise ExecutorFailed(f"the run's reaper did not start within {_START_LIMIT_S:g} s")
-
-    def _read_word(self, line: int, container: str, launch: Launch) -> None:
-        """Read the first report of the reaper.
-
-        Raises:
-            PhaseFailed: it could not start the command, or ended without a report.
-            Conflict: another server took the attempt.
-        """
-        if not files.has_word(line, _START_LIMIT_S):
-            raise ExecutorFailed(f"the run's reaper reported nothing within {_START_LIMIT_S:g} s")
-        said = os.read(line, 65536).splitlines()
-        if not said:
-            raise ExecutorFailed(f"the run's reaper was killed: {self._last_words(container, launch.folder)}")
-        try:
-            words = dict(json.loads(said[0]))
-            error = dict(words.get("error") or {})
-        except (ValueError, TypeError, RecursionError):
-            raise ExecutorFailed(f"the run's reaper sent something other than a report: {said[0][:80]!r}") from None
-        if error:
-            raise phase_error(error)
-        if "taken" in words:
-            self._engine.remove(container)  # in case it does not end by itself
-            raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was taken by another server.")
-
-    def _last_words(self, container: str, folder: Path) -> str:
-        said = files.read_end(folder / "errors")
-        if not said:
-            with contextlib.suppress(EngineError), self._engine.translated_errors():
-                said = self._engine.api.logs(container, tail=5).decode(errors="replace")
-        return said.strip().rpartition("\n")[2] or "it wrote no error"
-
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
         return Handle(self.name, int(owner.pop("version")), folder, owner)
@@ -390,6 +341,16 @@ def _with_cure(error: ExecutorFailed | BuildCancelled) -> ExecutorFailed | Build
     if isinstance(error, ExecutorFailed) and "could not select device driver" in error.message:
         return ExecutorFailed(f"the engine cannot give GPUs to containers ({error.message}); see: spell doctor")
     return error
+
+
+def _host_name(launch: Launch) -> str:
+    return f"run-{launch.number}"
+
+
+def _extra_hosts(host: Mapping[str, Any]) -> dict[str, str]:
+    """Return the configured addresses of further hosts, which the SDK takes as a dict or as `NAME:ADDRESS`."""
+    given = host.get("extra_hosts") or {}
+    return dict(given) if isinstance(given, Mapping) else dict(item.split(":", 1) for item in given)
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:

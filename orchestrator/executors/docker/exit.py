@@ -97,7 +97,7 @@ def kill(engine: Engine, container: str) -> None:
             raise
 
 
-def _noted(folder: Path) -> tuple[int, str]:
+def noted(folder: Path) -> tuple[int, str]:
     """Return pid and start time of the first process; the latter is "" where the process is not visible to us."""
     try:
         note = json.loads((folder / "process.json").read_bytes())
@@ -107,12 +107,12 @@ def _noted(folder: Path) -> tuple[int, str]:
 
 
 def _is_noted(folder: Path) -> bool:
-    return bool(_noted(folder)[1])
+    return bool(noted(folder)[1])
 
 
 def _await_process(folder: Path, limit_s: float) -> bool:
     """Whether the recorded process ends within the limit. False when none is recorded."""
-    pid, start_time = _noted(folder)
+    pid, start_time = noted(folder)
     if not start_time:
         return False
     try:
