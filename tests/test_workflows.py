@@ -420,7 +420,7 @@ def test_interrupt_only_detaches(own: Spell, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert out.decode().splitlines()[1:] == [
-        "✨ Your workflow goes on remotely.",
+        "✨ Your workflow goes on without this terminal.",
         "✨ Use 'spell workflow info -f 1' to follow it again.",
         "✨ Use 'spell workflow stop 1' to save outputs and stop it, 'spell workflow kill 1' to lose them.",
     ]

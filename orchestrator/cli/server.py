@@ -8,7 +8,9 @@ from collections import deque
 
 import click
 
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.client.launch import ensure_server
 from orchestrator.errors import ServerUnavailable
@@ -18,9 +20,10 @@ from orchestrator.records import API_VERSION
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0
 _LOOK_S = 0.02
+_SEE = "See what became of it: spell server status"
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def server() -> None:
     """Start, stop and show the server of this home. The first command that needs the server starts it."""
 
@@ -28,7 +31,8 @@ def server() -> None:
 @server.command(context_settings=_HELP)
 def start() -> None:
     """Start the server if it does not run."""
-    ensure_server(Home(default_home()))
+    with interruptible(_SEE):
+        ensure_server(Home(default_home()))
     _say_status()
 
 
@@ -39,10 +43,11 @@ def stop() -> None:
     with connect(home, start=False) as client:
         client.server.stop()
     deadline = time.monotonic() + _STOP_LIMIT_S
-    while is_served(home):
-        if time.monotonic() > deadline:
-            raise ServerUnavailable("The server has not ended yet.", f"See {home.server_log}")
-        time.sleep(_LOOK_S)
+    with interruptible(_SEE):
+        while is_served(home):
+            if time.monotonic() > deadline:
+                raise ServerUnavailable("The server has not ended yet.", f"See {home.server_log}")
+            time.sleep(_LOOK_S)
     show.say("The server has ended.")
 
 

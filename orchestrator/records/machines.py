@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,11 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """The server that answers."""
+    """The server that answers.
+
+    Attributes:
+        frameworks: the names of its sets of packages.
+    """
 
     version: str
     api: int
@@ -47,6 +51,7 @@ class ServerRecord:
     started_at: float
     executors: list[str]
     active_runs: int
+    frameworks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,4 +29,5 @@ class Server:
             started_at=self._started_at,
             executors=sorted(self._context.executors),
             active_runs=self._context.store.active_count(),
+            frameworks=self._context.config.framework_names(),
         )

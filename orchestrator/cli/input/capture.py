@@ -27,6 +27,7 @@ class CodeOptions(NamedTuple):
     Attributes:
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
+        asides: files that only say what to cast; no run needs them.
     """
 
     github_url: str | None = None
@@ -35,6 +36,7 @@ class CodeOptions(NamedTuple):
     include_untracked: bool = False
     force: bool = False
     json_: bool = False
+    asides: tuple[Path, ...] = ()
 
 
 def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapshot | None, str]:
@@ -67,7 +69,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     include = options.include_untracked or _configured_untracked()
     code = snapshot.of_working_tree(place, include_untracked=include)
     if code.untracked:
-        _go_on_without_untracked(code, options.force)
+        _go_on_without_untracked(code, place.root, options)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=options.json_)
     return _with_warnings(code)[0], _read_spellignore(place.root)
@@ -102,8 +104,10 @@ def _go_on_without_repository(force: bool) -> None:
         show.warn(_NO_REPOSITORY)
 
 
-def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
+def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -> None:
+    asides = {os.path.realpath(path) for path in options.asides}
     names = [name for name in code.untracked if not name.endswith(".DS_Store")]
+    names = [name for name in names if not asides or os.path.realpath(root / name) not in asides]
     if not names:
         return
     listed = "\n".join(f"  {show.cut(name, _NAME_WIDTH)}" for name in names[:_SHOWN_UNTRACKED])
@@ -111,7 +115,7 @@ def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
     listed += f"\n  … and {more} more" if more > 0 else ""
     repository = code.code.repository
     text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
-    if _may_ask(force):
+    if _may_ask(options.force):
         show.say(text)
         click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
     else:

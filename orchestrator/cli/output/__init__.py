@@ -15,6 +15,7 @@ bars              shows progress where a terminal is
 progress          the progress bar
 spinner           the line that shows that something is still going on
 redraw            draws text again in place
+columns           fits the columns of tables to the width of a terminal
 show              durations, sizes, times, tables and signs
 streams           makes the standard streams reliable
 """

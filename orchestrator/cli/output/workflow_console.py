@@ -28,7 +28,7 @@ _PHASES = {
     State.PUSHING: "saving",
 }
 _DETACHED = (
-    "✨ Your workflow goes on remotely.",
+    "✨ Your workflow goes on without this terminal.",
     "✨ Use 'spell workflow info -f {number}' to follow it again.",
     "✨ Use 'spell workflow stop {number}' to save outputs and stop it, 'spell workflow kill {number}' to lose them.",
 )
