@@ -267,7 +267,10 @@ def test_stop_keeps_and_kill_loses(spell: Spell) -> None:
         assert spell.ended(number).state == state
         assert spell("cat", f"runs/{number}/kept").code == (0 if verb == "stop" else 1)
         again = spell(verb, str(number))
-        assert (again.code, again.err) == (1, f"ERROR: Run {number} is already finished: {state}.\n")
+        assert (again.code, again.err) == (
+            1,
+            f"ERROR: Run {number} is already finished: {state}.\n       See how: spell info {number}\n",
+        )
 
 
 def test_stop_of_a_run_that_has_not_started(spell: Spell) -> None:
@@ -300,7 +303,8 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     done = spell("wait", "--timeout", "0", str(good))
     assert (done.code, done.out) == (0, f"Run {good} complete: the command ended with exit code 0\n")
     done = spell("wait", "--timeout", "0.2", str(number))
-    assert (done.code, done.err) == (1, f"ERROR: Run {number} has not ended in time.\n")
+    follow = f"       It goes on. Follow it: spell logs -f {number}\n"
+    assert (done.code, done.err) == (1, f"ERROR: Run {number} has not ended in time.\n{follow}")
     assert time.monotonic() - began > 0.2
     waiting = spell.popen("wait", str(good), "latest~1", bufsize=0)
     assert waiting.stdout.readline().decode() == f"Run {good} complete: the command ended with exit code 0\n"

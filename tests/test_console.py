@@ -375,6 +375,13 @@ def test_a_narrow_terminal_gets_whole_lines_of_tables_and_texts(spell: Spell) ->
         "Not shown, as the terminal is too narrow: REPOSITORY,",
         "COMMIT, MACHINE, DURATION, DESCRIPTION, PROJECT, LABELS",
     ]
+    with on_terminal(spell, "info", "latest", columns=40) as terminal:
+        assert terminal.ends() == 0
+    at = next(place for place, line in enumerate(terminal.screen.lines) if line.startswith("Reason "))
+    assert [line.rstrip() for line in terminal.screen.lines[at : at + 2]] == [
+        "Reason        the command ended with",
+        "              exit code 0",
+    ]
     assert spell("ps", "-v").out.splitlines()[-1].split()[2:6] == ["-", "echo", "a", "command"], (
         "elsewhere all is shown"
     )

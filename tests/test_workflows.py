@@ -414,7 +414,7 @@ def test_interrupt_only_detaches(own: Spell, tmp_path: Path) -> None:
     process = own.popen("workflow", file, "-f", start_new_session=True)
     assert process.stdout
     said = b""
-    while b"a  run 1: running" not in said:
+    while b"a  run 1: running (its log: spell logs -f 1)\n" not in said:
         said += process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)

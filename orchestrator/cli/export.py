@@ -70,7 +70,7 @@ def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool,
             ):
                 _write(target, chunks)
         except tarfile.TarError as error:
-            raise SpellError(f"The export of run {number} is incomplete: {error}.") from error
+            raise SpellError(f"The export of run {number} is incomplete: {error}.", "Export it again.") from error
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFull(f"The disk has no room for {target}.") from error

@@ -84,7 +84,8 @@ def info(run: str, json_: bool) -> None:
     width = max(len(key) for key, _ in facts)
     for key, value in facts:
         lines = value.replace("\n", "\n".ljust(width + 3))
-        show.say(f"{key.ljust(width)}  {lines}")
+        line = f"{key.ljust(width)}  {lines}"
+        show.say(line if key == "Command" or "\n" in value else show.wrapped(line, width + 2))  # commands are copied
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -203,7 +204,7 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
             try:
                 ended = client.runs.wait(reference, left)
             except TimeoutError as error:
-                raise SpellError(str(error)) from None
+                raise SpellError(str(error), f"It goes on. Follow it: spell logs -f {reference}") from None
             show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {ended.message}")
             code = code or exit_code(ended)
     ctx.exit(code)

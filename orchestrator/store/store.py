@@ -255,7 +255,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader):
             if row is None:
                 raise NotFound(f"There is no run {number}.")
             if row.state in FINAL:
-                raise Conflict(f"Run {number} is already finished: {row.state}.")
+                raise Conflict(f"Run {number} is already finished: {row.state}.", f"See how: spell info {number}")
             unasked = runs.c.wish.is_(None)
             replaceable = unasked if request == StopRequest.STOP else runs.c.wish.is_distinct_from(StopRequest.KILL)
             changed = connection.execute(

@@ -49,7 +49,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     try:
         cwd = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("The current folder does not exist any more.") from None
+        raise UsageError("The current folder does not exist any more.", "Change into one that exists.") from None
     if url:
         if options.commit_ref:
             raise InvalidConfig(
@@ -61,7 +61,8 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     place = locate(cwd)
     if place is None:
         if options.commit_ref:
-            raise InvalidRepository(f"--commit-ref {options.commit_ref}: the current folder is in no git repository.")
+            words = f"--commit-ref {options.commit_ref}: the current folder is in no git repository."
+            raise InvalidRepository(words, "Change into it, or name it: --github-url URL --github-ref REF")
         _go_on_without_repository(options.force)
         return None, _read_spellignore(cwd)
     if options.commit_ref:

@@ -192,4 +192,4 @@ def number(value: float) -> str:
 
 def _detached(number_: int, *, err: bool) -> None:
     for line in _DETACHED:
-        show.say(line.format(number=number_), err=err)
+        show.say(show.wrapped(line.format(number=number_)), err=err)
