@@ -20,11 +20,15 @@ READY := $(VENV)/.ready
 WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-SPELL := SPELL_HOME="$(CURDIR)" $(BIN)/spell
+SPELL := SPELL_HOME="$(CURDIR)" "$(CURDIR)/$(BIN)/spell"
 
 .PHONY: demo check test lint mutation bench clean
 
 demo: $(READY) config.toml
+	@echo 'Follow the training from another terminal, once it runs:'
+	@echo '    $(SPELL) logs -f jokes-finetune'
+	@echo '    $(SPELL) metrics -f jokes-finetune held_out_perplexity'
+	@echo
 	@$(SPELL) workflow run --force jobs/jokes/chain.yaml
 	@echo
 	@$(SPELL) metrics jokes-finetune held_out_perplexity

@@ -173,6 +173,10 @@ class Config:
             return found
         raise UsageError(f"There is no machine type {name!r}.", f"There are: {', '.join(types)}.")
 
+    def framework_names(self) -> list[str]:
+        """All sets of packages: the built-in ones, and those of the file."""
+        return sorted(DEFAULT_FRAMEWORKS | self.frameworks)
+
     def framework(self, text: str) -> tuple[str, ...]:
         """Return the requirement lines of `NAME` or `NAME==VERSION`; the version is that of the set's first package.
 
@@ -182,7 +186,7 @@ class Config:
         name, _, version = text.partition("==")
         sets = DEFAULT_FRAMEWORKS | self.frameworks
         if name not in sets or not sets[name] or text.endswith("=="):
-            raise InvalidConfig(f"There is no framework {name!r}.", f"There are: {', '.join(sorted(sets))}.")
+            raise InvalidConfig(f"There is no framework {name!r}.", f"There are: {', '.join(self.framework_names())}.")
         first, *others = sets[name]
         return (f"{first.partition('==')[0]}=={version}" if version else first, *others)
 

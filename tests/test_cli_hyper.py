@@ -198,10 +198,16 @@ def test_list_info_and_metrics(own: Spell) -> None:
         ("1", "loss", "0", 1 / 3),
         ("2", "loss", "0", 2 / 3),
     ]
-    assert len(lines_of(own("hyper", "metrics", "1", "loss"))) == 3
+    values = lines_of(own("hyper", "metrics", "1", "loss"))
+    assert len(values) == 3
+    assert (
+        values[0].split()
+        == lines_of(own("metrics", "1", "2", "loss"))[0].split()
+        == "RUN METRIC STEP VALUE TIME".split()
+    )
     assert [item["run"] for item in own("hyper", "metrics", "1", "--json").json()] == [1, 2]
     nothing = own("hyper", "metrics", "1", "acc")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "", "Its trials sent no such metrics.\n")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "Its trials have sent no such metrics.\nSent: loss\n")
     cast = own("hyper", "random", "-b", "--json", "-n", "2", "--param", "x=0:1", "true :x:").json()
     assert (cast["number"], cast["kind"], cast["trials_count"]) == (2, "random", 2)
     assert own("hyper", "info", "2", "-f", "--json").json()["trials_complete"] == 2
@@ -229,7 +235,7 @@ def test_interrupt_only_detaches(own: Spell, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert out.decode().splitlines()[1:] == [
-        "✨ Your search goes on remotely.",
+        "✨ Your search goes on without this terminal.",
         "✨ Use 'spell hyper info -f 1' to follow it again.",
         "✨ Use 'spell hyper stop 1' to save outputs and stop it, 'spell hyper kill 1' to lose them.",
     ]
@@ -280,7 +286,7 @@ def test_a_reader_that_goes_away_ends_nothing(own: Spell, tmp_path: Path) -> Non
 
 def test_completion_offers_searches(shared: Spell) -> None:
     shared("hyper", "grid", "-b", "--param", "x=1", "true :x:")
-    env = {"_SPELL_COMPLETE": "bash_complete", "COMP_WORDS": "spell hyper stop ", "COMP_CWORD": "3"}
+    env = {"_SPELL_COMPLETE": "bash_complete", "COMP_WORDS": "spell hyper info ", "COMP_CWORD": "3"}
     offered = shared(env=env).out.split()
     assert {"plain,latest", "plain,1"} <= set(offered)
 

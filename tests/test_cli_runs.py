@@ -267,7 +267,10 @@ def test_stop_keeps_and_kill_loses(spell: Spell) -> None:
         assert spell.ended(number).state == state
         assert spell("cat", f"runs/{number}/kept").code == (0 if verb == "stop" else 1)
         again = spell(verb, str(number))
-        assert (again.code, again.err) == (1, f"ERROR: Run {number} is already finished: {state}.\n")
+        assert (again.code, again.err) == (
+            1,
+            f"ERROR: Run {number} is already finished: {state}.\n       See how: spell info {number}\n",
+        )
 
 
 def test_stop_of_a_run_that_has_not_started(spell: Spell) -> None:
@@ -300,14 +303,16 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     done = spell("wait", "--timeout", "0", str(good))
     assert (done.code, done.out) == (0, f"Run {good} complete: the command ended with exit code 0\n")
     done = spell("wait", "--timeout", "0.2", str(number))
-    assert (done.code, done.err) == (1, f"ERROR: Run {number} has not ended in time.\n")
+    follow = f"       It goes on. Follow it: spell logs -f {number}\n"
+    assert (done.code, done.err) == (1, f"ERROR: Run {number} has not ended in time.\n{follow}")
     assert time.monotonic() - began > 0.2
     waiting = spell.popen("wait", str(good), "latest~1", bufsize=0)
     assert waiting.stdout.readline().decode() == f"Run {good} complete: the command ended with exit code 0\n"
+    assert completed(spell, "spell stop ") == [str(number)], "the newest run has ended"
     interrupted = spell.popen("wait", str(good), str(number), bufsize=0, start_new_session=True)
     interrupted.stdout.readline()
     interrupted.send_signal(signal.SIGINT)
-    assert interrupted.communicate(timeout=60) == (b"", b"\nAborted. The runs go on.\n")
+    assert interrupted.communicate(timeout=60) == (b"", b"\nThe runs go on. See them with: spell ps\n")
     assert interrupted.returncode == 130
     gate.touch()
     out, err = waiting.communicate(timeout=60)
@@ -329,6 +334,20 @@ def test_metrics(spell: Spell) -> None:
     nothing = spell("metrics", str(number), "nothing")
     said = f"ERROR: Run {number} did not send the metric 'nothing'.\n       Sent: loss, lr\n"
     assert (nothing.code, nothing.out, nothing.err) == (1, "", said)
+    assert completed(spell, f"spell metrics {number} l") == ["loss", "lr", "latest"]
+    assert completed(spell, "spell ps --sort metric:") == ["metric:loss", "metric:lr"]
+    assert completed(spell, "spell run --stop-condition lo") == ["loss"]
+
+
+def test_a_run_without_metrics_says_how_to_send_some(told: Spell) -> None:
+    done = told("metrics", "1")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[0] == "Run 1 has sent no metrics."
+    how = "from orchestrator.runtime import send_metric\n"
+    assert how in done.err
+    done = told("metrics", "1", "loss")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("ERROR: Run 1 did not send the metric 'loss'.\n") and how in done.err
 
 
 # -- a server in trouble ----------------------------------------------------------------------------------------------
@@ -377,7 +396,13 @@ def completed(spell: Spell, line: str) -> list[str]:
         ("spell s", ["search", "stats", "stop", "secret", "server"]),
         ("spell server st", ["start", "status", "stop"]),
         ("spell logs ", ["4", "3", "a", "2", "b", "1", "latest"]),
-        ("spell stop lat", ["latest"]),
+        ("spell info lat", ["latest"]),
+        ("spell stop ", []),  # nothing runs
+        ("spell exec ", []),
+        ("spell hyper stop ", []),
+        ("spell workflow kill ", []),
+        ("spell run --executor pro", ["process"]),
+        ("spell rerun 1 --framework ", ["pytorch", "transformers"]),
         ("spell info -", ["--json", "-h", "--help"]),
         ("spell ps --state comp", ["complete"]),
         ("spell ps -s ", None),
@@ -408,7 +433,7 @@ def test_completion_scripts(told: Spell, shell: str) -> None:
 
 
 def test_completion_in_a_real_bash(told: Spell) -> None:
-    line = 'eval "$(spell completion bash)"; COMP_WORDS=(spell stop lat); COMP_CWORD=2; _spell_completion spell; echo "${COMPREPLY[@]}"'
+    line = 'eval "$(spell completion bash)"; COMP_WORDS=(spell info lat); COMP_CWORD=2; _spell_completion spell; echo "${COMPREPLY[@]}"'
     done = bash(told, line)
     assert (done.out, done.err) == ("latest\n", "")
 

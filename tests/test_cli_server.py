@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import psutil
 import pytest
 from click.testing import CliRunner
 from conftest import DEADLINE_S, Spell, awaited
 
 import orchestrator
-from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.input import words as theirs
+from orchestrator.cli.input.hints import explained
 from orchestrator.cli.main import spell as group
 from orchestrator.cli.verbs import VERBS
 from orchestrator.machine import detect
@@ -126,6 +128,8 @@ def test_help_and_version(spell: Spell) -> None:
     [
         ("lgos", "'logs' or 'ls'"), ("rnu", "'run'"), ("p", "'ps' or 'cp'"), ("log", "'logs'"), ("status", "'ps'"),
         ("help", "'--help'"), ("machine-type", "'machine-types'"), ("cancel", "'stop'"), ("klil", "'kill'"),
+        ("inspect", "'info'"), ("attach", "'logs -f'"), ("compare", "'diff'"), ("sweep", "'hyper'"), ("pull", "'cp'"),
+        ("delete", "'archive' or 'rm'"), ("sbatch", "'run'"), ("squeue", "'ps'"), ("tag", "'label'"), ("grid", "'hyper grid'"),
     ],
 )  # fmt: skip
 def test_misspelled_verbs(spell: Spell, typed: str, meant: str) -> None:
@@ -134,10 +138,62 @@ def test_misspelled_verbs(spell: Spell, typed: str, meant: str) -> None:
     assert done.err.splitlines()[-1] == f"Error: No such command {typed!r}. Did you mean {meant}?"
 
 
+def in_group(*words: str) -> str:
+    """What is said last about these words."""
+    return CliRunner().invoke(group, list(words), prog_name="spell").output.splitlines()[-1]
+
+
+def test_commands_of_verbs_have_hints_too() -> None:
+    assert in_group("hyper", "describe", "1") == "Error: No such command 'describe'. Did you mean 'info'?"
+    assert in_group("project", "ls") == "Error: No such command 'ls'. Did you mean 'list'?"
+    assert in_group("secret", "add", "x") == "Error: No such command 'add'. Did you mean 'set'?"
+    assert in_group("server", "restart") == "Error: No such command 'restart'. Did you mean 'start'?"
+
+
+def hint(option: str, verb: str = "run") -> str:
+    """What an error adds about an option that there is not."""
+    command = VERBS[verb].load()
+    with pytest.raises(click.NoSuchOption) as caught:
+        click.Command.parse_args(command, click.Context(command, **command.context_settings), [option, "true"])
+    return explained(caught.value).format_message().removeprefix(f"No such option {option!r}.").strip()
+
+
+def test_options_of_other_tools_lead_to_ours(spell: Spell) -> None:
+    meant = {
+        "--gpus": "-t gpu", "--tag": "--label", "--detach": "--background", "--volume": "--mount",
+        "--requirements": "--pip-req", "--memory": "--machine-type", "--image": "--from", "--job-name": "--name",
+        "--nmae": "--name", "--machin-type": "--machine-type",
+    }  # fmt: skip
+    assert {option: hint(option) for option in meant} == {
+        option: f"Did you mean {ours!r}?" for option, ours in meant.items()
+    }
+    assert hint("--tail", "logs") == "Did you mean '-n'?" and hint("--format", "ps") == "Did you mean '--json'?"
+    assert hint("--epochs") == ""
+    assert "spell exec RUN" in hint("--tty") and hint("--tty", "ps") == ""
+    lines = spell("run", "--gpus", "2", "python train.py").err.splitlines()
+    assert lines[-1] == "Error: No such option '--gpus'. Did you mean '-t gpu'?"
+
+
+def test_words_of_other_tools_lead_to_what_there_is() -> None:
+    groups = [command for verb in VERBS.values() if isinstance(command := verb.load(), click.Group)]
+    commands = {*VERBS, *(name for item in groups for name in item.commands)}
+    options = {"--help", "--version"}
+    for command in (
+        *(verb.load() for verb in VERBS.values()),
+        *(one for item in groups for one in item.commands.values()),
+    ):
+        options |= {name for item in command.params for name in item.opts}
+    assert {name.split()[0] for name in theirs.VERBS} <= commands | options
+    assert {name.split()[0] for name in theirs.OPTIONS} <= options
+    for ours, foreign in theirs.VERBS.items():
+        assert not {ours} & set(foreign.split()), f"{ours} leads to itself"
+
+
 def test_words_that_are_close_to_nothing(spell: Spell) -> None:
-    assert close_to("xyzzy", VERBS) == ""
-    done = spell("python train.py")
-    assert done.err.splitlines()[-1] == "Error: No such command 'python train.py'."
+    assert spell("xyzzy").err.splitlines()[-1] == "Error: No such command 'xyzzy'."
+    cast = "To cast it: spell run 'python train.py'"
+    assert spell("python train.py").err.splitlines()[-1] == f"Error: No such command 'python train.py'. {cast}"
+    assert in_group("true", "-x").endswith("To cast it: spell run -- true -x")
     assert spell("server", "begin").code == 2
     assert spell("--jsn").code == 2
     assert spell("completion", "tcsh").code == 2

@@ -79,6 +79,44 @@ def test_files_that_cannot_be_used(spell: Spell, tmp_path: Path) -> None:
     assert "Casting" not in done.out
 
 
+def test_files_of_another_kind_say_how_they_are_cast(spell: Spell, tmp_path: Path, repo: Path) -> None:
+    saved, job, flow = repo / "saved.yaml", repo / "job.yaml", repo / "flow.yaml"
+    job.write_text("command: echo hi\ntimeout_min: 3\n")
+    flow.write_text("steps: {a: {command: 'true'}}\n")
+    first = spell("run", "--save-command", str(saved), "true", cwd=repo)
+    untracked = first.err.split("untracked files")[1]
+    assert "job.yaml" in untracked and "saved.yaml" not in untracked, "what was just written is no code"
+    job.unlink()
+    flow.unlink()
+    again = spell("run", "--from-file", "saved.yaml", cwd=repo)
+    assert (again.code, again.err) == (0, "")
+    job.write_text("command: echo hi\ntimeout_min: 3\n")
+    (repo / ".git/info/exclude").write_text("saved.yaml\n")
+    run = spell("run", "--file", "job.yaml", cwd=repo)
+    assert (run.code, run.err) == (0, "")
+    flow.write_text("steps: {a: {command: 'true'}}\n")
+    for words, said, cure in (
+        (
+            ["run", "--file", "saved.yaml"],
+            "saved.yaml is a saved command, not a job file.",
+            "run --from-file saved.yaml",
+        ),
+        (
+            ["workflow", "saved.yaml"],
+            "saved.yaml is a saved command, not a workflow file.",
+            "run --from-file saved.yaml",
+        ),
+        (["run", "--from-file", "job.yaml"], "job.yaml: timeout_min: run has no such option.", "run --file job.yaml"),
+        (["run", "--from-file", "flow.yaml"], "flow.yaml: steps: run has no such option.", "workflow flow.yaml"),
+        (["workflow", "job.yaml"], "job.yaml is a job file, not a workflow file.", "run --file job.yaml"),
+    ):
+        done = spell(*words, cwd=repo)
+        assert (done.code, done.err.splitlines()[0]) == (2, f"ERROR: {said}"), done
+        assert (
+            done.err.splitlines()[1].endswith(f" cast with: spell {cure}") or f"Cast it with: spell {cure}" in done.err
+        )
+
+
 def test_another_file_is_not_overwritten(spell: Spell, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text("print('mine')\n")

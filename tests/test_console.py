@@ -20,7 +20,7 @@ from orchestrator.machine import detect
 from orchestrator.records.run_summary import RunSummary
 
 DETACHED = [
-    "✨ Your run is still running remotely.",
+    "✨ Your run goes on without this terminal.",
     "✨ Use 'spell stop {n}' to save outputs and stop your run.",
     "✨ Use 'spell kill {n}' to terminate your run. All outputs will be lost.",
     "✨ Use 'spell logs -f {n}' to view logs again",
@@ -147,7 +147,7 @@ def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> Non
         assert terminal.sees("Continue anyway")[-1] == NO_REPOSITORY
         terminal.type("n\n")
         assert terminal.ends() == 1
-        assert terminal.screen.lines[-1] == "Aborted."
+        assert terminal.screen.lines[-1] == "Nothing was cast."
     assert len(spell.client.runs.list()) == before
     with on_terminal(spell, "run", "ls; echo end", cwd=tmp_path) as terminal:
         terminal.sees("Continue anyway")
@@ -161,7 +161,7 @@ def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None
     with on_terminal(spell, "run", "true", cwd=tmp_path) as terminal:
         terminal.sees(NO_REPOSITORY)
         terminal.interrupt()
-        terminal.sees(lambda lines: "Aborted." in lines)
+        terminal.sees(lambda lines: "Nothing was cast." in lines)
         assert terminal.ends() == 130
 
 
@@ -362,6 +362,29 @@ def test_table_aligns_wide_characters(capsys: pytest.CaptureFixture[str]) -> Non
     show.table(["A", "B"], [["日本", "x"], ["abcde", "y"], ["🎉\n", "z"]])
     lines = capsys.readouterr().out.splitlines()
     assert [show.width(line[: line.index(end)]) for line, end in zip(lines, "Bxyz", strict=True)] == [7] * 4
+
+
+def test_a_narrow_terminal_gets_whole_lines_of_tables_and_texts(spell: Spell) -> None:
+    run = spell.run("echo a command that is longer than its column may be", name="a-name-that-is-long-too")
+    with on_terminal(spell, "ps", "-v", "-n", "1", columns=60) as terminal:
+        assert terminal.ends() == 0
+    headers, row = terminal.screen.lines[:-2]
+    assert headers.split() == "ID NAME COMMAND STATUS CREATED".split()
+    assert row.startswith(f"{run.number} ") and row.endswith("Complete (0)  just now")
+    assert terminal.screen.lines[-2:] == [
+        "Not shown, as the terminal is too narrow: REPOSITORY,",
+        "COMMIT, MACHINE, DURATION, DESCRIPTION, PROJECT, LABELS",
+    ]
+    with on_terminal(spell, "info", "latest", columns=40) as terminal:
+        assert terminal.ends() == 0
+    at = next(place for place, line in enumerate(terminal.screen.lines) if line.startswith("Reason "))
+    assert [line.rstrip() for line in terminal.screen.lines[at : at + 2]] == [
+        "Reason        the command ended with",
+        "              exit code 0",
+    ]
+    assert spell("ps", "-v").out.splitlines()[-1].split()[2:6] == ["-", "echo", "a", "command"], (
+        "elsewhere all is shown"
+    )
 
 
 def ended(state: str, code: int | None = None, signal: int | None = None) -> RunSummary:

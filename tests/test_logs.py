@@ -25,7 +25,7 @@ from orchestrator.telemetry.logs import tail
 CONFIG = "grace_s = 1\n[machine_types.cpu]\ncpus = 0.05\n"
 SIGTERM_SAYS = "trap 'printf \"last words, no newline\"; exit 3' TERM"
 DETACHED = """\
-✨ Your run is still running remotely.
+✨ Your run goes on without this terminal.
 ✨ Use 'spell stop {0}' to save outputs and stop your run.
 ✨ Use 'spell kill {0}' to terminate your run. All outputs will be lost.
 ✨ Use 'spell logs -f {0}' to view logs again

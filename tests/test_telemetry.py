@@ -77,6 +77,19 @@ def test_several_runs_in_one_chart(spell: Spell, sent: str) -> None:
     assert rows[0][0] == "RUN" and rows[1][:4] == [sent, "acc", "3", "0.5"]
 
 
+def test_metrics_of_other_scales_have_charts_of_their_own(spell: Spell) -> None:
+    lines = "for n in range(9): send('loss', 1 / (n + 1)); send('val_loss', 1.1 / (n + 1)); send('tokens', 45_000 + n)"
+    number = str(spell.run(python(SEND, lines)).number)
+    out = spell("metrics", number, "--chart", env={"LC_ALL": "C.UTF-8", "COLUMNS": "60"}).out.splitlines()
+    assert [line for line in out if "┤" not in line and "│" not in line and line.strip("─┌┐└┘┬ .0123456789")] == [
+        "* loss   + val_loss",
+        "tokens",
+    ]
+    assert [line.split("┤")[0] for line in out if "┤" in line][:1] == ["1.10"]
+    assert "45008┤" in [line[:6] for line in out]
+    assert out[2].startswith("1.10┤+"), "a curve begins where no legend hides it"
+
+
 def test_a_chart_in_ascii(spell: Spell, sent: str) -> None:
     out = spell("metrics", sent, "loss", "--chart", env={"LC_ALL": "C", "COLUMNS": "20"}).out
     assert out.isascii() and "99" in out and "*" in out
@@ -207,11 +220,11 @@ def test_top_lists_once_where_there_is_no_terminal(spell: Spell) -> None:
     spell.ended(number)
 
 
-@pytest.mark.parametrize("key", ["q", "\x03"])
-def test_top_leaves_the_terminal_as_it_was(spell: Spell, key: str) -> None:
-    number = spell.cast("echo shown; sleep 1000")
+@pytest.mark.parametrize(("key", "columns"), [("q", 80), ("\x03", 60)])
+def test_top_leaves_the_terminal_as_it_was(spell: Spell, key: str, columns: int) -> None:
+    number = spell.cast("echo shown; sleep 1000", name="a-name-that-is-longer-than-its-column")
     spell.says(number, b"shown")
-    with Terminal([str(BIN / "spell"), "top", "--interval", "0.2"], spell.cwd, spell.env, 140) as terminal:
+    with Terminal([str(BIN / "spell"), "top", "--interval", "0.2"], spell.cwd, spell.env, columns) as terminal:
         terminal.sees("1 active, 1 running")
         terminal.sees(lambda lines: any(line.startswith(str(number)) and "shown" in line for line in lines))
         terminal.type(key)

@@ -414,13 +414,13 @@ def test_interrupt_only_detaches(own: Spell, tmp_path: Path) -> None:
     process = own.popen("workflow", file, "-f", start_new_session=True)
     assert process.stdout
     said = b""
-    while b"a  run 1: running" not in said:
+    while b"a  run 1: running (its log: spell logs -f 1)\n" not in said:
         said += process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert out.decode().splitlines()[1:] == [
-        "✨ Your workflow goes on remotely.",
+        "✨ Your workflow goes on without this terminal.",
         "✨ Use 'spell workflow info -f 1' to follow it again.",
         "✨ Use 'spell workflow stop 1' to save outputs and stop it, 'spell workflow kill 1' to lose them.",
     ]

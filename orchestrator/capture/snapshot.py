@@ -195,7 +195,8 @@ def of_url(url: str, ref: str, cache: Path) -> Snapshot:
 
 
 def _unresolved(ref: str, repository: str) -> InvalidCommit:
-    return InvalidCommit(f'Could not resolve commit "{ref}" for repo {repository}')
+    cure = "Name a branch, a tag or a commit that is in the repository."
+    return InvalidCommit(f'Could not resolve commit "{ref}" for repo {repository}', cure)
 
 
 def _resolve(git: Git, ref: str) -> str | None:
@@ -309,7 +310,8 @@ def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     commit = None if result.code else _resolve(git, target)
     if result.code and not _is_missing(result):
         reason = result.reason.replace(secret + "@", "") if secret else result.reason
-        raise InvalidRepository(f"Could not fetch {_without_secrets(url)[0]}: {reason}")
+        shown = _without_secrets(url)[0]
+        raise InvalidRepository(f"Could not fetch {shown}: {reason}", f"See whether git can: git ls-remote {shown}")
     if commit is None:
         raise _unresolved(ref, name)
     return commit

@@ -44,10 +44,11 @@ def doctor(ctx: click.Context, json_: bool) -> None:
 def _print(found: Sequence[CheckRecord]) -> None:
     signs = [show.plain(_SIGNS.get(item.status, "!")) for item in found]
     sign_width, name_width = max(map(len, signs)), max(len(item.name) for item in found)
+    indent = sign_width + name_width + 3
     for sign, item in zip(signs, found, strict=True):
-        show.say(f"{sign.ljust(sign_width)} {item.name.ljust(name_width)}  {item.text}")
+        show.say(show.wrapped(f"{sign.ljust(sign_width)} {item.name.ljust(name_width)}  {item.text}", indent))
         for line in item.cure.splitlines():
-            show.say(f"{' ' * (sign_width + name_width + 3)}{line}")
+            show.say(show.wrapped(f"{' ' * indent}{line}", indent))
 
 
 def _program() -> Iterator[CheckRecord]:

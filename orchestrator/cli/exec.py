@@ -33,7 +33,7 @@ _TERMINATED = 143
         "allow_interspersed_args": False,  # options after RUN belong to COMMAND
     },
 )
-@click.argument("run", shell_complete=complete.runs)
+@click.argument("run", shell_complete=complete.active)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa: A001

@@ -18,6 +18,7 @@ import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import parts, show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.errors import DiskFull, SpellError, UsageError, is_disk_full
 
@@ -63,10 +64,13 @@ def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool,
         _check(target, force)
         found = client.export.download(str(number), inputs=with_inputs, outputs=with_outputs)
         try:
-            with _counted(found.chunks, f"Exporting run {number}", found.size_bytes, silent=json_) as chunks:
+            with (
+                interruptible("Nothing was exported."),
+                _counted(found.chunks, f"Exporting run {number}", found.size_bytes, silent=json_) as chunks,
+            ):
                 _write(target, chunks)
         except tarfile.TarError as error:
-            raise SpellError(f"The export of run {number} is incomplete: {error}.") from error
+            raise SpellError(f"The export of run {number} is incomplete: {error}.", "Export it again.") from error
         except OSError as error:
             if is_disk_full(error):
                 raise DiskFull(f"The disk has no room for {target}.") from error

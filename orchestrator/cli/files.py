@@ -18,6 +18,7 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import parts, show
 from orchestrator.cli.output.bars import Silent, bar
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.content.links import is_below, said_target
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError, is_disk_full
@@ -93,7 +94,10 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     with parts.tidily(), connect() as client:
         found = client.resources.download(resource, sparse=True)
         try:
-            with bar(f"Copying {resource} ({show.size(found.size_bytes)})", found.size_bytes) as target.progress:
+            with (
+                interruptible("The copy is incomplete. With -i the same command copies what is missing."),
+                bar(f"Copying {resource} ({show.size(found.size_bytes)})", found.size_bytes) as target.progress,
+            ):
                 if found.kind == "folder":
                     _unpack(found.chunks, target)
                 else:

@@ -7,6 +7,7 @@ import re
 import click
 
 from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.records.gc import GcRecord
 
@@ -53,7 +54,8 @@ def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
 
     It removes containers of ended runs, unused images, environments and snapshots of code, and outputs of archived runs
     that no kept run mounted and no link leads to."""
-    with connect() as client:
+    words = "The server still removes what it has begun with. See what is left: spell gc --dry-run"
+    with interruptible(words), connect() as client:
         found = client.gc.remove(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
     for words in found.warnings:
         show.warn(words)

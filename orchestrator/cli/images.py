@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.input.command_files import refuse_saved
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.input.spec import with_files
 from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_NAME
@@ -16,7 +19,7 @@ from orchestrator.spec.run import RunSpec
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def image() -> None:
     """Bake the environment of a job file into an image: base image, apt and pip packages, no code and no command."""
 
@@ -45,7 +48,7 @@ def _default_tag(job: Path) -> str:
 
 
 def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
-    with connect() as client:
+    with interruptible("No image was made."), connect() as client:
         found = client.images.bake(
             _spec(job), tag, push=push, on_progress=lambda line: None if json_ else show.say(line)
         )
@@ -57,6 +60,7 @@ def _bake(job: Path, tag: str, *, json_: bool, push: bool) -> None:
 
 def _spec(path: Path) -> RunSpec:
     """Return the environment of a job file as a spec, without its other fields."""
+    refuse_saved(path, "a job file")
     fields = jobfile.load(path).fields
     known = ("command", "params", "machine_type", *(name for name, field in BY_NAME.items() if field.is_environment))
     return RunSpec(**with_files({"command": "true", **{name: fields[name] for name in known if name in fields}}))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 import orchestrator
-from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.input.hints import Group, explained
 from orchestrator.cli.output import show, streams
-from orchestrator.cli.output.detach import INTERRUPTED
+from orchestrator.cli.output.detach import INTERRUPTED, interrupted
 from orchestrator.cli.verbs import VERBS
 from orchestrator.errors import SpellError
 
@@ -20,7 +22,7 @@ class _Closed(Exception):
     """The reader of our output has closed it. This is not an OSError, because click would exit with 1 for one."""
 
 
-class _Verbs(click.Group):
+class _Verbs(Group):
     """A group that loads a verb's module when the verb is used."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -35,12 +37,14 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return VERBS[cmd_name].load() if cmd_name in VERBS else None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {args[0]!r}.{close_to(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
+    def hint(self, ctx: click.Context, args: Sequence[str]) -> str:
+        """As for every group; a program or a quoted command is cast by `spell run`."""
+        import shutil  # 3 ms, needed only here
+
+        if (hint := super().hint(ctx, args)) or not (" " in args[0].strip() or shutil.which(args[0])):
+            return hint
+        has_options = any(word.startswith("-") for word in args)
+        return f" To cast it: spell run {'-- ' * has_options}{shlex.join(args)}"
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         verbs = [CompletionItem(name, help=verb.words) for name, verb in VERBS.items() if name.startswith(incomplete)]
@@ -69,15 +73,16 @@ def main() -> None:
     try:
         streams.leave(spell.main(standalone_mode=False, prog_name="spell"))
     except click.ClickException as error:
-        error.show()
+        explained(error).show()
         sys.exit(error.exit_code)
     except SpellError as error:
         show.error(error.message, error.cure)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        is_interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-        click.echo("\nAborted." if isinstance(error.__context__, KeyboardInterrupt) else "Aborted.", err=True)
-        sys.exit(INTERRUPTED if is_interrupted else 1)
+        if not interrupted(error):
+            sys.exit(1)
+        click.echo(err=True)  # the verb has said what there is to say; the prompt goes into a line of its own
+        sys.exit(INTERRUPTED)
     except _Closed:
         streams.close_stdout()  # `spell ps | head` ends quietly
         sys.exit(0)

@@ -25,12 +25,17 @@ _MORE_RUNS = re.compile(r"\d+|latest(~\d+)?")
 _LOOK_S = 0.5
 _CSV = ["run_id", "metric_name", "timestamp", "index", "value"]
 _HEADERS = ["METRIC", "STEP", "VALUE", "TIME"]
+_HOW_TO_SEND = (
+    "A run sends them from Python, without installing anything:\n"
+    "  from orchestrator.runtime import send_metric\n"
+    '  send_metric("loss", 0.5, step=1)'
+)
 _SUMMARY = ["METRIC", "COUNT", "STEP", "LAST", "MIN", "MAX", "MEAN"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", shell_complete=complete.runs)
-@click.argument("names", nargs=-1, metavar="[RUN…] [NAME…]")
+@click.argument("names", nargs=-1, metavar="[RUN…] [NAME…]", shell_complete=complete.metrics_of_run)
 @click.option("-f", "--follow", is_flag=True, help="Print new values until the runs have ended.")
 @click.option(
     "--chart/--no-chart", "chart", default=None, help="Draw the values (default on a terminal), or list them."
@@ -62,8 +67,15 @@ def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, cs
             shown = view.lines()
         else:
             shown = view.summaries()
-    if not shown and not json_ and not csv_:
-        sys.stderr.write("This run sent no such metrics.\n" if len(runs) == 1 else "These runs sent no such metrics.\n")
+        if not shown and not json_:
+            who = f"Run {runs[0]} has" if len(runs) == 1 else "These runs have"
+            show.say(f"{who} sent no {'such ' * bool(names)}metrics.\n{sent_instead(client, runs)}", err=True)
+
+
+def sent_instead(client: Client, runs: Sequence[str]) -> str:
+    """Return which metrics these runs have sent, or how a run sends some."""
+    sent = {item.name for run in runs for item in client.metrics.summaries(run)}
+    return f"Sent: {', '.join(sorted(sent))}" if sent else _HOW_TO_SEND
 
 
 def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> None:
@@ -77,7 +89,7 @@ def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> N
     who = f"Run {runs[0]}" if len(runs) == 1 else "None of these runs"
     has = "did not send" if len(runs) == 1 else "sent"
     words = f"{who} {has} the metric {', '.join(map(repr, unknown))}."
-    cure = f"Sent: {', '.join(sorted(sent))}" if sent else ""
+    cure = sent_instead(client, runs)
     if unknown and len(unknown) == len(names):
         raise NotFound(words, cure)
     if unknown:
@@ -111,19 +123,19 @@ class _View:
         return bool(rows)
 
     def chart(self) -> bool:
-        from orchestrator.cli.output.metric_chart import chart as draw  # 120 ms: plotext; lines and CSV need none
+        from orchestrator.cli.output.metric_chart import charts  # 120 ms: plotext; lines and CSV need none
 
-        series: dict[str, Series] = {}
+        found: dict[str, dict[str, Series]] = {}
         screen = Redraw()
         for page in self._pages():
             for item in page:
                 label = f"{item.run} {item.name}" if len(self._runs) > 1 else item.name
-                series.setdefault(label, Series()).add(item.step, item.value)
-            if series and (self._follow and page):
-                screen.show(draw(series, *shutil.get_terminal_size()))
-        if series and not self._follow:
-            sys.stdout.write("\n".join(draw(series, *shutil.get_terminal_size())) + "\n")
-        return bool(series)
+                found.setdefault(item.name, {}).setdefault(label, Series()).add(item.step, item.value)
+            if found and (self._follow and page):
+                screen.show(charts(found, *shutil.get_terminal_size(), scrolls=not screen.in_place))
+        if found and not self._follow:
+            sys.stdout.write("\n".join(charts(found, *shutil.get_terminal_size())) + "\n")
+        return bool(found)
 
     def summaries(self) -> bool:
         screen, shown = Redraw(), False
@@ -132,7 +144,7 @@ class _View:
             rows = [([str(item.run)] if len(self._runs) > 1 else []) + _summary(item) for item in found]
             if rows:
                 headers = (["RUN"] if len(self._runs) > 1 else []) + _SUMMARY
-                screen.show(show.table_lines(headers, rows))
+                screen.show(show.table_lines(headers, rows, screen.columns))
                 shown = True
         return shown
 

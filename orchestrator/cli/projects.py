@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.output import show
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import Conflict, NotFound, UsageError
@@ -21,7 +22,7 @@ _runs = click.argument("run", nargs=-1, required=True, shell_complete=complete.r
 _as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def project() -> None:
     """Group runs in projects. A run is in one project at most. See also: spell run -p NAME, spell ps -p NAME."""
 

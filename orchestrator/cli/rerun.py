@@ -10,7 +10,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.options import change_options
 from orchestrator.cli.input.spec import SpecOptions, changes
 from orchestrator.cli.output.announce import announce
-from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.cli.projects import see_project
 from orchestrator.client.client import connect
 
@@ -25,7 +25,7 @@ from orchestrator.client.client import connect
 def rerun(ctx: click.Context, /, *, run: str, background: bool, verbose: bool, json_: bool, **typed: Any) -> None:
     """Cast RUN again with the same code, package versions, image and mounts. Options add to its values or replace them."""
     changed = changes(SpecOptions.of(**typed))
-    with connect() as client:
+    with interruptible(NOTHING_CAST), connect() as client:
         if "project" in changed:
             see_project(client, changed["project"], force=False)
         with casting("spell ps"):

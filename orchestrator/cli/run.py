@@ -13,7 +13,7 @@ from orchestrator.cli.input.hints import Commanding
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
-from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 
 if TYPE_CHECKING:
     from orchestrator.client.client import Client
@@ -45,13 +45,14 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
     ahead.load(_connect)
-    spec, code = build_spec(options)
-    warn_unfilled(spec)
-    with _connect() as client:
-        if spec.project:
-            from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
+    with interruptible(NOTHING_CAST):
+        spec, code = build_spec(options)
+        warn_unfilled(spec)
+        with _connect() as client:
+            if spec.project:
+                from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
-            see_project(client, spec.project, force=options.code.force)
-        with casting("spell ps"):
-            cast = client.runs.cast(spec, code, reuse=reuse)
+                see_project(client, spec.project, force=options.code.force)
+            with casting("spell ps"):
+                cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

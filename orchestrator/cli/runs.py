@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.cli.output.console import Console, exit_code
-from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, going_on, waiting
+from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, going_on, interruptible
 from orchestrator.cli.output.streams import close_stdout
 from orchestrator.cli.output.timestamps import Stamper
 from orchestrator.client.client import Client, connect
@@ -84,7 +84,8 @@ def info(run: str, json_: bool) -> None:
     width = max(len(key) for key, _ in facts)
     for key, value in facts:
         lines = value.replace("\n", "\n".ljust(width + 3))
-        show.say(f"{key.ljust(width)}  {lines}")
+        line = f"{key.ljust(width)}  {lines}"
+        show.say(line if key == "Command" or "\n" in value else show.wrapped(line, width + 2))  # commands are copied
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -170,7 +171,7 @@ def kill(ctx: click.Context, run: Sequence[str], quiet: bool) -> None:
 def _each(references: Sequence[str], act: Callable[[Client, str], str], words: str, quiet: bool) -> int:
     """Act on every run, also after a failure. Returns the exit code."""
     failed = 0
-    with connect() as client:
+    with interruptible("See what became of them: spell ps"), connect() as client:
         for reference in references:
             try:
                 number = client.runs.get(reference).number
@@ -188,7 +189,7 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", nargs=-1, required=True, shell_complete=complete.runs)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long (exit code 1)."
 )
@@ -197,13 +198,13 @@ def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:
     """Wait until each RUN has ended. The exit code is that of the first RUN that is not complete, else 0."""
     code = 0
     deadline = None if timeout is None else time.monotonic() + timeout
-    with waiting(), connect() as client:
+    with interruptible("The runs go on. See them with: spell ps"), connect() as client:
         for reference in run:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 ended = client.runs.wait(reference, left)
             except TimeoutError as error:
-                raise SpellError(str(error)) from None
+                raise SpellError(str(error), f"It goes on. Follow it: spell logs -f {reference}") from None
             show.say(f"Run {ended.number} {ended.state.replace('_', ' ')}: {show.line(ended.message)}")
             code = code or exit_code(ended)
     ctx.exit(code)

@@ -13,11 +13,12 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding
+from orchestrator.cli.input.hints import Commanding, Group
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
+from orchestrator.cli.metrics import sent_instead
 from orchestrator.cli.output import show
-from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
 from orchestrator.client.client import Client, connect
 from orchestrator.records.metrics import MetricRecord
@@ -49,7 +50,7 @@ _SEED = click.option(
 )
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def hyper() -> None:
     """Search over parameters. Each trial is a run with other values for each :NAME: in its command."""
 
@@ -67,7 +68,10 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         "-r", "--parallel-runs", "parallel", type=click.IntRange(1), metavar="K",
         help="At most K trials at a time. [default: 100; bayesian: 1]",
     ),
-    click.option("--metric", default="", metavar="METRIC", help="Metric to optimise: a name given to send_metric."),
+    click.option(
+        "--metric", default="", metavar="METRIC", shell_complete=complete.metrics,
+        help="Metric to optimise: a name given to send_metric.",
+    ),
     click.option(
         "-a", "--metric-agg", type=click.Choice(AGGREGATES), default="last", show_default=True,
         metavar="|".join(AGGREGATES), help="How to reduce the values of a trial to one.",
@@ -119,7 +123,8 @@ def _cast(
 ) -> None:  # fmt: skip
     space = parse_space(params, json_param)
     first = tuple(f"{name}={_first(values)}" for name, values in space.items())
-    spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
+    with interruptible(NOTHING_CAST):
+        spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
     search = SearchSpec(
         kind=kind,
         spec=spec,
@@ -225,7 +230,7 @@ def _range(values: Mapping[str, Any]) -> str:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search", shell_complete=complete.searches)
+@click.argument("search", shell_complete=complete.active_searches)
 def stop(search: str) -> None:
     """Stop SEARCH and keep the outputs of its runs. No further trial starts."""
     with connect() as client:
@@ -234,7 +239,7 @@ def stop(search: str) -> None:
 
 
 @hyper.command(context_settings=_HELP)
-@click.argument("search", shell_complete=complete.searches)
+@click.argument("search", shell_complete=complete.active_searches)
 def kill(search: str) -> None:
     """Kill SEARCH at once. The outputs of its active runs are lost, and no further trial starts."""
     with connect() as client:
@@ -264,7 +269,7 @@ def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> No
 
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete.metrics_of_search)
 @click.option("--csv", "csv_", is_flag=True, help="Print CSV with a header.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
@@ -277,9 +282,11 @@ def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
         elif json_:
             show.as_json(list(found))
         elif lines := list(found):
-            show.table(["RUN", "METRIC", "INDEX", "VALUE", "TIME"], [_metric(item) for item in lines])
+            show.table(["RUN", "METRIC", "STEP", "VALUE", "TIME"], [_metric(item) for item in lines])
         else:
-            show.say("Its trials sent no such metrics.", err=True)
+            runs = [str(trial.run) for trial in trials if trial.run]
+            words = f"Its trials have sent no {'such ' * bool(name)}metrics."
+            show.say(f"{words}\n{sent_instead(client, runs)}", err=True)
 
 
 def _metric(item: MetricRecord) -> list[str]:

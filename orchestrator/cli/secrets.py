@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.errors import UsageError
 from orchestrator.spec.names import check_secret_name
@@ -19,7 +21,7 @@ MASKED_BYTES = 4
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def secret() -> None:
     """Keep encrypted passwords and keys for runs. `spell run --secret NAME` gives one to a command."""
 
@@ -47,7 +49,8 @@ def set_(name: Sequence[str]) -> None:
 
 def _value(name: str) -> bytes:
     if sys.stdin.isatty():
-        typed: str = click.prompt(f"Value of {name}", hide_input=True, err=True)
+        with interruptible("The secret was not set."):
+            typed: str = click.prompt(f"Value of {name}", hide_input=True, err=True)
         return typed.encode(errors="surrogateescape")
     value = sys.stdin.buffer.read()
     return value.removesuffix(b"\r\n") if value.endswith(b"\r\n") else value.removesuffix(b"\n")

@@ -10,7 +10,9 @@ from collections import deque
 
 import click
 
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.output import show
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.client.launch import ensure_server, launching
 from orchestrator.errors import ServerUnavailable
@@ -20,9 +22,10 @@ from orchestrator.records import API_VERSION
 _HELP = {"help_option_names": ["-h", "--help"]}
 _STOP_LIMIT_S = 15.0
 _LOOK_S = 0.02
+_SEE = "See what became of it: spell server status"
 
 
-@click.group(context_settings=_HELP)
+@click.group(cls=Group, context_settings=_HELP)
 def server() -> None:
     """Start, stop and show the server of this home. The first command that needs the server starts it."""
 
@@ -30,7 +33,8 @@ def server() -> None:
 @server.command(context_settings=_HELP)
 def start() -> None:
     """Start the server if it does not run."""
-    ensure_server(Home(default_home()))
+    with interruptible(_SEE):
+        ensure_server(Home(default_home()))
     _say_status()
 
 
@@ -38,7 +42,7 @@ def start() -> None:
 def stop() -> None:
     """Stop the server. Active runs go on, and the next server finds them again."""
     home = Home(default_home())
-    with contextlib.ExitStack() as turn:
+    with interruptible(_SEE), contextlib.ExitStack() as turn:
         with contextlib.suppress(OSError):  # no home, or that of another person: the request says so
             turn.enter_context(launching(home))  # a server that is being started is stopped when it has started
         _end(home)

@@ -23,7 +23,7 @@ _HEADERS = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("run", nargs=-1, shell_complete=complete.runs)
+@click.argument("run", nargs=-1, shell_complete=complete.active)
 @click.option("-f", "--follow", is_flag=True, help="Repeat until the runs have ended.")
 @click.option(
     "--interval",
@@ -61,7 +61,7 @@ def _follow(client: Client, references: Sequence[str], interval_s: float, *, jso
             sys.stdout.write("".join(json.dumps(to_wire(item)) + "\n" for item in found))
             sys.stdout.flush()
         else:
-            screen.show(show.table_lines(_HEADERS, [used(item) for item in found]))
+            screen.show(show.table_lines(_HEADERS, [used(item) for item in found], screen.columns))
         time.sleep(interval_s)
         left, found = _next(client, left, all_=not references)
     for number in known:

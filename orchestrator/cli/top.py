@@ -24,6 +24,7 @@ from orchestrator.states import ACTIVE, State
 
 _MOST_RUNS = 1000
 _TAIL_BYTES = 4096
+_METRIC_WIDTH = 12  # so that the value stays beside it
 HEADERS = ["ID", "NAME", "STATUS", "MACHINE", "TIME", "CPU", "MEMORY", "GPU", "METRIC", "LAST LINE"]
 
 
@@ -133,7 +134,7 @@ def cells(row: TopRow) -> list[str]:
         "-" if used is None or used.cpu_percent is None else f"{used.cpu_percent:.0f}%",
         "-" if used is None or used.memory_bytes is None else show.size(used.memory_bytes),
         (gpus(used) if used else "") or "-",
-        "-" if row.value is None else f"{show.cut(row.metric, 20)} {row.value:g}",
+        "-" if row.value is None else f"{show.cut(row.metric, _METRIC_WIDTH)} {row.value:g}",
         show.cut(row.line, 60) or "-",
     ]
 

@@ -14,10 +14,11 @@ from click.shell_completion import CompletionItem
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.capture import CodeOptions, capture
-from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.input.command_files import refuse_saved
+from orchestrator.cli.input.hints import Group, close_to
 from orchestrator.cli.input.spec import SpecOptions, spec_of, with_code
 from orchestrator.cli.output import show
-from orchestrator.cli.output.detach import casting
+from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.cli.output.workflow_console import follow, workflow_state
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import SpellError
@@ -28,7 +29,7 @@ from orchestrator.states import State
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-class _OrRun(click.Group):
+class _OrRun(Group):
     """`spell workflow FILE.yaml` is `spell workflow run FILE.yaml`."""
 
     default = "run"
@@ -37,7 +38,7 @@ class _OrRun(click.Group):
         first = args[0] if args else "--help"
         if first not in self.commands and first not in ctx.help_option_names:
             if first.isidentifier() and not Path(first).exists() and not ctx.resilient_parsing:
-                ctx.fail(f"There is no file and no command {first!r}.{close_to(first, self.commands)}")
+                ctx.fail(f"There is no file and no command {first!r}.{close_to(first, self, ctx)}")
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
@@ -64,8 +65,9 @@ def workflow() -> None:
 def run(ctx: click.Context, /, *, file: Path, background: bool, fresh: bool, **typed: Any) -> None:
     """Cast the steps of FILE.yaml, each when the steps that it needs are complete. The exit code is 0 if all steps are
     complete, else 1."""
-    options = CodeOptions(**typed)
-    spec, codes = _read(file, options, fresh=fresh)
+    options = CodeOptions(**typed, asides=(file,))
+    with interruptible(NOTHING_CAST):
+        spec, codes = _read(file, options, fresh=fresh)
     with connect() as client:
         flows = client.workflows
         with casting("spell workflow list"):
@@ -87,6 +89,7 @@ def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpe
     """Read a workflow file, and capture its code once for all steps."""
     from orchestrator.spec import workflowfile  # 15 ms: yaml; only a cast reads a file
 
+    refuse_saved(path, "a workflow file")
     found = workflowfile.load(path)
     steps = []
     for item in found.steps:
@@ -175,7 +178,7 @@ def _row(step: StepRecord) -> list[str]:
 
 
 @workflow.command(context_settings=_HELP)
-@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.active_workflows)
 def stop(reference: str) -> None:
     """Stop WORKFLOW and keep the outputs of its runs. Waiting steps never start."""
     with connect() as client:
@@ -184,7 +187,7 @@ def stop(reference: str) -> None:
 
 
 @workflow.command(context_settings=_HELP)
-@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.workflows)
+@click.argument("reference", metavar="WORKFLOW", shell_complete=complete.active_workflows)
 def kill(reference: str) -> None:
     """Kill WORKFLOW at once. The outputs of its active runs are lost, and waiting steps never start."""
     with connect() as client:

@@ -24,6 +24,7 @@ from orchestrator.telemetry.metrics import ingest_metrics
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
+_FROM_MINUTES_S = 120.0
 _IDLE_LOOKS = 10  # within the time after which a run counts as idle
 _IDLE_CORES = 0.01
 _VALUES_AT_ONCE = 10_000
@@ -127,7 +128,7 @@ class _Pulse:
             self._did_something(now)  # unknown
         idle_s = now - self._last
         is_idle = idle_s >= self._limit_s and self._idle_readings > 0
-        return f"it printed nothing and was idle for {idle_s / 60:.3g} minutes" if is_idle else ""
+        return f"it printed nothing and was idle for {_in_words(idle_s)}" if is_idle else ""
 
     def _did_something(self, moment: float) -> None:
         self._last, self._idle_readings = moment, 0
@@ -154,3 +155,8 @@ class _Pulse:
             self._did_something(time.monotonic())
         finally:
             self._asking = False
+
+
+def _in_words(seconds: float) -> str:
+    """Return a time as `3.5 s`, or from two minutes on as `2.5 minutes`."""
+    return f"{seconds / 60:.3g} minutes" if seconds >= _FROM_MINUTES_S else f"{seconds:.3g} s"

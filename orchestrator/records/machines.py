@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,12 @@ class MachineRecord:
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """The server that answers. `config_changed`: whether its configuration was changed since it started, and is not used yet."""
+    """The server that answers.
+
+    Attributes:
+        config_changed: whether its configuration was changed since it started, and is not used yet.
+        frameworks: the names of its sets of packages.
+    """
 
     version: str
     api: int
@@ -48,6 +53,7 @@ class ServerRecord:
     executors: list[str]
     active_runs: int
     config_changed: bool = False
+    frameworks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Server:
             executors=sorted(self._context.executors),
             active_runs=self._context.store.active_count(),
             config_changed=self.has_old_config(),
+            frameworks=self._context.config.framework_names(),
         )
 
     def has_old_config(self) -> bool:

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 import yaml
 
-from orchestrator.errors import InvalidConfig, SpellError
+from orchestrator.errors import InvalidConfig, SpellError, UsageError
 from orchestrator.spec import fields
 from orchestrator.spec.jobfile import KEYS, JobFile, compose, entries, read, reject
 from orchestrator.spec.workflow import check_step_name, check_workflow_name, reference
@@ -66,6 +66,8 @@ def load(path: Path) -> WorkflowFile:
         InvalidConfig, NotFound: anything else is wrong. The message names file, line and field.
     """
     root = compose(path, "a workflow file is a mapping with 'steps: …'")
+    if any(key.value == "command" for key, _ in root.value):
+        raise UsageError(f"{path} is a job file, not a workflow file.", f"Cast it with: spell run --file {path}")
     found = dict(entries(path, root, ("name", "steps"), "workflow files"))
     steps = found.get("steps")
     if not isinstance(steps, yaml.MappingNode) or not steps.value:

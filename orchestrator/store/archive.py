@@ -53,7 +53,7 @@ class ArchiveStore:
         with self._db.write() as connection:
             _, archived = _state(connection, number)
             if not archived:
-                raise Conflict(f"Run {number} is not archived.")
+                raise Conflict(f"Run {number} is not archived.", "See which are: spell ps --archived")
             connection.execute(update(runs).where(runs.c.number == number).values(archived=False, archived_at=None))
 
     def has(self, number: int) -> bool:

@@ -32,7 +32,7 @@ class LabelStore:
             for label in remove:
                 this = (labels.c.run == number, labels.c.label == label)
                 if not connection.execute(delete(labels).where(*this)).rowcount:
-                    raise NotFound(f"Run {number} has no label {label!r}.")
+                    raise NotFound(f"Run {number} has no label {label!r}.", f"See its labels: spell info {number}")
             for label in add:
                 connection.execute(upsert(labels).values(run=number, label=label).on_conflict_do_nothing())
             count = connection.scalar(select(func.count()).where(labels.c.run == number)) or 0

@@ -126,7 +126,8 @@ class SearchStore:
         with self._db.write() as connection:
             row = _existing(connection, number)
             if row.state != SearchState.RUNNING:
-                raise Conflict(f"Search {number} is already finished: {row.state}.")
+                cure = f"See how: spell hyper info {number}"
+                raise Conflict(f"Search {number} is already finished: {row.state}.", cure)
             if row.wish != StopRequest.KILL:
                 connection.execute(update(searches).where(searches.c.id == number).values(wish=request))
             waiting = and_(trials.c.search == number, trials.c.state == TrialState.WAITING)

@@ -59,7 +59,7 @@ def check_acceptable(number: int, row: Row[Any, Any, Any, Any], request: StopReq
         Conflict: when it cannot.
     """
     if row.state in FINAL:
-        raise Conflict(f"Run {number} is already finished: {row.state}.")
+        raise Conflict(f"Run {number} is already finished: {row.state}.", f"See how: spell info {number}")
     if request == StopRequest.KILL or row.wish == StopRequest.STOP:
         return
     if row.wish == StopRequest.KILL:

@@ -91,7 +91,8 @@ class WorkflowStore:
             if row is None:
                 raise NotFound(f"There is no workflow {number}.")
             if row.state != WorkflowState.RUNNING:
-                raise Conflict(f"Workflow {number} is already finished: {row.state}.")
+                cure = f"See how: spell workflow info {number}"
+                raise Conflict(f"Workflow {number} is already finished: {row.state}.", cure)
             if row.wish != StopRequest.KILL:
                 connection.execute(update(workflows).where(workflows.c.id == number).values(wish=request))
             waiting = and_(steps.c.workflow == number, steps.c.state == StepState.WAITING)

@@ -3,6 +3,7 @@
 options        the options of verbs that cast runs
 command_files  --from-file and --save-command
 hints          hints for misspelled verbs and misplaced options
+words          the words of other tools for our verbs and options
 spec           makes a spec of options and a job file
 requirements   reads requirement files
 capture        captures the code, and warns about missing files

@@ -28,6 +28,7 @@ class CodeOptions(NamedTuple):
     Attributes:
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
+        asides: files that only say what to cast; no run needs them.
     """
 
     github_url: str | None = None
@@ -36,6 +37,7 @@ class CodeOptions(NamedTuple):
     include_untracked: bool = False
     force: bool = False
     json_: bool = False
+    asides: tuple[Path, ...] = ()
 
 
 def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapshot | None, str]:
@@ -48,7 +50,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     try:
         cwd = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("The current folder does not exist any more.") from None
+        raise UsageError("The current folder does not exist any more.", "Change into one that exists.") from None
     if url:
         if options.commit_ref:
             raise InvalidConfig(
@@ -60,7 +62,8 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     place = locate(cwd)
     if place is None:
         if options.commit_ref:
-            raise InvalidRepository(f"--commit-ref {options.commit_ref}: the current folder is in no git repository.")
+            words = f"--commit-ref {options.commit_ref}: the current folder is in no git repository."
+            raise InvalidRepository(words, "Change into it, or name it: --github-url URL --github-ref REF")
         _go_on_without_repository(options.force)
         return None, _read_spellignore(cwd)
     if options.commit_ref:
@@ -68,7 +71,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
     include = options.include_untracked or _configured_untracked()
     code = snapshot.of_working_tree(place, include_untracked=include)
     if code.untracked:
-        _go_on_without_untracked(code, options.force)
+        _go_on_without_untracked(code, place.root, options)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=options.json_)
     return _with_warnings(code)[0], _read_spellignore(place.root)
@@ -103,8 +106,10 @@ def _go_on_without_repository(force: bool) -> None:
         show.warn(_NO_REPOSITORY)
 
 
-def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
+def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -> None:
+    asides = {os.path.realpath(path) for path in options.asides}
     names = [name for name in code.untracked if not name.endswith(".DS_Store")]
+    names = [name for name in names if not asides or os.path.realpath(root / name) not in asides]
     if not names:
         return
     listed = "\n".join(f"  {show.cut(name, _NAME_WIDTH)}" for name in names[:_SHOWN_UNTRACKED])
@@ -114,7 +119,7 @@ def _go_on_without_untracked(code: Snapshot, force: bool) -> None:
     text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
     if found := next(filter(is_secret, names), ""):
         text += f"\n  Keep {show.cut(found, _NAME_WIDTH)} out of git: give its values with spell secret set NAME and --secret NAME."
-    if _may_ask(force):
+    if _may_ask(options.force):
         show.say(text)
         click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
     else:

@@ -7,6 +7,7 @@ command line wins over the file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
@@ -18,10 +19,12 @@ import click
 from click.core import ParameterSource
 
 from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.spec.fields import BY_KEY
 
 F = TypeVar("F", bound=Callable[..., Any])
 _OWN = ("from_file", "save_command")
 _FIRST_LINE = "# saved command: {} --from-file this file\n"
+_FILES, _SAVE = "spell.command_files", "spell.save_command"  # in a context's meta
 
 
 def command_files(command: F) -> F:
@@ -30,7 +33,7 @@ def command_files(command: F) -> F:
     @functools.wraps(command)
     def saved(*args: Any, **values: Any) -> Any:
         ctx = click.get_current_context()
-        if path := ctx.meta.get(__name__):
+        if path := ctx.meta.get(_SAVE):
             _save(ctx, path)
         return command(*args, **values)
 
@@ -42,17 +45,49 @@ def command_files(command: F) -> F:
 def _load(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
+    ctx.meta.setdefault(_FILES, []).append(path)
     known = dict(_names(ctx.command))
     found: dict[str, Any] = {}
     for key, value in _read(path).items():
         parameter = known.get(_plain(str(key)))
         if parameter is None or parameter.name is None:
             names = ", ".join(sorted({_shown(item) for item in known.values()}))
-            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", f"The options are: {names}.")
+            cure = _otherwise(path, str(key)) or f"The options are: {names}."
+            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", cure)
         if parameter.name in found:
             raise InvalidConfig(f"{path}: {key} is given twice.")
         found[parameter.name] = _values(parameter, value)
     ctx.default_map = {**(ctx.default_map or {}), **found}
+
+
+def _otherwise(path: Path, key: str) -> str:
+    """How to cast a file of another kind that has this key; "" when no kind has it."""
+    if key == "steps":
+        return f"A workflow file is cast with: spell workflow {path}"
+    return f"A job file is cast with: spell run --file {path}" if key in BY_KEY else ""
+
+
+def files_of(ctx: click.Context) -> list[Path]:
+    """The files that the options of a command name here. A run needs none of them."""
+    found: list[Path] = ctx.meta.get(_FILES, [])
+    return found
+
+
+def refuse_saved(path: Path, kind: str) -> None:
+    """See that a file was not written by --save-command.
+
+    Args:
+        kind: what it should be, such as `a job file`.
+
+    Raises:
+        UsageError: it was.
+    """
+    with contextlib.suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
+        first = file.readline()
+        before, after = _FIRST_LINE.split("{}")
+        if first.startswith(before) and first.endswith(after):
+            verb = first[len(before) : -len(after)]
+            raise UsageError(f"{path} is a saved command, not {kind}.", f"Cast it with: {verb} --from-file {path}")
 
 
 def _read(path: Path) -> Mapping[Any, Any]:
@@ -115,7 +150,9 @@ def _split(parameter: click.Parameter, text: str) -> list[str]:
 
 
 def _remember(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
-    ctx.meta[__name__] = path  # the other options may not be read yet
+    ctx.meta[_SAVE] = path  # the other options may not be read yet
+    if path:
+        ctx.meta.setdefault(_FILES, []).append(path)
 
 
 def _save(ctx: click.Context, path: Path) -> None:

@@ -38,7 +38,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option("pip", "PKG[==V]", "A pip package."),
     _option("requirements", "FILE", "A file of pip requirements."),
     _option("python", "VERSION", "Version of Python, such as 3.12. [default: the server's]"),
-    _option("frameworks", "NAME[==V]", "A named set of packages: pytorch, transformers, …"),
+    _option("frameworks", "NAME[==V]", "A named set of packages: pytorch, transformers, …", shell_complete=complete.frameworks),
     _option("image", "IMAGE", "The base image of its container."),
     _option("apt", "PKG[=V]", "An apt package for its container."),
     _option(
@@ -51,10 +51,10 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option("params", "N=V", "Fill :N: in the command."),
     _option("timeout_s", "MINUTES", "Stop the run after this running time.", type=float),
     _option("ignore", "PATTERN", "Outputs not to keep, as in .gitignore; also .spellignore"),
-    _option("executor", "NAME", "Executor: docker or process. [default: docker where an engine answers]"),
+    _option("executor", "NAME", "Executor: docker or process. [default: docker where an engine answers]", shell_complete=complete.executors),
     _option("project", "NAME", "The project that it belongs to.", shell_complete=complete.projects),
     _option("retries", "K", "Try a failed command again, up to K times.", type=click.IntRange(0, MAX_RETRIES)),
-    _option("stop_conditions", "COND", "Stop it when a metric meets this condition: 'loss > 10:100'."),
+    _option("stop_conditions", "COND", "Stop it when a metric meets this condition: 'loss > 10:100'.", shell_complete=complete.metrics),
     _option(
         "no_output_timeout_s", "MINUTES", "Stop it when it writes nothing and computes nothing for this long.", type=float
     ),

@@ -13,6 +13,7 @@ import click
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
+from orchestrator.cli.input.command_files import files_of, refuse_saved
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.input.requirements import requirement_files
 from orchestrator.cli.output import show
@@ -59,13 +60,15 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     """
     job = _load(options.file) if options.file else None
     spec = spec_of(options, job.fields if job else {})
-    code, ignored = capture(options.code, *((job.github_url, job.github_ref) if job else ()))
+    asides = (*([options.file] if options.file else []), *files_of(click.get_current_context()))
+    code, ignored = capture(options.code._replace(asides=asides), *((job.github_url, job.github_ref) if job else ()))
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
 
 
 def _load(path: Path) -> JobFile:
+    refuse_saved(path, "a job file")
     from orchestrator.spec import jobfile  # 15 ms: yaml; few runs have a job file
 
     return jobfile.load(path)

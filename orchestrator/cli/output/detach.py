@@ -1,4 +1,4 @@
-"""Messages for a person who stops waiting: the run goes on, and here is how to see it again."""
+"""Messages for a person who presses ^C: what goes on, what was not done, and what to do now."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from orchestrator.errors import ConnectionLost, SpellError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Exit codes after detaching from a run: 128 + SIGINT, 128 + SIGPIPE, as in shells."""
+NOTHING_CAST = "Nothing was cast."
 _DETACHED = (
-    "✨ Your run is still running remotely.",
+    "✨ Your run goes on without this terminal.",
     "✨ Use 'spell stop {number}' to save outputs and stop your run.",
     "✨ Use 'spell kill {number}' to terminate your run. All outputs will be lost.",
     "✨ Use 'spell logs -f {number}' to view logs again",
@@ -36,23 +37,31 @@ def casting(listed_by: str) -> Iterator[None]:
     """
     words = f"Check whether it was cast: {listed_by}"
     try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nAborted. {words}", err=True)
-        sys.exit(INTERRUPTED)
+        with interruptible(words):
+            yield
     except ConnectionLost as error:
         error.cure = f"{words}\n{error.cure}".rstrip()
         raise
 
 
 @contextlib.contextmanager
-def waiting() -> Iterator[None]:
-    """Surround a wait for runs. ^C ends only the wait."""
+def interruptible(words: str) -> Iterator[None]:
+    """Surround something that ^C, or a no to a question, may end.
+
+    Args:
+        words: what has become of it then, and what to do.
+    """
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo("\nAborted. The runs go on.", err=True)
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        by_key = interrupted(error)
+        show.say(f"\n{words}" if by_key else words, err=True)
+        sys.exit(INTERRUPTED if by_key else 1)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Return whether ^C was pressed, also at a question."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 @contextlib.contextmanager

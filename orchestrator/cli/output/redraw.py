@@ -21,6 +21,11 @@ class Redraw:
         self.in_place = sys.stdout.isatty() and not show.is_dumb()
         self._lines = 0
 
+    @property
+    def columns(self) -> int | None:
+        """The most cells of a line; None where lines of any length are kept whole."""
+        return shutil.get_terminal_size().columns - 1 if self.in_place else None
+
     def show(self, lines: list[str]) -> None:
         """Draw these lines, as far as the terminal has room for them."""
         if self.in_place:

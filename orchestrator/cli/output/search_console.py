@@ -22,7 +22,7 @@ _LOOK_S, _IDLE_SHARE = 0.2, 10  # the pause is ten times as long as the request,
 _GIVE_UP_S = 60.0
 _MOST_ROWS = 100
 _DETACHED = (
-    "✨ Your search goes on remotely.",
+    "✨ Your search goes on without this terminal.",
     "✨ Use 'spell hyper info -f {number}' to follow it again.",
     "✨ Use 'spell hyper stop {number}' to save outputs and stop it, 'spell hyper kill {number}' to lose them.",
 )
@@ -192,4 +192,4 @@ def number(value: float) -> str:
 
 def _detached(number_: int, *, err: bool) -> None:
     for line in _DETACHED:
-        show.say(line.format(number=number_), err=err)
+        show.say(show.wrapped(line.format(number=number_)), err=err)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import show
@@ -29,7 +28,8 @@ class LiveTable:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._console = Console(highlight=False, markup=False, emoji=False)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        # not redirected, or stdout would seem to have no encoding, and `…` become `...`
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -44,10 +44,6 @@ class LiveTable:
         going = [trial for trial in found.trials if trial.state not in FINAL][:room]
         ended = [trial for trial in found.trials if trial.state in FINAL]
         headers, rows = self._rows(found, [*ended[max(0, len(ended) - room + len(going)) :], *going])
-        table = Table(box=None, pad_edge=False, header_style="")
-        for name in headers:
-            table.add_column(Text(show.cut(name, _MOST_CELLS)), no_wrap=True, overflow="crop")
-        for row in rows:
-            table.add_row(*(Text(show.cut(cell, _MOST_CELLS)) for cell in row))
         words = f"{len(ended)} of {show.count(found.trials_count, 'trial has', 'trials have')} ended{found.message and '. '}{found.message}"
-        self._live.update(Group(table, Text(show.plain(words))), refresh=True)
+        lines = [*show.table_lines(headers, rows, self._console.width), show.cut(words, self._console.width)]
+        self._live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)

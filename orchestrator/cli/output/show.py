@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,12 +14,15 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.output import columns
 from orchestrator.cli.output.streams import speaks_utf8
 from orchestrator.spec.run import to_wire
 
 _ASCII = {"…": "...", "→": "->", "✔": "OK", "✖": "x", "✓": "ok", "✗": "x", "─": "-", "├": "|", "└": "`", "│": "|"}
 _SIGNS = frozenset("✨💫🎉💥💀✋⭐🌟ℹ")
 _VARIATION = "\ufe0f"  # turns the character before it into an emoji
+_USUAL_COLUMNS = 80  # of a terminal that does not say its width
+_LEAST_ROOM = 20  # for words beside an indent
 _COMBINING = "\u0300"  # the first character that may fill another number of cells than one
 _ANSI = r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])"
 # Characters that move the cursor or change the direction of text: with them, a run's name could forge other lines.
@@ -132,15 +136,55 @@ def clock(moment: float | None) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns under upper-case headers, without borders."""
-    click.echo("\n".join(table_lines(headers, rows)))
+    """Print aligned columns under upper-case headers, without borders. On a terminal they fit into its width."""
+    lines, left_out = _fitted(headers, rows, terminal_columns())
+    click.echo("\n".join(lines))
+    if left_out:
+        say(wrapped(f"Not shown, as the terminal is too narrow: {', '.join(left_out)}"), err=True)
 
 
-def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of such a table."""
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], room: int | None = None) -> list[str]:
+    """Return the lines of such a table.
+
+    Args:
+        room: the most cells of a line; None for as many as the table needs.
+    """
+    return _fitted(headers, rows, room)[0]
+
+
+def _fitted(headers: Sequence[str], rows: Sequence[Sequence[str]], room: int | None) -> tuple[list[str], list[str]]:
+    """Return the lines of a table, and the headers of the columns that there is no room for."""
     cells = [list(headers), *([plain(safe(" ".join(cell.split()))) for cell in row] for row in rows)]
     widths = [max(width(row[column]) for row in cells) for column in range(len(headers))]
-    return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
+    kept = dict(enumerate(widths))
+    if room is not None and sum(widths) + columns.GAP * (len(widths) - 1) > room:
+        kept = columns.fit(headers, cells[1:], widths, room)
+        cells = [[cut_cells(cell, kept.get(place, 0)) for place, cell in enumerate(row)] for row in cells]
+    gap = " " * columns.GAP
+    lines = [gap.join(_padded(row[place], kept[place]) for place in kept).rstrip() for row in cells]
+    return lines, [header for place, header in enumerate(headers) if place not in kept]
+
+
+def wrapped(text: str, indent: int = 0) -> str:
+    """Return a text in lines that end between words where a terminal ends them, so that it need not cut a word.
+
+    Args:
+        indent: spaces before each line but the first.
+    """
+    room = terminal_columns()
+    if room is None or most_cells(text) <= room:
+        return text
+    return click.wrap_text(text, max(room, indent + _LEAST_ROOM), subsequent_indent=" " * indent)
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal on stdout; None if it is none."""
+    if not sys.stdout.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    with contextlib.suppress(OSError):
+        return int(told) if told.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns or _USUAL_COLUMNS
+    return _USUAL_COLUMNS
 
 
 def _padded(cell: str, cells: int) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import show
@@ -25,7 +24,8 @@ class Screen:
     def __init__(self, headers: Sequence[str]) -> None:
         self._headers = headers
         self._console = Console(highlight=False, markup=False, emoji=False)
-        self._live = Live(console=self._console, auto_refresh=False, screen=True)
+        # not redirected, or stdout would seem to have no encoding, and `…` become `...`
+        self._live = Live(console=self._console, auto_refresh=False, screen=True, redirect_stdout=False)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -41,9 +41,5 @@ class Screen:
 
     def show(self, rows: Sequence[Sequence[str]], words: str) -> None:
         """Draw these rows below a line of text."""
-        table = Table(box=None, pad_edge=False, header_style="")
-        for name in self._headers:
-            table.add_column(Text(name), no_wrap=True, overflow="crop")
-        for row in rows:
-            table.add_row(*(Text(show.plain(show.safe(cell))) for cell in row))
-        self._live.update(Group(Text(words), Text(""), table), refresh=True)
+        lines = [words, "", *show.table_lines(self._headers, rows, self._console.width)]
+        self._live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)

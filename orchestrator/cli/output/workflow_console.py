@@ -28,7 +28,7 @@ _PHASES = {
     State.PUSHING: "saving",
 }
 _DETACHED = (
-    "✨ Your workflow goes on remotely.",
+    "✨ Your workflow goes on without this terminal.",
     "✨ Use 'spell workflow info -f {number}' to follow it again.",
     "✨ Use 'spell workflow stop {number}' to save outputs and stop it, 'spell workflow kill {number}' to lose them.",
 )
@@ -150,7 +150,8 @@ def _sentence(step: StepRecord) -> tuple[str, str]:
         return SIGNS[State.FAILED if step.state == StepState.FAILED else State.STOPPED], words
     state = State(step.state)
     if state not in FINAL:
-        return "✨", f"run {step.run}: {_PHASES[state]}"
+        see = f" (its log: spell logs -f {step.run})" if state == State.RUNNING else ""
+        return "✨", f"run {step.run}: {_PHASES[state]}{see}"
     took = f" ({show.duration(round(step.duration_s, 2))})" if step.duration_s else ""
     why = "" if state == State.COMPLETE else f": {step.message}"
     return SIGNS[state], f"run {step.run}: {state.replace('_', ' ')}{why}{took}"
@@ -158,4 +159,4 @@ def _sentence(step: StepRecord) -> tuple[str, str]:
 
 def _detached(number: int, *, err: bool) -> None:
     for line in _DETACHED:
-        show.say(line.format(number=number), err=err)
+        show.say(show.wrapped(line.format(number=number)), err=err)
