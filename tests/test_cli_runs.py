@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import BIN, Done, Spell
+from conftest import BIN, Done, Spell, wait_for
 from terminal import Terminal
 
 from orchestrator.cli.output.show import width
@@ -311,6 +312,8 @@ def test_wait(spell: Spell, tmp_path: Path) -> None:
     assert completed(spell, "spell stop ") == [str(number)], "the newest run has ended"
     interrupted = spell.popen("wait", str(good), str(number), bufsize=0, start_new_session=True)
     interrupted.stdout.readline()
+    process = psutil.Process(interrupted.pid)  # a person presses ^C while it waits, not in the microsecond before
+    wait_for(lambda: process.status() == psutil.STATUS_SLEEPING, "the program waits")
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.communicate(timeout=60) == (b"", b"\nThe runs go on. See them with: spell ps\n")
     assert interrupted.returncode == 130
