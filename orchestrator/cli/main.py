@@ -9,7 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 import orchestrator
+from orchestrator.cli.input.empty import refuse_empty
 from orchestrator.cli.input.hints import close_to
+from orchestrator.cli.input.pasted import refuse_pasted
 from orchestrator.cli.output import show, streams
 from orchestrator.cli.output.detach import INTERRUPTED
 from orchestrator.cli.verbs import VERBS
@@ -40,7 +42,11 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}.{close_to(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
+        name, verb, rest = super().resolve_command(ctx, args)
+        if verb is not None and not ctx.resilient_parsing:
+            refuse_pasted(ctx, verb, rest)
+            refuse_empty(ctx, verb, rest)
+        return name, verb, rest
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         verbs = [CompletionItem(name, help=verb.words) for name, verb in VERBS.items() if name.startswith(incomplete)]

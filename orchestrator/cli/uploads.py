@@ -32,8 +32,6 @@ def upload(path: str, name: str | None, force: bool, json_: bool) -> None:
 
     Only files that the server lacks are sent. After ^C, the same command continues the upload.
     """
-    if not path:  # most likely an unset variable of the shell; "" would be the current folder
-        raise UsageError("The path is empty.", "Upload the current folder with: spell upload .")
     found = datatree.look(path)
     for warning in found.warnings:
         show.warn(warning)
