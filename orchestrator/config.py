@@ -45,7 +45,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
@@ -57,6 +57,9 @@ _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
 _LEAST_CPUS = 0.01  # the smallest share of the kernel, and the least memory of an engine
 _LEAST_MEMORY_GB = 6 / 1024
+_MOST_MEMORY_GB = 1 << 20
+_MOST_PIDS = 1 << 22  # that Linux numbers
+_WEEK_S = 7 * 86400.0
 _STRICT = ConfigDict(extra="forbid")
 DEFAULT_FRAMEWORKS = {
     "pytorch": ("torch",),
@@ -70,10 +73,10 @@ class MachineTypeConfig:
     """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs; processes and shared memory."""
 
     cpus: Annotated[float, Ge(_LEAST_CPUS), Lt(10_000)] = 1
-    memory_gb: Annotated[float, Ge(_LEAST_MEMORY_GB)] | None = None
-    gpus: Annotated[int, Ge(0)] = 0
-    pids: Annotated[int, Ge(16)] = 4096
-    shm_gb: Annotated[float, Gt(0)] | None = None
+    memory_gb: Annotated[float, Ge(_LEAST_MEMORY_GB), Lt(_MOST_MEMORY_GB)] | None = None
+    gpus: Annotated[int, Ge(0), Le(10_000)] = 0
+    pids: Annotated[int, Ge(16), Le(_MOST_PIDS)] = 4096
+    shm_gb: Annotated[float, Gt(0), Lt(_MOST_MEMORY_GB)] | None = None
 
 
 def _check_placeholders(image: str) -> str:
@@ -92,7 +95,7 @@ class DockerConfig:
     base_image: Annotated[str, AfterValidator(_check_placeholders)] = "python:{version}-slim"
     gpu_base_image: Annotated[str, AfterValidator(_check_placeholders)] = "python:{version}-slim"
     network: Literal["bridge", "none"] = "bridge"
-    idle_limit_s: Annotated[float, Gt(0)] = 600.0
+    idle_limit_s: Annotated[float, Gt(0), Le(_WEEK_S)] = 600.0
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,8 +145,8 @@ class Config:
     default_frameworks: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
-    grace_s: Annotated[float, Ge(0)] = 10.0
-    sample_interval_s: Annotated[float, Gt(0)] = 5.0
+    grace_s: Annotated[float, Ge(0), Le(_WEEK_S)] = 10.0
+    sample_interval_s: Annotated[float, Ge(0.01), Le(_WEEK_S)] = 5.0
     readable_by: Literal["owner", "group", "everyone"] = "owner"
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)

@@ -18,20 +18,23 @@ from pathlib import Path
 from typing import Callable, Optional, SupportsFloat  # noqa: UP035 - names that old Pythons have
 
 CHECKPOINTS = "checkpoints"
+LONGEST_NAME = 250
+MOST_STEP = (1 << 63) - 1
 
 
 def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> None:  # noqa: UP045 - see above
     """Record a value of a metric of this run. A failure only causes a warning and never ends the run.
 
     Args:
-        name: of the metric, for example "loss".
+        name: of the metric, for example "loss"; up to 250 characters.
         value: a number, or anything that `float` accepts, such as a 0-dimensional tensor.
-        step: the training step; None for one more than the last step of that name.
+        step: the training step, of at most 63 bits; None for one more than the last step of that name.
     """
     path = os.environ.get("SPELL_METRICS")
     if not path:
         return
     try:
+        _check(str(name), step)
         words = {"name": str(name), "value": float(value), "step": None if step is None else int(step)}
         line = json.dumps({**words, "at": time.time()}, allow_nan=False)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -40,7 +43,14 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
         finally:
             os.close(fd)
     except Exception as error:
-        warnings.warn(f"The metric {name!r} was not recorded: {error}", stacklevel=2)
+        warnings.warn(f"The metric {str(name)[:LONGEST_NAME]!r} was not recorded: {error}", stacklevel=2)
+
+
+def _check(name: str, step: Optional[int]) -> None:  # noqa: UP045 - see above
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise ValueError(f"its name must have 1 to {LONGEST_NAME} characters")
+    if step is not None and abs(int(step)) > MOST_STEP:
+        raise ValueError("its step has more than 63 bits")
 
 
 def checkpoint_dir() -> Path:

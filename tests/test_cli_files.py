@@ -178,7 +178,7 @@ def test_cp_to_where_nothing_can_be(spell: Spell, tmp_path: Path) -> None:
     done = spell("cp", "runs/1/data.txt", "/proc/x", cwd=tmp_path)
     assert (done.code, done.err) == (1, "ERROR: /proc/x: No such file or directory\n")
     done = spell("cp", "runs/1/data.txt", "", cwd=tmp_path)
-    assert done.code == 2 and "The destination is empty." in done.err
+    assert done.code == 2 and "DESTINATION is empty." in done.err
 
 
 def test_cp_of_a_folder_copies_what_is_in_it(spell: Spell, tmp_path: Path) -> None:

@@ -39,12 +39,13 @@ def test_what_was_saved_casts_the_same(spell: Spell, tmp_path: Path) -> None:
 def test_what_is_typed_wins(spell: Spell, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(
-        "COMMAND: echo file\nname: of-the-file\nlabel: one 'two words'\nforce: true\nm: []\nbackground: false\n"
+        "x-all: &all {label: one 'two words', force: true, m: [], project:}\n"
+        "COMMAND: echo file\nname: of-the-file\n<<: *all\nbackground: false\ntimeout: 2h\n"
     )
     run = spell("run", "--from-file", str(file), "--name", "typed", "--json").json()
     assert (run["command"], run["name"], run["labels"]) == ("echo file", "typed", ["one", "two words"])
     run = spell("run", "--from-file", str(file), "--json", "echo", "typed").json()
-    assert (run["command"], run["name"]) == ("echo typed", "of-the-file")
+    assert (run["command"], run["name"], run["spec"]["timeout_s"]) == ("echo typed", "of-the-file", 7200)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_what_is_typed_wins(spell: Spell, tmp_path: Path) -> None:
         ("- a\n", 3, "is not a mapping of options to values."),
         ("name: [a, b]\n", 3, "name: takes one value, not list."),
         ("name: {a: b}\n", 3, "name: takes one value, not dict."),
-        ("timeout: soon\n", 2, "'soon' is not a valid float"),
+        ("timeout: soon\n", 2, "'soon' is not a duration"),
         ("force: perhaps\n", 2, "'perhaps' is not a valid boolean"),
         ("pip: 'a \"b'\n", 3, "pip: No closing quotation."),
         ("name: a\nNAME: b\n", 3, "NAME is given twice."),
@@ -62,6 +63,11 @@ def test_what_is_typed_wins(spell: Spell, tmp_path: Path) -> None:
         ("pip: {six: 1.16}\n", 3, "pip: takes a list of values, each a word or text."),
         ("pip: [[six]]\n", 3, "pip: takes a list of values, each a word or text."),
         ("from-file: x\n", 2, "from-file: run has no such option."),
+        (
+            "name: a\nmachin-type: gpu\n",
+            2,
+            "line 2: machin-type: run has no such option.\n       Did you mean 'machine-type'?",
+        ),
     ],
 )
 def test_wrong_files(spell: Spell, tmp_path: Path, text: str, code: int, words: str) -> None:
@@ -106,8 +112,16 @@ def test_files_of_another_kind_say_how_they_are_cast(spell: Spell, tmp_path: Pat
             "saved.yaml is a saved command, not a workflow file.",
             "run --from-file saved.yaml",
         ),
-        (["run", "--from-file", "job.yaml"], "job.yaml: timeout_min: run has no such option.", "run --file job.yaml"),
-        (["run", "--from-file", "flow.yaml"], "flow.yaml: steps: run has no such option.", "workflow flow.yaml"),
+        (
+            ["run", "--from-file", "job.yaml"],
+            "job.yaml, line 2: timeout_min: run has no such option.",
+            "run --file job.yaml",
+        ),
+        (
+            ["run", "--from-file", "flow.yaml"],
+            "flow.yaml, line 1: steps: run has no such option.",
+            "workflow flow.yaml",
+        ),
         (["workflow", "job.yaml"], "job.yaml is a job file, not a workflow file.", "run --file job.yaml"),
     ):
         done = spell(*words, cwd=repo)

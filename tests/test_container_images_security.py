@@ -27,6 +27,7 @@ from wheels import make_wheel
 from orchestrator.engine import Engine
 from orchestrator.environments import Container, installed
 from orchestrator.environments.orphans import CONTAINERS, PROCESS_FILE, discard
+from orchestrator.errors import InvalidConfig
 from orchestrator.home import Home
 from orchestrator.spec.run import RequirementFile
 
@@ -395,8 +396,8 @@ def test_a_requirement_names_packages_only(spell: Spell, tmp_path: Path, line: s
     (tmp_path / "linked.tar.gz").symlink_to(tmp_path / "secret")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    run = spell.run("true", pip=(line.format(tmp_path / name),))
-    assert run.state == "build_failed" and "neither a package nor" in run.message, run.message
+    with pytest.raises(InvalidConfig, match="neither a package nor"):
+        spell.cast("true", pip=(line.format(tmp_path / name),))
 
 
 def test_what_a_build_leaves_is_read_with_care(tmp_path: Path) -> None:

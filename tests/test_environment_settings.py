@@ -238,7 +238,7 @@ def test_requirement_files(home: Home, variables: dict[str, str], tmp_path: Path
         ("-r other.txt", "'other.txt', which was not sent"),
         ("--requirement=other.txt", "which was not sent"),
         ("-cother.txt", "which was not sent"),
-        ("-e .", "editable"),
+        ("-e .", "line 1: .*is a relative path, which the server cannot resolve"),
         ("./x.whl", "is a relative path, which the server cannot resolve"),
         ("-f wheels", "is a relative path, which the server cannot resolve"),
     ],
@@ -250,9 +250,30 @@ def test_files_that_were_not_sent(text: str, words: str) -> None:
         check_request(EnvironmentRequest("", (), (RequirementFile("pyproject.toml", ""),)))
 
 
-def test_a_wrong_line_in_a_file(home: Home, variables: dict[str, str], log: Path) -> None:
-    with pytest.raises(BuildFailed, match=r"requirements\.txt.*at position 4"):
-        packages(home, variables, log, request(requirements="six\nx; rm -rf\n"))
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("six\nx; rm -rf", 2, "not a pip requirement"),
+        ("# conda\nnumpy=1.26.4=py311_0", 2, "numpy==1.26.4"),
+        ("Package Version\nsix 1.17.0", 1, "not a pip requirement"),
+        ("six 1.17.0", 1, "six==1.17.0"),
+        ("six \\\n ==1\n--no-deps", 3, "Remove the line"),
+        ("x @ file:///croot/x", 1, "pip list --format=freeze"),
+        ("--require-hashes\nsix==1.17.0 --hash=sha256:00\n-c limits.txt", 0, "limits.txt allows only six<1"),
+    ],
+)
+def test_a_wrong_line_is_refused_before_the_build(text: str, line: int, words: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        check_request(request(requirements=text, limits="six<1\nnumpy<2"))
+    assert words in caught.value.whole
+    assert not line or f"requirements.txt, line {line}: " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "line", ["six>=1.0.*,", "--prefer-binary", "--use-feature=fast-deps", "-e git+file:///r#egg=x"]
+)
+def test_a_line_that_pip_takes(line: str) -> None:
+    check_request(request(requirements=line))
 
 
 @pytest.mark.parametrize(

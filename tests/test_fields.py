@@ -18,7 +18,7 @@ from orchestrator.cli.main import spell as group
 from orchestrator.records.casts import CastRecord
 from orchestrator.service.export_texts import job_file
 from orchestrator.spec import jobfile
-from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, joined, redacted_spec
+from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, FileName, joined, redacted_spec
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.redaction import MASK, masked
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
@@ -119,7 +119,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     found = jobfile.load(tmp_path / "job.yaml")
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "c" * 40)
     wanted = {field.name: getattr(FULL, field.name) for field in FIELDS if field.key and field.hides is not masked}
-    assert found.fields == wanted | {"requirements": (tmp_path / "requirements" / "r.txt",)}
+    assert found.fields == wanted | {"requirements": (FileName("requirements/r.txt", tmp_path),)}
 
 
 def test_a_job_file_says_no_defaults() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
+from orchestrator.spec.fields import FileName
 from orchestrator.spec.jobfile import KEYS, JobFile, load
 from orchestrator.spec.mounts import Mount
 
@@ -69,7 +70,7 @@ def test_every_field(tmp_path: Path) -> None:
         network="none",
         frameworks=("pytorch",),
         pip=("six==1.17", "torch @ file:///x.whl"),
-        requirements=(tmp_path / "requirements.txt",),
+        requirements=(FileName("requirements.txt", tmp_path),),
         python="3.10",  # not 3.1
         mounts=(Mount("runs/latest/data.txt", "data.txt"), Mount("runs/1", "before")),
         env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
@@ -139,11 +140,13 @@ def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> Non
         ("env:\n  A: 1\n  1B: 2", 3, "env: Environment variable name '1B' is not allowed"),
         ("env:\n  SPELL_HOME: /x", 2, "env: Environment variable 'SPELL_HOME' is set by spell itself"),
         ("command: 'f :A B:'\nparams:\n  A B: 1", 3, "params: Parameter name 'A B' is not a word"),
-        ("timeout_min: soon", 1, "timeout_min: must be a number, not 'soon'"),
-        ("timeout_min: 1:30", 1, "timeout_min: must be a number, not '1:30'"),
+        ("timeout_min: soon", 1, "timeout_min: 'soon' is not a duration"),
+        ("timeout_min: 1:30", 1, "timeout_min: '1:30' is not a duration"),
         ("timeout_min: -1", 1, "timeout_min: The time limit must be more than 0"),
-        ("timeout_min: .inf", 1, "timeout_min: must be a number, not '.inf'"),
-        ("timeout_min: nan", 1, "timeout_min: The time limit must be more than 0"),
+        ("timeout_min: .inf", 1, "timeout_min: '.inf' is not a duration"),
+        ("timeout_min: nan", 1, "timeout_min: 'nan' is not a duration"),
+        ("no_output_timeout_min: 1e999", 1, "no_output_timeout_min: '1e999' is not a duration"),
+        ("timeout_min: 0h", 1, "timeout_min: The time limit must be more than 0"),
         ("command: x\nname: 42", 2, "name: Run name '42' is not allowed"),
         ("name: a b", 1, "name: Run name 'a b' is not allowed"),
         ("labels:\n- fine\n- 'no;pe'", 3, "labels: Label 'no;pe' is not a word"),
@@ -158,7 +161,10 @@ def test_good_files(tmp_path: Path, text: str, field: str, value: object) -> Non
         ("retries: inf", 1, "retries: A run can be tried again a whole number of times, not inf times"),
         ("mounts:\n- runs/1/a\n- runs/2/a", 2, "mounts: Two mounts have the same path"),
         ("? [a]\n: b", 1, "is not a field of job files"),
-        ("<<: {command: x}", 1, "<<: is not a field of job files"),
+        ("command: x\n<<: text", 2, "<<: must be a mapping, or a list of mappings"),
+        ("x-a: &a {colour: red}\ncommand: x\n<<: *a", 1, "colour: is not a field of job files"),
+        ("command: “python x.py”", 1, "command: The command begins with “, which is no quote to a shell"),
+        ("pip_req: ''", 1, "pip_req: must name a file"),
     ],
 )
 def test_errors_name_file_line_and_field(tmp_path: Path, text: str, line: int, said: str) -> None:
@@ -174,7 +180,8 @@ def test_errors_name_file_line_and_field(tmp_path: Path, text: str, line: int, s
     ("content", "said"),
     [
         (None, "cannot be read: No such file or directory."),
-        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode"),
+        (b"\xff\xfe\x00", ", line 1: this is not text in UTF-16-LE"),
+        (b"command: x\nname: caf\xe9", ", line 2: this is not text in UTF-8"),
         (b"command: \x00", "special characters are not allowed"),
         (b"[" * 5000, "job.yaml"),
     ],
@@ -188,6 +195,45 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None, said: 
     assert str(path) in caught.value.message and said in caught.value.message
     with pytest.raises(InvalidConfig, match="Is a directory"):
         load(tmp_path)
+
+
+MERGED = """\
+x-common: &common
+  machine_type: gpu
+  env: &env {A: "1", B: "2"}
+  timeout_min: 1h30m
+<<: *common
+env: {<<: [*env, {B: "0", C: "3"}], A: "9"}
+command: echo
+labels: &labels [one]
+"""
+
+
+def test_anchors_and_merge_keys(tmp_path: Path) -> None:
+    """What stands beside a merge key wins over it, and the first of several merged mappings over the later ones."""
+    found = read(tmp_path, MERGED).fields
+    assert (found["machine_type"], found["timeout_s"], found["command"]) == ("gpu", 5400.0, "echo")
+    assert found["env"] == {"A": "9", "B": "2", "C": "3"}
+    for encoding in ("utf-16", "utf-8-sig"):  # as PowerShell and Notepad write it
+        (tmp_path / "job.yaml").write_text(MERGED, encoding)
+        assert load(tmp_path / "job.yaml").fields == found
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("machine-type", "machine_type"),
+        ("comand", "command"),
+        ("timeout", "timeout_min"),
+        ("mount", "mounts"),
+        ("Docker-Image", "image"),
+        ("requirements", "pip_req"),
+    ],
+)
+def test_a_wrong_key_is_answered_with_the_right_one(tmp_path: Path, key: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, f"{key}: x")
+    assert caught.value.cure.startswith(f"Did you mean {meant!r}? The fields are: ")
 
 
 def test_values_of_variables_are_not_shown(tmp_path: Path) -> None:

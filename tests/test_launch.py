@@ -219,6 +219,8 @@ def test_a_home_that_may_not_be_read(make_spell: Callable[..., Spell], words: li
             "[machine_types.big]\nmemory_gb = 0.005\n",
             "config.toml: machine_types.big.memory_gb: Input should be greater than or equal to 0.005",
         ),
+        ("sample_interval_s = inf\n", "config.toml: sample_interval_s: Input should be less than or equal to 604800"),
+        ("[machine_types.big]\npids = 99999999999999999999\n", "pids: Input should be less than or equal to 4194304"),
         (
             "[machine_types.big]\ncpu = 1\n",
             "big.cpu: there is no such field; there are: cpus, memory_gb, gpus, pids, shm_gb",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_S, Done, Spell, git, wait_for
 from hub import check_links_are_followed
+from wheels import make_broken_wheel
 
 from orchestrator.content.files import remove_tree
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, printable
@@ -596,8 +597,8 @@ def test_f41_of_a_killed_run_is_refused(spell: Spell) -> None:
         spell.cast("true", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))
 
 
-def test_f41_of_a_run_that_was_never_built_is_refused(spell: Spell) -> None:
-    number = spell.run("true", pip=("/nowhere/no-such-wheel-1.0-py3-none-any.whl",)).number
+def test_f41_of_a_run_that_was_never_built_is_refused(spell: Spell, tmp_path: Path) -> None:
+    number = spell.run("true", pip=(str(make_broken_wheel(tmp_path)),)).number
     assert spell.client.runs.get(str(number)).state == "build_failed"
     with pytest.raises(Conflict, match=f"run {number} kept no outputs"):
         spell.cast("true", mounts=(Mount(f"runs/{number}/data.txt", "data.txt"),))

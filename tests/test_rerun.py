@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Spell, git
-from wheels import make_index, make_wheel
+from wheels import make_broken_wheel, make_index, make_wheel
 
 from orchestrator.content.files import remove_tree
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
@@ -222,8 +222,8 @@ def test_local_wheels_and_folders_work_and_are_told(spell: Spell, tmp_path: Path
         spell.client.runs.rerun(str(first.number))
 
 
-def test_a_run_that_never_had_its_packages(spell: Spell) -> None:
-    first = spell.run("true", pip=("/there/is/none.whl",))
+def test_a_run_that_never_had_its_packages(spell: Spell, tmp_path: Path) -> None:
+    first = spell.run("true", pip=(str(make_broken_wheel(tmp_path)),))
     assert first.state == "build_failed"
     assert warned(spell, first) == [
         f"Run {first.number} ended before its packages were installed, so they are resolved now."

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import Spell, git, wait_for
 from test_recovery import Gate, Tally, assert_legal
+from wheels import make_broken_wheel
 
 from orchestrator.content.files import remove_tree
 from orchestrator.data.blobs import BlobStore
@@ -130,11 +131,15 @@ def test_f48_a_signal_is_tried_again(spell: Spell) -> None:
 @pytest.mark.parametrize(
     ("command", "fields", "reason"),
     [
-        ("true", {"pip": ("./there-is-no-such.whl",)}, "build_failed"),
+        ("true", {"pip": ("broken",)}, "build_failed"),
         ("sleep 100", {"timeout_s": 0.2}, "timed_out"),
     ],
 )
-def test_f48_what_cannot_help_is_not_tried(spell: Spell, command: str, fields: dict[str, object], reason: str) -> None:
+def test_f48_what_cannot_help_is_not_tried(
+    spell: Spell, tmp_path: Path, command: str, fields: dict[str, object], reason: str
+) -> None:
+    if "pip" in fields:
+        fields = {"pip": (str(make_broken_wheel(tmp_path)),)}
     run = spell.run(command, retries=3, **fields)
     assert (run.reason, run.attempt, run.attempts) == (reason, 1, [])
 

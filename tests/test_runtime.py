@@ -123,6 +123,15 @@ def test_value_that_cannot_be_recorded_is_a_warning(metrics: Path, value: Any) -
     assert len(lines(metrics)) == 1
 
 
+@pytest.mark.parametrize(("name", "step"), [("a", 1 << 63), ("a", -(1 << 63)), ("", 1), ("x" * 251, 1)])
+def test_what_no_store_can_hold_is_a_warning(metrics: Path, name: str, step: int) -> None:
+    with pytest.warns(UserWarning, match=r"was not recorded: its (step has more than 63 bits|name must have 1 to 250)"):
+        runtime.send_metric(name, 1, step)
+    assert not metrics.exists()
+    runtime.send_metric("x" * 250, 1, (1 << 63) - 1)
+    assert len(lines(metrics)) == 1
+
+
 def test_place_that_cannot_be_written_is_a_warning(metrics: Path) -> None:
     metrics.mkdir()
     with pytest.warns(UserWarning, match="was not recorded"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import optuna
 import pytest
 
-from orchestrator.controllers.bayesian import Tried, suggest
+from orchestrator.controllers.bayesian import SAMPLER, Tried, suggest
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
 from orchestrator.spec.run import RunSpec, to_wire
 from orchestrator.spec.search import Choice, Range, SearchSpec, Space, parse_space
@@ -56,6 +59,15 @@ def share(numbers: Sequence[float], low: float, high: float) -> float:
         ("1:9:log:int", Range(1, 9, "log", "int")),
         ("1:9:int:reverse_log", Range(1, 9, "reverse_log", "int")),
         ("1:9:linear:float", Range(1, 9)),
+        ("[0.1,0.2]", Choice(("0.1", "0.2"))),
+        ("[adam, 'sgd']", Choice(("adam", "sgd"))),
+        ("[[1,2],[3]]", Choice(("[1,2]", "[3]"))),
+        ("0.1, 0.2", Choice(("0.1", "0.2"))),
+        ("choice(1,2)", Choice(("1", "2"))),
+        ("tune.choice([1, 2])", Choice(("1", "2"))),
+        ("uniform(0, 1)", Range(0, 1)),
+        ("tune.loguniform(1e-5, 1e-2)", Range(1e-5, 1e-2, "log")),
+        ("resnet(18)", Choice(("resnet(18)",))),
     ],
 )
 def test_parameters_as_typed(text: str, found: Choice | Range) -> None:
@@ -92,6 +104,13 @@ def test_json_values_stand_as_they_are_written() -> None:
         ("lr=1:x", "is not like MIN:MAX"),
         ("lr=0:inf", "is not finite"),
         ("lr=nan:1", "is not finite"),
+        ("lr=f(1,2),3", "has commas inside brackets"),
+        ("lr={0.1,0.2}", "has commas inside brackets"),
+        ("lr=[1,2],[3,4]", "is not a list of values"),
+        ("lr=[]", "is not a list of values"),
+        ("lr=randint(1,8)", "'randint(1,8)' is not read"),
+        ("lr=hp.uniform('lr', 0, 1)", "is not read"),
+        ("lr=loguniform(-5,-2)", "cannot be scaled by log"),
         ("lr=-1e308:1e308", "is not finite"),
     ],
 )
@@ -101,7 +120,7 @@ def test_parameters_that_make_no_sense(text: str, words: str) -> None:
         return
     with pytest.raises(InvalidConfig) as caught:
         parse_space([text], [])
-    assert words in caught.value.message
+    assert words in caught.value.message and (caught.value.cure or text in ("lr", "=1,2"))
 
 
 @pytest.mark.parametrize("text", ["x=", "x=[]", "x=3", "x={}", "x=[1", 'x=["a","a"]', "x=" + "[" * 100_000])
@@ -113,6 +132,16 @@ def test_json_that_is_no_list_of_values(text: str) -> None:
 def test_a_parameter_is_given_once() -> None:
     with pytest.raises(InvalidConfig, match="given twice"):
         parse_space(["x=1"], ["x=[2]"])
+
+
+def test_every_option_of_the_sampler_is_named() -> None:
+    """Those without a name here have gone away with the next version, or are not options of how values are chosen."""
+    going = {"consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints", "gamma", "weights"}
+    going |= {"warn_independent_sampling", "constraints_func", "categorical_distance_func"}
+    there = set(inspect.signature(optuna.samplers.TPESampler).parameters)
+    named = {"seed", "n_startup_trials", *re.findall(r"(\w+)=", SAMPLER)}
+    assert named <= there <= named | going
+    assert SAMPLER.endswith(f" of optuna {optuna.__version__}")
 
 
 # -- the values of a trial --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from orchestrator import machine
 from orchestrator.client.searches import Searches
 from orchestrator.controllers import searches as server_searches
 from orchestrator.controllers import workflows as server_workflows
-from orchestrator.controllers.bayesian import Tried, suggest
+from orchestrator.controllers.bayesian import SAMPLER, Tried, suggest
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, NotFound, SnapshotMissing, SpellError
 from orchestrator.records.searches import SearchRecord, TrialRecord
 from orchestrator.service import Who
@@ -215,6 +215,25 @@ def test_a_bayesian_search_learns_from_its_trials(shared: Spell) -> None:
     wanted = [suggest(search, number, tried[: number - 1]) for number in range(1, 7)]
     assert [item.params for item in found.trials] == wanted, "each from all before it"
     assert wanted[5] != suggest(search, 6, []), "which makes a difference"
+    assert found.samplers == {"1": SAMPLER}
+
+
+def test_a_search_that_goes_on_under_another_sampler_says_so(shared: Spell) -> None:
+    """As after an upgrade of Optuna between two trials."""
+    spec = RunSpec(SEND % 's("loss", float(sys.argv[1]))', params={"x": "1"})
+    search = SearchSpec(kind="bayesian", spec=spec, space={"x": Range(0, 1)}, runs=1, metric="loss", seed=5)
+    number = ended(shared, hyper(shared).cast(search).number).number
+    older = {"runs": 2, "count": 2, "samplers": {"1": "TPESampler() of optuna 4.5.0"}}
+    with contextlib.closing(sqlite3.connect(shared.home.root / "store" / "spell.db")) as store, store:
+        (settings,) = store.execute("SELECT settings FROM searches WHERE id = ?", [number]).fetchone()
+        store.execute(
+            "UPDATE searches SET settings = ? WHERE id = ?", [json.dumps(json.loads(settings) | older), number]
+        )
+    done = shared("hyper", "resume", str(number))
+    assert (done.code, "was upgraded before trial 2 of search" in done.err) == (0, True), done
+    assert hyper(shared).get(str(number)).samplers == {**older["samplers"], "2": SAMPLER}
+    info = shared("hyper", "info", str(number))
+    assert f"TPESampler() of optuna 4.5.0; from trial 2: {SAMPLER}\n" in info.out and "was upgraded" in info.err
 
 
 def test_reuse_takes_what_is_complete(shared: Spell, tmp_path: Path) -> None:

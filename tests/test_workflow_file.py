@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.spec import workflowfile
-from orchestrator.spec.fields import FIELDS
+from orchestrator.spec.fields import FIELDS, FileName
 from orchestrator.spec.jobfile import JobFile
 from orchestrator.spec.mounts import Mount, parse_mount
 from orchestrator.spec.run import RunSpec
@@ -148,7 +148,7 @@ def test_a_mount_at_the_same_path_takes_its_place_however_it_is_written() -> Non
 
 
 def test_every_field_is_joined() -> None:
-    values = {"text": "x", "list": ("x",), "mapping": {"X": "x"}, "number": 1.0}
+    values = {"text": "x", "list": ("x",), "mapping": {"X": "x"}, "number": 1.0, "minutes": 1.0}
     for field in FIELDS:
         if field.key:
             said = {field.name: (Mount("runs/1/x", "x"),) if field.name == "mounts" else values[field.kind.shape]}
@@ -163,7 +163,7 @@ def test_paths_are_of_the_folder_of_their_file(tmp_path: Path) -> None:
     found = read(tmp_path, "steps: {a: {file: jobs/job.yaml, pip: [./own.whl, six], pip_req: own.txt}}")
     job = found.steps[0].job.fields
     assert job["pip"] == (str(tmp_path / "jobs" / "theirs.whl"), str(tmp_path / "own.whl"), "six")
-    assert job["requirements"] == (tmp_path / "jobs" / "theirs.txt", tmp_path / "own.txt")
+    assert job["requirements"] == (FileName("theirs.txt", tmp_path / "jobs"), FileName("own.txt", tmp_path))
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------

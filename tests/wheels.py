@@ -31,6 +31,13 @@ def make_wheel(
     return wheel
 
 
+def make_broken_wheel(folder: Path) -> Path:
+    """A file that begins as a wheel does, so that it can be asked for, and cannot be installed."""
+    path = folder / "broken-1.0-py3-none-any.whl"
+    path.write_bytes(b"PK\3\4 and nothing else")
+    return path
+
+
 def _digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 

@@ -88,8 +88,6 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
     """
     if resource.startswith("/") or resource.strip("/") in ("", ".", "runs", "uploads"):
         raise InvalidConfig(f"{resource!r} is not a resource.", "A resource is runs/NUMBER/… or uploads/NAME/….")
-    if not destination:
-        raise UsageError("The destination is empty.", "Leave it out to copy to the current folder.")
     target = _Target(_plain(Path(destination)), force, ignore)
     with parts.tidily(), connect() as client:
         found = client.resources.download(resource, sparse=True)

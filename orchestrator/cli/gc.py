@@ -6,6 +6,7 @@ import re
 
 import click
 
+from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
@@ -34,11 +35,11 @@ class Size(click.ParamType[int]):
 @click.option(
     "--older-than",
     "days",
-    type=click.FloatRange(0, 36500),
+    type=Duration("days", 0, 36500),
     default=7,
     show_default=True,
-    metavar="DAYS",
-    help="Remove only what has been unused for this many days.",
+    metavar="TIME",
+    help="Remove only what has been unused for this long: 12h, 30d; a number counts days.",
 )
 @click.option(
     "--keep-size",

@@ -20,7 +20,7 @@ _MOST_LINES = 1000
 @click.argument("run", shell_complete=complete.runs)
 @click.option("--up", is_flag=True, help="Show only the resources that it mounted, theirs, and so on.")
 @click.option("--down", is_flag=True, help="Show only the runs that mounted its outputs, theirs, and so on.")
-@click.option("--depth", type=click.IntRange(1), default=20, show_default=True, help="Depth of the tree.")
+@click.option("--depth", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Depth of the tree.")
 @click.option("--json", "json_", is_flag=True, help="Print nodes and edges of any depth as JSON.")
 def lineage(run: str, up: bool, down: bool, depth: int, json_: bool) -> None:
     """Show the runs and uploads that RUN mounted, and the runs that mounted it, as a tree."""

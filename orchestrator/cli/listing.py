@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
 from orchestrator.client.client import Client, connect
 from orchestrator.client.runs import Runs
-from orchestrator.errors import UsageError
+from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.records.run_summary import RunSummary
+from orchestrator.spec.durations import seconds
 from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.states import ACTIVE, State
 
@@ -25,8 +26,6 @@ _COMMAND_WIDTH = 40
 _USUAL = 50
 _ALL = 10_000
 _MOST_METRICS_AT_ONCE = 1_000  # one request for each run
-_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhdw])\Z")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _FILTERS = (
     click.option(
@@ -153,14 +152,13 @@ def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]
 
 
 def since(text: str) -> float:
-    """Parse a time: `2h` ago (s, m, h, d, w), or a date with or without a time. Returns seconds since the epoch.
+    """Parse a time: a duration ago (`2h`), or a date with or without a time. Returns seconds since the epoch.
 
     Raises:
         UsageError: if it is neither.
     """
-    ago = _AGO.match(text)
-    if ago:
-        return time.time() - float(ago[1]) * _UNITS_S[ago[2]]
+    with suppress(InvalidConfig):
+        return time.time() - seconds(text)
     try:
         return datetime.fromisoformat(text).timestamp()  # in the local zone, unless it names one
     except (ValueError, OverflowError, OSError):

@@ -11,7 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 import orchestrator
+from orchestrator.cli.input.empty import refuse_empty
 from orchestrator.cli.input.hints import Group, explained
+from orchestrator.cli.input.pasted import refuse_pasted
 from orchestrator.cli.output import show, streams
 from orchestrator.cli.output.detach import INTERRUPTED, interrupted
 from orchestrator.cli.verbs import VERBS
@@ -36,6 +38,15 @@ class _Verbs(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return VERBS[cmd_name].load() if cmd_name in VERBS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, verb, rest = super().resolve_command(ctx, args)
+        if verb is not None and not ctx.resilient_parsing:
+            refuse_pasted(ctx, verb, rest)
+            refuse_empty(ctx, verb, rest)
+        return name, verb, rest
 
     def hint(self, ctx: click.Context, args: Sequence[str]) -> str:
         """As for every group; a program or a quoted command is cast by `spell run`."""

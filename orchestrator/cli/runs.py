@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.output.console import Console, exit_code
 from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, going_on, interruptible
@@ -26,7 +27,7 @@ _COMMAND_WIDTH = 40
 @click.command(context_settings=_HELP)
 @click.argument("run", shell_complete=complete.runs)
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until the run has ended.")
-@click.option("-n", "lines", type=click.IntRange(min=0), metavar="N", help="Show only the last N lines.")
+@click.option("-n", "lines", type=click.IntRange(0, 1_000_000_000), metavar="N", help="Show only the last N lines.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line (UTC).")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
 @click.pass_context
@@ -191,7 +192,10 @@ def _each(references: Sequence[str], act: Callable[[Client, str], str], words: s
 @click.command(context_settings=_HELP)
 @click.argument("run", nargs=-1, required=True, shell_complete=complete.active)
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long (exit code 1)."
+    "--timeout",
+    type=Duration("seconds", 0, 1e9),
+    metavar="TIME",
+    help="Give up after this long (exit code 1): 10m, 2h; a number counts seconds.",
 )
 @click.pass_context
 def wait(ctx: click.Context, run: Sequence[str], timeout: float | None) -> None:

@@ -19,8 +19,9 @@ from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.metrics import sent_instead
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
-from orchestrator.cli.output.search_console import follow, number, search_state, show_trials
+from orchestrator.cli.output.search_console import follow, number, search_state, show_trials, warn_of_samplers
 from orchestrator.client.client import Client, connect
+from orchestrator.errors import UsageError
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.records.searches import SearchRecord, SearchSummary
 from orchestrator.spec.search import (
@@ -28,6 +29,8 @@ from orchestrator.spec.search import (
     BAYESIAN,
     DIRECTIONS,
     GRID,
+    MAX_SEED,
+    MAX_TRIALS,
     RANDOM,
     Choice,
     Range,
@@ -43,10 +46,13 @@ _CAST = (
     "{} The exit code is 0 if at least one trial is complete, else 1. All options of `spell run` apply to each trial."
 )
 _RUNS = click.option(
-    "-n", "--num-runs", "runs", type=click.IntRange(1), required=True, metavar="N", help="Number of trials."
+    "-n", "--num-runs", "runs", type=click.IntRange(1, MAX_TRIALS), metavar="N", help="Number of trials."
 )
 _SEED = click.option(
-    "--seed", type=int, metavar="S", help="Seed of the random numbers. The same S gives the same trials."
+    "--seed",
+    type=click.IntRange(-MAX_SEED, MAX_SEED),
+    metavar="S",
+    help="Seed of the random numbers. The same S gives the same trials.",
 )
 
 
@@ -65,7 +71,7 @@ def _casts(command: F) -> F:
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--json-param", metavar="N=[V,…]", multiple=True, help="Values for :N: as a JSON list."),
     click.option(
-        "-r", "--parallel-runs", "parallel", type=click.IntRange(1), metavar="K",
+        "-r", "--parallel-runs", "parallel", type=click.IntRange(1, MAX_TRIALS), metavar="K",
         help="At most K trials at a time. [default: 100; bayesian: 1]",
     ),
     click.option(
@@ -118,10 +124,11 @@ for _verb in (grid, random_, bayesian):
 
 def _cast(
     kind: str, *, params: Sequence[str], json_param: Sequence[str], background: bool, json_: bool, command: Sequence[str],
-    runs: int = 0, parallel: int | None, metric: str, metric_agg: str, direction: str, seed: int | None = None, reuse: bool,
+    runs: int | None = None, parallel: int | None, metric: str, metric_agg: str, direction: str, seed: int | None = None, reuse: bool,
     **typed: Any,
 ) -> None:  # fmt: skip
     space = parse_space(params, json_param)
+    _check_whole(command, space)
     first = tuple(f"{name}={_first(values)}" for name, values in space.items())
     with interruptible(NOTHING_CAST):
         spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
@@ -129,10 +136,20 @@ def _cast(
         kind=kind,
         spec=spec,
         space={name: space.get(name, Choice((value,))) for name, value in spec.params.items()},
-        runs=runs, parallel=parallel or 0, metric=metric, metric_agg=metric_agg, direction=direction, seed=seed, reuse=reuse,
+        runs=runs or 0, parallel=parallel or 0, metric=metric, metric_agg=metric_agg, direction=direction, seed=seed, reuse=reuse,
     )  # fmt: skip
     with connect() as client:
         _announce(client, search, code, background=background, json_=json_)
+
+
+def _check_whole(command: Sequence[str], space: Mapping[str, Any]) -> None:
+    """See that the shell has not made several words of `--param NAME={V1,V2}`, of which the command gets all but the first."""
+    for word in command[: len(command) - 1]:
+        name, equals, _ = word.partition("=")
+        if not equals or name not in space:
+            return
+        words = f"{word!r} stands in the place of the command."
+        raise UsageError(words, f"Shells make two words of {name}={{V1,V2}}. Write it as: --param {name}=V1,V2")
 
 
 def _first(values: Choice | Range) -> str:
@@ -209,6 +226,9 @@ def _show(found: SearchRecord) -> None:
         "Runs": f"{found.trials_complete} of {found.trials_count} complete",
         "Metric": metric,
         "Seed": "" if found.kind == GRID else str(found.seed),
+        "Sampler": "; ".join(
+            f"from trial {first}: {name}" if first != "1" else name for first, name in found.samplers.items()
+        ),
         "Created": show.clock(found.created_at),
         "Duration": "" if found.ended_at is None else show.duration(round(found.ended_at - found.created_at, 3)),
         "Message": found.message,
@@ -217,6 +237,7 @@ def _show(found: SearchRecord) -> None:
     for name, value in facts.items():
         if value:
             show.say(f"{name.ljust(9)} {value}")
+    warn_of_samplers(found)
     if found.trials:
         click.echo()
         show_trials(found)

@@ -90,7 +90,9 @@ def _say_status(*, json_: bool = False) -> None:
 
 
 @server.command(context_settings=_HELP)
-@click.option("-n", "lines", type=click.IntRange(min=0), default=50, show_default=True, help="Show the last N lines.")
+@click.option(
+    "-n", "lines", type=click.IntRange(0, 1_000_000_000), default=50, show_default=True, help="Show the last N lines."
+)
 def logs(lines: int) -> None:
     """Show the log of the server."""
     try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.output.redraw import Redraw
 from orchestrator.client.client import Client, connect
@@ -28,11 +29,11 @@ _HEADERS = ["ID", "NAME", "CPU", "MEMORY / LIMIT", "PROCESSES", "GPU", "TIME"]
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(0.1, 3600),
+    type=Duration("seconds", 0.1, 3600),
     default=2.0,
     show_default=True,
-    metavar="SECONDS",
-    help="Seconds between two samples with -f.",
+    metavar="TIME",
+    help="Time between two samples with -f.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print JSON; with -f one line for each run and sample.")
 def stats(run: Sequence[str], follow: bool, interval_s: float, json_: bool) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import click
 
+from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.stats import gpus
 from orchestrator.client.client import Client, connect
@@ -50,11 +51,11 @@ class TopRow:
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(0.1, 3600),
+    type=Duration("seconds", 0.1, 3600),
     default=2.0,
     show_default=True,
-    metavar="SECONDS",
-    help="Seconds between two samples.",
+    metavar="TIME",
+    help="Time between two samples.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one sample as JSON.")
 def top(interval_s: float, json_: bool) -> None:

@@ -35,8 +35,6 @@ def upload(path: str, name: str | None, force: bool, follow_links: bool, json_: 
     Only files that the server lacks are sent. After ^C, the same command continues the upload. The exit code is 1 if
     links were left out that lead to files outside the folder.
     """
-    if not path:  # most likely an unset variable of the shell; "" would be the current folder
-        raise UsageError("The path is empty.", "Upload the current folder with: spell upload .")
     found = datatree.look(path, follow_links=follow_links)
     for warning in found.warnings:
         show.warn(warning)

@@ -1,7 +1,8 @@
 """Chooses the next trial of a bayesian search, by the tree-structured Parzen estimator of Optuna.
 
 Nothing is kept between two calls: each call makes a new study from the trials so far. Its seed is
-made of that of the search and the number of the trial. So the same trials lead to the same next one in every process.
+made of that of the search and the number of the trial. So the same trials lead to the same next one in every process,
+as long as the version of Optuna is the same.
 
 Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011);
 https://optuna.readthedocs.io/en/stable/reference/samplers/generated/optuna.samplers.TPESampler.html
@@ -23,6 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.spec.search import Choice, Range, SearchSpec
 
 _SEEDS = 1 << 32
+_OPTIONS: dict[str, Any] = {"n_ei_candidates": 24, "multivariate": True, "group": False, "constant_liar": True}
+"""Options of the sampler, all named, as their defaults change with versions: `multivariate` and `constant_liar` did with 5.
+Those that go away with 6 have their defaults."""
+SAMPLER = (
+    f"TPESampler({', '.join(f'{name}={value}' for name, value in _OPTIONS.items())}) of optuna {optuna.__version__}"
+)
+"""What decides the trials, besides the seed; kept with each search."""
 _FEWEST_AT_RANDOM, _MOST_AT_RANDOM = 3, 10
 
 
@@ -54,7 +62,7 @@ def suggest(search: SearchSpec, number: int, tried: Sequence[Tried]) -> dict[str
     at_random = max(_FEWEST_AT_RANDOM, min(_MOST_AT_RANDOM, search.count // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random, **_OPTIONS)
         study = optuna.create_study(sampler=sampler, direction=StudyDirection[search.direction.upper()])
         for item in tried:
             study.add_trial(_trial(search, distributions, item))

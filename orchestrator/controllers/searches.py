@@ -142,8 +142,10 @@ class SearchController:
         if search.kind != BAYESIAN:
             return search.params(trial)
         tried = self._store.trials(stored.number)
-        from orchestrator.controllers.bayesian import Tried, suggest  # 149 ms: optuna; most servers never need it
+        from orchestrator.controllers.bayesian import SAMPLER, Tried, suggest  # 149 ms: optuna; few servers need it
 
+        if stored.sampler != SAMPLER:
+            self._store.use_sampler(stored.number, SAMPLER, trial)
         return suggest(
             search, trial, [Tried(item.params, item.value, item.state == TrialState.RUNNING) for item in tried]
         )

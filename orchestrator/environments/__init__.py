@@ -2,6 +2,7 @@
 
 environments        all environments of a home: the entry to this room
 request             the request of a run, read and checked
+requirement_lines   checks lines of requirement files
 pip_conf            the user's pip settings
 settings            the user's settings of pip and uv, as options and variables for uv
 container_settings  the part of the user's settings and files that uv gets in a container

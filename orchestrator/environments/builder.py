@@ -204,9 +204,15 @@ class _Build:
             self._uv.run("venv", "--relocatable", "--no-project", "--python", wanted, str(self._made))
         except IndexAway as error:
             raise BuildFailed(
-                f"Python {python} is not installed here and could not be downloaded: {error.message}",
-                "Install it, or choose another version.",
+                f"Python {python} is not installed here, and {error.host or 'its server'} could not be reached to download it: "
+                f"{error.said}",
+                "Install it, or choose another version: uv python list",
             ) from error
+        except BuildFailed as error:
+            if "No interpreter found" not in error.message:
+                raise
+            cure = "See those that there are with: uv python list --all-versions. A newer uv knows newer ones."
+            raise BuildFailed(f"There is no Python {python} to be had: {error.message}", cure) from error
 
     def _tidy(self) -> None:
         # Tools that clean up caches and repositories must not mistake an environment for one.

@@ -34,7 +34,7 @@ from orchestrator.environments.published import (
     published_folders,
     read_description,
 )
-from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, read
+from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, pins, read
 from orchestrator.environments.settings import UvSettings, uv_settings
 from orchestrator.environments.uv import BuildLog, disk_full
 from orchestrator.errors import BuildFailed, SpellError, is_disk_full
@@ -78,6 +78,14 @@ class Environments:
         """
         asked = read(request)
         return environment_key(asked, self._settings(asked).content, self._hashes, base)
+
+    def check(self, request: EnvironmentRequest) -> None:
+        """Refuse a request that no build can take, as far as this can be seen without building.
+
+        Raises:
+            InvalidConfig: the message names the file and the line.
+        """
+        self._settings(read(request))
 
     def get(self, key: str) -> Environment | None:
         """Return the published environment of a key if it exists and is complete; costs a few stats."""
@@ -157,7 +165,9 @@ class Environments:
         return uv_settings(self._variables, self._folder, {}).find_links
 
     def _settings(self, asked: ParsedRequest) -> UvSettings:
-        return uv_settings(self._variables, self._folder, asked.options, asked.variables, asked.named_variables)
+        return uv_settings(
+            self._variables, self._folder, asked.options, asked.variables, asked.named_variables, pins(asked.files)
+        )
 
     def _build(self, plan: Plan, log_path: Path) -> Environment:
         with _translated_errors(), _opened(log_path) as log:

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.errors import InvalidConfig
+from orchestrator.spec.texts import decoded
+
 _SECTIONS = ("global", "install")
 _ALIASES = {"default-timeout": "timeout", "pypi-url": "index-url"}
 
@@ -30,7 +33,7 @@ def pip_settings(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     for path in _files(env):
         parser = configparser.RawConfigParser()
         try:
-            parser.read_string(path.read_text(errors="replace"), str(path))
+            parser.read_string(_text(path), str(path))
         except OSError:
             continue
         except configparser.Error as error:
@@ -43,6 +46,14 @@ def pip_settings(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         name[4:]: value for name, value in env.items() if name.startswith("PIP_") and name != "PIP_CONFIG_FILE"
     }
     return {**sections["global"], **sections["install"], **_named(variables)}, problems
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return decoded(data, str(path))
+    except InvalidConfig:
+        return data.decode(errors="replace")  # most likely in a comment
 
 
 def _named(settings: Mapping[str, str]) -> dict[str, str]:

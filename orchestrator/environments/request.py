@@ -2,7 +2,7 @@
 
 `EnvironmentRequest` comes from a run's spec; `read` turns it into a `ParsedRequest`, whose comments and references are
 resolved, so that two spellings of the same request have the same key, and uv never looks for a file that does not exist.
-The grammar of requirement files is pip's: https://pip.pypa.io/en/stable/reference/requirements-file-format/
+`spec.requirements` reads the lines of requirement files; what they may ask for is decided here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,27 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
+from orchestrator.environments.requirement_lines import check_line, needed, requirement_of
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.redaction import redacted
+from orchestrator.spec.requirements import (
+    COMMENT,
+    EDITABLE,
+    REFERENCES,
+    VARIABLE,
+    filled,
+    find,
+    logical_lines,
+    split_option,
+)
 from orchestrator.spec.run import RequirementFile
 
 _HOW = "Write it as NAME, NAME==VERSION, NAME @ URL, or the path of a wheel."
@@ -26,12 +38,19 @@ _URL = re.compile(r"((git|hg|svn|bzr)\+[\w+]+|https?|file)://?", re.IGNORECASE)
 _NAMED = re.compile(r"(?P<name>[\w.-]+\s*(\[[^\]]*\])?)\s*@\s*(?P<target>.+)", re.DOTALL)
 _TAIL = re.compile(r"(?P<extras>\[[\w\s,.-]*\])?(?P<rest>(\s+;.*|\s+--.*)?)$", re.DOTALL)
 _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar\.(gz|bz2|xz)|tgz)\Z", re.IGNORECASE)
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_FROZEN = "If `pip freeze` wrote the line, write the file again: pip list --format=freeze > requirements.txt"
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, gzip, bzip2, xz
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _FILE_NAME = re.compile(r"[\w][\w.+-]*\Z")
-_NOT_REQUIREMENTS = re.compile(r"(pyproject\.toml|setup\.(py|cfg)|pylock[\w.-]*\.toml|.*\.(ya?ml|py))\Z")
+_OTHER_FILES = (
+    (r"pyproject\.toml|setup\.(py|cfg)", "Write one from it: uv pip compile {} -o requirements.txt"),
+    (r"uv\.lock|pylock[\w.-]*\.toml", "Write one from the lock: uv export -o requirements.txt"),
+    (r"poetry\.lock", "Write one from the lock: poetry export -o requirements.txt"),
+    (r"Pipfile(\.lock)?", "Write one from the lock: pipenv requirements > requirements.txt"),
+    (r".*\.ya?ml", "In the environment that it made, write: pip list --format=freeze > requirements.txt"),
+    (r".*\.py", "Give a file in the format of pip."),
+)
+"""Files that people give instead of a requirements file, and how to make one of each."""
 
 # Options of pip that are allowed in a requirements file, in every spelling, and the setting that they change.
 _FILE_OPTIONS = {
@@ -43,11 +62,10 @@ _FILE_OPTIONS = {
     "--find-links": "find-links",
     "--no-index": "no-index",
     "--pre": "pre",
+    "--require-hashes": "require-hashes",
     "--trusted-host": "trusted-host",
 }
-_FLAGS = frozenset({"no-index", "pre"})
-_REFERENCES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
-_EDITABLE = frozenset({"-e", "--editable"})
+FLAGS = frozenset({"no-index", "pre", "require-hashes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +101,13 @@ class Local:
         path: its path.
         name: the text before the `@`, with extras; "" for a bare path.
         tail: the text after the path: extras, marker, hashes.
+        where: its place in a requirements file, for messages.
     """
 
     path: Path
     name: str = ""
     tail: str = ""
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +180,33 @@ def check_requirement(line: str) -> None:
     if _local(text) is not None or _URL.match(text):
         return
     try:
-        Requirement(_COMMENT.sub("", text))
+        Requirement(COMMENT.sub("", text))
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]
         raise InvalidConfig(f"{redacted(line)!r} is not a pip requirement: {redacted(reason)}.", _HOW) from None
 
 
 def check_request(request: EnvironmentRequest) -> None:
-    """Refuse a request that is invalid, as far as this can be seen without building.
-
-    Raises:
-        InvalidConfig: bad syntax, an option among the lines, or a file that was not sent.
-    """
-    _read(request)
+    """Refuse a request that no build can take, as far as this can be seen without building. Raises as `read`."""
+    read(request)
 
 
 def read(request: EnvironmentRequest) -> ParsedRequest:
     """Return the request without comments, with paths and references resolved.
 
     Raises:
-        InvalidConfig: as `check_request`, or when a path does not exist.
+        InvalidConfig: bad syntax, an option among the lines, a file that was not sent, or a path that does not exist. The
+            message names the file and the line.
     """
     asked = _read(request)
     for local in asked.locals():
+        the = f"{local.where}: The" if local.where else "The"
         if not local.path.exists():
-            raise InvalidConfig(f"The requirement {str(local.path)!r} does not exist on the server's machine.")
+            words = f"{the} requirement {str(local.path)!r} does not exist on the server's machine."
+            raise InvalidConfig(words, _FROZEN if local.name and local.where else "")
         if not is_package(local.path):
             raise InvalidConfig(
-                f"The requirement {str(local.path)!r} is neither a package nor a project folder.",
+                f"{the} requirement {str(local.path)!r} is neither a package nor a project folder.",
                 "Name a wheel, a source archive, or a folder with a pyproject.toml or setup.py.",
             )
     return asked
@@ -207,11 +226,20 @@ def is_package(path: Path) -> bool:
         raise InvalidConfig(f"The requirement {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
+def _check_python(version: str) -> None:
+    if re.match(r"(cpython@?)?([12]\b|[12]\d?\.|2\d\b|3\.[0-5]\b)", version):
+        raise InvalidConfig(
+            f"Python {version} is too old: uv builds environments for 3.6 and newer.",
+            "Code for an older one runs where that Python is installed, without --python: spell run 'python2.7 train.py'",
+        )
+
+
 def _read(request: EnvironmentRequest) -> ParsedRequest:
+    _check_python(request.python)
     lines: list[str | Local] = []
     for line in request.requirements:
         check_requirement(line)
-        text = _COMMENT.sub("", line).strip()
+        text = COMMENT.sub("", line).strip()
         local = _local(text)
         lines.append(text if local is None else _absolute(local, request.base))
     reader = _FileReader(request)
@@ -220,6 +248,8 @@ def _read(request: EnvironmentRequest) -> ParsedRequest:
         ParsedFile(file.name, file.lines, index in reader.constraints - reader.included)
         for index, file in enumerate(files)
     )
+    if "require-hashes" in reader.options:
+        files = tuple(_without_needless(file, files) for file in files)
     options = {name: tuple(values) for name, values in reader.options.items()}
     return ParsedRequest(request.python, tuple(lines), files, options, request.variables)
 
@@ -249,82 +279,80 @@ def _absolute(local: Local, base: Path | None) -> Local:
                 "Give the absolute path on the server's machine.",
             )
         path = base / path
-    return Local(Path(os.path.normpath(path)), local.name, local.tail)
+    return replace(local, path=Path(os.path.normpath(path)))
+
+
+def _without_needless(file: ParsedFile, files: Sequence[ParsedFile]) -> ParsedFile:
+    """A file of constraints without those that do not matter where hashes are required."""
+    if not file.constraints_only:
+        return file
+    texts = [line for line in file.lines if isinstance(line, str)]
+    others = [line for line in file.lines if not isinstance(line, str)]
+    return replace(file, lines=(*needed(texts, pins(files), file.name), *others))
+
+
+def pins(files: Sequence[ParsedFile]) -> dict[str, Requirement]:
+    """The requirements in files that do not only hold constraints, by the names of their packages."""
+    lines = [line for file in files if not file.constraints_only for line in file.lines if isinstance(line, str)]
+    found = [item for line in lines if not line.startswith("-") and (item := requirement_of(line))]
+    return {canonicalize_name(item.name): item for item in found}
 
 
 class _FileReader:
     """Reads the requirement files of one request, and collects their options and references."""
 
     def __init__(self, request: EnvironmentRequest) -> None:
-        self._base = request.base
-        self._names = [file.name.rpartition("/")[2] for file in request.requirement_files]
+        self._base, self._variables = request.base, request.variables
+        self._names = [file.name for file in request.requirement_files]
         self.options: dict[str, list[str]] = {}
         self.constraints: set[int] = set()
         self.included: set[int] = set()
 
     def read(self, file: RequirementFile) -> ParsedFile:
         name = file.name.rpartition("/")[2]
-        if _NOT_REQUIREMENTS.match(name):
-            raise InvalidConfig(f"{file.name!r} is not a requirements file.", "Give a file in the format of pip.")
+        for pattern, cure in _OTHER_FILES:
+            if re.fullmatch(pattern, name):
+                raise InvalidConfig(f"{file.name!r} is not a requirements file.", cure.format(name))
         lines = []
-        for text in _logical_lines(file.text):
-            line = self._line(text, file.name)
+        for number, text in logical_lines(file.text):
+            where = f"{file.name}, line {number}"
+            try:
+                line = self._line(text, file.name)
+            except InvalidConfig as error:
+                raise InvalidConfig(f"{where}: {error.message}", error.cure) from None
             if line is not None:
-                lines.append(line)
+                lines.append(replace(line, where=where) if isinstance(line, Local) else line)
         return ParsedFile(name if _FILE_NAME.match(name) else "requirements.txt", tuple(lines))
 
     def _line(self, text: str, file: str) -> Line | None:
-        if not text.startswith("-"):
-            local = _local(text)
-            return text if local is None else _absolute(local, self._base)
-        option, value = _split_option(text)
-        if option in _EDITABLE:
-            raise InvalidConfig(
-                f"{file} asks for an editable install ({redacted(text)!r}), but environments are shared and never edited.",
-                "Remove the -e.",
-            )
-        if option in _REFERENCES:
-            return self._reference(_REFERENCES[option], value, file)
-        name = _FILE_OPTIONS.get(option)
-        if name is None:
+        if text.startswith("-"):
+            option, value = split_option(text)
+            if option in REFERENCES:
+                return self._reference(REFERENCES[option], value, file)
+            if option in _FILE_OPTIONS:
+                self._set_option(_FILE_OPTIONS[option], value)
+                return None
+            if option not in EDITABLE:
+                return text if check_line(text) else None
+            text = value  # an environment is never edited; a changed folder makes another one
+        local = _local(text)
+        if local is None:
+            check_line(text)
             return text
-        self._set_option(name, value)
-        return None
+        return _absolute(local, self._base)
 
     def _reference(self, option: str, value: str, file: str) -> Line:
-        if "://" in value:
+        index = find(file, filled(value, self._variables), self._names)
+        if index is None and "://" in value:
             return f"{option} {value}"
-        name = value.rpartition("/")[2]
-        if name not in self._names:
-            raise InvalidConfig(f"{file} refers to {value!r}, which was not sent.", f"Send it too: --pip-req {value}.")
-        index = self._names.index(name)
+        if index is None:
+            raise InvalidConfig(f"It refers to {value!r}, which was not sent.", f"Send it too: --pip-req {value}")
         (self.constraints if option == "-c" else self.included).add(index)
         return Reference(option, index)
 
     def _set_option(self, name: str, value: str) -> None:
-        if name in _FLAGS:
+        if name in FLAGS:
             value = "true"
         elif name == "find-links" and "://" not in value:
             value = str(_absolute(Local(Path(value)), self._base).path)
         self.options.setdefault(name, []).append(value)
-
-
-def _split_option(text: str) -> tuple[str, str]:
-    """Split `--index-url=X`, `--index-url X`, `-iX` and `-i X` into option and value."""
-    if text.startswith("--"):
-        option, *value = re.split(r"\s*=\s*|\s+", text, maxsplit=1)
-        return option, "".join(value).strip()
-    return text[:2], text[2:].strip().removeprefix("=").strip()
-
-
-def _logical_lines(text: str) -> Iterator[str]:
-    """Yield the lines of a requirements file: continuations joined, comments and empty lines removed."""
-    joined = ""
-    for line in (*text.removeprefix("\ufeff").splitlines(), ""):
-        if line.endswith("\\") and not line.lstrip().startswith("#"):
-            joined += line[:-1]
-            continue
-        whole = _COMMENT.sub("", joined + line).strip()
-        joined = ""
-        if whole:
-            yield whole

@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from packaging.requirements import Requirement
+
 from orchestrator.environments.pip_conf import pip_settings
-from orchestrator.environments.request import VARIABLE
+from orchestrator.environments.requirement_lines import needed
 from orchestrator.spec.redaction import redacted
+from orchestrator.spec.requirements import VARIABLE, filled, logical_lines
+from orchestrator.spec.texts import text_of
 
 # A setting of pip, and its equivalents for uv: variables, keys of uv.toml.
 _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -28,6 +32,7 @@ _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "find-links": (("UV_FIND_LINKS",), ("find-links",)),
     "no-index": (("UV_NO_INDEX",), ("no-index",)),
     "constraint": (("UV_CONSTRAINT",), ("constraint-dependencies",)),
+    "require-hashes": (("UV_REQUIRE_HASHES",), ("require-hashes",)),
     "pre": (("UV_PRERELEASE",), ("prerelease",)),
     "no-binary": (("UV_NO_BINARY", "UV_NO_BINARY_PACKAGE"), ("no-binary", "no-binary-package")),
     "only-binary": (("UV_NO_BUILD", "UV_NO_BUILD_PACKAGE"), ("only-binary", "no-build", "no-build-package")),
@@ -88,6 +93,7 @@ def uv_settings(
     options: Mapping[str, Sequence[str]],
     variables: Mapping[str, str] | None = None,
     named: Iterable[str] = (),
+    pinned: Mapping[str, Requirement] | None = None,
 ) -> UvSettings:
     """Return the settings for uv, made from the user's settings of pip and uv.
 
@@ -97,10 +103,14 @@ def uv_settings(
         options: the options in requirement files, by pip's names; they win over all settings.
         variables: the values of `${NAME}` in requirement files.
         named: the names of these variables in other lines: uv replaces them itself, and must not know others.
+        pinned: the requirements in files, by the names of their packages.
+
+    Raises:
+        InvalidConfig: a constraint excludes a requirement with a hash.
     """
     known = variables or {}
     translator = _Translator({name: value for name, value in env.items() if name not in named}, folder, options, known)
-    translator.translate()
+    translator.translate(pinned or {})
     return UvSettings(
         translator.env,
         tuple(translator.args),
@@ -122,10 +132,7 @@ class _Translator:
     ) -> None:
         self._folder = folder
         self._pip, self.notes = pip_settings(env)
-        self._options = {
-            name: [VARIABLE.sub(lambda found: variables.get(found[1]) or found[0], value) for value in values]  # as pip
-            for name, values in options.items()
-        }
+        self._options = {name: [filled(value, variables) for value in values] for name, values in options.items()}
         texts = [value for values in self._options.values() for value in values]
         unknown = [name for text in texts for name in VARIABLE.findall(text)]
         self.notes += [f"${{{name}}} in a requirements file was not replaced: {_HOW_KNOWN}" for name in unknown]
@@ -138,11 +145,14 @@ class _Translator:
                 self.env[name] = str(self._absolute(self.env[name]))
         self._uv_keys, self._uv_texts = _uv_files(self.env)
 
-    def translate(self) -> None:
+    def translate(self, pinned: Mapping[str, Requirement]) -> None:
         self.env |= {"UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
         self._indexes()
         self._links()
-        self._constraint_files()
+        if self._flag("require-hashes") or self.env.get("UV_REQUIRE_HASHES", "").lower() in _TRUE:
+            self._require_hashes(pinned)
+        else:
+            self._constraint_files()
         self._choices()
         self._connection()
 
@@ -221,6 +231,16 @@ class _Translator:
             if self.env.get(name):
                 places = self.env[name].split()
                 self.env[name] = " ".join(str(self._absolute(p)) if "://" not in p else p for p in places)
+
+    def _require_hashes(self, pinned: Mapping[str, Requirement]) -> None:
+        """Leave out all constraints, of which uv refuses most beside required hashes. Every version is pinned anyway."""
+        self.args.append("--require-hashes")
+        places = [*self._list("constraint"), *self.env.pop("UV_CONSTRAINT", "").split()]
+        for path in [self._absolute(place) for place in places if "://" not in place]:
+            if path.is_file():
+                list(needed((line.text for line in logical_lines(text_of(path))), pinned, str(path)))
+        if places:
+            self.notes.append(f"Constraints are not used, as hashes pin every version: {', '.join(places)}")
 
     def _choices(self) -> None:
         if self._flag("pre"):

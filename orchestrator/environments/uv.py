@@ -24,8 +24,10 @@ _NOISE = re.compile(
 # The index could not be asked, as against: it answered that there is no such package.
 _AWAY = re.compile(
     r"error sending request|Request failed after|tcp connect error|dns error|timed out|Connection re(fused|set)"
-    r"|Network is unreachable|server error \(5\d\d"
+    r"|Network is unreachable|server error \(5\d\d|failed to lookup address|Could not resolve host"
 )
+_DIRECT = re.compile(r"`[\w.-]+(\[[^\]`]*\])? @ ")  # a requirement with a URL of its own, as uv shows it
+_HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s,`)'\"]+)")
 _CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # the output of another program follows
 _SAID_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
 _OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
@@ -44,7 +46,18 @@ class BuildCancelled(SpellError):
 
 
 class IndexAway(BuildFailed):
-    """The package index could not be reached."""
+    """A server that packages come from could not be reached.
+
+    Attributes:
+        host: the one that uv's words name; "" for none.
+        said: uv's words.
+    """
+
+    def __init__(self, host: str, said: str) -> None:
+        asked = f"{host}, which a requirement names," if _DIRECT.search(said) else "The package index"
+        cure = "Check the network, proxies and index. An environment that was built before needs none of them."
+        super().__init__(f"{asked} could not be reached: {said}", cure)
+        self.host, self.said = host, said
 
 
 def uv_executable() -> str:
@@ -174,10 +187,8 @@ def failure(output: Iterable[str], code: int) -> SpellError:
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
     if any(_SAID_BY_UV.match(line) and _AWAY.search(line) for line in lines):
-        return IndexAway(
-            f"The package index could not be reached: {message}",
-            "Check the network and the index. An environment that was built before needs neither.",
-        )
+        host = _HOST.search(text)
+        return IndexAway(host[1] if host else "", message)
     return BuildFailed(message, redacted(hints[-1]) if hints else "The build log holds the full output.")
 
 

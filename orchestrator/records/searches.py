@@ -77,6 +77,7 @@ class SearchRecord(SearchSummary):
         parallel: the number of trials that may wait or run at the same time.
         seed: of the random numbers.
         reuse: whether a trial uses an identical complete run.
+        samplers: what chose the values of a bayesian search, by the number of the first trial that it chose.
         trials: those that were cast, in their order.
     """
 
@@ -84,6 +85,7 @@ class SearchRecord(SearchSummary):
     parallel: int
     seed: int
     reuse: bool
+    samplers: dict[str, str]
     trials: list[TrialRecord]
 
 

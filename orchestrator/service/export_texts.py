@@ -15,22 +15,22 @@ from orchestrator.service.export_packages import Packages
 from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.redaction import masked, redacted
+from orchestrator.spec.requirements import find, references
 from orchestrator.spec.run import RunSpec
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
-_REFERENCE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", re.MULTILINE)
 
 
 def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
     """A job file with the same spec, and the requirement files that it names, without values of variables."""
-    files: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for index, item in enumerate(spec.requirements):
-        taken = item.name if _SAFE_NAME.match(item.name) and item.name not in names.values() else f"file-{index}.txt"
-        names[item.name] = taken
-        files[f"requirements/{taken}"] = redacted(item.text)
-    inner = {found for text in files.values() for found in _REFERENCE.findall(text)}
-    named = [f"requirements/{taken}" for name, taken in names.items() if name not in inner]
+    names = [item.name for item in spec.requirements]
+    taken: list[str] = []
+    for index, name in enumerate(names):
+        is_safe = all(_SAFE_NAME.match(part) for part in name.split("/"))
+        taken.append(name if is_safe and name not in taken else f"file-{index}.txt")
+    inner = {find(item.name, value, names) for item in spec.requirements for _, value in references(item.text)}
+    named = [f"requirements/{name}" for index, name in enumerate(taken) if index not in inner]
+    files = {f"requirements/{name}": redacted(item.text) for name, item in zip(taken, spec.requirements, strict=True)}
     usual = RunSpec("true")
     said: dict[str, Any] = {"command": spec.command}
     for field in BY_KEY.values():

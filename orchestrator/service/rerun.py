@@ -26,7 +26,7 @@ from packaging.utils import (
 )
 
 from orchestrator.environments import Base
-from orchestrator.environments.request import Local, ParsedRequest, read
+from orchestrator.environments.request import FLAGS, Local, ParsedRequest, read
 from orchestrator.errors import InvalidConfig
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
@@ -37,7 +37,6 @@ from orchestrator.spec.validate import read_spec
 
 _FIXED = [field.name for field in FIELDS if field.is_fixed]
 _PACKAGES = {field.name for field in FIELDS if field.is_environment}
-_FLAGS = ("no-index", "pre")  # options of requirement files without a value
 _HIDDEN = "****@"  # users that the list of installed packages does not contain
 
 
@@ -132,7 +131,9 @@ def _with_same_packages(
 def _locked(asked: ParsedRequest, packages: Iterable[str], changes: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a requirements file for exactly these packages, with their sources."""
     for option, values in asked.options.items():
-        yield from (f"--{option}" if option in _FLAGS else f"--{option} {value}" for value in values)
+        if option == "require-hashes":
+            continue  # the list of installed packages has versions, and no hashes
+        yield from (f"--{option}" if option in FLAGS else f"--{option} {value}" for value in values)
     yield from (line for file in asked.files for line in file.lines if isinstance(line, str) and line.startswith("-"))
     yield from _with_users(asked)
     others = set()

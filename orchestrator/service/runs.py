@@ -8,7 +8,6 @@ from typing import Any
 
 from orchestrator import machine
 from orchestrator.data.outputs import check_patterns
-from orchestrator.environments import check_requirement
 from orchestrator.errors import Conflict, ImpossibleRequest, InvalidConfig, SnapshotMissing
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
@@ -177,10 +176,10 @@ class Runs:
         return wanted
 
     def _check(self, spec: RunSpec) -> None:
-        for line in spec.pip:
-            check_requirement(line)
         for framework in spec.frameworks or ():
             self._context.config.framework(framework)
+        if spec.python or spec.pip or spec.requirements:
+            self._context.environments.check(self._context.request(spec))
         try:
             check_patterns(spec.ignore)
         except ValueError as error:

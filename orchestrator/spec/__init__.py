@@ -6,8 +6,13 @@ names         checks names of runs, labels, projects, aliases and secrets
 type_checks   checks the types of what a program gives
 mounts        mounts of a run
 variables     variables of a run that cannot have any value
+durations     durations
 conditions    stop conditions
+pasted        typographic dashes and quotes
+texts         decodes files
+requirements  reads the lines of requirement files
 redaction     hides values and credentials
+yamlfile      YAML files, as nodes with lines
 jobfile       a spec in YAML
 workflow      the spec of a workflow
 workflowfile  the spec of a workflow in YAML

@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     """How the values of a field are written.
 
     Attributes:
-        shape: in a job file: `text`, `number`, `list` or `mapping`.
+        shape: in a job file: `text`, `number`, `minutes`, `list` or `mapping`.
         read: the value of what is written in a folder.
         write: the reverse.
     """
@@ -33,6 +33,18 @@ class Kind(NamedTuple):
     shape: str
     read: Callable[[Any, Path], Any] = lambda written, _folder: written
     write: Callable[[Any], Any] = lambda value: value
+
+
+class FileName(NamedTuple):
+    """The name of a file: a path relative to a folder or to the run's code, or a URL.
+
+    Attributes:
+        is_typed: whether it was typed, and so is first looked for in the run's code. That of a job file is beside it.
+    """
+
+    written: str
+    folder: Path
+    is_typed: bool = False
 
 
 def located(line: str, folder: Path) -> str:
@@ -63,15 +75,15 @@ TEXT = Kind("text")
 LIST = Kind("list", lambda texts, _folder: tuple(texts), list)
 MAPPING = Kind("mapping", lambda pairs, _folder: dict(pairs), dict)
 COUNT = Kind("number", _count)
-MINUTES = Kind("number", lambda minutes, _folder: minutes * 60, lambda seconds: seconds / 60)
+MINUTES = Kind("minutes", lambda minutes, _folder: minutes * 60, lambda seconds: seconds / 60)
 MOUNTS = Kind(
     "list",
     lambda texts, _folder: tuple(parse_mount(text) for text in texts),
     lambda mounts: [f"{mount.resource}:{mount.path}" for mount in mounts],
 )
 PACKAGES = Kind("list", lambda lines, folder: tuple(located(line, folder) for line in lines), list)
-FILES = Kind("list", lambda names, folder: tuple(folder / name for name in names))
-"""Paths of files, until the client reads them. Not written back: code that writes a job file writes these files."""
+FILES = Kind("list", lambda names, folder: tuple(FileName(name, folder) for name in names))
+"""Names of files, until the client reads them. Not written back: code that writes a job file writes these files."""
 SECRETS = Kind("list", _secrets, lambda secrets: [f"{name}={variable}" for variable, name in secrets.items()])
 CODE = Kind("")
 """Captured, not written."""

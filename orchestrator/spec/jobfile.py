@@ -11,12 +11,12 @@ params: {ARGS: --smoke}
 timeout_min: 60
 
 A list may be written as its only item. Text stays as it is written, without YAML's conversions: `python: 3.10` is not
-3.1, `env: {DEBUG: no}` is not false. An empty value counts as none.
+3.1, `env: {DEBUG: no}` is not false. An empty value counts as none. `yamlfile` says what anchors do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,11 +24,27 @@ from typing import Any, NoReturn
 import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
+from orchestrator.spec.durations import UNITS_S, seconds
 from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
 from orchestrator.spec.run import RunSpec
+from orchestrator.spec.yamlfile import TAG, compose, entries, reject
 
 KEYS = (*BY_KEY, *CODE_KEYS)
-_YAML_TAG = "tag:yaml.org,2002:"
+OTHER_NAMES = {
+    option.lstrip("-").replace("-", "_"): field.key
+    for field in BY_KEY.values()
+    for option in field.options
+    if option.startswith("--")
+} | {
+    "cmd": "command",
+    "script": "command",
+    "environment": "env",
+    "packages": "pip",
+    "requirements": "pip_req",
+    "tags": "labels",
+    "volumes": "mounts",
+}
+"""The names of options, and words of other tools, and the key of job files for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,64 +74,14 @@ def load(path: Path) -> JobFile:
     return read(path, root)
 
 
-def compose(path: Path, otherwise: str) -> yaml.MappingNode:
-    """The mapping in a YAML file, as nodes with lines.
-
-    Args:
-        otherwise: the error's text when the file holds no mapping.
-
-    Raises:
-        InvalidConfig: the file cannot be read. The message names file and line.
-    """
-    try:
-        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        cure = "Put text with ':' in it in quotes." if "mapping values" in str(error.problem) else ""
-        raise InvalidConfig(f"{path}, line {line}: {error.problem}.", cure) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise InvalidConfig(f"{path}, line 1: {otherwise}.")
-    return root
-
-
-def entries(path: Path, root: yaml.MappingNode, known: Collection[str], what: str) -> Iterator[tuple[str, yaml.Node]]:
-    """The fields of a mapping and their values, without null ones.
-
-    Args:
-        known: the fields it may have.
-        what: the kind of mapping, for messages.
-
-    Raises:
-        UsageError: a field is unknown.
-        InvalidConfig: a field is given twice.
-    """
-    seen: set[str] = set()
-    for key, value in root.value:
-        name = str(key.value)
-        if name in seen:
-            reject(path, key, name, "is given twice")
-        if name not in known:
-            words = f"{path}, line {key.start_mark.line + 1}: {name}: is not a field of {what}."
-            raise UsageError(words, f"The fields are: {', '.join(known)}.")
-        seen.add(name)
-        if value.tag != _YAML_TAG + "null":
-            yield name, value
-
-
 def read(path: Path, root: yaml.MappingNode) -> JobFile:
     """A mapping in a file as a job file. Raises as `load`."""
-    found = {key: _Entry(path, key).read(node) for key, node in entries(path, root, KEYS, "job files")}
+    found = {
+        key: _Entry(path, key).read(node)
+        for key, node in entries(path, root, KEYS, "is not a field of job files", OTHER_NAMES)
+    }
     code = {key: found.pop(key) for key in CODE_KEYS if key in found}
     return JobFile({BY_KEY[key].name: value for key, value in found.items() if value != ""}, **code)
-
-
-def reject(path: Path, node: yaml.Node, name: str, problem: str, cure: str = "") -> NoReturn:
-    """Raise InvalidConfig with the file, line and name of a field, and its problem."""
-    raise InvalidConfig(f"{path}, line {node.start_mark.line + 1}: {name}: {problem}.", cure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +101,8 @@ class _Entry:
             for item, text in zip(items, texts, strict=True):
                 self._value(item, [text])
             return self._value(node, texts)
+        if shape == "minutes":
+            return self._value(node, self._minutes(node))
         return self._value(node, self._number(node) if shape == "number" else self._text(node))
 
     def _mapping(self, node: yaml.Node) -> Any:
@@ -149,6 +117,12 @@ class _Entry:
             self._value(key, {name: found[name]})
         return self._value(node, found)
 
+    def _minutes(self, node: yaml.Node) -> float:
+        try:
+            return seconds(self._text(node), "minutes") / UNITS_S["minutes"]
+        except InvalidConfig as error:
+            self.reject(node, error.message.rstrip("."), error.cure)
+
     def _number(self, node: yaml.Node) -> float:
         try:
             return float(self._text(node))
@@ -156,7 +130,7 @@ class _Entry:
             self.reject(node, f"must be a number, not {node.value!r}")
 
     def _text(self, node: yaml.Node) -> str:
-        tag = node.tag.removeprefix(_YAML_TAG)
+        tag = node.tag.removeprefix(TAG)
         if not isinstance(node, yaml.ScalarNode):
             self.reject(node, f"must be text, or a number, not a {'list' if tag == 'seq' else 'mapping'}")
         if tag in ("null", "binary") or tag.startswith("!"):
@@ -168,6 +142,8 @@ class _Entry:
         if self.key in CODE_KEYS:
             return written
         field = BY_KEY[self.key]
+        if field.kind is FILES and "" in written:
+            self.reject(node, "must name a file, not ''")
         try:
             value = field.kind.read(written, self.path.parent)
             command = " ".join(["true", *(f":{name}:" for name in value)]) if field.name == "params" else "true"
@@ -178,5 +154,5 @@ class _Entry:
             raise type(error)(f"{where}: {error.message}", error.cure) from error
         return value
 
-    def reject(self, node: yaml.Node, problem: str) -> NoReturn:
-        reject(self.path, node, self.key, problem)
+    def reject(self, node: yaml.Node, problem: str, cure: str = "") -> NoReturn:
+        reject(self.path, node, self.key, problem, cure)

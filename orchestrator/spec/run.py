@@ -24,8 +24,8 @@ from orchestrator.spec.variables import MADE
 # Patterns that few specs need are not compiled here: every `spell run` loads this module.
 _ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
 _PYTHON = r"(\d+(\.\d+){0,2}|(cpython|pypy)[\w.@-]*)\Z"
-_PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_-]*\Z"
-PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*):(?![\w:])")
+_PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\Z"
+PLACEHOLDER = re.compile(r"(?<![\w:]):([A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*):(?![\w:])")
 _IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
 _LONGEST = 500  # of an image's name
 _APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
@@ -148,6 +148,10 @@ class RunSpec:
         check_types(self)
         if not self.command.strip() or "\0" in self.command:
             _reject("The command is empty or contains a NUL character.")
+        if not self.command.lstrip()[0].isascii():
+            from orchestrator.spec.pasted import check_pasted  # 0.2 ms; few commands begin so
+
+            check_pasted(self.command)
         for text in (self.command, self.description, *self.ignore, *self.params.values()):
             _check_unicode(text)
         if self.python and not re.match(_PYTHON, self.python):
@@ -185,7 +189,7 @@ class RunSpec:
     def _check_params(self) -> None:
         for name, value in self.params.items():
             if not re.match(_PARAM_NAME, name):
-                _reject(f"Parameter name {name!r} is not a word of letters, digits, '_' and '-'.")
+                _reject(f"Parameter name {name!r} is not a word of letters, digits, '_', '-' and dots between them.")
             if "\0" in value:
                 _reject(f"The value of parameter {name!r} contains a NUL character.")
         if self.params:

@@ -1,14 +1,17 @@
 """Searches over parameters: the values of each parameter, and those that a trial gets. Nothing here reads or writes.
 
 A parameter is written `NAME=V1,V2,…` (these values, literally) or `NAME=MIN:MAX[:linear|log|reverse_log][:int|float]` (any
-number between, both ends included).
+number between, both ends included). What other tools write and is plain is read, too: `[V1,V2]`, `choice(V1,V2)`,
+`uniform(MIN,MAX)`, `loguniform(MIN,MAX)`; the other functions of such tools are refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +25,38 @@ NUMBERS = ("float", "int")
 AGGREGATES = ("avg", "min", "max", "last")
 DIRECTIONS = ("minimize", "maximize")
 MAX_TRIALS = 10_000
+MAX_SEED = (1 << 63) - 1
 _AT_ONCE = {GRID: 100, RANDOM: 100, BAYESIAN: 1}
+_CALL = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)\((.*)\)", re.DOTALL)
+_SCALED = {"uniform": "linear", "loguniform": "log"}
+_OTHERS = frozenset(
+    {
+        *("randint", "quniform", "qloguniform", "lograndint", "qrandint", "normal", "randn", "lognormal", "uniformint"),
+        *(
+            "log_uniform",
+            "log_uniform_values",
+            "q_uniform",
+            "grid_search",
+            "sample_from",
+            "range",
+            "linspace",
+            "logspace",
+        ),
+        *(
+            "arange",
+            "interval",
+            "int_uniform",
+            "pchoice",
+            "suggest_float",
+            "suggest_int",
+            "suggest_categorical",
+            "truncnorm",
+        ),
+    }
+)
+"""Functions of Ray Tune, Hyperopt, W&B, Hydra and NumPy whose ends or scales differ between them."""
+_EMPTY = 'Write it as NAME=V1,V2; an empty value is written --json-param NAME=\'["", "a"]\''
+_LITERALLY = 'List values as NAME=V1,V2; those with commas in them as --json-param NAME=\'["f(a,b)", "c"]\''
 _RANGE = "MIN:MAX[:linear|log|reverse_log][:int|float]"
 
 
@@ -37,7 +71,7 @@ class Choice:
             raise InvalidConfig("The parameter has no values.", "Write it as NAME=V1,V2")
         if len(set(self.values)) < len(self.values):
             twice = next(value for at, value in enumerate(self.values) if value in self.values[:at])
-            raise InvalidConfig(f"The value {twice!r} is given twice.")
+            raise InvalidConfig(f"The value {twice!r} is given twice.", "Leave one of them out.")
 
     def draw(self, generator: random.Random) -> str:
         """One of the values, all equally likely."""
@@ -64,18 +98,27 @@ class Range:
             object.__setattr__(self, "low", float(self.low))  # JSON may have an int
             object.__setattr__(self, "high", float(self.high))
         except OverflowError:
-            raise InvalidConfig("The ends of a range must be numbers up to 1.8e308.") from None
+            raise InvalidConfig("The ends of a range must be numbers up to 1.8e308.", "Choose closer ends.") from None
         shown = f"{self.low:g}:{self.high:g}"
         if not (math.isfinite(self.low) and math.isfinite(self.high) and math.isfinite(self.high - self.low)):
-            raise InvalidConfig(f"The range {shown} is not finite.")
+            raise InvalidConfig(f"The range {shown} is not finite.", f"Write two numbers: {_RANGE}")
         if self.low >= self.high:
-            raise InvalidConfig(f"The range {shown} is empty: MIN must be less than MAX.")
+            cure = (
+                f"Write it as {self.high:g}:{self.low:g}" if self.low > self.high else f"Write one value: {self.low:g}"
+            )
+            raise InvalidConfig(f"The range {shown} is empty: MIN must be less than MAX.", cure)
         if self.scaling not in SCALINGS or self.number not in NUMBERS:
-            raise InvalidConfig(f"The range {shown} is not like {_RANGE}.")
+            raise InvalidConfig(f"The range {shown} is not like {_RANGE}.", "Both words may be left out.")
         if self.scaling != "linear" and self.low <= 0:
-            raise InvalidConfig(f"The range {shown} cannot be scaled by {self.scaling}: MIN must be more than 0.")
+            raise InvalidConfig(
+                f"The range {shown} cannot be scaled by {self.scaling}: MIN must be more than 0.",
+                f"Begin it with a small number, 1e-06:{self.high:g}, or list values.",
+            )
         if self.number == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise InvalidConfig(f"The range {shown} has integers only, so MIN and MAX must be integers.")
+            raise InvalidConfig(
+                f"The range {shown} has integers only, so MIN and MAX must be integers.",
+                "Round them, or leave out ':int' for other numbers.",
+            )
 
     def draw(self, generator: random.Random) -> str:
         """A number of the range, distributed as its scaling says."""
@@ -136,7 +179,9 @@ class SearchSpec:
         _check_word("way to aggregate a metric", self.metric_agg, AGGREGATES)
         _check_word("direction", self.direction, DIRECTIONS)
         if set(self.space) != set(self.spec.params):
-            raise InvalidConfig("A search must have exactly the parameters of its spec.")
+            raise InvalidConfig(
+                "A search must have exactly the parameters of its spec.", "Write :NAME: in the command for each."
+            )
         if self.direction != DIRECTIONS[0] and not self.metric:
             raise UsageError("Option --direction needs a metric.", "Name it with: --metric METRIC")
         if not self.space:
@@ -152,6 +197,8 @@ class SearchSpec:
                 f"This search would cast {self.count:,} runs; the limit is {MAX_TRIALS:,}.",
                 "Give fewer values, or try some of them with: spell hyper random -n 100",
             )
+        if self.seed is not None and abs(self.seed) > MAX_SEED:
+            raise InvalidConfig("The seed has more than 63 bits.", "Choose a smaller one: --seed 1")
         if not 0 <= self.parallel <= MAX_TRIALS:
             raise UsageError(
                 f"{self.parallel} trials cannot run at the same time.", f"Give a number from 1 to {MAX_TRIALS:,}: -r 4"
@@ -159,7 +206,9 @@ class SearchSpec:
 
     def _check_grid(self) -> None:
         if self.runs:
-            raise UsageError("A grid search takes no number of runs: it tries every combination.")
+            raise UsageError(
+                "A grid search takes no number of runs: it tries every combination.", "Leave the number out."
+            )
         for name, values in self.space.items():
             if isinstance(values, Range):
                 raise InvalidConfig(
@@ -227,14 +276,43 @@ def parse_space(texts: Sequence[str], json_texts: Sequence[str]) -> dict[str, Ch
 
 
 def _parse(text: str) -> Choice | Range:
+    if call := _CALL.fullmatch(text):
+        return _parse_call(text, call[1].lower(), call[2])
+    if text.startswith("[") and text.endswith("]"):
+        return _parse_list(text)
     parts = text.split(":")
-    if 1 < len(parts) <= 4 and "," not in text and any(_is_number(part) or not part for part in parts[:2]):
+    if 1 < len(parts) <= 4 and "," not in text and any(_is_number(part) or not part.strip() for part in parts[:2]):
         return _parse_range(text, parts)
-    values = text.split(",")
+    values = [value.strip() for value in text.split(",")]
     if "" in values:
-        cure = 'Write it as NAME=V1,V2; an empty value is written --json-param NAME=\'["", "a"]\''
-        raise InvalidConfig(f"{text!r} has an empty value." if text else "It has no value.", cure)
+        raise InvalidConfig(f"{text!r} has an empty value." if text else "It has no value.", _EMPTY)
+    if any(value.count(one) != value.count(other) for value in values for one, other in ("()", "[]", "{}")):
+        raise InvalidConfig(f"{text!r} has commas inside brackets.", _LITERALLY)
     return Choice(tuple(values))
+
+
+def _parse_call(text: str, name: str, inside: str) -> Choice | Range:
+    """A distribution as other tools write it."""
+    if name == "choice":
+        return _parse_list(inside if inside.startswith("[") else f"[{inside}]")
+    ends = [end.strip() for end in inside.split(",")]
+    if name in _SCALED and len(ends) == 2 and all(map(_is_number, ends)):
+        return Range(float(ends[0]), float(ends[1]), _SCALED[name])
+    if name in _OTHERS or name in _SCALED:
+        raise InvalidConfig(f"{text!r} is not read.", f"Write a range as {_RANGE}, or values as V1,V2")
+    if "," in inside:
+        raise InvalidConfig(f"{text!r} has commas inside brackets.", _LITERALLY)
+    return Choice((text,))
+
+
+def _parse_list(text: str) -> Choice:
+    """`[0.1,0.2]`, `["a", "b"]` or `[adam, sgd]`."""
+    with contextlib.suppress(InvalidConfig):
+        return _parse_json(text)
+    values = tuple(value.strip().strip("\"'") for value in text[1:-1].split(","))
+    if "" in values or any(char in value for value in values for char in "()[]{}\"'"):
+        raise InvalidConfig(f"{text!r} is not a list of values.", _LITERALLY)
+    return Choice(values)
 
 
 def _parse_range(text: str, parts: Sequence[str]) -> Range:

@@ -28,8 +28,9 @@ import yaml
 
 from orchestrator.errors import InvalidConfig, SpellError, UsageError
 from orchestrator.spec import fields
-from orchestrator.spec.jobfile import KEYS, JobFile, compose, entries, read, reject
+from orchestrator.spec.jobfile import KEYS, OTHER_NAMES, JobFile, read
 from orchestrator.spec.workflow import check_step_name, check_workflow_name, reference
+from orchestrator.spec.yamlfile import compose, entries, reject
 
 _STEP_KEYS = ("file", "needs", *KEYS)
 _REFERENCE = re.compile(r"\$\{runs\.([^}]*)\}")
@@ -68,7 +69,7 @@ def load(path: Path) -> WorkflowFile:
     root = compose(path, "a workflow file is a mapping with 'steps: …'")
     if any(key.value == "command" for key, _ in root.value):
         raise UsageError(f"{path} is a job file, not a workflow file.", f"Cast it with: spell run --file {path}")
-    found = dict(entries(path, root, ("name", "steps"), "workflow files"))
+    found = dict(entries(path, root, ("name", "steps"), "is not a field of workflow files"))
     steps = found.get("steps")
     if not isinstance(steps, yaml.MappingNode) or not steps.value:
         reject(path, steps or root, "steps", "must be a mapping of steps, NAME: {file: JOB.yaml}")
@@ -98,7 +99,7 @@ class _Steps:
             reject(self._path, key, name, "is given twice")
         if not isinstance(node, yaml.MappingNode):
             reject(self._path, node, name, "must be a mapping of fields such as 'file: …' or 'command: …'")
-        found = dict(entries(self._path, node, _STEP_KEYS, "steps"))
+        found = dict(entries(self._path, node, _STEP_KEYS, "is not a field of steps", OTHER_NAMES))
         own = [(field, value) for field, value in node.value if field.value in KEYS]
         job = self._job(self._path, yaml.MappingNode(node.tag, own, node.start_mark, node.end_mark))
         if "file" in found:
@@ -125,7 +126,7 @@ class _Steps:
         for key, value in root.value:
             for item in _items(value):
                 if key.value == "mounts":
-                    item.value = self._resolved(path, item)
+                    item.value = self._resolved(path, item)  # an aliased one is resolved before: that changes nothing
                 elif found := _REFERENCE.search(item.value):
                     words = f"{found[0]!r} is allowed in mounts only"
                     reject(path, item, str(key.value), words, "Mount it, and read it at its path.")

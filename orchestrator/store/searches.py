@@ -51,12 +51,14 @@ class StoredSearch:
     Attributes:
         body: the `SearchSpec` as JSON values.
         cast: the number of trials so far, which are numbered from 1.
+        sampler: that of the last trial of a bayesian search; "" for none yet.
         waiting, running: the trials in these states, oldest first.
     """
 
     number: int
     stop_request: StopRequest | None
     body: Mapping[str, Any]
+    sampler: str
     cast: int
     waiting: list[StoredTrial]
     running: list[StoredTrial]
@@ -158,6 +160,14 @@ class SearchStore:
         with self._db.write() as connection:
             connection.execute(update(searches).where(this).values(message=message))
 
+    def use_sampler(self, number: int, sampler: str, trial: int) -> None:
+        """Record what chooses the values of a search from this trial on."""
+        this = searches.c.id == number
+        with self._db.write() as connection:
+            settings = json.loads(_existing(connection, number).settings)
+            settings["samplers"] = {**settings.get("samplers", {}), str(trial): sampler}
+            connection.execute(update(searches).where(this).values(settings=json.dumps(settings)))
+
     def end(self, number: int, message: str = "") -> None:
         """Record that a search without open trials has ended: as requested, or as its trials ended."""
         with self._db.write() as connection:
@@ -208,10 +218,12 @@ class SearchStore:
             found = [_stored_trial(item) for item in rows]
         settings = json.loads(row.settings)
         del settings["count"]
+        samplers = settings.pop("samplers", {})
         return StoredSearch(
             number,
             StopRequest(row.wish) if row.wish else None,
             {**settings, "kind": row.kind, "spec": json.loads(row.spec), "space": json.loads(row.space)},
+            list(samplers.values())[-1] if samplers else "",
             cast,
             [trial for trial in found if trial.state == TrialState.WAITING],
             [trial for trial in found if trial.state == TrialState.RUNNING],
@@ -257,6 +269,7 @@ class SearchStore:
             parallel=settings["parallel"],
             seed=settings["seed"],
             reuse=settings["reuse"],
+            samplers=settings.get("samplers", {}),
             trials=found,
         )
 

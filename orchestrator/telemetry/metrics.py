@@ -8,6 +8,7 @@ import math
 
 from orchestrator.home import Home
 from orchestrator.records.metrics import MetricRecord
+from orchestrator.runtime import LONGEST_NAME, MOST_STEP
 from orchestrator.store import Store
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | N
         name.encode()
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    if not (math.isfinite(value) and math.isfinite(at) and abs(step) < 1 << 63):
-        return None  # SQLite and JSON cannot hold it
+    if not (math.isfinite(value) and math.isfinite(at) and abs(step) <= MOST_STEP and 0 < len(name) <= LONGEST_NAME):
+        return None  # SQLite and JSON cannot hold it, or a table show it; `send_metric` says so
     steps[name] = step
     return MetricRecord(number, name, step, value, at)

@@ -5,6 +5,9 @@ command_files  --from-file and --save-command
 hints          hints for misspelled verbs and misplaced options
 words          the words of other tools for our verbs and options
 spec           makes a spec of options and a job file
+durations      durations as values of options
+pasted         refuses typographic dashes and quotes
+empty          refuses empty values
 requirements   reads requirement files
 capture        captures the code, and warns about missing files
 ignored        finds files that a command names and its run will not have

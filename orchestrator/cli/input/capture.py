@@ -16,6 +16,7 @@ from orchestrator.cli.input.ignored import is_secret
 from orchestrator.cli.output import show
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
 from orchestrator.home import Home, default_home
+from orchestrator.spec.texts import decoded
 
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
 _SHOWN_UNTRACKED = 10
@@ -84,15 +85,22 @@ def _with_warnings(code: Snapshot) -> tuple[Snapshot, str]:
     if entry is None:
         return code, ""
     with code.open_blob(entry.digest) as file:
-        return code, file.read().decode("utf-8", "replace")
+        return code, _patterns(file.read())
 
 
 def _read_spellignore(folder: Path) -> str:
     """The `.spellignore` of a folder, tracked by git or not."""
     try:
-        return (folder / ".spellignore").read_text("utf-8", "replace")
+        return _patterns((folder / ".spellignore").read_bytes())
     except FileNotFoundError:
         return ""
+
+
+def _patterns(data: bytes) -> str:
+    try:
+        return decoded(data, ".spellignore")
+    except InvalidConfig:
+        return data.decode("utf-8", "replace")  # as git takes such a file
 
 
 def _may_ask(force: bool) -> bool:

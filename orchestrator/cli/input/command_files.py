@@ -11,13 +11,14 @@ import contextlib
 import functools
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from orchestrator.cli.input.empty import MAY_BE_EMPTY
 from orchestrator.errors import InvalidConfig, UsageError
 from orchestrator.spec.fields import BY_KEY
 
@@ -46,18 +47,33 @@ def _load(ctx: click.Context, _parameter: click.Parameter, path: Path | None) ->
     if path is None:
         return
     ctx.meta.setdefault(_FILES, []).append(path)
+    from orchestrator.spec import yamlfile  # 15 ms: yaml; few commands come from a file
+
+    root = yamlfile.compose(path, "it is not a mapping of options to values")
     known = dict(_names(ctx.command))
+    keys = {str(key.value): _plain(str(key.value)) for key, _ in root.value}
+    shown = {key: _shown(known[plain]) for key, plain in keys.items() if plain in known}
+    names = sorted({*shown, *(_shown(item) for item in known.values())})
     found: dict[str, Any] = {}
-    for key, value in _read(path).items():
-        parameter = known.get(_plain(str(key)))
-        if parameter is None or parameter.name is None:
-            names = ", ".join(sorted({_shown(item) for item in known.values()}))
-            cure = _otherwise(path, str(key)) or f"The options are: {names}."
-            raise UsageError(f"{path}: {key}: {ctx.info_name} has no such option.", cure)
+    otherwise = f"{ctx.info_name} has no such option"
+    _refuse_other_kinds(path, root, shown, otherwise)
+    for key, node in yamlfile.entries(path, root, names, otherwise):
+        parameter = known[_plain(key)]
         if parameter.name in found:
             raise InvalidConfig(f"{path}: {key} is given twice.")
-        found[parameter.name] = _values(parameter, value)
+        value = _written(node)
+        if value == "" and parameter.name not in MAY_BE_EMPTY:
+            continue  # as in a job file
+        found[str(parameter.name)] = _values(parameter, value)
     ctx.default_map = {**(ctx.default_map or {}), **found}
+
+
+def _refuse_other_kinds(path: Path, root: Any, shown: Collection[str], otherwise: str) -> None:
+    """Refuse a job file or a workflow file: a mapping with a key that only such a file has."""
+    for key, _ in root.value:
+        name = str(key.value)
+        if name not in shown and (cure := _otherwise(path, name)):
+            raise UsageError(f"{path}, line {key.start_mark.line + 1}: {name}: {otherwise}.", cure)
 
 
 def _otherwise(path: Path, key: str) -> str:
@@ -90,22 +106,12 @@ def refuse_saved(path: Path, kind: str) -> None:
             raise UsageError(f"{path} is a saved command, not {kind}.", f"Cast it with: {verb} --from-file {path}")
 
 
-def _read(path: Path) -> Mapping[Any, Any]:
-    import yaml  # 11 ms: few commands come from a file
-
-    try:
-        text = path.read_text("utf-8")
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - values as they are written, like words typed
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InvalidConfig(f"{path}, line {line}: {error.problem}.") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InvalidConfig(f"{path}: {error}") from error
-    if not isinstance(found, Mapping):
-        raise InvalidConfig(f"{path} is not a mapping of options to values.", "Write one per line: machine-type: gpu")
-    return found
+def _written(node: Any) -> Any:
+    """A value as it is written, like words typed: text, or a list of texts."""
+    if not isinstance(node.value, list):
+        return str(node.value)
+    is_list = node.id == "sequence"
+    return [str(item.value) if item.id == "scalar" else None for item in node.value] if is_list else {}
 
 
 def _names(command: click.Command) -> Iterator[tuple[str, click.Parameter]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.output import show
 from orchestrator.errors import InvalidCommit, InvalidConfig, InvalidRepository, NotFound, UsageError
 
 _CLOSE = 0.66  # of 1.0; less, and words are taken for each other that share only some letters
@@ -79,9 +80,15 @@ class Commanding(click.Command):
         """As click does; its errors also say how to keep options for the command."""
         ctx.meta[_MIXED] = self._with_dashes(ctx.command_path.split(), args)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.UsageError as error:
             raise click.UsageError(explained(error).format_message() + _hint(ctx, "\n"), ctx) from None
+        if ctx.meta[_MIXED] and not ctx.resilient_parsing:
+            show.warn(
+                "The options after the command were taken as spell's, because they are not in quotes.\n"
+                f"  If they belong to the command: {ctx.meta[_MIXED]}"
+            )
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does; errors that such an option may have caused say so, too."""
@@ -101,7 +108,7 @@ class Commanding(click.Command):
             first += 2 if args[first] in valued else 1
         command = args[first:]
         quoted = bool(command) and (command[0] == "--" or " " in command[0].strip())
-        if quoted or not any(word.startswith("-") for word in command):
+        if quoted or not any(word.startswith("-") and word != "-" for word in command):
             return ""
         return shlex.join([*verb, *args[:first], "--", *command])
 

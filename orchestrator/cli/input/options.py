@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.durations import Duration
 from orchestrator.spec.fields import BY_NAME
 from orchestrator.spec.run import MAX_RETRIES, NETWORKS
 
@@ -49,14 +50,15 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option("name", "NAME", "A name to call the run by, in mounts too."),
     _option("labels", "LABEL", "A label to find it by.", shell_complete=complete.labels),
     _option("params", "N=V", "Fill :N: in the command."),
-    _option("timeout_s", "MINUTES", "Stop the run after this running time.", type=float),
+    _option("timeout_s", "TIME", "Stop the run after this running time: 90m, 2h; a number counts minutes.", type=Duration("minutes")),
     _option("ignore", "PATTERN", "Outputs not to keep, as in .gitignore; also .spellignore"),
     _option("executor", "NAME", "Executor: docker or process. [default: docker where an engine answers]", shell_complete=complete.executors),
     _option("project", "NAME", "The project that it belongs to.", shell_complete=complete.projects),
     _option("retries", "K", "Try a failed command again, up to K times.", type=click.IntRange(0, MAX_RETRIES)),
     _option("stop_conditions", "COND", "Stop it when a metric meets this condition: 'loss > 10:100'.", shell_complete=complete.metrics),
     _option(
-        "no_output_timeout_s", "MINUTES", "Stop it when it writes nothing and computes nothing for this long.", type=float
+        "no_output_timeout_s", "TIME", "Stop it when it writes nothing and computes nothing for this long.",
+        type=Duration("minutes"),
     ),
     _option("notify", "URL", "Call this webhook when it ends."),
     _option(

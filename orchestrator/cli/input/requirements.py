@@ -1,31 +1,214 @@
-"""Reads requirement files, so that a spec has their text and not their place."""
+"""Reads requirement files, so that a spec has their text and not their place: from this machine, the run's code, or a URL."""
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import urljoin, urlsplit
 
+from orchestrator.capture.snapshot import Snapshot
+from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.fields import FileName
+from orchestrator.spec.redaction import redacted
+from orchestrator.spec.requirements import beside, filled, logical_lines, names_path, references, split_option
 from orchestrator.spec.run import RequirementFile
+from orchestrator.spec.texts import decoded, text_of
 
-_REFERENCE = r"(?m)^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)"
+_LONGEST_BYTES = 4 << 20
+_TIMEOUT_S = 30
+_SHOWN = 5
+_SPLIT = re.compile(r"([^\s;\[]+)(.*)", re.DOTALL)
 
 
-def requirement_files(paths: Sequence[Path]) -> tuple[RequirementFile, ...]:
-    """These files, and the files that they refer to (`-r other.txt`), each once."""
-    todo, found = list(paths), {}
+class _Source(Protocol):
+    """Where one file is.
+
+    Attributes:
+        name: of the file in the spec, relative to the same folder as those of the files that refer to it.
+        place: tells it from all other files.
+    """
+
+    name: str
+    place: str
+
+    def text(self) -> str: ...
+
+    def other(self, value: str) -> _Source:
+        """The file that this one refers to as `value`."""
+
+
+def requirement_files(
+    names: Sequence[FileName], env: Mapping[str, str], code: Snapshot | None
+) -> tuple[RequirementFile, ...]:
+    """These files, and the files that they refer to (`-r other.txt`), each once.
+
+    Args:
+        env: the run's variables, for `${NAME}` in references. In those to files here, the variables of this shell count too.
+        code: of the run, if it is not that of the current folder.
+
+    Raises:
+        InvalidConfig: one cannot be read.
+    """
+    todo: list[_Source] = [_source(name, env, code) for name in names]
+    found: dict[str, RequirementFile] = {}
     while todo:
-        path = todo.pop(0)
-        if path not in found:
-            found[path] = _requirement_file(path)
-            names = re.findall(_REFERENCE, found[path].text)
-            todo += [path.parent / name for name in names if "://" not in name]
+        source = todo.pop(0)
+        if source.place not in found:
+            text = source.text()
+            found[source.place] = RequirementFile(source.name, text)
+            todo += _others(source, text)
     return tuple(found.values())
 
 
-def _requirement_file(path: Path) -> RequirementFile:
-    try:
-        return RequirementFile(path.name, path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} cannot be read: {getattr(error, 'strerror', error)}.") from error
+def _others(source: _Source, text: str) -> Iterator[_Source]:
+    for line, value in references(text):
+        try:
+            yield source.other(value)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{source.name}, line {line.number}: {error.message}", error.cure) from error
+
+
+def _source(name: FileName, env: Mapping[str, str], code: Snapshot | None) -> _Source:
+    written = name.written
+    if "://" in written:
+        return _at_url(written, env)
+    here = _Here(name.folder / written, posixpath.normpath(written) if not os.path.isabs(written) else "", env)
+    if code is None or os.path.isabs(written) or (here.path.is_file() and not name.is_typed):
+        return here
+    there = _InCode(code, posixpath.normpath(posixpath.join(code.code.subdir, written)), env)
+    if there.is_there:
+        return there
+    if not here.path.is_file():
+        raise there.missing()
+    show.warn(f"The run's code has no {there.name}: the file of this folder is used.")
+    return here
+
+
+class _Here:
+    """A file of this machine."""
+
+    def __init__(self, path: Path, name: str, env: Mapping[str, str]) -> None:
+        self.path, self.name, self._env = path, name or path.name, env
+        self.place = os.path.realpath(path)
+
+    def text(self) -> str:
+        return "\n".join(self._located(line) for line in text_of(self.path).split("\n"))
+
+    def _located(self, line: str) -> str:
+        """A line with absolute paths of packages and of folders of wheels, as the server has another working directory."""
+        words = next(logical_lines(line.removesuffix("\\")), None)
+        if words is None:
+            return line
+        option, value = split_option(words.text) if words.text.startswith("-") else ("", words.text)
+        if not names_path(option, value):
+            return line
+        place, rest = _SPLIT.findall(value)[0]
+        folders = [self.path.parent] if option in ("-f", "--find-links") else [Path(), self.path.parent]  # as pip does
+        found = next((folder for folder in folders if (folder / place).exists()), folders[0])
+        located = f"{option} {os.path.normpath((found / place).absolute())}{rest}".strip()
+        return located + ("\\" if line.endswith("\\") else "")
+
+    def other(self, value: str) -> _Source:
+        if "://" in value:
+            return _at_url(value, self._env)
+        value = filled(value, self._env)
+        path = self.path.parent / filled(value, os.environ)
+        if not path.is_file():
+            raise InvalidConfig(f"It refers to {value!r}, but there is no file {str(path)!r}.")
+        return _Here(path, beside(self.name, value), self._env)
+
+
+class _InCode:
+    """A file of the run's code."""
+
+    def __init__(self, code: Snapshot, name: str, env: Mapping[str, str]) -> None:
+        self.name, self.place, self._code, self._env = name, f"code:{name}", code, env
+        self._entry = next((entry for entry in code.manifest.entries if entry.path == name), None)
+
+    @property
+    def is_there(self) -> bool:
+        return self._entry is not None
+
+    def missing(self) -> InvalidConfig:
+        code = self._code.code
+        paths = [entry.path for entry in self._code.manifest.entries]
+        alike = [path for path in paths if "requirements" in path and path.endswith((".txt", ".in"))][:_SHOWN]
+        where = f"the code of {code.url}" if code.url else f"commit {code.commit[:8]}"
+        return InvalidConfig(
+            f"There is no file {self.name!r} in {where}.", f"It has {', '.join(alike)}." if alike else ""
+        )
+
+    def text(self) -> str:
+        assert self._entry is not None
+        with self._code.open_blob(self._entry.digest) as file:
+            text = decoded(file.read(), self.name)
+        for number, line in logical_lines(text):
+            option, value = split_option(line) if line.startswith("-") else ("", line)
+            if names_path(option, value):
+                self._refuse(number, line)
+        return text
+
+    def _refuse(self, number: int, line: str) -> None:
+        code = self._code.code
+        words = f"{self.name}, line {number}: {line!r} is a path in the run's code, which a build does not see."
+        if not code.url:
+            raise InvalidConfig(words, "Name the packages of the project one by one.")
+        cure = f"Without the line, give the project by its URL: --pip 'git+{_as_url(code.url)}@{code.commit}'"
+        raise InvalidConfig(words, cure)
+
+    def other(self, value: str) -> _Source:
+        if "://" in value:
+            return _at_url(value, self._env)
+        found = _InCode(self._code, beside(self.name, filled(value, self._env)), self._env)
+        if not found.is_there:
+            raise found.missing()
+        return found
+
+
+def _as_url(place: str) -> str:
+    """The URL, for pip and uv, of a repository as git names it: `/path` or `git@host:path`."""
+    if "://" in place:
+        return place
+    return f"file://{place}" if place.startswith("/") else f"ssh://{place.replace(':', '/', 1)}"
+
+
+def _at_url(url: str, env: Mapping[str, str]) -> _Source:
+    parts = urlsplit(url)
+    if parts.scheme.lower() == "file":
+        return _Here(Path(parts.path), "", env)
+    if parts.scheme.lower() not in ("http", "https"):
+        raise InvalidConfig(f"{redacted(url)!r} is not the URL of a file.", "Give a path, or a URL of http or https.")
+    return _AtUrl(url, env)
+
+
+class _AtUrl:
+    """A file of a web server, read now: the run has the text of today."""
+
+    def __init__(self, url: str, env: Mapping[str, str], name: str = "") -> None:
+        self.name = name or urlsplit(url).path.rpartition("/")[2] or "requirements.txt"
+        self.place, self._url, self._env = url, url, env
+
+    def text(self) -> str:
+        import httpx  # 40 ms; few files are named by URL
+
+        shown = redacted(self._url)
+        try:
+            found = httpx.get(filled(self._url, self._env), follow_redirects=True, timeout=_TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InvalidConfig(f"{shown} cannot be read: {error or type(error).__name__}.") from error
+        if found.status_code != httpx.codes.OK:
+            raise InvalidConfig(f"{shown} cannot be read: the server answered {found.status_code}.")
+        text = decoded(found.content[:_LONGEST_BYTES], shown)
+        if text.lstrip()[:9].lower() in ("<!doctype", "<html>"):
+            raise InvalidConfig(f"{shown} is a web page.", "Give the URL of the plain file; GitHub calls it 'Raw'.")
+        return text
+
+    def other(self, value: str) -> _Source:
+        if "://" in value:
+            return _at_url(value, self._env)
+        return _AtUrl(urljoin(self._url, filled(value, self._env)), self._env, beside(self.name, value))

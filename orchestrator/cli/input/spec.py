@@ -15,17 +15,11 @@ from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.command_files import files_of, refuse_saved
 from orchestrator.cli.input.ignored import missing_words, why_missing
-from orchestrator.cli.input.requirements import requirement_files
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
-from orchestrator.spec.fields import BY_NAME, MAPPING, TEXT, joined
+from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
-
-if TYPE_CHECKING:
-    from orchestrator.spec.jobfile import JobFile
-
-_MAY_BE_EMPTY = ("command", "description")
 
 if TYPE_CHECKING:
     from orchestrator.spec.jobfile import JobFile
@@ -59,9 +53,13 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
         SpellError: something is wrong with it.
     """
     job = _load(options.file) if options.file else None
-    spec = spec_of(options, job.fields if job else {})
+    values = _joined(options, job.fields if job else {})
+    named = values.pop("requirements", ()) if _is_elsewhere(options, job) else ()
+    spec = _spec(options, values)
     asides = (*([options.file] if options.file else []), *files_of(click.get_current_context()))
     code, ignored = capture(options.code._replace(asides=asides), *((job.github_url, job.github_ref) if job else ()))
+    if named:
+        spec = replace(spec, **with_files({"requirements": named}, code))
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
@@ -103,9 +101,20 @@ def spec_of(options: SpecOptions, job: Mapping[str, Any]) -> RunSpec:
     Raises:
         SpellError: something is wrong with it.
     """
-    _check_not_empty(options)
+    return _spec(options, _joined(options, job))
+
+
+def _joined(options: SpecOptions, job: Mapping[str, Any]) -> dict[str, Any]:
+    return joined(job, {name: value for name, value in _values(options).items() if value != ""})
+
+
+def _is_elsewhere(options: SpecOptions, job: JobFile | None) -> bool:
+    """Whether the run's code is not that of the current folder."""
+    return bool(options.code.github_url or options.code.commit_ref or (job and job.github_url))
+
+
+def _spec(options: SpecOptions, values: Mapping[str, Any]) -> RunSpec:
     words = options.fields.get("command") or ()
-    values = joined(job, {name: value for name, value in _values(options).items() if value != ""})
     command = values.get("command", "")
     if not command.strip():
         raise UsageError("The command is missing.", f"Try: {click.get_current_context().command_path} -h")
@@ -126,10 +135,18 @@ def changes(options: SpecOptions) -> dict[str, Any]:
     return {name: to_wire(value) for name, value in with_files(_values(options)).items()}
 
 
-def with_files(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a spec's fields, with the text of the requirement files that they name."""
-    paths = values.get("requirements")
-    return {**values, "requirements": requirement_files(paths)} if paths else dict(values)
+def with_files(values: Mapping[str, Any], code: Snapshot | None = None) -> dict[str, Any]:
+    """The values of a spec's fields, with the text of the requirement files that they name.
+
+    Args:
+        code: of the run, if it is not that of the current folder.
+    """
+    names = values.get("requirements")
+    if not names:
+        return dict(values)
+    from orchestrator.cli.input.requirements import requirement_files  # 3 ms; few runs have such a file
+
+    return {**values, "requirements": requirement_files(names, values.get("env", {}), code)}
 
 
 def _values(options: SpecOptions) -> dict[str, Any]:
@@ -143,18 +160,9 @@ def _value(name: str, typed: Any) -> Any:
         typed = " ".join(typed)
     if field.kind is MAPPING:
         typed = _pairs(typed, field.options[-1])
+    if field.kind is FILES:
+        return tuple(FileName(name, Path(), is_typed=True) for name in typed)
     return field.kind.read(typed, Path())
-
-
-def _check_not_empty(options: SpecOptions) -> None:
-    """See that no option is the empty text that a shell makes of an unset variable."""
-    code = options.code
-    found = {"--github-url": code.github_url, "--github-ref": code.github_ref, "--commit-ref": code.commit_ref}
-    for name, value in options.fields.items():
-        if BY_NAME[name].kind is TEXT and name not in _MAY_BE_EMPTY:
-            found[next(option for option in BY_NAME[name].options if option.startswith("--"))] = value
-    if empty := next((option for option, value in found.items() if value == ""), ""):
-        raise UsageError(f"Option {empty} is empty.", "Leave it out for the default.")
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:

@@ -160,6 +160,7 @@ def _show_end(found: SearchRecord) -> None:
     show.say(f"{sign} Search {found.number} {found.state}: {_counted(found)} ({took})")
     if found.message:
         show.warn(found.message)
+    warn_of_samplers(found)
     failed = [trial for trial in found.trials if trial.state not in (State.COMPLETE, State.STOPPED, State.KILLED)]
     if run := next((trial.run for trial in failed if trial.run), None):
         show.say(f"ℹ️  Use 'spell logs -v {run}' to see what happened in run {run}.")
@@ -169,6 +170,16 @@ def _show_end(found: SearchRecord) -> None:
         )
     if len(found.trials) > _MOST_ROWS:
         show.say(f"ℹ️  Use 'spell hyper info {found.number}' to see all {show.count(len(found.trials), 'trial')}.")
+
+
+def warn_of_samplers(found: SearchRecord) -> None:
+    """Say that a search went on under another sampler: the same seed would now lead to other trials."""
+    if len(found.samplers) > 1:
+        since = ", ".join(list(found.samplers)[1:])
+        show.warn(
+            f"The program that chooses values was upgraded before trial {since} of search {found.number}: a search with the "
+            "same seed would now try other values."
+        )
 
 
 def _counted(found: SearchRecord) -> str:
