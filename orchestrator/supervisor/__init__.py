@@ -14,4 +14,12 @@ masking       replaces secrets in the log by `***`
 secrets_pipe  passes the secrets of a run through a pipe
 isolation     mount and process namespaces
 identity      identifies a process by boot id and start time, never by its pid alone
+old_python    lets Python 3.6, of an old image, load all this
 """
+
+import sys
+
+if sys.version_info < (3, 7):  # noqa: UP036 - in a container
+    from orchestrator.supervisor import old_python
+
+    old_python.install()
