@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import containers
+from benchmarks import containers, cores
 from benchmarks.commands import commands
 from benchmarks.compare import compare
 from benchmarks.environments import environments
@@ -28,11 +28,12 @@ ALL = {
     "many_runs": many_runs,
     "uploads": uploads,
     "compare": compare,
+    "cores": cores.cores,
     "containers": containers.containers,
     "container_burst": containers.burst,
     "container_environments": containers.environments,
 }
-_PROCESSES = 'executor = "process"\n'
+_PROCESSES = f'executor = "process"\n{cores.TYPE}'
 
 
 def main(names: list[str]) -> int:

@@ -34,7 +34,7 @@ machine        the cores, memory and GPUs of this machine
 loops          the base of all background loops
 
 Inside a run only this file and `runtime.py` can be imported, by whatever Python the run has; and a container waits for the
-supervisor that imports it. So it loads nothing before somebody asks for a name, and keeps to the syntax of old Pythons.
+supervisor that imports it. So it loads nothing before somebody asks for a name, and works from Python 3.6 on.
 """
 
 __version__ = "0.1.0"
@@ -143,6 +143,8 @@ else:
         posix.stat(f"{__path__[0]}/client")
     except OSError:  # inside a run
         __all__[:] = ["__version__", *_IN_RUNS]
+        if sys.version_info < (3, 7):  # noqa: UP036 - of a run; it asks no module for `__getattr__`
+            from orchestrator.runtime import checkpoint_dir, on_stop, send_metric
 
     def __getattr__(name: str) -> object:
         """Load what is asked for (PEP 562)."""

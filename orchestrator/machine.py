@@ -6,15 +6,19 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pynvml
 
 from orchestrator.records.machines import MachineType
 
+_LATELY_S = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -44,10 +48,13 @@ class CoreLoad:
 
     Args:
         cores: indices of all cores that runs may have.
+        busy_s: for how long each was busy lately, which decides between equal ones: another server gives its runs
+            cores of the same machine, and other programs use them, too.
     """
 
-    def __init__(self, cores: Iterable[int]) -> None:
+    def __init__(self, cores: Iterable[int], busy_s: Mapping[int, float] = MappingProxyType({})) -> None:
         self._load = dict.fromkeys(cores, 0.0)
+        self._busy_s = busy_s
 
     def give(self, cpus: float, cores: Sequence[int]) -> None:
         """Count `cpus` cores as given to a run that is held to these."""
@@ -56,7 +63,33 @@ class CoreLoad:
 
     def least_used(self, cpus: float) -> tuple[int, ...]:
         """Return cores for a run that asks for this many; all when there are not more. A part of a core is a core."""
-        return tuple(sorted(sorted(self._load, key=lambda core: (self._load[core], core))[: whole_cores(cpus)]))
+        order = sorted(self._load, key=lambda core: (self._load[core], self._busy_s.get(core, 0.0), core))
+        return tuple(sorted(order[: whole_cores(cpus)]))
+
+
+class CoreUse:
+    """For how long each core was busy lately, with whatever."""
+
+    def __init__(self) -> None:
+        self._older = self._newer = (time.monotonic(), _busy_s())
+
+    def lately(self) -> dict[int, float]:
+        """Return the seconds that each core was busy since one of the last calls, at least a second ago if there was one."""
+        now = (time.monotonic(), _busy_s())
+        if now[0] - self._newer[0] > _LATELY_S:
+            self._older, self._newer = self._newer, now
+        return {core: busy_s - self._older[1].get(core, 0.0) for core, busy_s in now[1].items()}
+
+
+def _busy_s() -> dict[int, float]:
+    """Return for how long each core was busy since the machine was started; nothing but on Linux. Format: proc_stat(5)."""
+    found = {}
+    for line in _text(Path("/proc/stat")).splitlines():
+        name, *ticks = line.split()
+        if name[:3] == "cpu" and name[3:]:
+            user, nice, system, _idle, _io_wait, *others = map(int, ticks[:8])  # what follows is part of user and nice
+            found[int(name[3:])] = (user + nice + system + sum(others)) / _TICKS
+    return found
 
 
 def whole_cores(cpus: float) -> int:

@@ -1,13 +1,11 @@
 """For code inside a run: send metrics, find the checkpoint folder, react to a stop.
 
-It needs only the standard library and is written in the syntax of old Pythons, so every run can import it without
-installing anything (`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
+It needs only the standard library and works from Python 3.6 on (so no `from __future__ import annotations`), so every run
+can import it without installing anything (`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
 
 Format of the metrics file (named by `SPELL_METRICS`): one JSON object a line, with `name`, `value`, `at` (seconds since
 the epoch) and `step` (a whole number, or null for one more than the last).
 """
-
-from __future__ import annotations
 
 import json
 import os

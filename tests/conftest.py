@@ -28,6 +28,7 @@ from kinds import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa
 from reruns import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  # the same
 
 from orchestrator.client.client import Client
+from orchestrator.environments import EnvironmentRequest, Environments
 from orchestrator.errors import Conflict
 from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
@@ -38,6 +39,7 @@ T = TypeVar("T")
 BIN = Path(sys.executable).parent
 DEADLINE_S = 30.0
 FAST_POLL_S = 0.01
+TORCH_REQUEST = EnvironmentRequest("", (os.environ.get("TORCH", "torch"), "transformers>=4.45,<6"), ())
 
 
 def wait_for(condition: Callable[[], T], what: str, limit_s: float = DEADLINE_S) -> T:
@@ -300,6 +302,16 @@ def make_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     """As `make_spell`, for homes that all tests of a module share."""
     with homes(tmp_path_factory.mktemp("shared")) as make:
         yield make
+
+
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home without runs that has the environment of `TORCH_REQUEST`. It takes long to make: tests that use it are in the
+    xdist_group `torch_home`."""
+    home = Home(tmp_path_factory.mktemp("torch"))
+    home.create()
+    Environments(home).ensure(TORCH_REQUEST, home.store / "build.log", lambda: False)
+    return home
 
 
 @pytest.fixture

@@ -22,9 +22,12 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import TORCH_REQUEST
 
-from orchestrator.environments import EnvironmentRequest, Environments
+from orchestrator.environments import Environments
 from orchestrator.home import Home
+
+pytestmark = pytest.mark.xdist_group("torch_home")
 
 REPO = Path(__file__).resolve().parents[1]
 JOKES = REPO / "jobs" / "jokes"
@@ -206,13 +209,10 @@ def test_download_says_what_went_wrong_on_the_way(server: str, tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python with torch and transformers, made by our own builder of environments; $TORCH says which torch."""
-    home = Home(tmp_path_factory.mktemp("torch"))
-    home.create()
-    request = EnvironmentRequest("", (os.environ.get("TORCH", "torch"), "transformers>=4.45,<6"), ())
-    built = Environments(home).ensure(request, home.store / "build.log", lambda: False)
-    return str(built.path / "bin" / "python")
+def python(torch_home: Home) -> str:
+    """A Python with torch and transformers."""
+    known = Environments(torch_home).ensure(TORCH_REQUEST, torch_home.store / "build.log", lambda: False)
+    return str(known.path / "bin" / "python")
 
 
 @pytest.fixture(scope="module")

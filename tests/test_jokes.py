@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Spell
+from conftest import TORCH_REQUEST, Spell
+
+from orchestrator.home import Home
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-TORCH = os.environ.get("TORCH", "torch")
-FRAMEWORKS = f'[frameworks]\ntransformers = ["{TORCH}", "transformers>=4.45,<6"]\n'
+FRAMEWORKS = f"[frameworks]\ntransformers = {json.dumps(TORCH_REQUEST.requirements)}\n"
 
 
 def one_by_one(spell: Spell) -> None:
@@ -29,9 +30,10 @@ def as_a_workflow(spell: Spell) -> None:
 
 @pytest.mark.torch
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("executor", ["process", "docker"])
-def test_chain_of_jokes(make_spell: Callable[..., Spell], executor: str) -> None:
-    spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT, docker=executor == "docker")
+@pytest.mark.parametrize("executor", [pytest.param("process", marks=pytest.mark.xdist_group("torch_home")), "docker"])
+def test_chain_of_jokes(make_spell: Callable[..., Spell], request: pytest.FixtureRequest, executor: str) -> None:
+    known: Home | None = None if executor == "docker" else request.getfixturevalue("torch_home")
+    spell = make_spell(config=FRAMEWORKS, cwd=CHECKOUT, root=known and known.root, docker=executor == "docker")
     (one_by_one if executor == "docker" else as_a_workflow)(spell)
 
     sent = spell("metrics", "jokes-finetune", "--json").json()

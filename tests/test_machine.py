@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -13,9 +15,10 @@ import pytest
 from engines import TEST_IMAGE, engine_api, need_engine
 
 import orchestrator
-from orchestrator.machine import CoreLoad, whole_cores
+from orchestrator.machine import CoreLoad, CoreUse, whole_cores
 
 CHECKOUT = Path(orchestrator.__file__).parents[1]
+CORES = sorted(os.sched_getaffinity(0))
 TELL = """
 import json
 from orchestrator import machine
@@ -38,6 +41,25 @@ def test_each_run_gets_the_cores_that_are_used_least() -> None:
         load.give(cpus, given[-1])
     assert given == [(2,), (3,), (5, 7), (3,), (2,), (3, 5)]
     assert load.least_used(4) == load.least_used(9) == (2, 3, 5, 7)
+
+
+def test_of_equal_cores_a_run_gets_the_one_that_was_less_busy() -> None:
+    load = CoreLoad((0, 1, 2), {0: 0.9, 1: 0.1, 2: 0.5})
+    assert load.least_used(1) == (1,)
+    load.give(1, (1,))
+    assert load.least_used(2) == (0, 2)
+
+
+def test_a_busy_core_is_seen() -> None:
+    use, core = CoreUse(), max(os.sched_getaffinity(0))
+    began = time.thread_time()
+    os.sched_setaffinity(threading.get_native_id(), [core])
+    try:
+        while (used_s := time.thread_time() - began) < 0.1:
+            pass
+    finally:
+        os.sched_setaffinity(threading.get_native_id(), CORES)
+    assert use.lately()[core] >= used_s - 0.05  # the kernel counts ticks of 10 ms
 
 
 def test_cores_that_this_machine_no_longer_has_count_nothing() -> None:
@@ -77,4 +99,4 @@ def test_a_server_in_a_container_has_the_cores_of_its_quota(cpus: float) -> None
         api.remove_container(container, force=True)
     usable, cores, type_cpu = json.loads(said)
     assert (usable, type_cpu) == (cpus, 1)
-    assert cores == sorted(os.sched_getaffinity(0)), "a quota says how much, not which"
+    assert cores == CORES, "a quota says how much, not which"

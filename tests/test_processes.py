@@ -14,6 +14,7 @@ import pytest
 from conftest import Spell, bearing, git, wait_for
 
 from orchestrator.executors.process import ProcessExecutor
+from orchestrator.lifecycle import threads
 
 GRACE_S = 1.0
 CONFIG = f"grace_s = {GRACE_S}\n[machine_types.cpu]\ncpus = 0.05\n"
@@ -411,6 +412,7 @@ def test_environment_is_clean(spell: Spell) -> None:
         "PYTHONPATH",
         "PATH",
         "VIRTUAL_ENV",
+        *threads.variables(1, (), is_held=True),
     }
     shell = {"PWD", "SHLVL", "_"}
     usual = {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"}

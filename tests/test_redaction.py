@@ -30,7 +30,7 @@ JOB = f"env: {{TOKEN: {CANARY}}}\nnotify: {HOOK}\n"
 @pytest.fixture(scope="module")
 def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home with everything that keeps a spec: runs, a rerun, a search and a workflow, each with hidden values."""
-    spell = make_shared("redaction")
+    spell = make_shared("redaction", UV_HTTP_RETRIES="0")
     folder = spell.cwd
     (folder / "needs.txt").write_text(f"--extra-index-url http://me:{CANARY}@127.0.0.1:9/simple\n")
     (folder / "job.yaml").write_text(f"command: 'true'\nname: hidden\n{JOB}")
@@ -46,7 +46,7 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
         assert done.code == 0, done
         assert CANARY not in done.out + done.err
     packages = ["--pip", PACKAGE, "--pip-req", "needs.txt"]
-    done = spell("run", "-f", "--name", "unbuilt", *packages, "true", env={"UV_HTTP_RETRIES": "0"})
+    done = spell("run", "-f", "--name", "unbuilt", *packages, "true")
     assert done.code != 0 and CANARY not in done.out + done.err, done
     return spell
 

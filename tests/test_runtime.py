@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +23,6 @@ from orchestrator import runtime
 
 CONFIG = "grace_s = 5\nsample_interval_s = 0.1\n[machine_types.cpu]\ncpus = 0.05\n"
 PACKAGE = Path(orchestrator.__file__).parent
-IN_RUNS = [PACKAGE / "__init__.py", PACKAGE / "runtime.py"]
 
 
 @pytest.fixture(scope="module")
@@ -150,42 +147,6 @@ def test_lines_of_several_processes_never_mix(metrics: Path) -> None:
     for name in "abcd":
         assert [line["value"] for line in found if line["name"] == name * 50] == list(range(300))
     assert len(found) == 1200
-
-
-# -- old Pythons ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", IN_RUNS, ids=lambda path: path.name)
-def test_syntax_is_that_of_python_3_8(path: Path) -> None:
-    tree = ast.parse(path.read_text(), feature_version=(3, 8))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []  # what only type checkers see
-    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names) | {"__future__"}
-
-
-def _old_pythons() -> list[str]:
-    places = [*os.environ["PATH"].split(":"), *map(str, Path.home().glob(".pyenv/versions/3.*/bin"))]
-    found = {}
-    for version in range(7, sys.version_info.minor):
-        for place in places:
-            path = shutil.which(f"python3.{version}", path=place)
-            if path and "shims" not in path:
-                found.setdefault(version, path)
-    return list(found.values())
-
-
-@pytest.mark.skipif(not _old_pythons(), reason="no older Python is installed here")
-@pytest.mark.parametrize("interpreter", _old_pythons(), ids=lambda path: Path(path).name)
-def test_old_pythons_can_use_it(interpreter: str, spell: Spell, metrics: Path, outside: Path) -> None:
-    assert spell("server", "start").code == 0  # it installs the runtime
-    code = "from orchestrator.runtime import *; send_metric('loss', 0.5); print(checkpoint_dir())"
-    env = {"SPELL_METRICS": str(metrics), "PYTHONPATH": str(spell.home.runtime), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([interpreter, "-c", code], env=env, cwd=outside, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "checkpoints\n", "")
-    assert lines(metrics)[0]["value"] == 0.5
 
 
 # -- inside a run --------------------------------------------------------------------------------------------------

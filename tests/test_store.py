@@ -40,6 +40,7 @@ from orchestrator.states import FINAL, MOVES, State, StopRequest
 from orchestrator.store import CastBefore, NewRun, Store, Unheeded, database
 from orchestrator.store import tables as store_tables
 from orchestrator.store.database import Database
+from orchestrator.store.migrate import upgrade
 
 DATA = Path(__file__).parent / "data"
 MIGRATIONS = Path(orchestrator.store.__file__).parent / "migrations"
@@ -529,18 +530,22 @@ def is_ours(_item: object, name: str, kind: str, _reflected: bool, _compared: ob
 
 
 def test_migrations_make_the_tables(path: Path, tmp_path: Path) -> None:
-    Database(path).close()
+    """A new store is made without them; it has the same."""
+    upgrade(path, None)
     with create_engine(f"sqlite:///{path}").connect() as connection:
         opts = {"compare_type": True, "compare_server_default": True, "include_object": is_ours}
         context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, store_tables.metadata) == []
     fresh = tmp_path / "fresh.db"
-    store_tables.metadata.create_all(create_engine(f"sqlite:///{fresh}"))
+    Database(fresh).close()
     made = schema(path)
     assert {name for name, sql in made.items() if "AUTOINCREMENT" in sql} == {
         name for name, sql in schema(fresh).items() if "AUTOINCREMENT" in sql
     }
     assert set(made) == set(schema(fresh))
+    for place in (path, fresh):
+        with raw(place) as store:
+            assert store.execute("SELECT * FROM alembic_version").fetchall() == [(store_tables.HEAD,)]
 
 
 KILLED_WHILE_MIGRATING = """

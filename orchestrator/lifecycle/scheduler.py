@@ -20,7 +20,7 @@ from orchestrator.executors.base import Usage
 from orchestrator.lifecycle.context import LEADS, Context
 from orchestrator.lifecycle.life import Life
 from orchestrator.loops import Loop
-from orchestrator.machine import Capacity, CoreLoad
+from orchestrator.machine import Capacity, CoreLoad, CoreUse
 from orchestrator.states import StopRequest
 from orchestrator.store import ClaimedRun, MachineRequest, Unheeded
 
@@ -38,6 +38,7 @@ class Scheduler:
 
     def __init__(self, context: Context, capacity: Capacity) -> None:
         self._context, self.capacity = context, capacity
+        self._core_use = CoreUse()
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
         self._loop = Loop("scheduler", self._admit, wait_s=self._until_next_attempt_s)
@@ -112,7 +113,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         occupying = list(self._context.store.occupying())
-        free, cores = self._left_by(occupying), CoreLoad(self.capacity.cores)
+        free, cores = self._left_by(occupying), CoreLoad(self.capacity.cores, self._core_use.lately())
         for other in occupying:
             cores.give(other.cpus, other.cores)
         blocked_gpus = False

@@ -21,6 +21,7 @@ _BUSY_TIMEOUT_S = 30
 _BALLAST_BYTES = 2 << 20
 _RESERVE_BYTES = 1 << 20
 _TIGHT_BYTES = 1 << 20
+_ALEMBIC = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"  # as Alembic makes it
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # an exceeded quota gives the latter
 
 
@@ -150,11 +151,22 @@ class Database:
 
     def _migrate(self) -> None:
         version = self._version()
-        if version == tables.HEAD:
+        if version == tables.HEAD or (version is None and self._make()):
             return
         from orchestrator.store.migrate import upgrade  # 159 ms: alembic; most stores are up to date
 
         upgrade(self._path, version)
+
+    def _make(self) -> bool:
+        """Make the tables of a new store, as all migrations do, in a tenth of their time. Returns False when the file has
+        tables."""
+        with self._writer.begin() as connection:
+            if connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").first():
+                return False
+            tables.metadata.create_all(connection)
+            connection.exec_driver_sql(_ALEMBIC)
+            connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
+        return True
 
     def _version(self) -> str | None:
         connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)

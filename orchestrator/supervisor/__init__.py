@@ -15,4 +15,12 @@ gpus          checks that a run sees the GPUs that it was given
 secrets_pipe  passes the secrets of a run through a pipe
 isolation     mount and process namespaces
 identity      identifies a process by boot id and start time, never by its pid alone
+old_python    lets Python 3.6, of an old image, load all this
 """
+
+import sys
+
+if sys.version_info < (3, 7):  # noqa: UP036 - in a container
+    from orchestrator.supervisor import old_python
+
+    old_python.install()

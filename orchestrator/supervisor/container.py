@@ -14,7 +14,7 @@ command cannot reach them by name; spelld keeps hard links to the same files:
     result              the verdict, in 4 KiB that are reserved in advance; spaces until then
     errors              Python's standard error of this process
 
-SIGTERM stops the run, SIGUSR1 kills it. Needs the image's Python (3.9 or newer) and only its standard library.
+SIGTERM stops the run, SIGUSR1 kills it. Needs the image's Python (3.6 or newer) and only its standard library.
 """
 
 from __future__ import annotations

@@ -168,8 +168,10 @@ class MaskedLog:
             if any(fd == self._wake_read for fd, _ in ready):
                 break
         left = _CHUNK_BYTES  # the pipe held no more when the last writer ended
-        while left > 0 and (count := self._take()):
-            left -= count
+        count: int | None = 1
+        while left > 0 and count:
+            count = self._take()
+            left -= count or 0
 
     def _take(self) -> int | None:
         """Copy what the pipe holds. Returns the number of bytes; 0 at the end, None when the pipe is empty."""

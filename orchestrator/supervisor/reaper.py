@@ -140,8 +140,11 @@ class Reaper:
     def _become_command(self) -> None:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)  # spelld, or the process that started it, may ignore some
+        for number in range(1, signal.NSIG):  # spelld, or the process that started it, may ignore some
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):  # KILL, STOP, and those of the C library
+                pass
         os.chdir(self.request["cwd"])
         if self.request["isolation"] == "namespaces":
             isolation.give_up_mounting()

@@ -45,9 +45,9 @@ def verdict_of(
     before = oom_kills()
     verdict: dict[str, Any] = {"version": VERSION, "error": None, "exit_code": None, "signal": None, "timed_out": False}
     began_at, began = time.time(), time.monotonic()
-    verdict |= {"max_rss_bytes": 0, "started_at": began_at}
+    verdict.update(max_rss_bytes=0, started_at=began_at)
     try:
-        verdict |= run()
+        verdict.update(run())
     except OSError as error:
         verdict["error"] = words_of(error)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
