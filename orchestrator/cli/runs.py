@@ -99,6 +99,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Name", run.name),
         ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
         ("Reason", run.message),
+        ("Waits For", _waits_for(run)),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
         ("Search", str(run.search or "")),
@@ -135,6 +136,12 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _waits_for(run: RunRecord) -> str:
+    """Return what a queued run waits for, and since when: its cast, or the end of the attempt before."""
+    since = run.created_at if not run.attempts else run.attempts[-1].ended_at or run.created_at
+    return run.waits_for and f"{run.waits_for}, since {show.clock(since)}"
 
 
 def _attempts(run: RunRecord) -> Iterator[str]:

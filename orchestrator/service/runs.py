@@ -197,12 +197,17 @@ class Runs:
         self, who: Who, wanted: Filter, order: Sort, *, limit: int, before: int, skip: int
     ) -> Sequence[RunSummary]:
         """The last `limit` runs of this order that match; see `Store.summaries`."""
-        return self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
+        found = self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
+        queued = [run.number for run in found if run.state == State.MACHINE_REQUESTED]
+        waits = self._scheduler.waiting(queued)
+        return [dataclasses.replace(run, waits_for=waits.get(run.number, "")) for run in found] if waits else found
 
     def get(self, who: Who, reference: str) -> RunRecord:
         """The whole record of a run, with the redacted spec."""
         record = self._store.record(self._access.resolve(who, reference))
-        return dataclasses.replace(record, spec=redacted_spec(record.spec))
+        queued = [record.number] if record.state == State.MACHINE_REQUESTED else []
+        waits = self._scheduler.waiting(queued).get(record.number, "")
+        return dataclasses.replace(record, spec=redacted_spec(record.spec), waits_for=waits)
 
     def events(self, who: Who, reference: str) -> Sequence[EventRecord]:
         """The events of a run, in order."""
