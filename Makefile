@@ -2,6 +2,7 @@
 # make check    lint, and the tests that need neither a server nor an engine: minutes
 # make test     lint, and all tests: docs/testing.md
 # make mutation how many small faults the tests notice: docs/testing.md
+# make soak     kills everything at random moments, for some 20 minutes: docs/reliability.md
 # make bench    the table of docs/benchmarks.md
 #
 # TORCH is the requirement of the jobs' torch; for a CPU-only wheel from your own folder, set
@@ -9,6 +10,8 @@
 
 # BASE_IMAGE is the base image of the demo's containers, if a Docker engine answers; tests/engine/up makes one
 # without any registry: make demo BASE_IMAGE=spell-test-base:bookworm
+
+# SOAK are options of the random-fault run: make soak SOAK="--kills 100 --seed 7"
 
 PYTHON ?= python3
 TORCH ?= torch
@@ -22,7 +25,7 @@ PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SPELL := SPELL_HOME="$(CURDIR)" "$(CURDIR)/$(BIN)/spell"
 
-.PHONY: demo check test lint mutation bench clean
+.PHONY: demo check test lint mutation soak bench clean
 
 demo: $(READY) config.toml
 	@echo 'Follow the training from another terminal, once it runs:'
@@ -55,6 +58,9 @@ lint: $(READY)
 mutation: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
 	nice $(BIN)/python -m benchmarks.mutation
+
+soak: $(READY)
+	$(BIN)/python -m soak $(SOAK)
 
 bench: $(READY)
 	TORCH="$(TORCH)" $(BIN)/python -m benchmarks

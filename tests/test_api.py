@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
+import socket
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import click
 import httpx
 import pytest
-from conftest import Spell
+from conftest import DEADLINE_S, Spell
 
 from orchestrator import records
 from orchestrator.cli import main
@@ -388,6 +389,54 @@ def test_what_is_no_request_is_told_in_words(spell: Spell) -> None:
         ):
             answer = client.put("/links/x", content=content, headers={"Content-Type": "application/json"})
             assert answer.json()["error"]["message"] == said
+
+
+WITH_A_BODY = [
+    (method, re.sub(r"\{\w+\}", "999", path.replace("{digest}", "0" * 64)))
+    for method, path in ROUTES
+    if method in ("POST", "PUT") and path not in ("/server/stop", "/gc")
+]
+ODD = {
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep dicts": b'{"command":' * 100_000 + b"1" + b"}" * 100_000,
+    "a deep field": b'{"command": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "no text": b"\xff\xfe\0",
+    "half a pair": b'{"command": "\\ud800", "resource": "\\udfff"}',
+    "too much": b'[["a", "100644", "' + b"0" * 64 + b'", 1e999]]',
+    "infinity": b'{"command": "true", "timeout_s": 1e999, "retries": 1e999}',
+    "many digits": b'{"command": "true", "retries": ' + b"9" * 5000 + b"}",
+    "nothing": b"null",
+}
+
+
+def tracebacks(spell: Spell) -> int:
+    return spell.home.server_log.read_text().count("Traceback")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_odd_body_is_an_error_of_the_server(spell: Spell, odd: str) -> None:
+    before = tracebacks(spell)
+    headers = {"Content-Type": "application/json"}
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(spell.home.socket)), base_url="http://spell") as client:
+        for method, path in WITH_A_BODY:
+            answer = client.request(method, path, content=ODD[odd], headers=headers)
+            assert answer.status_code < 500, (method, path, answer.text)
+    assert tracebacks(spell) == before
+
+
+def test_who_leaves_in_the_middle_of_a_body_is_no_error(spell: Spell) -> None:
+    before = tracebacks(spell)
+    for method, path in WITH_A_BODY:
+        for framing, body in (("Content-Length: 1000", '{"a":'), ("Transfer-Encoding: chunked", '5\r\n{"a":\r\n')):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(spell.home.socket))
+                client.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{body}".encode())
+                client.shutdown(socket.SHUT_WR)
+                client.settimeout(DEADLINE_S)
+                while client.recv(1 << 16):
+                    pass  # the server has seen it
+    assert spell.client.server.get()
+    assert tracebacks(spell) == before
 
 
 def test_openapi_has_the_form_of_errors(openapi: dict[str, Any]) -> None:

@@ -402,7 +402,7 @@ def ended(state: str, code: int | None = None, signal: int | None = None) -> Run
         (ended("failed", 7), 7),
         (ended("failed", 0), 1),  # its outputs could not be saved
         (ended("failed", signal=11), 139),
-        (ended("stopped", 0), 0),
+        (ended("stopped", 0), 1),  # not complete is never 0
         (ended("stopped", signal=15), 143),
         (ended("stopped"), 1),  # before its command was started
         (ended("killed", signal=9), 137),

@@ -313,10 +313,10 @@ def test_f38_a_full_disk_leaves_a_way_out(spell: Spell, disk: Disk, tmp_path: Pa
             spell.client.labels.add(str(big), ["label"])
     disk.fill()
     (spell.home.work_dir(ends) / "code" / "go").touch()
-    words = f"it waits for disk space, to record its state: 0 KiB are free on the disk of {spell.home.store}, 128 KiB are needed"
-    wait_for(lambda: spell.client.runs.get(str(ends)).message == words, "the reason why the run waits")
-    assert f"Run {ends}: {words}\n" in spell("ps").out
-    assert f"Waiting       {words}\n" in spell("info", str(ends)).out
+    words = f"disk space, to record its state: 0 KiB are free on the disk of {spell.home.store}, 128 KiB are needed"
+    wait_for(lambda: spell.client.runs.get(str(ends)).waits_for == words, "the reason why the run waits")
+    assert f"Run {ends} waits for {words}.\n" in spell("ps").out
+    assert f"Waits For     {words}\n" in spell("info", str(ends)).out
     refused = spell("run", "-f", "true")
     assert (refused.code, refused.err.splitlines()[-2]) == (
         1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,15 @@ from orchestrator.client.client import Client
 from orchestrator.errors import ImpossibleRequest
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
+from orchestrator.lifecycle.waiting import waiting
 from orchestrator.machine import Capacity
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State
+from orchestrator.store import MachineRequest
 
 pytestmark = pytest.mark.server
+
 
 GIB = 1 << 30
 LIMIT_S = 60.0
@@ -132,6 +136,22 @@ def assert_never_overcommitted(client: Client, sizes: dict[int, tuple[float, flo
         assert sum(sizes[number][1] for number in held) <= MACHINE.memory_bytes
 
 
+def demand(number: int, cpus: float, memory_bytes: int = 0, gpus_wanted: int = 0, *gpus: int) -> MachineRequest:
+    return MachineRequest(number, 0, None, cpus, memory_bytes, gpus_wanted, gpus)
+
+
+def test_the_words_of_waiting() -> None:
+    total, gib = Capacity(4, 8 << 30, (0, 1)), 1 << 30
+    holding = [demand(1, 1, 6 * gib), demand(2, 0.5, 0, 2, 0, 1), *(demand(number, 0.25) for number in range(3, 9))]
+    queue = [demand(10, 0.5, 4 * gib, 1), demand(11, 2), demand(12, 1)]
+    assert waiting(total, holding, iter(queue), {10, 11, 12, 13}) == {
+        10: "4.0 GiB of memory, which run 1 holds and 1 GPU, which run 2 holds; 1st in the queue",
+        11: "2 cores, which runs 1, 2, 3, 4, 5 and 3 more hold; 2nd in the queue",
+        12: "run 10, which is before it; 3rd in the queue",
+        13: "the end of the pause after its failed attempt",
+    }
+
+
 def test_first_in_first_out(spell: Spell, tmp_path: Path) -> None:
     order = tmp_path / "order"
     numbers = [spell.cast(f"echo {index} >> {order}", machine_type="whole") for index in range(8)]
@@ -153,7 +173,19 @@ def test_a_waiting_run_keeps_its_place(spell: Spell, tmp_path: Path) -> None:
     free = {item.name: item.free_now for item in spell.client.machines.list()}
     assert (free["sliver"], free["most"]) == (2, 0)
     assert {spell.client.runs.get(str(number)).state for number in small} == {"machine_requested"}
-    gate.touch()
+    waits = {run.number: run.waits_for for run in spell.client.runs.list() if run.waits_for}
+    held = f"{CORES * 0.8:g} cores, which run {first} holds; 1st in the queue"
+    behind = [f"run {big}, which is before it; {place} in the queue" for place in ("2nd", "3rd", "4th", "5th", "6th")]
+    assert waits == {big: held, **dict(zip(small, behind, strict=True))}
+    assert f"Run {big} waits for {held}.\n" in spell("ps").out
+    assert re.search(rf"^Waits For +{held}, since 2\d\d\d-", spell("info", str(big)).out, re.MULTILINE)
+    with spell.popen("logs", "-f", "-v", str(big)) as following:
+        assert following.stderr is not None
+        lines = (line.decode() for line in following.stderr)
+        told = next(line for line in lines if "Waiting for" in line)
+        assert told.startswith(f"💫 Waiting for {held}, since 2")
+        gate.touch()
+        assert any("complete" in line for line in lines)
     claims = []
     for number in (big, *small):
         assert spell.ended(number).state == "complete"

@@ -25,7 +25,7 @@ from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
 
 RUN = {item.name: None for item in dataclasses.fields(RunRecord)} | {"state": "running", "attempts": []}
-TRIES = 4
+TRIES = 6
 """How often a request that does no harm twice is sent at most."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
 

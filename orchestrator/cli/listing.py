@@ -22,6 +22,7 @@ from orchestrator.states import ACTIVE, State
 
 F = TypeVar("F", bound=Callable[..., Any])
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_WAITING_SHOWN = 3
 _COMMAND_WIDTH = 40
 _USUAL = 50
 _ALL = 10_000
@@ -197,9 +198,8 @@ def _table(found: Sequence[RunSummary], verbose: bool, metrics: Sequence[tuple[s
         ]
         rows.append([*row, *_more(run)] if verbose else row)
     show.table(headers, rows)
-    for run in found:
-        if run.message and run.state in ACTIVE:
-            show.say(f"Run {run.number}: {run.message}")
+    for run in [run for run in found if run.waits_for][:_WAITING_SHOWN]:
+        show.say(f"ℹ️  Run {run.number} waits for {run.waits_for}.")
 
 
 def _more(run: RunSummary) -> Iterator[str]:

@@ -100,7 +100,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Project", run.project),
         ("Name", run.name),
         ("Status", show.state(run.state, run.exit_code, run.signal, run.wish)),
-        ("Waiting" if run.state in ACTIVE else "Reason", run.message),
+        ("Reason", run.message),
+        ("Waits For", _waits_for(run)),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
         ("Search", str(run.search or "")),
@@ -137,6 +138,14 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _waits_for(run: RunRecord) -> str:
+    """Return what a run waits for, and a queued one since when: its cast, or the end of the attempt before."""
+    if run.state != State.MACHINE_REQUESTED:
+        return run.waits_for
+    since = run.created_at if not run.attempts else run.attempts[-1].ended_at or run.created_at
+    return run.waits_for and f"{run.waits_for}, since {show.clock(since)}"
 
 
 def _attempts(run: RunRecord) -> Iterator[str]:

@@ -24,10 +24,11 @@ class Followed(NamedTuple):
     """One item of a followed run: an event, bytes of one of its logs, or its end.
 
     Attributes:
-        kind: `state`, `build`, `log` or `end`.
+        kind: `state`, `waits`, `build`, `log` or `end`.
         position: pass this to `follow` to continue after this item.
         event: set if `kind` is `state`.
-        data: set if `kind` is `build` or `log`; the bytes as they were written.
+        data: set if `kind` is `build` or `log`: the bytes as they were written; or if it is `waits`: what the run waits for in
+            the queue, in words.
         run: set if `kind` is `end`.
     """
 

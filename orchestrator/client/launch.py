@@ -17,7 +17,7 @@ from orchestrator.home import Home, answers, check_room, open_lock, set_aside
 _START_LIMIT_S = 60.0
 _LOOK_S = 0.01
 NOT_STARTED = "The server could not be started: "
-_TRIES = 2
+_TRIES = 3
 _LAST_OF_UVICORN = "Application startup failed. Exiting."
 
 

@@ -29,7 +29,7 @@ _BAD_REQUEST, _NOT_FOUND = 400, 404
 _READ_LIMIT_S = 60.0
 _HEADERS = {"User-Agent": f"spell/{__version__}"}
 _VERSION = {"Spell-Api": str(API_VERSION)}
-_TRIES = 4
+_TRIES = 6
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 T = TypeVar("T")

@@ -124,7 +124,7 @@ def from_json(text: str | bytes) -> Manifest:
     try:
         rows = json.loads(text)
         entries = [Entry(str(path), str(mode), str(digest), int(size)) for path, mode, digest, size in rows]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidConfig(f"The manifest of the snapshot cannot be read: {error}") from error
     return make(entries)
 

@@ -1,6 +1,7 @@
 """The life of a run, from the queue to its final state.
 
 scheduler  finds a machine for each run, in the order of casting
+waiting    what queued runs wait for, in words
 life       leads one run from its claim to its final state
 context    store, home and tools that every life needs
 workdir    the work dir of a run, and its checkpoints

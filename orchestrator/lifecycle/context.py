@@ -80,11 +80,9 @@ class Context:
 
     def _why(self, error: DiskFull | StoreBusy) -> str:
         if isinstance(error, StoreBusy):
-            return f"it waits until its state can be recorded: {error.message}"
+            return f"the chance to record its state: {error.message.removesuffix('.')}"
         free = shutil.disk_usage(self.home.store).free
-        words = (
-            f"it waits for disk space, to record its state: {free >> 10} KiB are free on the disk of {self.home.store}"
-        )
+        words = f"disk space, to record its state: {free >> 10} KiB are free on the disk of {self.home.store}"
         return f"{words}, {_NEEDED_BYTES >> 10} KiB are needed"
 
     def with_room(self, save: Callable[[], T]) -> T:
@@ -110,7 +108,7 @@ class Context:
                 except Exception as error:
                     if not passes(error):
                         raise
-                    self.waits[number] = f"it cannot be {what} yet: {error}"
+                    self.waits[number] = f"the chance to be {what}: {str(error).removesuffix('.')}"
                     _log.warning("run %d cannot be %s yet: %s", number, what, error)
                     if self.closing.wait(_RETRY_S):
                         raise StaleFence("the server ends") from error
@@ -129,7 +127,7 @@ class Context:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """Return all that the executor of a run needs to start it. Raises `SecretLost`, `MountFailed`, `DiskFull`. `MountFailed`, `DiskFull`."""
+        """Return all that the executor of a run needs to start it. Raises `SecretLost`, `MountFailed`, `DiskFull`."""
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""

@@ -13,12 +13,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
 from orchestrator.lifecycle.context import LEADS, Context
 from orchestrator.lifecycle.life import Life
+from orchestrator.lifecycle.waiting import waiting
 from orchestrator.loops import Loop
 from orchestrator.machine import Capacity, CoreLoad, CoreUse
 from orchestrator.states import StopRequest
@@ -96,6 +97,11 @@ class Scheduler:
         for run in runs:
             left = left.without(run.cpus, run.memory_bytes, run.gpus)
         return left
+
+    def waiting(self, numbers: Collection[int]) -> dict[int, str]:
+        """Return what these queued runs wait for, in words, by number."""
+        store = self._context.store
+        return waiting(self.capacity, list(store.occupying()), store.queued(), numbers) if numbers else {}
 
     # -- the loop -----------------------------------------------------------------------------------------------
 

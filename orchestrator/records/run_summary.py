@@ -10,6 +10,7 @@ class RunSummary:
     """A line of `spell ps`.
 
     Attributes:
+        waits_for: what a queued run waits for, in words; "" for others.
         wish: the stop request, `stop` or `kill` (`states.StopRequest`); None for none.
     """
 
@@ -35,3 +36,4 @@ class RunSummary:
     signal: int | None
     reason: str | None
     message: str
+    waits_for: str = ""

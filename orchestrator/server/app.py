@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -36,7 +37,7 @@ _MOST_BYTES = {
     "/blobs": MOST_BYTES,
 }
 _MOST_OTHER_BYTES = 1 << 20
-_NOT_FOUND = 404
+_BAD_REQUEST, _NOT_FOUND = 400, 404
 _TEXT = {"type": "string"}
 _ERROR = {"type": "object", "properties": {"code": _TEXT, "message": _TEXT, "cure": _TEXT}}
 _REFUSAL = {
@@ -87,6 +88,8 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_no_route)
     app.add_exception_handler(UnicodeEncodeError, _answer_not_text)
+    app.add_exception_handler(RecursionError, _answer_too_deep)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_crash)
     return app
 
@@ -121,6 +124,18 @@ async def _answer_not_text(request: Request, error: Exception) -> JSONResponse:
         return await _answer_crash(request, error)
     refusal = InvalidConfig("The request contains text that is not UTF-8.")
     return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
+
+
+async def _answer_too_deep(request: Request, error: Exception) -> JSONResponse:
+    if request.method == "GET":  # what was nested is ours
+        return await _answer_crash(request, error)
+    refusal = InvalidConfig("The request is nested too deeply.")
+    return JSONResponse(refusal.to_wire(), status_code=refusal.http_status)
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    """The client has gone before it had sent all of its request: nobody reads this, and nothing is wrong here."""
+    return Response(status_code=_BAD_REQUEST)
 
 
 async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:

@@ -101,7 +101,7 @@ def _command(frame: Mapping[str, Any]) -> _Command:
         words = json.loads(frame["text"])
         command, size = [str(word) for word in words["command"]], words.get("size")
         return _Command(command, bool(words["terminal"]), str(words.get("term", "")), _size(size) if size else None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidConfig(f"The first frame does not describe a command: {error}.") from error
 
 
@@ -156,7 +156,7 @@ class _Talk:
         try:
             words = json.loads(frame["text"])
             self._typed.put(b"" if words.get("eof") else _size(words["resize"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidConfig("The client broke the protocol of exec.") from error
 
     def _type(self) -> None:

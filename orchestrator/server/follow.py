@@ -1,6 +1,7 @@
 """Follows a run: sends its events and its log, in their order, as server-sent events.
 
     event: state   data: an EventRecord (states, stop requests, notices)      id: a position, see `records/position.py`
+    event: waits   data: base64 of what it waits for in the queue, in words; sent again when that changes
     event: build   data: base64 of the next bytes of the build log      id: likewise
     event: log     data: base64 of the next bytes of the run's output   id: likewise
     event: end     data: the RunSummary; after it the stream ends. If a stream ends without it, connect again.
@@ -16,6 +17,7 @@ import base64
 import contextlib
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -26,6 +28,7 @@ from orchestrator.states import FINAL, State
 
 _POLL_S = 0.02
 _KEEP_ALIVE_S = 15.0
+_QUEUE_LOOK_S = 1.0
 _BUILDING = frozenset({State.MACHINE_REQUESTED, State.BUILDING, State.MOUNTING})
 
 
@@ -74,6 +77,8 @@ class Follower:
         self._at = position
         self._seen = 0  # the id of the last event that was read, whether or not it is sent
         self._state = State.MACHINE_REQUESTED
+        self._waits_for = ""
+        self._queue_look_at = 0.0
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The stream, until the run has ended and everything was sent, or the server ends."""
@@ -112,6 +117,20 @@ class Follower:
                 if event.kind == "state":
                     self._state = State(event.state)
         yield from self._files()
+        yield from self._queue()
+
+    def _queue(self) -> Iterator[bytes]:
+        """What the run waits for, if that is news. It is looked up once a second, and not at once: most runs start at once."""
+        now = time.monotonic()
+        if self._state != State.MACHINE_REQUESTED:
+            self._queue_look_at, self._waits_for = 0.0, ""
+        elif not self._queue_look_at:
+            self._queue_look_at = now + _QUEUE_LOOK_S
+        elif now > self._queue_look_at:
+            self._queue_look_at = now + _QUEUE_LOOK_S
+            if (words := self._feed.waits_for()) != self._waits_for:
+                self._waits_for = words
+                yield self._frame("waits", base64.b64encode(words.encode()))
 
     def _files(self) -> Iterator[bytes]:
         kind = "build" if self._state in _BUILDING else "log"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.home import Home
 from orchestrator.lifecycle.context import Context
+from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.events import EventRecord
 from orchestrator.records.logs import LogTime
 from orchestrator.records.run_summary import RunSummary
@@ -33,8 +34,8 @@ class LogTail:
 class Feed:
     """The events and logs of one run, for a follower."""
 
-    def __init__(self, store: Store, home: Home, number: int) -> None:
-        self._store, self._home, self.number = store, home, number
+    def __init__(self, store: Store, home: Home, scheduler: Scheduler, number: int) -> None:
+        self._store, self._home, self._scheduler, self.number = store, home, scheduler, number
 
     def events(self, after: int) -> list[EventRecord]:
         """The events after the one with this id, in order."""
@@ -48,6 +49,10 @@ class Feed:
         """The next bytes of its build log, as `log`."""
         return logs.read(self._home.build_log(self.number), offset, _CHUNK_BYTES)
 
+    def waits_for(self) -> str:
+        """What it waits for in the queue, in words."""
+        return self._scheduler.waiting([self.number])[self.number]
+
     def summary(self) -> RunSummary:
         """The summary of the run."""
         return self._store.summary(self.number)
@@ -56,8 +61,8 @@ class Feed:
 class Logs:
     """The logs of one home."""
 
-    def __init__(self, context: Context, access: Access) -> None:
-        self._store, self._home, self._access = context.store, context.home, access
+    def __init__(self, context: Context, scheduler: Scheduler, access: Access) -> None:
+        self._store, self._home, self._scheduler, self._access = context.store, context.home, scheduler, access
 
     def tail(self, who: Who, reference: str, lines: int | None, most_bytes: int) -> LogTail:
         """The output of a run, byte for byte; the last `lines` lines if given, and at most `most_bytes` of them."""
@@ -71,4 +76,4 @@ class Logs:
 
     def follow(self, who: Who, reference: str) -> Feed:
         """The events and logs of a run, to be read while it runs."""
-        return Feed(self._store, self._home, self._access.resolve(who, reference))
+        return Feed(self._store, self._home, self._scheduler, self._access.resolve(who, reference))

@@ -198,14 +198,18 @@ class Runs:
     ) -> Sequence[RunSummary]:
         """The last `limit` runs of this order that match; see `Store.summaries`."""
         found = self._store.summaries(wanted, order, limit=limit, before=before, skip=skip)
-        waits = self._context.waits
-        return [dataclasses.replace(run, message=waits[run.number]) if run.number in waits else run for run in found]
+        waits = self._waits([run.number for run in found if run.state == State.MACHINE_REQUESTED])
+        return [dataclasses.replace(run, waits_for=waits.get(run.number, "")) for run in found] if waits else found
 
     def get(self, who: Who, reference: str) -> RunRecord:
         """The whole record of a run, with the redacted spec."""
         record = self._store.record(self._access.resolve(who, reference))
-        waits = self._context.waits.get(record.number, record.message)
-        return dataclasses.replace(record, spec=redacted_spec(record.spec), message=waits)
+        waits = self._waits([record.number] if record.state == State.MACHINE_REQUESTED else [])
+        return dataclasses.replace(record, spec=redacted_spec(record.spec), waits_for=waits.get(record.number, ""))
+
+    def _waits(self, queued: Sequence[int]) -> Mapping[int, str]:
+        """What these runs, and all that cannot go on, wait for."""
+        return {**self._scheduler.waiting(queued), **self._context.waits}
 
     def events(self, who: Who, reference: str) -> Sequence[EventRecord]:
         """The events of a run, in order."""

@@ -66,7 +66,7 @@ class Service:
         store, found = context.store, resources.Resources(context.home, context.store)
         access, executors = Access(store, found), Executors(context, defaults)
         self.runs = Runs(context, scheduler, access, executors, quota)
-        self.logs = Logs(context, access)
+        self.logs = Logs(context, scheduler, access)
         self.metrics = Metrics(context, access)
         self.stats = Stats(store, scheduler, access)
         self.exec = Exec(store, scheduler, access)

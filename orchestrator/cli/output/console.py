@@ -63,6 +63,7 @@ class Console:
         self._spinner = TerminalSpinner(stream) if moving else Spinner()
         self._state: State | None = None
         self._at_line_start = True
+        self._told_of_waiting, self._queued_at = False, 0.0
         self.stamp: Stamper | None = None
 
     def follow(self, items: Iterable[Followed]) -> RunSummary:
@@ -71,6 +72,8 @@ class Console:
             for item in items:
                 if item.event:
                     self._event(item.event)
+                elif item.kind == "waits":
+                    self._waits(item.data.decode())
                 elif item.kind == "build":
                     self._build(item.data)
                 elif item.kind == "log":
@@ -112,6 +115,7 @@ class Console:
         elif event.kind == "wish":
             self._say(f"💫 Run is {event.state}{': ' if event.text else ''}{event.text}")
         else:
+            self._queued_at = event.at
             self._enter(State(event.state))
 
     def _enter(self, state: State) -> None:
@@ -129,6 +133,14 @@ class Console:
             self._say("✨ Run is running")
         elif state in _TITLES:
             self._spinner.show(f"{_TITLES[state]}… {_WAITING.get(state, '')}")
+
+    def _waits(self, words: str) -> None:
+        """Say what the run waits for, and since when. The spinner is kept up to date; elsewhere one line is enough, unless all is asked for."""
+        words = f"{words}, since {show.clock(self._queued_at)}"
+        if not self._spinner.is_moving and (self._verbose or not self._told_of_waiting):
+            self._say(f"💫 Waiting for {words}")
+        self._told_of_waiting = True
+        self._spinner.show(f"{_TITLES[State.MACHINE_REQUESTED]}… Waiting for {words}")
 
     def _build(self, data: bytes) -> None:
         if self._verbose and self._to_stderr:

@@ -20,6 +20,8 @@ _CLEAR_LINE = "\r\x1b[K"
 class Spinner:
     """The spinner of a state. This one shows nothing, for outputs that are no terminal."""
 
+    is_moving = False
+
     def show(self, text: str) -> None:
         """Show this text beside the spinner."""
 
@@ -33,6 +35,8 @@ class TerminalSpinner(Spinner):
     Args:
         stream: a terminal. Call `clear` before anything else writes to it.
     """
+
+    is_moving = True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
