@@ -24,6 +24,7 @@ from test_container_environments import make_sdist
 from test_container_floods import CONFIG, SOON_S, answers
 from wheels import make_wheel
 
+from orchestrator.data.identity import identify
 from orchestrator.engine import Engine
 from orchestrator.environments import Container, installed
 from orchestrator.environments.orphans import CONTAINERS, PROCESS_FILE, discard
@@ -119,7 +120,13 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 # -- what an image says about itself ---------------------------------------------------------------------------------
 
 
+def own_labels(spell: Spell) -> str:
+    """The labels by which the server of this home knows what is its own."""
+    return f"spell.home={spell.home.root} spell.key={identify(spell.home).key}"
+
+
 def test_what_an_image_says_about_itself_changes_nothing(spell: Spell, make_image: Callable[..., str]) -> None:
+    spell.client.server.get()  # which gives the home its key
     image = make_image(
         'ENTRYPOINT ["/bin/false"]',
         'CMD ["/bin/false"]',
@@ -131,7 +138,7 @@ def test_what_an_image_says_about_itself_changes_nothing(spell: Spell, make_imag
         "ENV LD_PRELOAD=/no/such.so PYTHONPATH=/spell PYTHONSTARTUP=/spell/x BASH_ENV=/spell/x",
         "ENV SPELL_RUN=77 PATH=/usr/local/bin:/usr/bin:/bin PYTHONINSPECT=1",
         "ONBUILD RUN touch /onbuild",
-        f"LABEL spell.home={spell.home.root} spell.role=run spell.run=999 spell.attempt=none spell.server=1",
+        f"LABEL {own_labels(spell)} spell.role=run spell.run=999 spell.attempt=none spell.server=1",
     )
     volumes = {volume["Name"] for volume in engine_api().volumes()["Volumes"] or ()}
     run = spell.run(
@@ -159,7 +166,7 @@ def test_labels_of_an_image_make_nothing_ours(make_spell: Callable[..., Spell], 
     api, made = engine_api(), []
     labels = {"run": "spell.run=x", "build": "spell.server=1:1", "image": "spell.base=../../containers"}
     for role, more in {**labels, "run ": "spell.run=1 spell.attempt=1"}.items():
-        image = make_image(f"LABEL spell.home={spell.home.root} spell.role={role} {more}")
+        image = make_image(f"LABEL {own_labels(spell)} spell.role={role} {more}")
         made.append(api.create_container(image, ["true"], name=f"{REPOSITORY}-{uuid.uuid4().hex}")["Id"])
     try:
         assert spell.client.gc.remove(0.0).warnings == []

@@ -128,8 +128,8 @@ def test_containers_and_images(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell(docker=True, config="[machine_types.small]\ncpus = 0.1\n")
     number = spell.cast("echo up; sleep 1000", machine_type="small")
     spell.says(number, b"up")
-    labels = {"spell.home": str(spell.home.root)}
     (own,) = containers_of(spell.home)
+    labels = {name: own["Labels"][name] for name in ("spell.home", "spell.key")}
     left = engine_api().create_container(
         TEST_IMAGE,
         ["true"],

@@ -148,8 +148,18 @@ class Engine:
         }
 
     def labels(self, **more: str | int) -> dict[str, str]:
-        """Return the labels of things of this home: `spell.home`, and `spell.NAME` for each of `more`."""
-        return {"spell.home": self.key} | {f"spell.{name}": str(value) for name, value in more.items()}
+        """Return the labels of things of this home: its path for people, its key for us, and `spell.NAME` for each of `more`."""
+        named = {"spell.home": str(self.home.root), "spell.key": self.key}
+        if self.key.startswith("/"):  # of a version whose only name of the home was its path
+            named = {"spell.home": self.key}
+        return named | {f"spell.{name}": str(value) for name, value in more.items()}
+
+    def ours(self, role: str) -> list[str]:
+        """Return the filter by labels for things of this home with this role. Its path may have been another one."""
+        labels = self.labels(role=role)
+        if "spell.key" in labels:
+            del labels["spell.home"]
+        return [f"{name}={value}" for name, value in labels.items()]
 
     @contextlib.contextmanager
     def translated_errors(self) -> Iterator[None]:

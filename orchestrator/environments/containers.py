@@ -240,9 +240,8 @@ def remove_abandoned(engine: Engine) -> None:
     Raises:
         EngineError: when the engine refuses or does not answer.
     """
-    wanted = [f"{name}={value}" for name, value in engine.labels(role=_ROLE).items()]
     with engine.translated_errors():
-        found = engine.api.containers(all=True, filters={"label": wanted})
+        found = engine.api.containers(all=True, filters={"label": engine.ours(_ROLE)})
     for container in found:
         if not is_ours(container):
             continue

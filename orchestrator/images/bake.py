@@ -25,7 +25,7 @@ _WORD = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _TAG = re.compile(rf"(?:[A-Za-z0-9.-]+(?::\d+)?/)?{_WORD}(?:/{_WORD})*(?::\w[\w.-]{{0,127}})?\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 # The image goes to other machines, where the path of our home means nothing.
-_LABELS = {"spell.home": "", "spell.role": "baked", "spell.base": ""}
+_LABELS = {"spell.home": "", "spell.key": "", "spell.role": "baked", "spell.base": ""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,9 +203,8 @@ class Images:
             EngineError: when the engine does not answer.
         """
         before = time.time() - older_than_s
-        labels = [f"{name}={value}" for name, value in self._engine.labels(role="image").items()]
         with self._engine.translated_errors():
-            images: list[dict[str, Any]] = self._engine.api.images(filters={"label": labels})
+            images: list[dict[str, Any]] = self._engine.api.images(filters={"label": self._engine.ours("image")})
             needed = keep | {str(item["ImageID"]) for item in self._engine.api.containers(all=True)}
         removed = []
         for image in images:

@@ -226,8 +226,7 @@ class DockerExecutor(Executor):
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
         with self._engine.translated_errors():
-            wanted = [f"{name}={value}" for name, value in self._engine.labels(role="run").items()]
-            found = self._engine.api.containers(all=True, filters={"label": wanted})
+            found = self._engine.api.containers(all=True, filters={"label": self._engine.ours("run")})
         for container in found:
             # by name: labels may come from any image
             ours = re.match(rf"/spell-{self._home_key}-(\d+)-a(\d+)-", (container.get("Names") or [""])[0])
