@@ -392,7 +392,9 @@ def test_environment_is_clean(spell: Spell) -> None:
     assert found["SPELL_CHECKPOINT_DIR"] == str(work / "checkpoints")
     assert found["CUDA_VISIBLE_DEVICES"] == ""
     assert found["PYTHONPATH"].split(":") == [str(work), str(spell.home.runtime)]
-    assert found["PATH"].split(":")[:2] == [f"{spell.home.runtime}/bin", f"{found['VIRTUAL_ENV']}/bin"]
+    ours = [f"{spell.home.runtime}/bin", f"{spell.home.runtime}/tools", f"{spell.home.layer(number)}/bin"]
+    assert found["PATH"].split(":")[:3] == ours
+    assert found["VIRTUAL_ENV"] == str(spell.home.layer(number))
     own = {
         "ASKED",
         "PYTHONUNBUFFERED",

@@ -15,11 +15,13 @@ from orchestrator.content.manifest import actual
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
-from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments
+from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments, make_layer
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Bind, Executor, Launch, RunPaths
 from orchestrator.home import Home
+from orchestrator.lifecycle import runtime_files
 from orchestrator.lifecycle import variables as runenv
+from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
@@ -87,9 +89,21 @@ class Context:
                 if self.closing.wait(_RETRY_S):
                     raise StaleFence("the server ends") from error
 
-    def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
-        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`."""
-        return self.environments.ensure(self.request(spec), log, cancelled, base)
+    def environment(
+        self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool], run: ClaimedRun | None = None
+    ) -> Environment:
+        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`.
+
+        Args:
+            run: the run that will use it, and is told of problems.
+        """
+
+        def tell(words: str) -> None:
+            if run:
+                self.firmly(lambda: self.store.notice(run.number, words))
+
+        exposed = run is not None and not self.executors[run.executor].protects_environments
+        return self.environments.ensure(self.request(spec), log, cancelled, base, exposed=exposed, tell=tell)
 
     def request(self, spec: RunSpec) -> EnvironmentRequest:
         """Return the request for the environment of a spec."""
@@ -99,7 +113,11 @@ class Context:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """Return all that the executor of a run needs to start it. Raises `SecretLost`."""
+        """Return all that the executor of a run needs to start it, and make its layer.
+
+        Raises:
+            SecretLost, DiskFull, BuildFailed: when something of it cannot be had.
+        """
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -109,10 +127,16 @@ class Context:
             base,
             code=code,
             environment=environment.path,
+            layer=home.layer(number),
             runtime=home.runtime,
             metrics=home.metrics(number),
             bytecode=bytecode,
         )
+        last = runtime_files.last_folders(places, environment.python)
+        try:
+            make_layer(home.layer(number), environment.path, places.environment, last)
+        except OSError as error:
+            raise as_phase(error) from error
         return Launch(
             number=number,
             attempt=run.attempt,
@@ -125,6 +149,7 @@ class Context:
             ),
             base=base,
             environment=environment.path,
+            layer=home.layer(number),
             runtime=home.runtime,
             metrics=home.metrics(number),
             bytecode=bytecode,
@@ -149,6 +174,7 @@ class Context:
             executor.base_of(record.image or ""),
             code=home.work_dir(run.number) / "code",
             environment=home.environment(record.environment or ""),
+            layer=home.layer(run.number),
             runtime=home.runtime,
             metrics=home.metrics(run.number),
             bytecode=None,

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import orchestrator
 from orchestrator.executors.base import RunPaths
 from orchestrator.home import Home
 from orchestrator.runtime import CHECKPOINTS
@@ -61,6 +58,22 @@ def passed(server_env: Mapping[str, str], more: Iterable[str], *, is_host: bool)
     }
 
 
+def without_pythons(path: str) -> str:
+    """Return a PATH without the folders that belong to another Python: virtual and conda environments, pyenv.
+
+    Their `pip` would install into them, and their `torchrun` would start the Python that they belong to.
+    """
+    return ":".join(folder for folder in path.split(":") if folder and not _is_of_a_python(Path(folder)))
+
+
+def _is_of_a_python(folder: Path) -> bool:
+    root = folder.parent
+    if folder.name == "condabin" or (root / "pyvenv.cfg").exists() or (root / "conda-meta").exists():
+        return True
+    is_pyenv = any("pyenv" in part for part in folder.parts)
+    return is_pyenv and (folder.name == "shims" or root.parent.name == "versions")
+
+
 def compose(
     home: Home,
     number: int,
@@ -80,7 +93,7 @@ def compose(
         asked: the spec's variables.
         inherited: see `passed`.
     """
-    path = asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
+    path = asked.get("PATH") or paths.path or without_pythons(os.environ.get("PATH", "")) or _SAFE_PATH
     env = {
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order of NVML
@@ -89,13 +102,13 @@ def compose(
         **({} if paths.is_host else {"USER": "spell", "LOGNAME": "spell"}),  # its uid has no name in a container
         **asked,
     }
-    env["PATH"] = ":".join([*paths.tools, f"{paths.environment}/bin", path])
+    env["PATH"] = ":".join([*paths.tools, f"{paths.layer}/bin", path])
     env["PYTHONPATH"] = ":".join(filter(None, [paths.code, asked.get("PYTHONPATH", ""), paths.runtime]))
     if paths.bytecode:
         env["PYTHONPYCACHEPREFIX"] = paths.bytecode
     if paths.home:
         env.setdefault("HOME", paths.home)
-    env["VIRTUAL_ENV"] = paths.environment
+    env["VIRTUAL_ENV"] = paths.layer
     # a container sees no other GPUs, so its GPUs are counted from 0
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
     if paths.is_host:
@@ -105,21 +118,3 @@ def compose(
     env["SPELL_ATTEMPT"] = str(attempt)
     env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
     return env
-
-
-def install_runtime(home: Home) -> None:
-    """Install `orchestrator.runtime`, and no other module, where every run can import it, and `spell` on its PATH."""
-    package = Path(orchestrator.__file__).parent
-    for name in ("__init__.py", "runtime.py"):
-        _install(home.runtime / "orchestrator" / name, (package / name).read_bytes(), 0o644)
-    # -I: modules that the run can import must not come before those of spell.
-    command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m orchestrator.cli.main "$@"\n'
-    _install(home.runtime / "bin" / "spell", command.encode(), 0o755)
-
-
-def _install(target: Path, content: bytes, mode: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.chmod(mode)
-    beside.rename(target)

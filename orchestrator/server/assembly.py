@@ -25,7 +25,7 @@ from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
-from orchestrator.lifecycle import variables, workdir
+from orchestrator.lifecycle import runtime_files, variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
@@ -122,7 +122,7 @@ class Assembly:
         context = self._context
         _sweep(context)
         self._uploads.recover()
-        variables.install_runtime(context.home)
+        runtime_files.install(context.home)
         context.environments.start()
         self._images.start()
         self._scheduler.start()
