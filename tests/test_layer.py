@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from conftest import Spell, git, wait_for
 from wheels import make_wheel
 
 import orchestrator
-from orchestrator.environments import installed_in
+from orchestrator.content.files import remove_tree
+from orchestrator.environments import installed_in, make_layer
 from orchestrator.lifecycle.variables import without_pythons
 
 INSIDE = Path(orchestrator.__file__).parent / "inside"
@@ -172,6 +174,29 @@ def test_a_python_too_old_for_our_pip_uses_the_one_that_it_brings(tmp_path: Path
     assert has.stdout.startswith("pip ")
     assert str(tmp_path / "venv") in has.stdout
     assert not [name for name in installed_in(tmp_path / "venv") if name.startswith("pip==")], "pip is not named"
+
+
+@pytest.mark.parametrize("name", ["bin", "lib", "lib/python3/site-packages"])
+def test_nothing_is_read_through_a_link_of_an_environment(tmp_path: Path, name: str) -> None:
+    """A hostile build may put a link in the place of a folder or file, which leads to a file of this machine."""
+    environment, layer = tmp_path / "environment", tmp_path / "layer"
+    (environment / "lib/python3/site-packages").mkdir(parents=True)
+    (environment / "bin").mkdir()
+    (environment / "pyvenv.cfg").touch()
+    place = tmp_path / "place"
+    (place / "python3" / "site-packages").mkdir(parents=True)
+    (place / "secret").write_text("secret")
+    for link in ("bin/script", "share"):
+        (environment / link).symlink_to(place / "secret" if link == "bin/script" else place)
+    make_layer(layer, environment, "/seen", ())
+    assert [os.readlink(layer / link) for link in ("bin/script", "share")] == ["/seen/bin/script", "/seen/share"]
+
+    remove_tree(environment / name)
+    (environment / name).symlink_to(place)
+    with pytest.raises(FileNotFoundError):
+        make_layer(tmp_path / "other", environment, "/seen", ())
+    found = [path for path in tmp_path.glob("other/**/*") if path.is_file()]
+    assert not [path for path in found if "secret" in path.read_text()]
 
 
 @pytest.mark.parametrize("place", [".", "lib", "lib/python3/site-packages"])

@@ -439,13 +439,13 @@ def test_environment_asked_for_wins(spell: Spell, tmp_path: Path) -> None:
     home, said, path, python, unbuffered = spell.log(number).decode().splitlines()
     assert (home, said, unbuffered) == ("/elsewhere", "mine", "[]")
     assert path.split(":") == [f"{spell.home.work_dir(number)}/code", "/more", str(spell.home.runtime)]
-    assert python.startswith(str(spell.home.environments))
+    assert python == str(spell.home.layer(number) / "bin" / "python")
 
 
 def test_python_is_there(spell: Spell) -> None:
     run = spell.run("python -c 'import sys; print(sys.prefix); print(sys.version.split()[0])'")
     prefix, version = spell.log(run.number).decode().splitlines()
-    assert prefix.startswith(str(spell.home.environments))
+    assert prefix == str(spell.home.layer(run.number))
     assert version == run.python
 
 

@@ -11,6 +11,7 @@ build, so nothing of it is read through a link.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -41,6 +42,9 @@ def make_layer(layer: Path, environment: Path, seen: str, last: tuple[str, ...])
     Raises:
         OSError: when it cannot be made.
     """
+    for name in ("bin", "lib"):
+        if (environment / name).is_symlink():
+            raise FileNotFoundError(errno.ENOENT, "is a link", str(environment / name))
     site = site_folder(environment).relative_to(environment)
     (layer / site).mkdir(parents=True)
     (layer / "lib64").symlink_to("lib")
