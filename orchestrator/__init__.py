@@ -20,6 +20,7 @@ images/        builds its base image with apt packages
 executors/     start its command, as a process or in a container
 engine/        the Docker engine behind images and containers
 supervisor/    stays beside its command, masks its log, and writes its verdict
+inside/        lets it install packages, into a layer of its own
 runtime        is imported by its code, and sends metrics
 telemetry/     reads its log, metrics and usage
 data/          saves its outputs, and keeps uploads, code and secrets

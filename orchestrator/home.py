@@ -19,8 +19,8 @@ $SPELL_HOME                     default ~/.spell
     environments/KEY/           Python environments
     incoming/NAME/              files of an upload that is not complete yet
     uploads/NAME.json           manifests of uploads
-    work/2/                     the work dir of a run whose outputs are not sealed yet
-    runtime/                    modules that every run can import; bin/spell
+    work/2/                     the work dir of a run whose outputs are not sealed yet, and its layer
+    runtime/                    modules that every run can import; its commands spell and uv, its pip
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
     scratch/                    files of requests that are being answered; emptied when a server starts
@@ -269,6 +269,10 @@ class Home:
     def work_dir(self, number: int) -> Path:
         """The work dir of a run until its outputs are sealed; `code` below it is the run's root."""
         return self.work / str(number)
+
+    def layer(self, number: int) -> Path:
+        """The layer of a run over its environment, which goes with its work dir."""
+        return self.work_dir(number) / "layer"
 
     def blob(self, digest: str) -> Path:
         """The content of a file, by its SHA-256."""

@@ -15,6 +15,7 @@ def make_launch(place: Path, command: str, /, *, number: int = 1, **changed: Any
     fields: dict[str, Any] = {
         "code": place / f"code-{number}",
         "environment": place / "environment",
+        "layer": place / f"layer-{number}",
         "runtime": place / "runtime",
         "metrics": place / f"metrics-{number}.jsonl",
         "scratch": place / f"scratch-{number}",
@@ -22,7 +23,7 @@ def make_launch(place: Path, command: str, /, *, number: int = 1, **changed: Any
         "folder": place / f"attempt-{number}",
         **changed,
     }
-    for name in ("code", "environment", "runtime", "scratch", "folder"):
+    for name in ("code", "environment", "layer", "runtime", "scratch", "folder"):
         fields[name].mkdir(exist_ok=True)
     fields["metrics"].touch()
     usual: dict[str, Any] = {

@@ -122,7 +122,7 @@ def slow(home: Home) -> SlowProject:
 
 def left(home: Home) -> list[str]:
     """What builds have left behind."""
-    kept = (".containers", ".find-links", "uv-cache", "slow")
+    kept = (".containers", ".find-links", ".uv-cache", "uv-cache", "slow")
     places = (home.environments, home.environments / ".containers")
     names = [path.name for place in places if place.exists() for path in place.iterdir()]
     return [name for name in names if name not in kept and (name.startswith(".") or len(name) != 32)]
@@ -271,6 +271,20 @@ def test_f32_two_at_once_one_build(environments: Environments, home: Home, base:
         slow.go()
         assert first.result(DEADLINE_S) == second.result(DEADLINE_S)
     assert len(slow.started()) == 1
+    assert left(home) == containers_of(home) == []
+
+
+def test_a_build_whose_container_is_killed_is_tried_once_more(
+    environments: Environments, home: Home, base: Base, slow: SlowProject, log: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        building = pool.submit(environments.ensure, pip(str(slow.path)), log, never, base)
+        wait_for(slow.started, "the build begins")
+        engine_api().kill(containers_of(home)[0]["Id"])
+        wait_for(lambda: len(slow.started()) == 2, "it begins again")
+        slow.go()
+        assert building.result(DEADLINE_S).packages == ("slow==1.0",)
+    assert "ended before its work was done: " in log.read_text()
     assert left(home) == containers_of(home) == []
 
 

@@ -231,6 +231,8 @@ ATTACKS = [
     "rm /opt/spell/environment/bin/python",
     "chmod -R u+w /opt/spell/environment/bin",
     "touch /opt/spell/runtime/mine",
+    "touch /opt/spell/pip/pip/mine",
+    "echo x >> /opt/spell/uv",
     "touch /opt/spell/reaper/orchestrator/mine",
     "echo x >> /opt/spell/runtime/orchestrator/runtime.py",
     "mv /opt/spell/metrics.jsonl /opt/spell/other",

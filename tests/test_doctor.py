@@ -38,7 +38,7 @@ def test_a_home_of_processes(make_spell: Callable[..., Spell]) -> None:
     done = spell("doctor", "--json")
     found = checks(done)
     assert done.code == 0
-    assert list(found)[:7] == ["program", "git", "uv", "home", "disk", "cache", "server"]
+    assert list(found)[:6] == ["program", "git", "uv", "home", "disk", "server"]
     for name in ("program", "git", "uv", "home", "server", "executor"):
         assert (found[name].status, found[name].cure) == ("ok", ""), name
     assert (found["docker"].status, found["docker"].text) == ("warn", f"No Docker engine answers at {NO_ENGINE}.")

@@ -74,9 +74,13 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "records" / "build.log"
 
 
+def published(home: Home) -> list[str]:
+    return [path.name for path in home.environments.glob("[!.]*")]
+
+
 def left(home: Home) -> list[str]:
-    """What lies in the folder of environments that is neither one nor a note about find-links."""
-    return [path.name for path in home.environments.glob(".*") if path.name != ".find-links"]
+    """What lies in the folder of environments that is neither one, nor a note about find-links, nor uv's cache."""
+    return [path.name for path in home.environments.glob(".*") if path.name not in (".find-links", ".uv-cache")]
 
 
 def test_bare(home: Home, variables: dict[str, str], log: Path) -> None:
@@ -253,9 +257,62 @@ def test_f33_failed_build(home: Home, variables: dict[str, str], tmp_path: Path)
                 failed.result(DEADLINE_S)
             assert "my compiler is missing" in log.read_text()
     assert len(project.started()) == 1
-    assert list(home.environments.iterdir()) == []
+    assert published(home) == left(home) == []
     (project.control / "fail").unlink()
     assert environments.ensure(pip(str(project.path)), logs[0], never).packages == ("slow==1.0",)
+
+
+def noted(home: Home) -> psutil.Process:
+    """The uv that builds now."""
+    (file,) = home.environments.glob(".building-*/uv.json")
+    return psutil.Process(json.loads(file.read_text())["pid"])
+
+
+@pytest.mark.parametrize("what", ["uv", "a program that it started"])
+def test_a_build_whose_program_is_killed_is_tried_once_more(
+    home: Home, variables: dict[str, str], tmp_path: Path, log: Path, what: str
+) -> None:
+    project = SlowProject(tmp_path)
+    environments = Environments(home, variables)
+
+    def kill(times: int) -> None:
+        wait_for(lambda: len(project.started()) == times)
+        victim = noted(home) if what == "uv" else psutil.Process(project.started()[-1])
+        victim.kill()
+
+    with ThreadPoolExecutor() as pool:
+        building = pool.submit(environments.ensure, pip(str(project.path)), log, never)
+        kill(1)
+        kill(2)
+        with pytest.raises(BuildFailed, match=r"killed by signal 9\."):
+            building.result(DEADLINE_S)
+        assert log.read_text().count("A program of the build was killed by signal 9. Trying once more") == 1
+        assert published(home) == left(home) == []
+
+        building = pool.submit(environments.ensure, pip(str(project.path)), log, never)
+        kill(3)
+        wait_for(lambda: len(project.started()) == 4)
+        project.go()
+        assert building.result(DEADLINE_S).packages == ("slow==1.0",)
+    assert left(home) == []
+
+
+def test_an_edit_in_an_environment_of_the_person_does_not_reach_ours(
+    home: Home, variables: dict[str, str], tmp_path: Path, log: Path
+) -> None:
+    wheel = make_wheel(tmp_path, "tiny")
+    uv, venv = str(Path(sys.executable).with_name("uv")), tmp_path / "venv"
+    for words in (["venv", venv], ["pip", "install", "--python", venv, "--link-mode", "hardlink", wheel]):
+        subprocess.run([uv, *words], check=True, capture_output=True, env=variables)
+    (theirs,) = venv.glob("lib/*/site-packages/tiny.py")
+    environments = Environments(home, variables)
+    before = environments.ensure(pip(str(wheel)), log, never)
+    theirs.write_text(
+        theirs.read_text().replace("1.0", "3.0")
+    )  # in the same file, which uv's cache of the person has, too
+    after = environments.ensure(pip(str(wheel), str(make_wheel(tmp_path, "small"))), log, never)
+    for environment in (before, after):
+        assert python(environment, "import tiny; print(tiny.VERSION)") == "1.0"
 
 
 def test_cancelled(home: Home, variables: dict[str, str], tmp_path: Path, log: Path) -> None:
@@ -273,7 +330,7 @@ def test_cancelled(home: Home, variables: dict[str, str], tmp_path: Path, log: P
                 future.result(DEADLINE_S)
             assert time.monotonic() - began < 6
     assert not alive(project.started()[0])
-    assert list(home.environments.iterdir()) == []
+    assert published(home) == left(home) == []
 
 
 def test_scripts_work_after_the_rename_and_anywhere(
@@ -306,7 +363,8 @@ def test_byte_code(
     assert python(first, "import tiny; print(tiny.__cached__)").startswith(str(first.path))
     compiled = {path.relative_to(first.path) for path in first.path.rglob("[!_]*.pyc")}
     assert sorted(path.name.partition(".")[0] for path in compiled) == ["inside", "tiny"]
-    assert list(Path(variables["UV_CACHE_DIR"]).rglob("inside/__pycache__")) == []
+    assert list((home.environments / ".uv-cache").rglob("inside")) != []
+    assert list((home.environments / ".uv-cache").rglob("inside/__pycache__")) == []
 
     second = environments.ensure(pip(str(wheel), str(make_wheel(tmp_path, "small"))), log, never)
     assert {path.relative_to(second.path) for path in second.path.rglob("[!_]*.pyc")} == compiled
@@ -379,7 +437,7 @@ def test_disk_full(variables: dict[str, str], tmp_path: Path, log: Path) -> None
 def test_disk_full_at_the_log(home: Home, variables: dict[str, str]) -> None:
     with pytest.raises(DiskFull):
         Environments(home, variables).ensure(pip(), Path("/dev/full"), never)
-    assert list(home.environments.iterdir()) == []
+    assert published(home) == left(home) == []
 
 
 def test_unsatisfiable(home: Home, variables: dict[str, str], log: Path) -> None:

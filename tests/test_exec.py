@@ -225,7 +225,7 @@ def home(make_shared: Callable[..., Spell], engine: Engine) -> Spell:
 
 def test_a_command_sees_what_the_run_sees(home: Spell) -> None:
     done = home("exec", "sleeper", "echo $COLOUR $SPELL_RUN; pwd; which python; echo aside >&2; exit 7")
-    assert (done.code, done.out, done.err) == (7, "green 1\n/spell\n/opt/spell/environment/bin/python\n", "aside\n")
+    assert (done.code, done.out, done.err) == (7, "green 1\n/spell\n/opt/spell/layer/bin/python\n", "aside\n")
     code = "import os, sys; print(os.environ['COLOUR'], sys.argv[1:])"
     assert home("exec", "1", "python", "-c", code, "-x", "a b").out == "green ['-x', 'a b']\n"
     assert home("exec", "1", "--", "ls", "-d", "/").out == "/\n"

@@ -403,7 +403,9 @@ def test_environment_is_clean(spell: Spell) -> None:
     assert found["SPELL_CHECKPOINT_DIR"] == str(work / "checkpoints")
     assert found["CUDA_VISIBLE_DEVICES"] == ""
     assert found["PYTHONPATH"].split(":") == [str(work), str(spell.home.runtime)]
-    assert found["PATH"].split(":")[:2] == [f"{spell.home.runtime}/bin", f"{found['VIRTUAL_ENV']}/bin"]
+    ours = [f"{spell.home.runtime}/bin", f"{spell.home.runtime}/tools", f"{spell.home.layer(number)}/bin"]
+    assert found["PATH"].split(":")[:3] == ours
+    assert found["VIRTUAL_ENV"] == str(spell.home.layer(number))
     own = {
         "ASKED",
         "PYTHONUNBUFFERED",
@@ -449,13 +451,13 @@ def test_environment_asked_for_wins(spell: Spell, tmp_path: Path) -> None:
     home, said, path, python, unbuffered = spell.log(number).decode().splitlines()
     assert (home, said, unbuffered) == ("/elsewhere", "mine", "[]")
     assert path.split(":") == [f"{spell.home.work_dir(number)}/code", "/more", str(spell.home.runtime)]
-    assert python.startswith(str(spell.home.environments))
+    assert python == str(spell.home.layer(number) / "bin" / "python")
 
 
 def test_python_is_there(spell: Spell) -> None:
     run = spell.run("python -c 'import sys; print(sys.prefix); print(sys.version.split()[0])'")
     prefix, version = spell.log(run.number).decode().splitlines()
-    assert prefix.startswith(str(spell.home.environments))
+    assert prefix == str(spell.home.layer(run.number))
     assert version == run.python
 
 

@@ -48,7 +48,8 @@ def test_root_cannot_undo_read_only_mounts(isolated: Spell) -> None:
 
 
 def test_an_environment_is_never_written_to(isolated: Spell) -> None:
-    run = isolated.run('touch "$VIRTUAL_ENV/mine"', pip=("iniconfig",))
+    look = 'dirname $(python -c "import iniconfig; print(iniconfig.__file__)")'
+    run = isolated.run(f'touch "$({look})/mine"', pip=("iniconfig",))
     assert run.state == "failed"
     assert isolated.run("python -c 'import iniconfig'", pip=("iniconfig",)).state == "complete"
     assert run.environment

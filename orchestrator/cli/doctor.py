@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
@@ -93,21 +92,6 @@ def _home() -> Iterator[CheckRecord]:
     few = usage.free < _LITTLE_BYTES
     cure = "Free space with spell gc, which removes unused environments and images."
     yield CheckRecord("disk", "warn" if few else "ok", words, cure if few else "")
-    yield from _cache(place)
-
-
-def _cache(place: Path) -> Iterator[CheckRecord]:
-    """Check whether environments can link to uv's cache, which takes a fraction of the time and space of copies."""
-    uv = _uv_executable()
-    cache = _first_line(uv, "cache", "dir") if uv else None
-    if not cache:
-        return
-    with contextlib.suppress(OSError):
-        if _nearest(Path(cache)).stat().st_dev == place.stat().st_dev:
-            yield CheckRecord("cache", "ok", f"{cache} is on the disk of the home: packages are linked, not copied")
-            return
-        words = f"{cache} is not on the disk of the home: packages are copied into each environment"
-        yield CheckRecord("cache", "warn", words, "Set UV_CACHE_DIR to a folder there, then: spell server stop")
 
 
 def _server() -> Iterator[CheckRecord]:

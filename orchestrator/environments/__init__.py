@@ -17,8 +17,11 @@ find_links          finds wheels that were replaced under the same name
 lock                one builder for each key
 installed           lists the installed packages
 published           an environment on the disk
+integrity           finds files of an environment that were changed
+layer               the layer of a run, to which it may install packages
+own_tools           the pip and the uv that were installed with spell
 bytecode            byte code, linked from other environments or compiled in the background
-uv_cache            uv's cache for builds in containers, and its garbage collection
+uv_cache            the caches of uv that only builds of this home write, and their garbage collection
 gc                  removes unused environments
 orphans             removes what a killed server left of a build
 """
@@ -28,6 +31,9 @@ from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
 from orchestrator.environments.gc import Limit
 from orchestrator.environments.host import Host
+from orchestrator.environments.installed import site_folder
+from orchestrator.environments.layer import installed_in, make_layer
+from orchestrator.environments.own_tools import own_pip, own_uv, pip_works
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
 from orchestrator.environments.uv import BuildCancelled
@@ -44,4 +50,10 @@ __all__ = [
     "Runner",
     "check_request",
     "check_requirement",
+    "installed_in",
+    "make_layer",
+    "own_pip",
+    "own_uv",
+    "pip_works",
+    "site_folder",
 ]

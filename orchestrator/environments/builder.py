@@ -33,8 +33,16 @@ from orchestrator.environments.container_settings import UV, container_settings
 from orchestrator.environments.containers import Container, Mount
 from orchestrator.environments.find_links import FindLinks
 from orchestrator.environments.installed import Distribution, distributions, python_of, read_inside
+from orchestrator.environments.integrity import Damage, against_record, is_exposed
 from orchestrator.environments.key import NOT_CONTENT, is_own_python
-from orchestrator.environments.orphans import BUILDING, CONTAINERS, PROCESS_FILE, discard, remove
+from orchestrator.environments.orphans import (
+    BUILDING,
+    CONTAINERS,
+    PROCESS_FILE,
+    discard,
+    remove,
+    replace_environment,
+)
 from orchestrator.environments.published import describe, open_environment, published_folders, sync_folder
 from orchestrator.environments.request import Line, Local, ParsedFile, ParsedRequest, Reference
 from orchestrator.environments.settings import UvSettings, link_mode
@@ -42,6 +50,14 @@ from orchestrator.environments.uv import BuildLog, IndexAway, Uv, uv_executable
 from orchestrator.errors import BuildFailed
 
 _LINES_FILE = "pip.txt"
+
+
+class CacheDamaged(BuildFailed):
+    """Files in uv's cache were changed."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(f"Files in uv's cache were changed: {damage}.", "Cast the run again.")
+        self.damage = damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,7 @@ class Plan:
         base: what it is built on.
         settings: the user's settings for uv.
         cancelled: called many times a second.
+        distrusted: packages that must not come from uv's cache, because a run may have changed them there.
     """
 
     environments: Path
@@ -63,6 +80,7 @@ class Plan:
     base: Base
     settings: UvSettings
     cancelled: Callable[[], bool] = field(repr=False)
+    distrusted: frozenset[str] = frozenset()
 
     @property
     def build_folder(self) -> Path:
@@ -80,10 +98,11 @@ class _Surroundings:
 
 
 def build(plan: Plan, log: BuildLog) -> None:
-    """Build an environment and publish it; the caller holds the lock of its key.
+    """Build an environment and publish it, in place of a damaged one; the caller holds the lock of its key.
 
     Raises:
         BuildFailed, DiskFull, BuildCancelled: nothing of the build is left then.
+        CacheDamaged: likewise, and what to distrust.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.environments))
     try:
@@ -99,17 +118,17 @@ def build(plan: Plan, log: BuildLog) -> None:
 
 @contextmanager
 def _output(plan: Plan, folder: Path) -> Iterator[Path]:
-    """Make the folder for `venv`, and remove it afterwards."""
-    if not plan.base.image:
-        yield folder
-        return
-    plan.build_folder.mkdir(exist_ok=True)
-    output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.build_folder))
-    try:
-        with uv_cache.used(plan.environments, plan.cancelled):
+    """Make the folder for `venv`, and remove it afterwards. Meanwhile nothing is removed from uv's cache."""
+    with uv_cache.used(plan.environments, plan.cancelled):
+        if not plan.base.image:
+            yield folder
+            return
+        plan.build_folder.mkdir(exist_ok=True)
+        output = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{plan.key}-", dir=plan.build_folder))
+        try:
             yield output
-    finally:
-        remove(output)
+        finally:
+            remove(output)
 
 
 def _take(output: Path, folder: Path) -> None:
@@ -149,8 +168,9 @@ def _surroundings(plan: Plan, folder: Path, log: BuildLog) -> Iterator[_Surround
         ) as runner:
             yield _Surroundings(runner, UV, given.env)
     else:
-        if mode := link_mode(plan.settings, plan.environments):
+        if mode := link_mode(plan.settings):
             env["UV_LINK_MODE"] = mode
+        env["UV_CACHE_DIR"] = str(plan.environments / uv_cache.OWN_CACHE)
         env["PATH"] = _search_path(plan.asked.python, env)
         yield _Surroundings(base.runner, uv_executable(), env)
 
@@ -175,6 +195,8 @@ class _Build:
         runner, uv, env = surroundings.runner, surroundings.uv, surroundings.env
         self._uv = Uv(runner, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / PROCESS_FILE)
         self._uv.shown |= self._shown
+        if self._plan.distrusted:
+            self._uv.run("cache", "clean", *sorted(self._plan.distrusted))
         self._create()
         base, bare = self._plan.base, self._plan.asked.bare
         if base.image:
@@ -186,11 +208,13 @@ class _Build:
 
     def publish(self) -> None:
         """Publish what uv has made as the environment."""
+        if is_exposed(self._plan.environments) and (found := against_record(self._venv)):
+            raise CacheDamaged(found)
         self._tidy()
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())
         describe(self._venv, self._plan.key, self._plan.asked, self._plan.base, packages, compiled=compiled)
-        os.rename(self._venv, self._plan.environments / self._plan.key)
+        replace_environment(self._plan.environments / self._plan.key, self._venv)
         sync_folder(self._plan.environments)
         self._find_links.note(_names(packages))
 

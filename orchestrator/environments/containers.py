@@ -25,7 +25,7 @@ import psutil
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.base import Runner
 from orchestrator.environments.host import POLL_S
-from orchestrator.environments.uv import BuildCancelled, disk_full
+from orchestrator.environments.uv import BuildCancelled, Interrupted, disk_full
 from orchestrator.errors import BuildFailed, says_disk_full
 
 _ROLE, _NAME = "build", "spell-build-"
@@ -221,7 +221,7 @@ class _Opened(Runner):
             data = self._stream.recv(1 << 16)
         if not data:
             words = self._said_last.decode(errors="replace").strip() or "it gave no reason"
-            raise BuildFailed(f"The container of the build ended before its work was done: {words}")
+            raise Interrupted(f"The container of the build ended before its work was done: {words}")
         self._frames += data
         said = b""
         while len(self._frames) >= _HEADER_BYTES:

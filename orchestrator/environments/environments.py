@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
@@ -11,11 +12,12 @@ from pathlib import Path
 
 from orchestrator.engine import Engine
 from orchestrator.environments.base import Base
-from orchestrator.environments.builder import Plan, build
+from orchestrator.environments.builder import CacheDamaged, Plan, build
 from orchestrator.environments.bytecode import BYTECODE, MARKER, Compiler
 from orchestrator.environments.containers import Container, remove_abandoned
 from orchestrator.environments.gc import Limit, gc, mark_used
 from orchestrator.environments.host import Host
+from orchestrator.environments.integrity import NOTE, Damage, damage_of, expose, is_exposed, note_files
 from orchestrator.environments.key import ContentHashes, environment_key
 from orchestrator.environments.lock import Failure, KeyLock, hold, hold_if_free
 from orchestrator.environments.orphans import (
@@ -36,7 +38,7 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, pins, read
 from orchestrator.environments.settings import UvSettings, uv_settings
-from orchestrator.environments.uv import BuildLog, disk_full
+from orchestrator.environments.uv import BuildLog, Interrupted, disk_full
 from orchestrator.errors import BuildFailed, SpellError, is_disk_full
 from orchestrator.home import Home
 from orchestrator.records.gc import RemovedRecord
@@ -92,7 +94,14 @@ class Environments:
         return open_environment(key, self._home.environment(key))
 
     def ensure(
-        self, request: EnvironmentRequest, log: Path, cancelled: Callable[[], bool], base: Base | None = None
+        self,
+        request: EnvironmentRequest,
+        log: Path,
+        cancelled: Callable[[], bool],
+        base: Base | None = None,
+        *,
+        exposed: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Environment:
         """Return the requested environment. Builds it if it does not exist, or waits for another builder.
 
@@ -101,6 +110,9 @@ class Environments:
             log: the build log; uv's output is appended line by line as it comes.
             cancelled: called many times a second; True ends the build.
             base: what it is built on; None for this machine.
+            exposed: whether the run will be able to change it; see `integrity`.
+            tell: called with a sentence for the person.
+
         Raises:
             InvalidConfig: the request is invalid.
             BuildFailed: the build failed; the log says why. Nothing of it is kept.
@@ -113,7 +125,23 @@ class Environments:
         key = environment_key(asked, settings.content, self._hashes, base)
         with suppress(OSError):  # it does not exist, or belongs to another user, who also collects it
             mark_used(self._home.environment(key))  # before the lookup: `gc` goes in the reverse order
-        return self.get(key) or self._build(Plan(self._home.environments, key, asked, base, settings, cancelled), log)
+        if exposed:
+            self._home.environments.mkdir(parents=True, exist_ok=True)
+            expose(self._home.environments)
+        found, damage = self._look(key)
+        if found and not damage:
+            return found
+        if damage:
+            tell(f"Its environment was changed by an earlier run ({damage}), and is built again")
+        distrusted = damage.packages if damage else frozenset()
+        return self._build(Plan(self._home.environments, key, asked, base, settings, cancelled, distrusted), log)
+
+    def _look(self, key: str) -> tuple[Environment | None, Damage | None]:
+        """Return a published environment, and what runs have changed in it."""
+        found = self.get(key)
+        if found is None or not is_exposed(self._home.environments):
+            return found, None
+        return found, damage_of(found.path)
 
     def bytecode_until_compiled(self, environment: Environment) -> Path | None:
         """Return a folder beside an environment that is not compiled yet, where its runs keep and share byte code.
@@ -175,18 +203,20 @@ class Environments:
             environments.mkdir(parents=True, exist_ok=True)
             waiting = "Another run is building this environment; waiting"
             with hold(environments, key, lambda: log.say(waiting), plan.cancelled) as lock:
-                found = self.get(key)
-                if found is not None:
+                found, damage = self._look(key)
+                if found and not damage:
                     return found
                 _take_failure(lock, log)
                 self._clear(key)
                 try:
-                    build(plan, log)
+                    _build_firmly(plan, log)
                 except BuildFailed as error:
                     log.say(f"The environment could not be built: {error.message}")
                     lock.fail(Failure(error.message, error.cure, tuple(log.lines)))
                     raise
                 published = self.get(key)
+                if published and is_exposed(environments):
+                    note_files(published.path)
         if published is None:
             raise BuildFailed("The environment was removed right after it was built.", "Cast the run again.")
         self._compiler.wake()
@@ -194,11 +224,11 @@ class Environments:
         return published
 
     def _clear(self, key: str) -> None:
-        """Remove the remains of an earlier build, and an incomplete environment."""
+        """Remove the remains of an earlier build. What lies in the place of the environment is replaced at the end."""
         for folder in build_folders(self._home.environments):
             for orphan in folder.glob(f"{BUILDING}{key}-*"):
                 discard(orphan, self._engine)
-        remove_environment(self._home.environment(key))
+        self._home.environments.joinpath(NOTE + key).unlink(missing_ok=True)
 
     def _remove_orphans(self, paths: list[Path]) -> None:
         for path in paths:
@@ -251,6 +281,20 @@ class Environments:
 
 def _hidden(folder: Path) -> list[Path]:
     return sorted(folder.glob(".*"))
+
+
+def _build_firmly(plan: Plan, log: BuildLog) -> None:
+    """Build, and build once more if a program was killed from outside, or if something in uv's cache was changed."""
+    try:
+        build(plan, log)
+    except Interrupted as error:
+        log.say(f"{error.message} Trying once more")
+    except CacheDamaged as error:
+        log.say(f"{error.message} Fetching these packages again")
+        plan = dataclasses.replace(plan, distrusted=plan.distrusted | error.damage.packages)
+    else:
+        return
+    build(plan, log)
 
 
 def _take_failure(lock: KeyLock, log: BuildLog) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.environments import uv_cache
 from orchestrator.environments.bytecode import BYTECODE
+from orchestrator.environments.integrity import NOTE
 from orchestrator.environments.lock import hold_if_free
 from orchestrator.environments.orphans import remove_environment
 from orchestrator.environments.published import published_folders
@@ -63,6 +64,7 @@ def gc(
                 found.append(RemovedRecord(f"environment {path.name}", size_bytes, "environment"))
                 if not dry_run:
                     shutil.rmtree(path.with_name(BYTECODE + path.name), ignore_errors=True)
+                    path.with_name(NOTE + path.name).unlink(missing_ok=True)
     # packages of environments that the limit removed free no space until they are removed too
     packages_before = max(before, limit.before) if limit and found else before
     return found + uv_cache.gc(environments, packages_before, dry_run=dry_run)

@@ -73,6 +73,15 @@ def _noted(process_file: Path) -> dict[str, Any]:
     return noted if isinstance(noted, dict) else {}
 
 
+def replace_environment(path: Path, new: Path) -> None:
+    """Put a new environment in the place of an old one, if there is one. The caller holds its lock."""
+    aside = Path(tempfile.mkdtemp(prefix=f"{REMOVED}{path.name}-", dir=path.parent))
+    with suppress(FileNotFoundError):
+        os.rename(path, aside / path.name)
+    os.rename(new, path)
+    remove(aside)
+
+
 def remove_environment(path: Path, is_wanted: Callable[[Path], bool] = lambda _: False) -> bool:
     """Remove a published environment. It is renamed first, so that no reader finds half of it. The caller holds its lock.
 

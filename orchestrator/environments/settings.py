@@ -319,16 +319,8 @@ def uv_places(env: Mapping[str, str]) -> list[Path]:
     return [folder / "uv" / "uv.toml" for folder in places]
 
 
-def link_mode(settings: UvSettings, environments: Path) -> str:
-    """Return uv's link mode for getting packages from its cache into an environment; "" for the user's setting or uv's.
-
-    Hard links if both are on one disk. If they are not, the mode is set, so that uv does not try and warn.
-    """
+def link_mode(settings: UvSettings) -> str:
+    """Return uv's link mode for getting packages from its cache into an environment; "" for the user's setting or uv's."""
     keys, _ = _uv_files(settings.env)
-    if settings.env.get("UV_LINK_MODE") or "link-mode" in keys or sys.platform == "darwin":
-        return ""
-    home = Path(settings.env.get("HOME") or Path.home())
-    cache = Path(settings.env.get("UV_CACHE_DIR") or Path(settings.env.get("XDG_CACHE_HOME") or home / ".cache", "uv"))
-    while not cache.exists() and cache != cache.parent:
-        cache = cache.parent
-    return "hardlink" if cache.stat().st_dev == environments.stat().st_dev else "copy"
+    chosen = settings.env.get("UV_LINK_MODE") or "link-mode" in keys or sys.platform == "darwin"
+    return "" if chosen else "hardlink"

@@ -30,6 +30,7 @@ _DIRECT = re.compile(r"`[\w.-]+(\[[^\]`]*\])? @ ")  # a requirement with a URL o
 _HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s,`)'\"]+)")
 _CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # the output of another program follows
 _SAID_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
+_KILLED = re.compile(r"\bsignal: (\d+)\b")  # as uv reports the end of a program that it had started
 _OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
 _BOX = re.compile(r"^[\s×│├╰─▶▸]+")
 _CAUSE = re.compile(r"\s*(cause:|Caused by:|[├╰]─▶)\s*")
@@ -43,6 +44,10 @@ class BuildCancelled(SpellError):
 
     def __init__(self, message: str = "The build of the environment was cancelled.", cure: str = "") -> None:
         super().__init__(message, cure)
+
+
+class Interrupted(BuildFailed):
+    """A program of the build was killed by a signal from outside."""
 
 
 class IndexAway(BuildFailed):
@@ -137,7 +142,8 @@ class Uv:
         """Run `uv ARGS` to its end.
 
         Raises:
-            BuildFailed: uv failed; `IndexAway` if it could not reach the package index.
+            BuildFailed: uv failed; `IndexAway` if it could not reach the package index, `Interrupted` if it or a program
+                that it had started was killed.
             DiskFull: the disk was full.
             BuildCancelled: when cancelled; uv and its children have ended.
         """
@@ -184,6 +190,12 @@ def failure(output: Iterable[str], code: int) -> SpellError:
     text = "\n".join(lines)
     if says_disk_full(text):
         return disk_full()
+    killed = -code if code < 0 else next((int(found[1]) for line in lines if (found := _KILLED.search(line))), 0)
+    if killed:
+        return Interrupted(
+            f"A program of the build was killed by signal {killed}.",
+            "If nobody did that, the machine may have too little memory. Cast the run again.",
+        )
     message = explain(lines) or f"uv ended with exit code {code}."
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
     if any(_SAID_BY_UV.match(line) and _AWAY.search(line) for line in lines):

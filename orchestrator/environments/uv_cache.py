@@ -1,9 +1,12 @@
-"""uv's cache for builds in containers. Packages that no environment links to are removed; uv fetches them again on demand.
+"""The caches of uv: one for builds on this machine, one for builds in containers. Only builds of this home write to them.
+
+A cache that the person's other environments share would let an edit in one of them into ours, as uv links their files.
+Packages that no environment links to are removed; uv fetches them again on demand.
 
 For a package, uv keeps `archive-v0/ID`, a link `wheels-v8/…/X` to it, and beside that link a file `X.rev` or `X.http`. It
 trusts some of these files without checking the archive, so they are removed first.
 
-Containers write here, and their programs may be hostile: everything is opened from its folder, and no link is followed.
+Containers write to theirs, and their programs may be hostile: everything is opened from its folder, and no link is followed.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from orchestrator.environments.uv import BuildCancelled
 from orchestrator.records.gc import RemovedRecord
 
 CACHE = "uv-cache"  # in CONTAINERS
+OWN_CACHE = ".uv-cache"
+"""The cache for builds on this machine, in the folder of all environments, so that files can be linked."""
 _ARCHIVES = "archive-v0"
 _BUCKETS = ("wheels-", "sdists-")  # where the links to archives are
 _POINTERS = ("", ".rev", ".http")
@@ -51,24 +56,31 @@ def gc(environments: Path, before: float, *, dry_run: bool) -> list[RemovedRecor
         before: seconds since the epoch.
         dry_run: remove nothing.
     """
+    found: dict[str, int] = {}
     with ExitStack() as stack:
         aside = ""
         if not dry_run:  # where no container sees it; the next start removes it if this server is killed
             aside = tempfile.mkdtemp(prefix=f"{REMOVED}{CACHE}-", dir=environments)
             stack.callback(shutil.rmtree, aside, ignore_errors=True)
-        with _opened(environments) as folder, suppress(FileNotFoundError, NotADirectoryError):
+        with _opened(environments) as folder:
             if not _lock(folder, fcntl.LOCK_EX):
                 return []
-            with _opened(environments / CONTAINERS / CACHE) as cache, _opened(_ARCHIVES, cache) as archives:
-                unlinked = _unlinked(archives, before)
-                if not dry_run:
-                    _forget(cache, unlinked)
-                    for name in unlinked:
-                        with suppress(OSError):
-                            os.rename(name, Path(aside, name), src_dir_fd=archives)
-                if unlinked:
-                    return [RemovedRecord("packages in uv's cache", sum(unlinked.values()), "package")]
-    return []
+            for cache in (environments / OWN_CACHE, environments / CONTAINERS / CACHE):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    found |= _gc(cache, before, aside)
+    return [RemovedRecord("packages in uv's cache", sum(found.values()), "package")] if found else []
+
+
+def _gc(place: Path, before: float, aside: str) -> dict[str, int]:
+    """Move the packages of one cache aside ("" leaves them). Returns their names and sizes in bytes."""
+    with _opened(place) as cache, _opened(_ARCHIVES, cache) as archives:
+        unlinked = _unlinked(archives, before)
+        if aside:
+            _forget(cache, unlinked)
+            for name in unlinked:
+                with suppress(OSError):
+                    os.rename(name, Path(aside, name), src_dir_fd=archives)
+    return unlinked
 
 
 def _unlinked(archives: int, before: float) -> dict[str, int]:

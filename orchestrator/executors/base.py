@@ -25,6 +25,9 @@ from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
 
+UV_IN_CONTAINERS = "/opt/spell/uv"
+"""Where a container sees spell's own uv."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bind:
@@ -45,8 +48,10 @@ class RunPaths:
     Attributes:
         code: the root of the code.
         environment: the Python environment.
+        layer: the run's own layer over it.
         runtime: the folder of the modules that every run can import.
         metrics: the file for the run's metrics.
+        pip: the folder that holds spell's own pip.
         bytecode: the folder for byte code; "" when the environment is compiled.
         tools: folders at the front of the PATH.
         path: the rest of the PATH; "" for the server's.
@@ -59,9 +64,11 @@ class RunPaths:
 
     code: str
     environment: str
+    layer: str
     runtime: str
     metrics: str
     bytecode: str
+    pip: str = ""
     tools: tuple[str, ...] = ()
     path: str = ""
     pythonpath: str = ""
@@ -84,6 +91,7 @@ class Launch:
         binds: the mounts.
         base: what the Python environment was built on.
         environment: the root of the Python environment.
+        layer: the run's own layer over it, to which it may install packages.
         runtime: the folder of the modules that every run can import.
         metrics: the file for the run's metrics.
         bytecode: the folder for byte code; None when the environment is compiled.
@@ -111,6 +119,7 @@ class Launch:
     binds: tuple[Bind, ...]
     base: Base
     environment: Path
+    layer: Path
     runtime: Path
     metrics: Path
     bytecode: Path | None
@@ -131,7 +140,7 @@ class Launch:
     @property
     def writable(self) -> tuple[Path, ...]:
         """Paths below the protected folders that the run may change."""
-        return (self.code, self.metrics, *([self.bytecode] if self.bytecode else []))
+        return (self.code, self.layer, self.metrics, *([self.bytecode] if self.bytecode else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +220,11 @@ class Executor(ABC):
     """Whether the configuration names what it needs, so that no other executor takes its place."""
 
     @property
+    def protects_environments(self) -> bool:
+        """Whether its runs are kept from changing the environment that they use."""
+        return True
+
+    @property
     def is_expected(self) -> bool:
         """Whether this machine seems to have what it needs, even if that does not work now."""
         return True
@@ -264,7 +278,15 @@ class Executor(ABC):
 
     @abstractmethod
     def run_paths(
-        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+        self,
+        base: Base,
+        *,
+        code: Path,
+        environment: Path,
+        layer: Path,
+        runtime: Path,
+        metrics: Path,
+        bytecode: Path | None,
     ) -> RunPaths:
         """Return the paths at which a run will see these."""
 

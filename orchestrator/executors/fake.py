@@ -53,9 +53,17 @@ class FakeExecutor(Executor):
         return Base(Host())
 
     def run_paths(
-        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+        self,
+        base: Base,
+        *,
+        code: Path,
+        environment: Path,
+        layer: Path,
+        runtime: Path,
+        metrics: Path,
+        bytecode: Path | None,
     ) -> RunPaths:
-        return RunPaths(str(code), str(environment), str(runtime), str(metrics), str(bytecode or ""))
+        return RunPaths(str(code), str(environment), str(layer), str(runtime), str(metrics), str(bytecode or ""))
 
     def prepare(self, launch: Launch) -> None:
         pass

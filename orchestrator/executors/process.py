@@ -76,6 +76,10 @@ class ProcessExecutor(Executor):
             return "none"
         return "namespaces" if subprocess.run(_PYTHON, check=False, capture_output=True).returncode == 0 else "none"
 
+    @property
+    def protects_environments(self) -> bool:
+        return self.isolation == "namespaces"
+
     @functools.cached_property
     def holds_cores(self) -> bool:
         if sys.platform != "linux":
@@ -117,15 +121,25 @@ class ProcessExecutor(Executor):
         return Base(Host())
 
     def run_paths(
-        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+        self,
+        base: Base,
+        *,
+        code: Path,
+        environment: Path,
+        layer: Path,
+        runtime: Path,
+        metrics: Path,
+        bytecode: Path | None,
     ) -> RunPaths:
         return RunPaths(
             code=str(code),
             environment=str(environment),
+            layer=str(layer),
             runtime=str(runtime),
             metrics=str(metrics),
             bytecode=str(bytecode or ""),
-            tools=(f"{runtime}/bin",),
+            pip=f"{runtime}/pip",
+            tools=(f"{runtime}/bin", f"{runtime}/tools"),
         )
 
     def prepare(self, launch: Launch) -> None:

@@ -16,12 +16,13 @@ from orchestrator.config import Config
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
-from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments, Host
+from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments, Host, make_layer, site_folder
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Executor, Launch, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, threads
+from orchestrator.lifecycle import mount_views, runtime_files, threads
 from orchestrator.lifecycle import variables as runenv
+from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.run import RunSpec
@@ -115,9 +116,21 @@ class Context:
         finally:
             self.waits.pop(number, None)
 
-    def environment(self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool]) -> Environment:
-        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`."""
-        return self.environments.ensure(self.request(spec), log, cancelled, base)
+    def environment(
+        self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool], run: ClaimedRun | None = None
+    ) -> Environment:
+        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`.
+
+        Args:
+            run: the run that will use it, and is told of problems.
+        """
+
+        def tell(words: str) -> None:
+            if run:
+                self.firmly(lambda: self.store.notice(run.number, words))
+
+        exposed = run is not None and not self.executors[run.executor].protects_environments
+        return self.environments.ensure(self.request(spec), log, cancelled, base, exposed=exposed, tell=tell)
 
     def request(self, spec: RunSpec) -> EnvironmentRequest:
         """Return the request for the environment of a spec."""
@@ -127,7 +140,11 @@ class Context:
         return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
 
     def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
-        """Return all that the executor of a run needs to start it. Raises `SecretLost`, `MountFailed`, `DiskFull`."""
+        """Return all that the executor of a run needs to start it, and make its layer.
+
+        Raises:
+            SecretLost, MountFailed, DiskFull, BuildFailed: when something of it cannot be had.
+        """
         home, number = self.home, run.number
         code = home.work_dir(number) / "code"
         subdir = spec.code.subdir if spec.code else ""
@@ -137,10 +154,16 @@ class Context:
             base,
             code=code,
             environment=environment.path,
+            layer=home.layer(number),
             runtime=home.runtime,
             metrics=home.metrics(number),
             bytecode=bytecode,
         )
+        last = runtime_files.last_folders(places, environment.python)
+        try:
+            make_layer(home.layer(number), environment.path, places.environment, last)
+        except OSError as error:
+            raise as_phase(error) from error
         return Launch(
             number=number,
             attempt=run.attempt,
@@ -151,6 +174,7 @@ class Context:
             binds=tuple(mount_views.binds(home, self.store, number, spec)),
             base=base,
             environment=environment.path,
+            layer=home.layer(number),
             runtime=home.runtime,
             metrics=home.metrics(number),
             bytecode=bytecode,
@@ -176,6 +200,7 @@ class Context:
             Base(Host()),
             code=home.work_dir(run.number) / "code",
             environment=home.environments,
+            layer=home.layer(run.number),
             runtime=home.runtime,
             metrics=home.metrics(run.number),
             bytecode=None,
@@ -190,6 +215,7 @@ class Context:
             executor.base_of(record.image or ""),
             code=home.work_dir(run.number) / "code",
             environment=home.environment(record.environment or ""),
+            layer=home.layer(run.number),
             runtime=home.runtime,
             metrics=home.metrics(run.number),
             bytecode=None,
@@ -200,6 +226,7 @@ class Context:
 
     def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
+        layer = self.home.layer(run.number).resolve()
         how_many = threads.variables(
             len(run.cores) or whole_cores(run.cpus),
             {*places.variables, *inherited, *spec.env},
@@ -214,6 +241,7 @@ class Context:
             asked=spec.env,
             inherited=inherited,
             bare=self.request(spec).bare,
+            site=f"{places.layer}/{site_folder(layer).relative_to(layer)}",
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:

@@ -37,7 +37,7 @@ from orchestrator.errors import (
     is_disk_full,
 )
 from orchestrator.executors.base import Handle, RunningExec, Usage, Verdict
-from orchestrator.lifecycle import retry, workdir
+from orchestrator.lifecycle import notices, retry, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.outcome import NEVER_STARTED, as_phase, as_requested, decide, facts_of, not_kept
 from orchestrator.lifecycle.release import Release
@@ -288,7 +288,7 @@ class Life:
             home.metrics(number).touch()
             log, cancelled = home.build_log(number), self._stop_requested.is_set
             base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
-            environment = self.context.environment(self.spec, base, log, cancelled)
+            environment = self.context.environment(self.spec, base, log, cancelled, self.run)
         except OSError as error:
             raise as_phase(error) from error
         except InvalidConfig as error:  # not visible when it was cast: for example a missing local wheel
@@ -324,9 +324,7 @@ class Life:
             )
             return
         self.context.firmly(lambda: ingest_metrics(self.context.store, self.context.home, self.run.number))
-        if verdict.note:
-            self.context.firmly(lambda: self.context.store.notice(self.run.number, verdict.note))
-        retry.tell_of_cut(self.context.store, self.context.home, self.run.number)
+        notices.tell(self.context, self.run.number, verdict)
         self._finish(verdict)
 
     def _is_gone(self) -> bool:

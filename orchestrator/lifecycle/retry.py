@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -10,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.home import Home
 from orchestrator.records import from_wire
 from orchestrator.records.runs import AttemptRecord
 from orchestrator.states import ENDS, State
 from orchestrator.store import ClaimedRun, Store
-from orchestrator.telemetry import logs
 
 _SAID = ("exited_nonzero", "signalled")  # end reasons for which the log may name the cause
 _FACTS = ("started_at", "ended_at", "duration_s", "exit_code", "signal")
@@ -79,13 +76,6 @@ def hopeless(log: Path) -> str:
     except FileNotFoundError:
         return ""
     return next((why for why, pattern in _HOPELESS.items() if pattern.search(words)), "")
-
-
-def tell_of_cut(store: Store, home: Home, number: int) -> None:
-    """Notify the followers of a run if its log grew above its limit."""
-    if cut_bytes := logs.cut_bytes(home.log(number)):
-        with contextlib.suppress(DiskFull, StoreBusy):
-            store.notice(number, f"The log grew beyond its limit: {cut_bytes} bytes from its middle were dropped")
 
 
 def begin(log: Path, attempt: int) -> None:

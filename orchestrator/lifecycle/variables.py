@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import orchestrator
 from orchestrator.executors.base import RunPaths
-from orchestrator.home import Home, set_aside
+from orchestrator.home import Home
 from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
@@ -65,6 +62,22 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def without_pythons(path: str) -> str:
+    """Return a PATH without the folders that belong to another Python: virtual and conda environments, pyenv.
+
+    Their `pip` would install into them, and their `torchrun` would start the Python that they belong to.
+    """
+    return ":".join(folder for folder in path.split(":") if folder and not _is_of_a_python(Path(folder)))
+
+
+def _is_of_a_python(folder: Path) -> bool:
+    root = folder.parent
+    if folder.name == "condabin" or (root / "pyvenv.cfg").exists() or (root / "conda-meta").exists():
+        return True
+    is_pyenv = any("pyenv" in part for part in folder.parts)
+    return is_pyenv and (folder.name == "shims" or root.parent.name == "versions")
+
+
 def compose(
     home: Home,
     number: int,
@@ -75,6 +88,7 @@ def compose(
     asked: Mapping[str, str],
     inherited: Mapping[str, str],
     bare: bool,
+    site: str,
 ) -> dict[str, str]:
     """Return all variables of one run; a container adds those of its image that are not among them.
 
@@ -88,6 +102,7 @@ def compose(
         asked: the spec's variables.
         inherited: see `passed`.
         bare: whether no packages and no Python were asked for: a container then has those of its image as they are.
+        site: the folder of the packages in its layer, as the run sees it.
     """
     usual = {
         "PYTHONUNBUFFERED": "1",
@@ -103,15 +118,18 @@ def compose(
     if paths.home:
         env.setdefault("HOME", paths.home)
     is_image_as_it_is = bare and not paths.is_host
-    if not is_image_as_it_is:
-        env["VIRTUAL_ENV"] = paths.environment
+    if not (is_image_as_it_is and "VIRTUAL_ENV" in paths.variables):
+        env["VIRTUAL_ENV"] = paths.layer
     # a container sees no other GPUs, so its GPUs are counted from 0
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
     env |= asked
-    own, path = f"{paths.environment}/bin", asked.get("PATH") or paths.path or os.environ.get("PATH") or _SAFE_PATH
-    # last, it only gives a `python` to an image without one
+    path = asked.get("PATH") or paths.path or without_pythons(os.environ.get("PATH", "")) or _SAFE_PATH
+    own = f"{paths.layer}/bin"
+    # last, it only gives `python` and `pip` to an image without them
     env["PATH"] = ":".join([*paths.tools, *([path, own] if is_image_as_it_is else [own, path])])
     places = [paths.code, asked.get("PYTHONPATH", ""), paths.pythonpath, paths.runtime]
+    if is_image_as_it_is:  # else its Python does not see what the run installs
+        places.append(site)
     env["PYTHONPATH"] = ":".join(filter(None, places))
     if paths.is_host:
         env["SPELL_HOME"] = str(home.root)
@@ -120,22 +138,3 @@ def compose(
     env["SPELL_ATTEMPT"] = str(attempt)
     env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
     return env
-
-
-def install_runtime(home: Home) -> None:
-    """Install `orchestrator.runtime`, and no other module, where every run can import it, and `spell` on its PATH."""
-    package = Path(orchestrator.__file__).parent
-    for name in ("__init__.py", "runtime.py"):
-        _install(home.runtime / "orchestrator" / name, (package / name).read_bytes(), 0o644)
-    # -I: modules that the run can import must not come before those of spell.
-    command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m orchestrator.cli.main "$@"\n'
-    _install(home.runtime / "bin" / "spell", command.encode(), 0o755)
-
-
-def _install(target: Path, content: bytes, mode: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.chmod(mode)
-    set_aside(target)
-    beside.rename(target)

@@ -3,6 +3,7 @@
 work/N/code              the root of the code, in which the command works
 work/N/scratch           a folder that may become its HOME
 work/N/mounts            views of mounted folders, where their links need one; the run cannot write to them
+work/N/layer             its layer over the environment (`environments/layer.py`)
 work/N/outputs           its outputs while they are gathered; runs/.saving-N if `runs` is on another disk
 work/N/manifest.json     the manifest of the unpacked code, as the snapshot may be removed
 work/N/whole             marks that code and checkpoints are complete

@@ -29,7 +29,7 @@ from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
-from orchestrator.lifecycle import copied, variables, workdir
+from orchestrator.lifecycle import copied, runtime_files, variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
@@ -135,7 +135,7 @@ class Assembly:
         identity.note(context.home, self._identity)
         _sweep(context)
         self._uploads.recover()
-        variables.install_runtime(context.home)
+        runtime_files.install(context.home)
         context.environments.start()
         self._images.start()
         self._scheduler.start()

@@ -1,6 +1,7 @@
 """The docker executor: a container for each run.
 
 executor  starts, recovers and ends attempts
+places    where a container sees what its run is given
 files     the files that a container and spelld share
 exit      finds out whether and how a container has ended
 report    waits for the first report of a container's reaper

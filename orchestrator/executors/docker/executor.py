@@ -27,16 +27,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orchestrator
 from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
-from orchestrator.executors.docker import checks, files
+from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
+from orchestrator.executors.docker.places import mounts
 from orchestrator.executors.docker.report import await_reaper, read_word
 from orchestrator.executors.docker.usage import usage
 from orchestrator.executors.mount_points import (
@@ -56,15 +56,9 @@ from orchestrator.supervisor import identity
 from orchestrator.supervisor import main as supervisor
 from orchestrator.supervisor.verdict import VERSION
 
-_PACKAGE = Path(orchestrator.__file__).parent
-_OURS = "/opt/spell"
-_CODE, _HOME = "/spell", "/home/spell"
-_ENVIRONMENT, _RUNTIME = f"{_OURS}/environment", f"{_OURS}/runtime"
-_METRICS = f"{_OURS}/metrics.jsonl"
-_INSIDE, _REAPER, _CERTIFICATES = f"{_OURS}/inside", f"{_OURS}/reaper", f"{_OURS}/certificates.pem"
-_KEPT = ("/proc", "/sys", "/dev", _OURS, _CODE, _HOME)
+_KEPT = ("/proc", "/sys", "/dev", places.OURS, places.CODE, places.HOME)
 _BOOT = (
-    f"import sys; sys.path.insert(0, {_REAPER!r}); "
+    f"import sys; sys.path.insert(0, {places.REAPER!r}); "
     "from orchestrator.supervisor import container; container.main(*sys.argv[1:])"
 )
 _GPU_CURE = (
@@ -107,7 +101,7 @@ class DockerExecutor(Executor):
         check_given(spec.env, is_host=False)
         for mount in spec.mounts:
             if mount.path.startswith("/"):
-                check_absolute(mount.path, _KEPT, _CODE)
+                check_absolute(mount.path, _KEPT, places.CODE)
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
@@ -128,19 +122,30 @@ class DockerExecutor(Executor):
         return self._images.base_of(image)
 
     def run_paths(
-        self, base: Base, *, code: Path, environment: Path, runtime: Path, metrics: Path, bytecode: Path | None
+        self,
+        base: Base,
+        *,
+        code: Path,
+        environment: Path,
+        layer: Path,
+        runtime: Path,
+        metrics: Path,
+        bytecode: Path | None,
     ) -> RunPaths:
         return RunPaths(
-            code=_CODE,
-            environment=_ENVIRONMENT,
-            runtime=_RUNTIME,
-            metrics=_METRICS,
-            bytecode=f"{_HOME}/.bytecode" if bytecode else "",  # private: others could put code into a shared one
+            code=places.CODE,
+            environment=places.ENVIRONMENT,
+            layer=places.LAYER,
+            runtime=places.RUNTIME,
+            metrics=places.METRICS,
+            bytecode=f"{places.HOME}/.bytecode" if bytecode else "",  # private: others could put code into a shared one
+            pip=places.PIP,
+            tools=(f"{places.RUNTIME}/tools",),
             path=base.path,
             pythonpath=base.pythonpath,
             variables=base.variables,
-            home=_HOME,
-            certificates=_CERTIFICATES if self._certificates else "",
+            home=places.HOME,
+            certificates=places.CERTIFICATES if self._certificates else "",
             is_host=False,
         )
 
@@ -257,7 +262,7 @@ class DockerExecutor(Executor):
         request = {
             "version": VERSION,
             "command": launch.command,
-            "cwd": f"{_CODE}/{launch.subdir}".rstrip("/"),
+            "cwd": f"{places.CODE}/{launch.subdir}".rstrip("/"),
             "env": dict(launch.env),
             "isolation": "container",
             "gpus": {"indices": list(range(len(launch.gpus))), "cure": _GPU_CURE} if launch.gpus else None,
@@ -280,7 +285,7 @@ class DockerExecutor(Executor):
         host: dict[str, Any] = {
             "cpuset_cpus": ",".join(map(str, launch.cores if self.holds_cores else ())) or None,
             **self._engine.confinement(machine.pids, self._config.options),
-            "mounts": [*self._config.options.get("mounts", ()), *self._mounts(launch)],
+            "mounts": [*self._config.options.get("mounts", ()), *mounts(launch, self._certificates)],
             "network_mode": launch.network or self._config.network,
             "nano_cpus": int(machine.cpus * 1e9),
             "shm_size": machine.shm_bytes or (memory or _machine_memory()) // 2,
@@ -304,7 +309,7 @@ class DockerExecutor(Executor):
         return dict(
             api.create_container_config(
                 launch.base.image,
-                command=["-I", "-S", "-B", "-c", _BOOT, _INSIDE, files.request_name(nonce)],
+                command=["-I", "-S", "-B", "-c", _BOOT, places.INSIDE, files.request_name(nonce)],
                 entrypoint=[launch.base.python],
                 hostname=_host_name(launch),
                 user=self._engine.user,
@@ -315,20 +320,6 @@ class DockerExecutor(Executor):
                 host_config=host_config,
             )
         )
-
-    def _mounts(self, launch: Launch) -> Iterator[dict[str, Any]]:
-        yield _bind(launch.code, _CODE)
-        yield _bind(launch.scratch, _HOME)
-        yield _bind(launch.metrics, _METRICS)
-        yield _bind(launch.folder / "inside", _INSIDE)
-        yield _bind(launch.environment, _ENVIRONMENT, read_only=True)
-        yield _bind(launch.runtime, _RUNTIME, read_only=True)
-        yield _bind(_PACKAGE, f"{_REAPER}/orchestrator", read_only=True)
-        if self._certificates:
-            yield _bind(self._certificates, _CERTIFICATES, read_only=True)
-        for bind in launch.binds:
-            target = bind.target if bind.target.startswith("/") else f"{_CODE}/{bind.target}"
-            yield _bind(bind.source.resolve(), target, read_only=True)
 
     def _handle(self, folder: Path) -> Handle:
         owner = json.loads((folder / "claim.json").read_bytes())
@@ -350,10 +341,6 @@ def _extra_hosts(host: Mapping[str, Any]) -> dict[str, str]:
     """Return the configured addresses of further hosts, which the SDK takes as a dict or as `NAME:ADDRESS`."""
     given = host.get("extra_hosts") or {}
     return dict(given) if isinstance(given, Mapping) else dict(item.split(":", 1) for item in given)
-
-
-def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
-    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
 def _machine_memory() -> int:

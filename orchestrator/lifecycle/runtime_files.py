@@ -1,0 +1,84 @@
+"""What every run has beside its own: `orchestrator.runtime`, and the commands `spell`, `pip` and `uv`.
+
+They are installed when a server starts, below `store/runtime`, so that runs can use them after an upgrade of spell:
+
+    orchestrator/     what code of a run imports
+    bin/spell         on the PATH of a run that sees the server
+    tools/uv          on the PATH of every run: the uv that comes next on it, or ours
+    inside/           see `orchestrator/inside`
+    pip/pip           a link to the pip that was installed with spell; a container sees it at another place
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import orchestrator
+from orchestrator.environments import own_pip, own_uv, pip_works
+from orchestrator.executors.base import UV_IN_CONTAINERS, RunPaths
+from orchestrator.home import Home, set_aside
+
+_PACKAGE = Path(orchestrator.__file__).parent
+_IMPORTED = ("__init__.py", "runtime.py")
+_INSIDE = {"shown_packages.py": "shown_packages.py", "stand_in.py": "no_pip/pip/__main__.py"}
+_UV = """#!/bin/sh
+# Shows `uv pip` the packages of the shared environment, then becomes the uv that comes next on the PATH, else spell's.
+here=$(dirname -- "$0")
+for word; do
+    if [ "$word" = pip ] && [ -x "$VIRTUAL_ENV/bin/python" ]; then
+        "$VIRTUAL_ENV/bin/python" -I "$here/../inside/shown_packages.py"
+        break
+    fi
+done
+: "${UV_LINK_MODE:=copy}" # hard links would share the files with other environments of the person
+export UV_LINK_MODE
+set -f
+IFS=:
+for folder in $PATH; do
+    if [ -x "$folder/uv" ] && ! [ "$folder/uv" -ef "$0" ]; then exec "$folder/uv" "$@"; fi
+done
+for ours in {ours}; do
+    if [ -x "$ours" ]; then exec "$ours" "$@"; fi
+done
+echo "uv: not found" >&2
+exit 127
+"""
+
+
+def install(home: Home) -> None:
+    """Install them. Raises OSError."""
+    for name in _IMPORTED:
+        _install(home.runtime / "orchestrator" / name, (_PACKAGE / name).read_bytes(), 0o644)
+    for name, target in _INSIDE.items():
+        _install(home.runtime / "inside" / target, (_PACKAGE / "inside" / name).read_bytes(), 0o644)
+    # -I: modules that the run can import must not come before those of spell.
+    command = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -m orchestrator.cli.main "$@"\n'
+    _install(home.runtime / "bin" / "spell", command.encode(), 0o755)
+    ours = " ".join([UV_IN_CONTAINERS, *(shlex.quote(str(path)) for path in [own_uv()] if path)])
+    _install(home.runtime / "tools" / "uv", _UV.replace("{ours}", ours).encode(), 0o755)
+    if package := own_pip():
+        _link(home.runtime / "pip" / "pip", package)
+
+
+def last_folders(paths: RunPaths, python: str) -> tuple[str, ...]:
+    """Return the folders at the end of `sys.path` in a run with this version of Python, as the run sees them."""
+    return (*([paths.pip] if pip_works(python) else []), f"{paths.runtime}/inside/no_pip")
+
+
+def _link(target: Path, source: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.symlink_to(source)
+    beside.rename(target)
+
+
+def _install(target: Path, content: bytes, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.chmod(mode)
+    set_aside(target)
+    beside.rename(target)
