@@ -100,7 +100,7 @@ def whole_cores(cpus: float) -> int:
 def lacks(total: Capacity, wanted: MachineType) -> str:
     """Return why a machine type can never fit into a machine; "" when it can."""
     if wanted.cpus > total.cpus + 1e-9:
-        return f"it asks for {wanted.cpus:g} cores; this machine has {total.cpus:g}"
+        return f"it asks for {wanted.cpus:g} core{'s' * (wanted.cpus != 1)}; this machine has {total.cpus:g}"
     if (wanted.memory_bytes or 0) > total.memory_bytes:
         gib = 1 << 30
         has = f"{total.memory_bytes / gib:.1f}"

@@ -150,7 +150,9 @@ class SearchStore:
             again = connection.execute(update(trials).where(failed).values(state=TrialState.WAITING)).rowcount
             count = json.loads(row.settings)["count"]
             if not again and _last_trial(connection, number) == count:
-                raise Conflict(f"There is nothing to resume: no trial of search {number} has failed ({count} trials).")
+                raise Conflict(
+                    f"There is nothing to resume: no trial of search {number} has failed ({count} trial{'s' * (count != 1)})."
+                )
             clean = {"state": SearchState.RUNNING, "wish": None, "ended_at": None, "message": ""}
             connection.execute(update(searches).where(searches.c.id == number).values(**clean))
 

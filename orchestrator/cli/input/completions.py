@@ -169,7 +169,7 @@ def uploads(client: Client, _typed: Typed) -> Iterator[tuple[str, str]]:
 def machine_types(client: Client, _typed: Typed) -> Iterator[tuple[str, str]]:
     """Machine types."""
     for item in client.machines.list():
-        yield item.name, f"{item.cpus:g} cores, {item.gpus} GPUs"
+        yield item.name, f"{item.cpus:g} core{'s' * (item.cpus != 1)}, {item.gpus} GPU{'s' * (item.gpus != 1)}"
 
 
 def resources(client: Client, typed: Typed) -> Iterator[tuple[str, str]]:
