@@ -102,8 +102,11 @@ def seen(spell: Spell, image: str, python: str = "python", pip: tuple[Path, ...]
 def test_who_asks_for_nothing_has_the_image_as_it_is(shared: Spell, image: str, image_with_venv: str) -> None:
     (found,) = seen(shared, image, "python3")
     assert (found["of_system"], found["of_path"], found["of_user"], found["prefix"]) == ("1.0", "1.0", "1.0", "/usr")
-    assert found["PYTHONPATH"] == f"/spell:/opt/lib:{USER_SITE}:/opt/spell/runtime"
-    assert (found["VIRTUAL_ENV"], found["TZ"]) == (None, "Asia/Tokyo")
+    assert (
+        found["PYTHONPATH"]
+        == f"/spell:/opt/lib:{USER_SITE}:/opt/spell/runtime:/opt/spell/layer/lib/python3.11/site-packages"
+    )
+    assert (found["VIRTUAL_ENV"], found["TZ"]) == ("/opt/spell/layer", "Asia/Tokyo")
     (named,) = seen(shared, image, "python")  # which the image has not
     assert (named["of_system"], named["of_path"]) == ("1.0", "1.0")
     (found,) = seen(shared, image_with_venv)
