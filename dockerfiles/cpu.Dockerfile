@@ -4,7 +4,7 @@
 #   docker build --build-arg BASE=debian:bookworm --build-arg PYTHON=python3 --build-arg APT="git tree" - < cpu.Dockerfile
 #
 # BASE    the image to start from
-# PYTHON  "python3" where BASE has no Python of 3.9 or later, else empty
+# PYTHON  "python3" where BASE has no Python of 3.6 or later, else empty
 # APT     packages, separated by spaces
 #
 # The secret `ca` is a file of CA certificates for packages over https. A mounted secret is in no layer; a builder that
@@ -37,5 +37,5 @@ RUN --mount=type=secret,id=ca,target=/run/spell-ca.crt,mode=0444 \
         "$tool" "$@" install -y $PYTHON; \
         "$tool" clean all; \
     else \
-        echo "This image has no Python of 3.9 or later, and no apt, apk or dnf to get one with."; exit 1; \
+        echo "This image has no Python of 3.6 or later, and no apt, apk or dnf to get one with."; exit 1; \
     fi

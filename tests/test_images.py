@@ -356,13 +356,13 @@ def test_without_apt_no_apt_packages(bench: Bench, tiny: Callable[..., str], bui
     with pytest.raises(BuildFailed, match="has no apt, so it cannot get: tree"):
         bench.ensure(base, "tree")
     base = tiny(more="rm apt-get python3")
-    with pytest.raises(BuildFailed, match=r"no Python of 3\.9 or later, and no apt"):
+    with pytest.raises(BuildFailed, match=r"no Python of 3\.6 or later, and no apt"):
         bench.ensure(base)
 
 
 def test_a_python_that_stays_too_old(bench: Bench, tiny: Callable[..., str]) -> None:
-    with pytest.raises(BuildFailed, match=r"no Python of 3\.9 or later, and none could be installed"):
-        bench.ensure(tiny(python="3.6.8"))
+    with pytest.raises(BuildFailed, match=r"no Python of 3\.6 or later, and none could be installed"):
+        bench.ensure(tiny(python="3.5.3"))
 
 
 def test_a_base_known_only_by_its_id(bench: Bench, builder: str) -> None:
