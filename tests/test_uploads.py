@@ -238,7 +238,7 @@ def test_what_is_no_file_is_left_out_with_a_warning(spell: Spell, tmp_path: Path
         (["lines"], 3, "contains a line break"),
         (["/dev/null"], 3, "neither a folder nor a file"),
         ([], 2, "Missing argument"),
-        ([""], 2, "The path is empty."),
+        ([""], 2, "PATH is empty."),
     ],
 )
 def test_what_is_refused(spell: Spell, tmp_path: Path, words: list[str], code: int, said: str) -> None:

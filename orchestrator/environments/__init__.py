@@ -29,6 +29,7 @@ from orchestrator.environments.gc import Limit
 from orchestrator.environments.host import Host
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
+from orchestrator.environments.requirement_lines import refuse_repositories
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "Runner",
     "check_request",
     "check_requirement",
+    "refuse_repositories",
 ]

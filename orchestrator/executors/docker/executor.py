@@ -33,7 +33,7 @@ import orchestrator
 from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Base, BuildCancelled, Container
+from orchestrator.environments import Base, BuildCancelled, Container, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
 from orchestrator.executors.docker import checks, files
@@ -94,6 +94,7 @@ class DockerExecutor(Executor):
         for mount in spec.mounts:
             if mount.path.startswith("/"):
                 check_absolute(mount.path, _KEPT, _CODE)
+        refuse_repositories(spec.pip, spec.requirements)
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
