@@ -15,7 +15,7 @@ from conftest import Spell, git
 
 from orchestrator.capture import snapshot
 from orchestrator.cli.input.requirements import requirement_files
-from orchestrator.environments import EnvironmentRequest, check_request
+from orchestrator.environments import EnvironmentRequest, check_request, refuse_repositories
 from orchestrator.environments.request import pins, read
 from orchestrator.environments.settings import uv_settings
 from orchestrator.errors import InvalidConfig
@@ -184,6 +184,17 @@ def test_constraints_beside_hashes(tmp_path: Path) -> None:
     (tmp_path / "lim.txt").write_text("six<1.17\n")
     with pytest.raises(InvalidConfig, match=r"lim\.txt allows only six<1\.17, but six==1\.17\.0"):
         settings()
+
+
+def test_a_container_sees_no_repository_of_this_machine() -> None:
+    for lines, files, where in (
+        (("git+file:///a/b@main#egg=x",), (), "A build"),
+        ((), (RequirementFile("r.txt", "six\n-e git+file:///a/b#egg=x"),), "r.txt, line 2: A build"),
+    ):
+        with pytest.raises(InvalidConfig, match=f"^{where} in a container does not see the repository /a/b") as caught:
+            refuse_repositories(lines, files)
+        assert caught.value.cure.endswith(": /a/b")
+    refuse_repositories(("git+https://h/a", "/a/b"), ())
 
 
 def test_what_cannot_be_taken_is_refused_when_the_run_is_cast(make_spell: Callable[..., Spell], repo: Path) -> None:

@@ -276,7 +276,7 @@ def test_links_are_kept_or_followed(spell: Spell, tmp_path: Path) -> None:
         (["lines"], 3, "contains a line break"),
         (["/dev/null"], 3, "neither a folder nor a file"),
         ([], 2, "Missing argument"),
-        ([""], 2, "The path is empty."),
+        ([""], 2, "PATH is empty."),
     ],
 )
 def test_what_is_refused(spell: Spell, tmp_path: Path, words: list[str], code: int, said: str) -> None:

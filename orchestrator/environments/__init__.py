@@ -36,6 +36,7 @@ from orchestrator.environments.layer import installed_in, make_layer
 from orchestrator.environments.own_tools import own_pip, own_uv, pip_works
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
+from orchestrator.environments.requirement_lines import refuse_repositories
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "own_pip",
     "own_uv",
     "pip_works",
+    "refuse_repositories",
     "site_folder",
 ]

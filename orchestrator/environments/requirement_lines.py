@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.redaction import redacted
-from orchestrator.spec.requirements import VARIABLE, split_option
+from orchestrator.spec.requirements import VARIABLE, logical_lines, split_option
+from orchestrator.spec.run import RequirementFile
 
 _TAKEN = frozenset({"--no-binary", "--only-binary"})
 _WITHOUT_EFFECT = frozenset({"--prefer-binary", "--use-feature"})
@@ -23,6 +24,7 @@ _LOOSE = (
     (re.compile(r"([<>!~]=?\s*\d[\w.]*?)\.\*"), r"\1"),  # >=1.0.* of old files, which uv takes
     (re.compile(r",\s*(?=;|\Z)"), ""),
 )
+_REPOSITORY = re.compile(r"git\+file://(/[^\s@#;]*)")
 _HOW = "Write it as NAME, NAME==VERSION, NAME @ URL, or the path of a wheel."
 
 
@@ -89,6 +91,20 @@ def needed(constraints: Iterable[str], pinned: Mapping[str, Requirement], where:
             raise InvalidConfig(
                 f"{where} allows only {limit}, but {pin} is asked for by its hash.", "Change one of the two files."
             )
+
+
+def refuse_repositories(lines: Iterable[str], files: Iterable[RequirementFile]) -> None:
+    """Refuse repositories of this machine for a build in a container, which does not see them.
+
+    Raises:
+        InvalidConfig: names the file, the line, and the folder that can be given instead.
+    """
+    found = [("", line) for line in lines]
+    found += [(f"{file.name}, line {line.number}: ", line.text) for file in files for line in logical_lines(file.text)]
+    for where, text in found:
+        if repository := _REPOSITORY.search(text):
+            words = f"{where}A build in a container does not see the repository {repository[1]}."
+            raise InvalidConfig(words, f"Give the folder itself, which is copied: {repository[1]}")
 
 
 def exact_version(requirement: Requirement) -> str | None:

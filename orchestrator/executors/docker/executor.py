@@ -30,7 +30,7 @@ from typing import Any
 from orchestrator.config import DockerConfig
 from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
-from orchestrator.environments import Base, BuildCancelled
+from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
@@ -102,6 +102,7 @@ class DockerExecutor(Executor):
         for mount in spec.mounts:
             if mount.path.startswith("/"):
                 check_absolute(mount.path, _KEPT, places.CODE)
+        refuse_repositories(spec.pip, spec.requirements)
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
