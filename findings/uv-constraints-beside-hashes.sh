@@ -36,8 +36,8 @@ try() { # try PROGRAM CONSTRAINT: whether it installs r.txt beside this constrai
     echo "$2" >limits.txt
     rm -rf target
     case $1 in
-    pip) command=(venv/bin/pip --disable-pip-version-check install --isolated --quiet) ;;
-    uv) command=(venv/bin/uv pip install --no-config --no-cache --quiet --python venv/bin/python) ;;
+    pip) command=(venv/bin/pip --disable-pip-version-check --isolated --quiet install) ;;
+    uv) command=(venv/bin/uv --no-config --no-cache --quiet pip --offline install --python venv/bin/python) ;;
     esac
     if "${command[@]}" --no-index --find-links . --target target -c limits.txt -r r.txt >said.txt 2>&1; then
         seen+=(installed)
