@@ -21,17 +21,17 @@ uv() { tools/bin/uv "$@" 2>&1; }
 # The large environment has six; the small one, on top of it, python-dateutil, which needs six.
 python3 -m venv --without-pip large
 python3 -m venv --without-pip small
-uv pip install --quiet --python large --no-index --find-links wheels six
-uv pip install --quiet --python small --no-index --find-links wheels --no-deps python-dateutil
+uv pip install --quiet --python=large --no-index --find-links=wheels six==1.17.0
+uv pip install --quiet --python=small --no-index --find-links=wheels --no-deps python-dateutil==2.9.0.post0
 large_site=$(large/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 small_site=$(small/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 echo "$large_site" >"$small_site/large.pth"
 
 imported=$(small/bin/python -c 'import importlib.metadata, six; print(importlib.metadata.version("six"))')
 echo "Python imports six $imported"
-by_pip=$(tools/bin/python -m pip --python small/bin/python --disable-pip-version-check install --dry-run --no-index six)
+by_pip=$(tools/bin/python -m pip --python small/bin/python --disable-pip-version-check install --dry-run --no-index six==1.17.0)
 echo "pip: $by_pip"
-by_uv=$(uv pip install --python small --dry-run --no-index --find-links wheels six)
+by_uv=$(uv pip install --python=small --dry-run --no-index --find-links=wheels six==1.17.0)
 echo "uv:  $by_uv"
 listed=$(uv pip list --python small)
 checked=$(uv pip check --python small || true)
