@@ -777,6 +777,17 @@ def _machine_restarted(bench: Workbench) -> RunRecord:
     return bench.spell.ended(number)
 
 
+def _home_copied(bench: Workbench) -> RunRecord:
+    spell = bench.spell
+    number = spell.cast("sleep 1000")
+    spell.reaches(number, "running")
+    root = bench.tmp_path / "copy"
+    shutil.copytree(spell.home.root, root, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "line"))
+    copy = Spell(root, spell.cwd, spell.env)
+    bench.ends.callback(copy.end)
+    return copy.ended(number)
+
+
 def _internal_error(bench: Workbench) -> RunRecord:
     """A spec that a newer server wrote, in a store that an older one opens."""
     spell = bench.spell
@@ -812,6 +823,7 @@ PROVOKED: dict[str, tuple[Callable[[Workbench], RunRecord], int | None, int | No
     "supervisor_lost": (_supervisor_lost, None, None),
     "container_lost": (_container_lost, None, None),
     "machine_restarted": (_machine_restarted, None, None),
+    "home_copied": (_home_copied, None, None),
     "internal_error": (_internal_error, None, None),
 }
 """Each end reason: how to provoke it for real, and the exit code and signal that are then recorded."""

@@ -76,7 +76,8 @@ class Reaper:
     def lead(self) -> None:
         """Run the command, write its result, and return when no process of the run is left."""
         started = time.monotonic()
-        if lack := self._lacking_gpus():
+        lack = self._lacking_gpus()
+        if lack:
             self.on_end({"error": {"reason": "executor_failed", "detail": lack}})
             return
         masked = self._mask()
