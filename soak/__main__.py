@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 import threading
 import time
@@ -54,9 +53,9 @@ def main(kills: int, runs: int, seed: int | None, executors: tuple[str, ...], wa
         place.end()
     soak.report(time.monotonic() - began)
     if soak.complaints and keep:
-        click.echo(f"The home is kept: {place.home.root}")
+        click.echo(f"Its home and what was broken when: {folder}")
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        place.remove()
     raise SystemExit(int(bool(soak.complaints)))
 
 

@@ -170,7 +170,8 @@ def _left_processes(place: Place) -> Iterator[str]:
 
 def _left_files(place: Place) -> Iterator[str]:
     yield from (f"{path} is left" for path in place.home.work.iterdir())
-    yield from (f"{path} is left" for path in place.home.logs.glob("*/attempt-*/request*"))
+    requests = place.home.logs.glob("*/attempt-*/request*")  # they hold values of variables until they are emptied
+    yield from (f"{path} is left" for path in requests if path.stat().st_size)
 
 
 def _left_containers(place: Place, engine: docker.APIClient | None) -> Iterator[str]:

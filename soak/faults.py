@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import threading
 import time
@@ -20,7 +21,7 @@ from soak.place import Place
 from soak.plan import Plan
 
 _FULL_S, _LOOK_S = 0.6, 0.1
-_SERVER_PAUSE_S = 1.5
+_SERVES_S = 1.0
 _PATIENCE_S = 3.0
 _ANY = 0
 _DAYS_S = 2 * 86_400.0
@@ -44,7 +45,7 @@ class Faults:
         self._place, self._plan, self._engine, self._stories = place, plan, engine, stories
         self.counts: Counter[str] = Counter()
         self.hits: defaultdict[int, set[str]] = defaultdict(set)
-        self._may_be_starting, self._next_server_at = True, 0.0
+        self._may_be_starting, self._up_since = True, math.inf
         self._victims: dict[str, Callable[[], list[tuple[psutil.Process, int | None]]]] = {
             "server": self._server,
             "keeper": self._keepers,
@@ -58,6 +59,7 @@ class Faults:
         """Break one thing after the other."""
         while not is_over.is_set():
             name, pause_s, chance = self._plan.fault()
+            self._tell(f"to break: {name}")
             if name == "clock":
                 self._place.set_clock((chance - 0.5) * 2 * _DAYS_S)
                 self.counts[name] += 1
@@ -66,6 +68,10 @@ class Faults:
             else:
                 self._kill_next(name, chance, is_over)
             is_over.wait(pause_s)
+
+    def _tell(self, words: str) -> None:
+        with (self._place.folder / "faults.log").open("a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {words}\n")
 
     def _fill_disk(self, is_over: threading.Event) -> None:
         if not self._place.has_disk:
@@ -93,6 +99,7 @@ class Faults:
             if found:
                 victim, number = found[int(chance * len(found))]
                 victim.kill()
+                self._tell(f"killed {name} {victim.pid} of run {number}")
                 self._note(number, name)
                 return True
         return False
@@ -107,11 +114,13 @@ class Faults:
     # -- victims ------------------------------------------------------------------------------------------------
 
     def _server(self) -> list[tuple[psutil.Process, int | None]]:
-        """One that serves, or one that starts: but not two in a row of those, as a client starts a server twice at most."""
+        """One that has served for a while, or one that is starting; but not several of these in a row. Else a busy machine
+        would never have a server, and each client would give up in the end."""
         is_up, now = answers(self._place.home.socket), time.monotonic()
-        if now < self._next_server_at or not (is_up or self._may_be_starting):
+        self._up_since = min(self._up_since, now) if is_up else math.inf
+        if now < self._up_since + _SERVES_S if is_up else not self._may_be_starting:
             return []
-        self._may_be_starting, self._next_server_at = is_up, now + _SERVER_PAUSE_S
+        self._may_be_starting, self._up_since = is_up, math.inf
         return self._servers()
 
     def _servers(self) -> list[tuple[psutil.Process, int | None]]:

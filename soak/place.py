@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,11 +121,15 @@ class Place:
             filler.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """End the server and unmount the disk."""
+        """End the server."""
         self.set_clock(0)
         subprocess.run([self.spell, "server", "stop"], env=self.env, check=False, capture_output=True)
+
+    def remove(self) -> None:
+        """Remove all of it."""
         if self.has_disk:
             subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def engine() -> docker.APIClient | None:

@@ -109,6 +109,7 @@ class Plan:
 
     def fault(self) -> tuple[str, float, float]:
         """Draw the next fault: its name, the pause before it in seconds, and a number in [0, 1) that chooses the victim."""
-        names = {name: weight for name, weight in {**KILLS, **OTHER}.items() if name not in ("cli", "git")}
+        absent = {"cli", "git"} if "docker" in self._executors else {"cli", "git", "container"}
+        names = {name: weight for name, weight in {**KILLS, **OTHER}.items() if name not in absent}
         name = self._faults.choices(list(names), list(names.values()))[0]
         return name, self._faults.uniform(0, 0.7), self._faults.random()

@@ -396,7 +396,8 @@ def test_f03_supervisor_is_killed(isolated: Spell, victim: str, server: str) -> 
     mark = f"1000.{secrets.randbelow(10**9):09}"
     sleep = f"sleep {mark}"
     brood = [f"{sleep} &", f"setsid {sleep} &", f"nohup {sleep} &", f"(setsid {sleep} & exit) &"]
-    if victim != "both" or (ProcessExecutor().isolation == "namespaces" and "none" not in spell.home.root.name):
+    is_isolated = ProcessExecutor().isolation == "namespaces" and "none" not in spell.home.root.name
+    if victim != "both" or server == "up" or is_isolated:
         brood.append(f"env -i setsid {sleep} &")  # with nobody left who knows it, it could not be found
     number = spell.cast(" ".join([*brood, "echo out > out.txt; echo said; wait"]))
     spell.says(number, b"said")
@@ -781,7 +782,7 @@ def _home_copied(bench: Workbench) -> RunRecord:
     spell = bench.spell
     number = spell.cast("sleep 1000")
     spell.reaches(number, "running")
-    root = bench.tmp_path / "copy"
+    root = bench.folder / "copy"
     shutil.copytree(spell.home.root, root, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "line"))
     copy = Spell(root, spell.cwd, spell.env)
     bench.ends.callback(copy.end)

@@ -86,18 +86,37 @@ def test_who_sets_what_in_a_container(tmp_path: Path) -> None:
     """The image before spell and the server, but for what is of this machine."""
     image = frozenset({"LANG", "TZ", "USER", "CUDA_DEVICE_ORDER", "https_proxy", "WANDB_MODE", "VIRTUAL_ENV"})
     paths = RunPaths(
-        "/spell", "/env", "/runtime", "/metrics", "", path="/bin", pythonpath="/lib", variables=image, is_host=False
+        code="/spell",
+        environment="/env",
+        layer="/layer",
+        runtime="/runtime",
+        metrics="/metrics",
+        bytecode="",
+        path="/bin",
+        pythonpath="/lib",
+        variables=image,
+        is_host=False,
     )
     inherited = {"LANG": "C", "TZ": "UTC", "LC_ALL": "C", "https_proxy": "http://p", "WANDB_MODE": "offline"}
 
     def composed(asked: dict[str, str], *, bare: bool) -> dict[str, str]:
-        return compose(Home(tmp_path), 7, paths, attempt=1, gpus=(4, 5), asked=asked, inherited=inherited, bare=bare)
+        return compose(
+            Home(tmp_path),
+            7,
+            paths,
+            attempt=1,
+            gpus=(4, 5),
+            asked=asked,
+            inherited=inherited,
+            bare=bare,
+            site="/layer/lib",
+        )
 
     found = composed({}, bare=True)
     assert not {"LANG", "TZ", "USER", "CUDA_DEVICE_ORDER", "VIRTUAL_ENV"} & found.keys()
     assert [found[name] for name in ("LC_ALL", "https_proxy", "WANDB_MODE")] == ["C", "http://p", "offline"]
-    assert (found["PATH"], found["PYTHONPATH"]) == ("/bin:/env/bin", "/spell:/lib:/runtime")
+    assert (found["PATH"], found["PYTHONPATH"]) == ("/bin:/layer/bin", "/spell:/lib:/runtime:/layer/lib")
     assert found["CUDA_VISIBLE_DEVICES"] == "0,1"
     found = composed({"LANG": "given", "PATH": "/p", "PYTHONPATH": "/q"}, bare=False)
-    assert (found["PATH"], found["PYTHONPATH"]) == ("/env/bin:/p", "/spell:/q:/lib:/runtime")
-    assert (found["LANG"], found["VIRTUAL_ENV"]) == ("given", "/env")
+    assert (found["PATH"], found["PYTHONPATH"]) == ("/layer/bin:/p", "/spell:/q:/lib:/runtime")
+    assert (found["LANG"], found["VIRTUAL_ENV"]) == ("given", "/layer")

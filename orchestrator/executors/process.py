@@ -226,6 +226,7 @@ class ProcessExecutor(Executor):
             _wait_gone(handle, None)
             if not (handle.folder / "verdict.json").exists():
                 _kill_marked(str(handle.folder))  # supervisor and reaper were both killed, so nothing ended the others
+                self._forkserver.kill_orphans()
         remove_unfinished(handle.folder)
 
     def _handle(self, folder: Path) -> Handle:
@@ -270,6 +271,23 @@ class _Forkserver:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._pid = 0
+
+    def kill_orphans(self) -> None:
+        """Kill what runs have left that killed their supervisors: the children of the forkserver that are no forks of it."""
+        while self._pid:
+            try:
+                forkserver = psutil.Process(self._pid)
+                ours = forkserver.cmdline()
+                found = [child for child in forkserver.children() if _is_foreign(child, ours)]
+            except psutil.Error:
+                return  # it was killed, too
+            if not found:
+                return
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()  # its children become children of the forkserver
+            psutil.wait_procs(found, timeout=_LOST_POLL_S)
 
     def start(self, folder: Path, secrets: Mapping[str, str]) -> dict[str, Any]:
         """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died before it reported."""
@@ -313,11 +331,11 @@ class _Forkserver:
             self._socket = self._open()
             socket.send_fds(self._socket, [message], fds)
 
-    @staticmethod
-    def _open() -> socket.socket:
+    def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            subprocess.Popen([*_PYTHON, "forkserver"], stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
+            options: dict[str, Any] = dict(stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
+            self._pid = subprocess.Popen([*_PYTHON, "forkserver"], **options).pid
         return ours
 
 
@@ -391,6 +409,13 @@ def _kill_marked(mark: str) -> None:
 def _is_marked(process: psutil.Process, mark: str) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == mark
+    except psutil.Error:
+        return False
+
+
+def _is_foreign(process: psutil.Process, ours: list[str]) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.cmdline() != ours
     except psutil.Error:
         return False
 

@@ -4,6 +4,9 @@ Starting an interpreter for each run takes 20 times as long. As nothing is loade
 spell get the supervisor of the spelld that still serves, not half of it from the new files. spelld keeps one forkserver, which ends with spelld; its
 supervisors go on. Each message on the socket is the folder of an attempt, with two file descriptors: the supervisor's
 standard output (its report to spelld) and standard error. A third one, if present, is a pipe with the run's secrets.
+
+It adopts what a run leaves that has killed both its supervisor and its reaper. So these processes can be found, however they
+have disguised themselves: every child of the forkserver that is not a fork of it is one of them. spelld ends them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sys
 
 from orchestrator.supervisor import gpus, masking  # noqa: F401 - loaded here, because the reaper loads them late
 from orchestrator.supervisor import main as supervisor
+from orchestrator.supervisor.isolation import adopt_orphans
 
 _MESSAGE_BYTES = 65536
 _SECRETS = 3  # the file descriptor they are read from
@@ -24,6 +28,7 @@ _FAILED = 70  # EX_SOFTWARE of sysexits.h; no process waits for it, but a debugg
 def main() -> int:
     """Serve the socket on standard input until its other end is closed. Returns the exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors: we do not wait for them
+    adopt_orphans()
     requests = socket.socket(fileno=os.dup(0))
     while True:
         message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 3)
