@@ -299,7 +299,7 @@ def test_an_image_is_built_once_whatever_the_order(bench: Bench, tiny: Callable[
 
 def test_a_probe_is_not_taken_for_that_of_a_dead_server(bench: Bench) -> None:
     watch = Watch(BuildLog(bench.log), never, DEADLINE_S, "It")
-    with probe._container(bench.engine, TEST_IMAGE, watch) as container:
+    with probe._container(bench.engine, TEST_IMAGE, "root", watch) as container:
         remove_abandoned(bench.engine)
         assert engine_api().inspect_container(container)
 
