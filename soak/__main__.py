@@ -20,7 +20,7 @@ from soak.people import Story, ask_for_end, cast
 from soak.place import Place, engine
 from soak.plan import KILLS, Plan
 
-_CASTERS = 3
+_CASTERS = 4
 _STUCK_S, _REMAINS_S = 120.0, 30.0
 
 

@@ -22,7 +22,7 @@ from soak.plan import Plan
 
 _FULL_S, _LOOK_S = 0.6, 0.1
 _SERVES_S = 1.0
-_PATIENCE_S = 3.0
+_PATIENCE_S = 2.0
 _ANY = 0
 _DAYS_S = 2 * 86_400.0
 

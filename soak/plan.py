@@ -112,4 +112,4 @@ class Plan:
         absent = {"cli", "git"} if "docker" in self._executors else {"cli", "git", "container"}
         names = {name: weight for name, weight in {**KILLS, **OTHER}.items() if name not in absent}
         name = self._faults.choices(list(names), list(names.values()))[0]
-        return name, self._faults.uniform(0, 0.7), self._faults.random()
+        return name, self._faults.uniform(0, 0.5), self._faults.random()

@@ -177,7 +177,7 @@ def test_a_waiting_run_keeps_its_place(spell: Spell, tmp_path: Path) -> None:
     held = f"{CORES * 0.8:g} cores, which run {first} holds; 1st in the queue"
     behind = [f"run {big}, which is before it; {place} in the queue" for place in ("2nd", "3rd", "4th", "5th", "6th")]
     assert waits == {big: held, **dict(zip(small, behind, strict=True))}
-    assert f"Run {big} waits for {held}.\n" in spell("ps").out
+    assert f"Run {big} waits for {held}.\n" in spell("ps").err
     assert re.search(rf"^Waits For +{held}, since 2\d\d\d-", spell("info", str(big)).out, re.MULTILINE)
     with spell.popen("logs", "-f", "-v", str(big)) as following:
         assert following.stderr is not None

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.server
 def test_f01_nothing_is_lost_doubled_stuck_or_left() -> None:
-    words = ["--kills", "6", "--runs", "3", "--wave", "6", "--executor", "process"]
+    words = ["--kills", "4", "--runs", "2", "--wave", "5", "--executor", "process"]
     done = subprocess.run(
         [sys.executable, "-m", "soak", *words], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )

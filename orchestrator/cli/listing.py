@@ -199,7 +199,7 @@ def _table(found: Sequence[RunSummary], verbose: bool, metrics: Sequence[tuple[s
         rows.append([*row, *_more(run)] if verbose else row)
     show.table(headers, rows)
     for run in [run for run in found if run.waits_for][:_WAITING_SHOWN]:
-        show.say(f"ℹ️  Run {run.number} waits for {run.waits_for}.")
+        show.say(f"ℹ️  Run {run.number} waits for {run.waits_for}.", err=True)  # what counts lines counts runs
 
 
 def _more(run: RunSummary) -> Iterator[str]:
