@@ -111,9 +111,10 @@ def test_ps_shows_what_is_going_on(spell: Spell) -> None:
     running = spell.cast("trap '' TERM; echo begun; while :; do sleep 0.1; done", machine_type="whole")
     waiting = spell.cast("true")
     spell.says(running, b"begun")
-    _, *rows, why = spell("ps", "-s", "active").out.splitlines()
+    shown = spell("ps", "-s", "active")
+    _, *rows = shown.out.splitlines()
     assert [("*Running" in row, "Queued" in row) for row in rows] == [(True, False), (False, True)]
-    assert f"Run {waiting} waits for " in why and f"run {running}" in why
+    assert f"Run {waiting} waits for " in shown.err and f"run {running}" in shown.err
     spell("stop", str(running))
     assert "*Stopping" in spell("ps", "-n", "2").out
     assert numbers(spell("ps", "-s", "queued", "--json")) == [waiting]

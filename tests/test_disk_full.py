@@ -315,7 +315,7 @@ def test_f38_a_full_disk_leaves_a_way_out(spell: Spell, disk: Disk, tmp_path: Pa
     (spell.home.work_dir(ends) / "code" / "go").touch()
     words = f"disk space, to record its state: 0 KiB are free on the disk of {spell.home.store}, 128 KiB are needed"
     wait_for(lambda: spell.client.runs.get(str(ends)).waits_for == words, "the reason why the run waits")
-    assert f"Run {ends} waits for {words}.\n" in spell("ps").out
+    assert f"Run {ends} waits for {words}.\n" in spell("ps").err
     assert f"Waits For     {words}\n" in spell("info", str(ends)).out
     refused = spell("run", "-f", "true")
     assert (refused.code, refused.err.splitlines()[-2]) == (
