@@ -17,7 +17,7 @@ from wheels import make_wheel
 
 from orchestrator.content.manifest import FILE, Entry
 from orchestrator.content.manifest import make as make_manifest
-from orchestrator.errors import SnapshotMissing
+from orchestrator.errors import InvalidConfig, SnapshotMissing
 from orchestrator.records.casts import CastRecord
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import Code, RunSpec
@@ -236,7 +236,8 @@ def test_a_local_wheel_is_known_by_its_content(spell: Spell, tmp_path: Path) -> 
     assert reusing(spell, "mine", pip=(str(wheel),)).number == first
     wheel = make_wheel(tmp_path, "mine", code="def main(): print('changed')\n")
     assert not reusing(spell, "mine", pip=(str(wheel),)).reused
-    assert not reusing(spell, "mine", pip=(f"{tmp_path}/gone.whl",)).reused
+    with pytest.raises(InvalidConfig, match="does not exist"):
+        reusing(spell, "mine", pip=(f"{tmp_path}/gone.whl",))
 
 
 def test_an_image_is_a_part_of_it(docker_spell: Spell) -> None:
