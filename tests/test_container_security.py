@@ -341,7 +341,7 @@ def test_job_files_are_data(tmp_path: Path) -> None:
             f"command: !!python/object/apply:os.system ['touch {proof}']",
             f"command: ls\nenv: !!python/object/apply:subprocess.check_output [[touch, {proof}]]",
             "command: &a [*a]",
-            "command: ls\n<<: {executor: process}",
+            "command: ls\n<<: process",
             "command: ls\nenv: &e {A: *e}",
             "command: ls\nlabels: " + "[" * 5000,
         )
