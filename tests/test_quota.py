@@ -118,11 +118,11 @@ def test_f35_a_pass_that_failed_is_made_up_for(make_spell: Callable[..., Spell],
     unused = spell.run("true", machine_type="small").environment
     grow_old(spell.home, unused, 3)
     obstacle = lock_path(spell.home.environments, str(unused))
-    obstacle.mkdir()
+    obstacle.symlink_to(obstacle.name)
     newest = spell.run("true", machine_type="small", pip=(str(make_wheel(tmp_path, "tiny")),)).environment
     wait_for(lambda: "quota: a pass failed" in spell.home.server_log.read_text(), "the failure")
     assert environments(spell.home) == {unused, newest}
-    obstacle.rmdir()
+    obstacle.unlink()
     wait_for(lambda: environments(spell.home) == {newest}, "the unused environment goes")
 
 

@@ -137,7 +137,7 @@ def assert_never_overcommitted(client: Client, sizes: dict[int, tuple[float, flo
 
 
 def demand(number: int, cpus: float, memory_bytes: int = 0, gpus_wanted: int = 0, *gpus: int) -> MachineRequest:
-    return MachineRequest(number, 0, None, cpus, memory_bytes, gpus_wanted, gpus)
+    return MachineRequest(number, 0, None, cpus, memory_bytes, gpus_wanted, gpus, ())
 
 
 def test_the_words_of_waiting() -> None:
