@@ -20,7 +20,7 @@ $SPELL_HOME                     default ~/.spell
     incoming/NAME/              files of an upload that is not complete yet
     uploads/NAME.json           manifests of uploads
     work/2/                     the work dir of a run whose outputs are not sealed yet, and its layer
-    runtime/                    modules that every run can import; its commands spell and uv, its pip
+    runtime/                    what every run has: modules to import, the commands spell and uv, pip
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
     scratch/                    files of requests that are being answered; emptied when a server starts

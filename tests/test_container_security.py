@@ -234,7 +234,7 @@ ATTACKS = [
     "touch /opt/spell/pip/pip/mine",
     "echo x >> /opt/spell/uv",
     "touch /opt/spell/reaper/orchestrator/mine",
-    "echo x >> /opt/spell/runtime/orchestrator/runtime.py",
+    "echo x >> /opt/spell/runtime/modules/orchestrator/runtime.py",
     "mv /opt/spell/metrics.jsonl /opt/spell/other",
     "rm /opt/spell/metrics.jsonl",
     "rm -r /opt/spell/inside",

@@ -29,6 +29,27 @@ for name in ("of_system", "of_venv", "of_path", "of_user", "added"):
         found[name] = None
 print(json.dumps({**found, "prefix": sys.prefix, **{name: os.environ.get(name) for name in sys.argv[1:]}}))
 """
+INSTALL = """
+set -e
+install="install -q --no-index --find-links {wheels}"
+pip $install one
+python3 -m pip $install --user two
+pip3 $install three
+uv pip $install four
+python3 -c 'import one, two, three, four; print(*(module.__file__ for module in (one, two, three, four)))'
+one; four
+python3 -c 'import pip; print(*pip.__path__)'
+"""
+OWN = """
+python3 -m venv own
+own/bin/pip $install mine
+own/bin/python -m pip $install yours
+python3 -c 'import mine' 2>&- || echo hidden
+. own/bin/activate
+pip $install ours
+uv pip $install last
+python -c 'import mine, yours, ours, last, pip; print(*(module.__file__ for module in (mine, yours, ours, last, pip)))'
+"""
 SCRIPT = "import json, sys, added; print(json.dumps([sys.prefix, added.VERSION]))"
 
 
@@ -91,6 +112,21 @@ def image_with_venv(image: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     engine_api().remove_image(tag, force=True)
 
 
+@pytest.fixture(scope="module")
+def image_with_pip(image: str) -> Iterator[str]:
+    """Its distribution has installed pip, and forbids to install packages beside its own."""
+    place = "/usr/lib/python3/dist-packages"
+    script = "#!/usr/bin/python3\\nfrom pip._internal.cli.main import main\\nraise SystemExit(main())\\n"
+    tag = _made(
+        f"FROM {image}\nUSER root\nRUN python3 -m zipfile -e /usr/share/python-wheels/pip-*.whl {place}"
+        f" && printf '{script}' > /usr/bin/pip && chmod 755 /usr/bin/pip && cp /usr/bin/pip /usr/bin/pip3"
+        " && ! pip install --no-index one > said 2>&1 && grep externally-managed said\n",
+        [],
+    )
+    yield tag
+    engine_api().remove_image(tag, force=True)
+
+
 def seen(spell: Spell, image: str, python: str = "python", pip: tuple[Path, ...] = (), more: str = "true") -> list:
     """What a run in the image finds, and what `more` says."""
     names = "PATH PYTHONPATH VIRTUAL_ENV TZ"
@@ -104,7 +140,8 @@ def test_who_asks_for_nothing_has_the_image_as_it_is(shared: Spell, image: str, 
     assert (found["of_system"], found["of_path"], found["of_user"], found["prefix"]) == ("1.0", "1.0", "1.0", "/usr")
     assert (
         found["PYTHONPATH"]
-        == f"/spell:/opt/lib:{USER_SITE}:/opt/spell/runtime:/opt/spell/layer/lib/python3.11/site-packages"
+        == f"/spell:/opt/lib:{USER_SITE}:/opt/spell/runtime/modules:/opt/spell/runtime/as_is/modules"
+        ":/opt/spell/layer/lib/python3.11/site-packages"
     )
     assert (found["VIRTUAL_ENV"], found["TZ"]) == ("/opt/spell/layer", "Asia/Tokyo")
     (named,) = seen(shared, image, "python")  # which the image has not
@@ -112,7 +149,33 @@ def test_who_asks_for_nothing_has_the_image_as_it_is(shared: Spell, image: str, 
     (found,) = seen(shared, image_with_venv)
     assert (found["of_system"], found["of_venv"], found["of_path"]) == (None, "1.0", "1.0")
     assert (found["prefix"], found["VIRTUAL_ENV"]) == ("/opt/venv", "/opt/venv")
-    assert found["PATH"].startswith("/opt/venv/bin:")
+    assert found["PATH"].startswith("/opt/spell/runtime/tools:/opt/spell/runtime/as_is/bin:/opt/venv/bin:")
+
+
+def test_what_a_run_installs_into_an_image_as_it_is(
+    shared: Spell, image: str, image_with_pip: str, image_with_venv: str, tmp_path: Path
+) -> None:
+    """It goes into the layer, whatever pip the image has; a virtual environment made in the run keeps its own."""
+    for name in ("one", "two", "three", "four", "mine", "yours", "ours", "last"):
+        make_wheel(tmp_path, name)
+    pips = {image: "", image_with_pip: "/usr/lib/python3/dist-packages/pip"}
+    pips[image_with_venv] = "/opt/venv/lib/python3.11/site-packages/pip"
+    site, ours = "lib/python3.11/site-packages", "/opt/spell/runtime/as_is/modules/pip"
+    own = " ".join(
+        f"/spell/own/{site}/{name}" for name in ("mine.py", "yours.py", "ours.py", "last.py", "pip/__init__.py")
+    )
+    for tag, pip in pips.items():
+        command = INSTALL.format(wheels=tmp_path) + (OWN if tag == image_with_venv else "")
+        run = shared.run(command, image=tag, machine_type="whole")
+        assert shared.log(run.number).decode().splitlines() == [
+            " ".join(f"/opt/spell/layer/{site}/{name}.py" for name in ("one", "two", "three", "four")),
+            "one",
+            "four",
+            f"{ours} {pip}".rstrip(),
+            *(["hidden", own] if tag == image_with_venv else []),
+        ]
+        (notice,) = [event.text for event in shared.client.runs.events(str(run.number)) if "Installed" in event.text]
+        assert notice.startswith("Installed for this run only: four==1.0, one==1.0, three==1.0 and 1 more.")
 
 
 def test_added_packages_stand_on_those_of_the_image(
@@ -124,9 +187,9 @@ def test_added_packages_stand_on_those_of_the_image(
     newer = [make_wheel(tmp_path, name, "2.0") for name in ("of_path", "of_system")]
     found, by_command = seen(shared, image_with_venv, pip=(added, *newer), more="of_venv")
     assert [found[name] for name in ("of_venv", "added", "of_path", "of_system")] == ["1.0", "3.0", "2.0", "2.0"]
-    assert found["PYTHONPATH"] == "/spell:/opt/lib:/opt/spell/runtime"
-    assert found["PATH"].startswith("/opt/spell/environment/bin:/opt/venv/bin:")
-    assert by_command == ["/opt/spell/environment", "3.0"]
+    assert found["PYTHONPATH"] == "/spell:/opt/lib:/opt/spell/runtime/modules"
+    assert found["PATH"].startswith("/opt/spell/runtime/tools:/opt/spell/layer/bin:/opt/venv/bin:")
+    assert by_command == ["/opt/spell/layer", "3.0"]
     run = shared.client.runs.get("latest")
     assert run.packages == ["added==3.0", "of_path==2.0", "of_system==2.0"]
     (found,) = seen(shared, image, pip=(newer[0],))

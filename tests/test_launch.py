@@ -256,10 +256,10 @@ def test_a_store_that_is_none(make_spell: Callable[..., Spell]) -> None:
 def test_a_server_that_fails_while_it_starts(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell("failing")
     spell.home.create()
-    (spell.home.runtime / "orchestrator").write_text("")  # where a folder is made when everything else has been set up
+    (spell.home.runtime / "modules").write_text("")  # where a folder is made when everything else has been set up
     done = spell("ps")
     assert (done.code, "Traceback" in done.err) == (1, False)
-    assert "store/runtime/orchestrator" in done.err.splitlines()[0], done
+    assert "store/runtime/modules" in done.err.splitlines()[0], done
     assert servers_of(spell.home.root) == []
 
 

@@ -30,7 +30,9 @@ def loaded_by_a_container() -> list[Path]:
     return [Path(path) for path in done.stdout.split()]
 
 
-IN_RUNS = sorted({*RUNTIME, PACKAGE / "supervisor/old_python.py", *loaded_by_a_container()})
+IN_RUNS = sorted(
+    {*RUNTIME, *PACKAGE.glob("inside/*.py"), PACKAGE / "supervisor/old_python.py", *loaded_by_a_container()}
+)
 
 
 def as_loaded(path: Path) -> ast.Module:

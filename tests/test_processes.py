@@ -402,7 +402,7 @@ def test_environment_is_clean(spell: Spell) -> None:
     assert found["SPELL_METRICS"] == str(record / "metrics.jsonl")
     assert found["SPELL_CHECKPOINT_DIR"] == str(work / "checkpoints")
     assert found["CUDA_VISIBLE_DEVICES"] == ""
-    assert found["PYTHONPATH"].split(":") == [str(work), str(spell.home.runtime)]
+    assert found["PYTHONPATH"].split(":") == [str(work), f"{spell.home.runtime}/modules"]
     ours = [f"{spell.home.runtime}/bin", f"{spell.home.runtime}/tools", f"{spell.home.layer(number)}/bin"]
     assert found["PATH"].split(":")[:3] == ours
     assert found["VIRTUAL_ENV"] == str(spell.home.layer(number))
@@ -450,7 +450,7 @@ def test_environment_asked_for_wins(spell: Spell, tmp_path: Path) -> None:
     ).number
     home, said, path, python, unbuffered = spell.log(number).decode().splitlines()
     assert (home, said, unbuffered) == ("/elsewhere", "mine", "[]")
-    assert path.split(":") == [f"{spell.home.work_dir(number)}/code", "/more", str(spell.home.runtime)]
+    assert path.split(":") == [f"{spell.home.work_dir(number)}/code", "/more", f"{spell.home.runtime}/modules"]
     assert python == str(spell.home.layer(number) / "bin" / "python")
 
 

@@ -115,8 +115,9 @@ def test_who_sets_what_in_a_container(tmp_path: Path) -> None:
     found = composed({}, bare=True)
     assert not {"LANG", "TZ", "USER", "CUDA_DEVICE_ORDER", "VIRTUAL_ENV"} & found.keys()
     assert [found[name] for name in ("LC_ALL", "https_proxy", "WANDB_MODE")] == ["C", "http://p", "offline"]
-    assert (found["PATH"], found["PYTHONPATH"]) == ("/bin:/layer/bin", "/spell:/lib:/runtime:/layer/lib")
+    assert found["PATH"] == "/runtime/as_is/bin:/bin:/layer/bin"
+    assert found["PYTHONPATH"] == "/spell:/lib:/runtime/modules:/runtime/as_is/modules:/layer/lib"
     assert found["CUDA_VISIBLE_DEVICES"] == "0,1"
     found = composed({"LANG": "given", "PATH": "/p", "PYTHONPATH": "/q"}, bare=False)
-    assert (found["PATH"], found["PYTHONPATH"]) == ("/layer/bin:/p", "/spell:/q:/lib:/runtime")
+    assert (found["PATH"], found["PYTHONPATH"]) == ("/layer/bin:/p", "/spell:/q:/lib:/runtime/modules")
     assert (found["LANG"], found["VIRTUAL_ENV"]) == ("given", "/layer")

@@ -31,6 +31,7 @@ from orchestrator.environments.containers import Container
 from orchestrator.environments.environments import Environments
 from orchestrator.environments.gc import Limit
 from orchestrator.environments.host import Host
+from orchestrator.environments.image_packages import BASES_FILE
 from orchestrator.environments.installed import site_folder
 from orchestrator.environments.layer import installed_in, make_layer
 from orchestrator.environments.own_tools import own_pip, own_uv, pip_works
@@ -40,6 +41,7 @@ from orchestrator.environments.requirement_lines import refuse_repositories
 from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
+    "BASES_FILE",
     "Base",
     "BuildCancelled",
     "Container",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from orchestrator.environments.base import Base
 
+BASES_FILE = "zz_image.pth"
+"""It names the site folders of the image's Python. The name sorts last; see below."""
 _INSTALLER = "spell-image"
 _BEGIN = """
 import glob, os, re, shutil, site, sys, sysconfig
@@ -35,7 +37,7 @@ def found():
 _LIST = (
     _BEGIN
     + f"""
-with open(os.path.join(ours, "zz_image.pth"), "w") as file:
+with open(os.path.join(ours, {BASES_FILE!r}), "w") as file:
     if places:
         file.write("import sys; sys.path.sort(key=%r.__contains__)\\n" % (places,))
     for folder in dict.fromkeys(getattr(site, "getsitepackages", lambda: [sysconfig.get_path("purelib")])()):

@@ -27,6 +27,8 @@ from orchestrator.spec.run import RunSpec
 
 UV_IN_CONTAINERS = "/opt/spell/uv"
 """Where a container sees spell's own uv."""
+ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS = "/opt/spell/environment", "/opt/spell/layer"
+"""Where a container sees its environment, and its layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class RunPaths:
         code: the root of the code.
         environment: the Python environment.
         layer: the run's own layer over it.
-        runtime: the folder of the modules that every run can import.
+        runtime: what every run has beside its own; see `lifecycle/runtime_files.py`.
         metrics: the file for the run's metrics.
         pip: the folder that holds spell's own pip.
         bytecode: the folder for byte code; "" when the environment is compiled.
@@ -92,7 +94,7 @@ class Launch:
         base: what the Python environment was built on.
         environment: the root of the Python environment.
         layer: the run's own layer over it, to which it may install packages.
-        runtime: the folder of the modules that every run can import.
+        runtime: what every run has beside its own; see `lifecycle/runtime_files.py`.
         metrics: the file for the run's metrics.
         bytecode: the folder for byte code; None when the environment is compiled.
         scratch: an empty, writable folder that is removed with the run; may become its HOME.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.executors.base import RunPaths
 from orchestrator.home import Home
+from orchestrator.lifecycle import runtime_files
 from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
@@ -123,14 +124,7 @@ def compose(
     # a container sees no other GPUs, so its GPUs are counted from 0
     env["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in (gpus if paths.is_host else range(len(gpus))))
     env |= asked
-    path = asked.get("PATH") or paths.path or without_pythons(os.environ.get("PATH", "")) or _SAFE_PATH
-    own = f"{paths.layer}/bin"
-    # last, it only gives `python` and `pip` to an image without them
-    env["PATH"] = ":".join([*paths.tools, *([path, own] if is_image_as_it_is else [own, path])])
-    places = [paths.code, asked.get("PYTHONPATH", ""), paths.pythonpath, paths.runtime]
-    if is_image_as_it_is:  # else its Python does not see what the run installs
-        places.append(site)
-    env["PYTHONPATH"] = ":".join(filter(None, places))
+    env["PATH"], env["PYTHONPATH"] = _places(paths, asked, site if is_image_as_it_is else "")
     if paths.is_host:
         env["SPELL_HOME"] = str(home.root)
     env["SPELL_RUN"] = str(number)
@@ -138,3 +132,17 @@ def compose(
     env["SPELL_ATTEMPT"] = str(attempt)
     env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
     return env
+
+
+def _places(paths: RunPaths, asked: Mapping[str, str], site: str) -> tuple[str, str]:
+    """Return PATH and PYTHONPATH; `site` is "" unless the run has its image as it is."""
+    path = asked.get("PATH") or paths.path or without_pythons(os.environ.get("PATH", "")) or _SAFE_PATH
+    own = f"{paths.layer}/bin"
+    modules = [paths.code, asked.get("PYTHONPATH", ""), paths.pythonpath, runtime_files.modules(paths)]
+    if site:
+        tools, pip = runtime_files.of_image_as_it_is(paths)
+        programs = [*paths.tools, tools, path, own]  # last, it only gives `python` to an image without one
+        modules += [pip, site]  # else the image's Python does not see what the run installs
+    else:
+        programs = [*paths.tools, own, path]
+    return ":".join(programs), ":".join(filter(None, modules))

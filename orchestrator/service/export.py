@@ -171,8 +171,8 @@ class Export:
             )
         for name, path in (("log", home.log(run.number)), ("build.log", home.build_log(run.number))):
             yield _Member(name, source=path, size=path.stat().st_size) if path.is_file() else _bytes(name, b"")
-        for name in ("__init__.py", "runtime.py"):
-            yield _bytes(f"runtime/orchestrator/{name}", (home.runtime / "orchestrator" / name).read_bytes())
+        for name in ("orchestrator/__init__.py", "orchestrator/runtime.py"):
+            yield _bytes(f"runtime/{name}", (home.runtime / "modules" / name).read_bytes())
         metrics = scratch / "metrics.csv"
         with metrics.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -8,11 +8,11 @@ from typing import Any
 
 import orchestrator
 from orchestrator.environments import own_pip, own_uv
-from orchestrator.executors.base import UV_IN_CONTAINERS, Launch
+from orchestrator.executors.base import ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS, UV_IN_CONTAINERS, Launch
 
 OURS = "/opt/spell"
 CODE, HOME = "/spell", "/home/spell"
-ENVIRONMENT, LAYER, RUNTIME = f"{OURS}/environment", f"{OURS}/layer", f"{OURS}/runtime"
+ENVIRONMENT, LAYER, RUNTIME = ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS, f"{OURS}/runtime"
 PIP, METRICS = f"{OURS}/pip", f"{OURS}/metrics.jsonl"
 INSIDE, REAPER, CERTIFICATES = f"{OURS}/inside", f"{OURS}/reaper", f"{OURS}/certificates.pem"
 _PACKAGE = Path(orchestrator.__file__).parent
