@@ -151,13 +151,11 @@ def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Sp
 
     (folders[-2] / "jupyter").unlink()
     spell = make_spell(PATH=":".join([*map(str, folders[:5]), str(Path(sys.executable).parent), "/usr/bin:/bin"]))
-    (spell.home.runtime / "orchestrator").mkdir(parents=True)  # of an older version
     spell.run("command -v jupyter torchrun conda accelerate alembic; command -v pip uv python spell")
     places = [Path(line).parent for line in spell.log(1).decode().split()]
     tools, layer = spell.home.runtime / "tools", spell.home.layer(1) / "bin"
     assert places == [layer, tools, layer, spell.home.runtime / "bin"]
     assert os.listdir(spell.home.runtime / "modules") == ["orchestrator"], "nothing else of ours can be imported"
-    assert not (spell.home.runtime / "orchestrator").exists()
 
 
 def test_a_python_too_old_for_our_pip_uses_the_one_that_it_brings(tmp_path: Path) -> None:

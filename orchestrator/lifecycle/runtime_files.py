@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -75,7 +74,6 @@ exit 127
 
 def install(home: Home) -> None:
     """Install them. Raises OSError."""
-    shutil.rmtree(home.runtime / "orchestrator", ignore_errors=True)  # where older versions had the modules
     for name in _IMPORTED:
         _install(home.runtime / "modules" / "orchestrator" / name, (_PACKAGE / name).read_bytes(), 0o644)
     for name, target in _INSIDE:
