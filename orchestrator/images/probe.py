@@ -42,7 +42,7 @@ while IFS=: read -r name _ number _ _ home _; do
     for folder in "$home"/.local/lib/python3.*/site-packages; do
         [ -x "$folder" ] && printf 'user %s\n' "$folder"
     done
-done </etc/passwd 2>/dev/null
+done 2>/dev/null </etc/passwd
 printf 'end\n'
 """
 
