@@ -252,10 +252,11 @@ def in_processes(value: bytes) -> list[int]:
 def in_files(spell: Spell, value: bytes) -> list[Path]:
     """The files of the home that have this value."""
     found = []
-    for path in spell.home.root.rglob("*"):
-        with contextlib.suppress(OSError):
-            if stat.S_ISREG(path.lstat().st_mode) and value in path.read_bytes():
-                found.append(path)
+    for folder, _, names in os.walk(spell.home.root):  # which goes on where a folder is removed meanwhile
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode) and value in path.read_bytes():
+                    found.append(path)
     return found
 
 
