@@ -20,6 +20,9 @@ from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home, make_folder, server_of
 from orchestrator.lifecycle.context import Context
 from orchestrator.service.executors import Executors
+from orchestrator.states import StopRequest
+from orchestrator.store import Store
+from orchestrator.store.database import Database
 
 EXECUTORS = ["process", pytest.param("docker", marks=pytest.mark.engine)]
 ONE_CORE = "[machine_types.cpu]\ncpus = 1\n[machine_types.all]\ncpus = 2\n"
@@ -53,6 +56,9 @@ def test_a_copy_leaves_the_runs_of_its_original_alone(
     )
 
     copy = at(original, tmp_path / "copy")
+    # it was made just after a request that the server had accepted
+    asked = {"process": StopRequest.KILL, "docker": StopRequest.STOP}[executor]
+    Store(Database(copy.home.database)).request_stop(number, asked)
     try:
         found = {run["number"]: run for run in copy("ps", "--json").json()}
         assert {run["state"] for run in found.values()} == {"interrupted"}, found
