@@ -20,8 +20,11 @@ from wheels import make_wheel
 
 from orchestrator.content.files import remove_tree
 from orchestrator.errors import DiskFull
+from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
+from orchestrator.server.assembly import Assembly
 from orchestrator.store.database import Database
 
 MIB = 1 << 20
@@ -431,3 +434,13 @@ def test_f38_what_is_free_is_not_kept_from_the_runs(disk: Disk) -> None:
             with store.write() as connection:
                 connection.exec_driver_sql(f"PRAGMA user_version = {left_bytes}")
             disk.make_room()
+
+
+def test_f38_a_new_home_gets_no_store_without_its_identity(disk: Disk) -> None:
+    """The next server would take it for a home of an old version, and never find its containers again."""
+    home = Home(disk.place / "home")
+    home.create()
+    disk.fill()
+    with pytest.raises(DiskFull, match=f"The disk of {home.store} is full."):
+        Assembly(home, {"fake": FakeExecutor()})
+    assert not home.database.exists()
