@@ -158,12 +158,13 @@ OVERRULED_BY_STOP = frozenset(
     | {"executor_failed"}
 )
 """End reasons that a run does not have once a request to stop it was accepted: it ends as requested, whatever its command
-did meanwhile. The others tell of a loss, and stay. A request to kill overrules every reason."""
+did meanwhile. The others tell of a loss, and stay. A request to kill overrules every reason but `home_copied`: in a copy,
+nothing is left of the run that could be killed."""
 
 
 def is_heeded(request: StopRequest | None, reason: str) -> bool:
     """Whether a run that ends for this reason does what was requested of it."""
-    if request == StopRequest.KILL:
+    if request == StopRequest.KILL and reason != "home_copied":
         return ENDS[reason].state == State.KILLED
     return request is None or reason not in OVERRULED_BY_STOP
 

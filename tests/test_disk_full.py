@@ -20,8 +20,11 @@ from wheels import make_wheel
 
 from orchestrator.content.files import remove_tree
 from orchestrator.errors import DiskFull
+from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
+from orchestrator.server.assembly import Assembly
 from orchestrator.store.database import Database
 
 MIB = 1 << 20
@@ -74,12 +77,14 @@ def small_disk(place: Path) -> Iterator[Disk]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    yield Disk(place)
 
     def unmounted() -> bool:
         return subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0
 
-    wait_for(unmounted, "nobody uses the small disk")
+    try:
+        yield Disk(place)
+    finally:
+        wait_for(unmounted, "nobody uses the small disk")
 
 
 @pytest.fixture
@@ -411,3 +416,31 @@ def test_f38_store_is_opened_without_one_byte_left(disk: Disk) -> None:
     disk.make_room()
     Database(path).close()
     assert path.with_suffix(".ballast").exists()
+
+
+def test_f38_what_is_free_is_not_kept_from_the_runs(disk: Disk) -> None:
+    """Whether nothing or a part is left of what is kept: nobody frees what the store would take for it."""
+    path = disk.place / "spell.db"
+    reserve = path.with_suffix(".reserve")
+    with contextlib.closing(Database(path)) as store:
+        path.with_suffix(".ballast").unlink()
+        for left_bytes in (0, MIB // 8, MIB // 2):
+            reserve.write_bytes(bytes(left_bytes))
+            disk.fill(MIB * 5 // 8 - left_bytes)
+            with store.way_out():
+                pass
+            assert disk.free_bytes >= min(MIB // 4, MIB * 5 // 8 - left_bytes)
+            assert reserve.stat().st_size >= max(left_bytes, MIB * 5 // 8 - MIB // 4 - 4096)
+            with store.write() as connection:
+                connection.exec_driver_sql(f"PRAGMA user_version = {left_bytes}")
+            disk.make_room()
+
+
+def test_f38_a_new_home_gets_no_store_without_its_identity(disk: Disk) -> None:
+    """The next server would take it for a home of an old version, and never find its containers again."""
+    home = Home(disk.place / "home")
+    home.create()
+    disk.fill()
+    with pytest.raises(DiskFull, match=f"The disk of {home.store} is full."):
+        Assembly(home, {"fake": FakeExecutor()})
+    assert not home.database.exists()

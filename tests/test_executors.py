@@ -169,6 +169,12 @@ def test_end_by_signal(executor: Executor, launch: Callable[..., Launch], number
     assert (verdict.exit_code, verdict.signal, verdict.reason) == (None, number, "")
 
 
+def test_cores_that_the_machine_lacks_are_no_reason_to_fail(executor: Executor, launch: Any) -> None:
+    """A Docker engine may have fewer than the server, and machines change."""
+    verdict = executor.wait(executor.start(launch("exit 3", cores=(1000,))), LIMIT_S)
+    assert verdict is not None and verdict.exit_code == 3
+
+
 def test_stop_asks_first(executor: Executor, running: tuple[Launch, Handle]) -> None:
     executor.stop(running[1], kill=False)
     assert _end(executor, running[1]).exit_code == 143

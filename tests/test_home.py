@@ -19,7 +19,11 @@ from orchestrator.data.identity import identify, note
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.home import Home, make_folder, server_of
 from orchestrator.lifecycle.context import Context
+from orchestrator.server.assembly import Assembly
 from orchestrator.service.executors import Executors
+from orchestrator.states import StopRequest
+from orchestrator.store import Store
+from orchestrator.store.database import Database
 
 EXECUTORS = ["process", pytest.param("docker", marks=pytest.mark.engine)]
 ONE_CORE = "[machine_types.cpu]\ncpus = 1\n[machine_types.all]\ncpus = 2\n"
@@ -53,6 +57,9 @@ def test_a_copy_leaves_the_runs_of_its_original_alone(
     )
 
     copy = at(original, tmp_path / "copy")
+    # it was made just after a request that the server had accepted
+    asked = {"process": StopRequest.KILL, "docker": StopRequest.STOP}[executor]
+    Store(Database(copy.home.database)).request_stop(number, asked)
     try:
         found = {run["number"]: run for run in copy("ps", "--json").json()}
         assert {run["state"] for run in found.values()} == {"interrupted"}, found
@@ -137,6 +144,11 @@ def test_the_identity_of_a_home(tmp_path: Path) -> None:
     assert identify(snapshot).is_copy
     moved.root.rename(tmp_path / "away")
     assert not identify(snapshot).is_copy, "it was moved"
+
+    new = Home(tmp_path / "new")  # whose first server is killed while it starts: its store is there
+    new.create()
+    Assembly(new, {"fake": FakeExecutor()})
+    assert new.database.exists() and identify(new).key != str(new.root) and not identify(new).is_copy
 
     old = Home(tmp_path / "old")  # of a version that noted nothing: its containers bear its path
     old.create()

@@ -34,6 +34,7 @@ from conftest import Spell, wait_for
 from engines import containers_of, engine_api
 from launches import make_launch
 from servers import python, serving
+from test_disk_full import small_disk
 from wheels import SlowProject
 
 from orchestrator import machine
@@ -1079,6 +1080,19 @@ def test_what_was_not_saved_of_a_run_that_has_ended_stays(spell: Spell) -> None:
     spell.kill_server()
     assert spell.client.runs.get(str(number)).state == "failed"
     assert (spell.home.work_dir(number) / "code" / "f").read_text() == "x"
+
+
+def test_a_killed_run_ends_also_when_its_outputs_cannot_be_removed(spell: Spell) -> None:
+    """It was killed while it was pushing; something of the machine lies in its outputs."""
+    number = spell.run("echo x > f").number
+    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+        store.execute("UPDATE runs SET state = 'pushing', wish = 'kill' WHERE number = ?", (number,))
+    spell.kill_server()
+    with small_disk(spell.home.run_dir(number) / "disk"):
+        run = spell.ended(number, PROMPT_S)
+        assert (run.state, run.reason, run.outputs_count) == ("killed", "kill_requested", 0)
+        notice = [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"][-1]
+        assert notice.startswith(f"Not all of its outputs are lost: {spell.home.run_dir(number)} cannot be removed: ")
 
 
 def test_outputs_on_another_disk(make_spell: Callable[..., Spell], tmp_path: Path) -> None:

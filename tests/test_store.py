@@ -159,6 +159,16 @@ def test_stop_request(store: Store) -> None:
         store.request_stop(99, StopRequest.STOP)
 
 
+@pytest.mark.parametrize("wish", StopRequest)
+def test_in_a_copy_of_the_home_no_request_overrules_the_loss(store: Store, wish: StopRequest) -> None:
+    number = add(store)
+    claimed = store.claim(number, [])
+    assert claimed is not None
+    store.request_stop(number, wish)
+    store.end(number, claimed.fence, "home_copied")
+    assert store.record(number).reason == "home_copied"
+
+
 def test_what_is_accepted_has_its_effect(store: Store) -> None:
     number = add(store)
     claimed = store.claim(number, [])

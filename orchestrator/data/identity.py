@@ -50,10 +50,10 @@ def identify(home: Home) -> Identity:
 
 
 def note(home: Home, identity: Identity) -> None:
-    """Note the identity for the next server.
+    """Note the identity for the next server: of a copy when its store knows that, of another home before its store is made.
 
     Raises:
-        DiskFull: of a copy, which would be taken for one again.
+        DiskFull: of a copy, which would be taken for one again, and of a new home, whose key would be forgotten.
     """
     words = {"key": identity.key, "path": str(home.root), **_here(home)}
     if _noted(home) == words:
@@ -67,7 +67,7 @@ def note(home: Home, identity: Identity) -> None:
             os.fsync(file.fileno())
         beside.rename(home.identity)
     except OSError as error:
-        if identity.is_copy and is_disk_full(error):
+        if is_disk_full(error) and (identity.is_copy or not home.database.exists()):
             raise DiskFull(f"The disk of {home.store} is full.", "Free some space.") from error
         _log.warning("the identity of the home is not noted: %s", error)
 

@@ -82,9 +82,13 @@ class Context:
     def _why(self, error: DiskFull | StoreBusy) -> str:
         if isinstance(error, StoreBusy):
             return f"the chance to record its state: {error.message.removesuffix('.')}"
-        free = shutil.disk_usage(self.home.store).free
-        words = f"disk space, to record its state: {free >> 10} KiB are free on the disk of {self.home.store}"
-        return f"{words}, {_NEEDED_BYTES >> 10} KiB are needed"
+        words = "disk space, to record its state"
+        try:
+            free = shutil.disk_usage(self.home.store).free
+        except OSError:  # the home is gone; whoever writes to it says so
+            return words
+        needed = f"{_NEEDED_BYTES >> 10} KiB are needed"
+        return f"{words}: {free >> 10} KiB are free on the disk of {self.home.store}, {needed}"
 
     def with_room(self, save: Callable[[], T]) -> T:
         """Save with the room that is kept for a full disk: a new folder needs a block, and a run must not fail for that."""

@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.content.files import remove_tree
 from orchestrator.environments import Base, BuildCancelled, Environment
 from orchestrator.errors import (
     BuildFailed,
@@ -390,8 +389,7 @@ class Life:
             _log.info("run %d was ended by another worker", self.run.number)
         except Unheeded:  # a stop request was accepted at the last moment
             if self._stop_request() == StopRequest.KILL:
-                remove_tree(self.context.home.run_dir(self.run.number))
-                self.context.firmly(lambda: store.set_artifacts(self.run.number, []))
+                self.work.lose_outputs()
             self._end(*as_requested(store.stop_request(self.run.number), is_started=self._started), **columns)
         else:
             self._over = True

@@ -111,6 +111,17 @@ class WorkDir:
         if target.exists():
             raise SaveFailed(f"{target} existed before the run. Move it away, and cast again.")
 
+    def lose_outputs(self) -> None:
+        """Remove what was saved of a run that is killed. What cannot be removed is told: the run must end all the same."""
+        context, number = self._context, self._number
+        try:
+            remove_tree(context.home.run_dir(number))
+        except (OSError, SaveFailed) as error:
+            _log.warning("run %d was killed, but not all of its outputs are lost: %s", number, error)
+            words = f"Not all of its outputs are lost: {error}. Remove them yourself"
+            context.firmly(lambda: context.store.notice(number, words))
+        context.firmly(lambda: context.store.set_artifacts(number, []))
+
     def _workspace(self) -> outputs.Workspace:
         return outputs.Workspace(
             code=self._code,

@@ -68,6 +68,7 @@ class Assembly:
 
     Raises:
         InvalidConfig, HomeUnusable: the configuration or the store cannot be used.
+        DiskFull: when a new home has no room for its identity and its store.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Assembly:
         config = configuration.load(home.config)
         home.open_to(config.home_mode)
         self._identity = identity.identify(home)
+        if not self._identity.is_copy:  # before the store is made, which without a note would be of an old version
+            identity.note(home, self._identity)
         engine = Engine(home, config.docker.host, reach=config.docker.reach, key=self._identity.key)
         self._images = images = Images(engine, config.docker)
         self.hub = Hub()
@@ -132,7 +135,7 @@ class Assembly:
         context = self._context
         if self._identity.is_copy:
             copied.disown(context)
-        identity.note(context.home, self._identity)
+            identity.note(context.home, self._identity)
         _sweep(context)
         self._uploads.recover()
         runtime_files.install(context.home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._write_lock, self._leaving_lock = threading.Lock(), threading.Lock()
-        self._leaving = 0
+        self._leaving = self._had_bytes = 0
         ballast, reserve = path.with_suffix(".ballast"), path.with_suffix(".reserve")
         self._ballast, self._reserve = Room(ballast, _BALLAST_BYTES), Room(reserve, _RESERVE_BYTES)
         for beside in (ballast, reserve, Path(f"{path}-wal"), Path(f"{path}-shm")):
@@ -134,7 +133,9 @@ class Database:
         """Let what frees disk space, or ends what takes it, use the room that is kept for this, while the block runs."""
         with self._leaving_lock:
             self._leaving += 1
-            if shutil.disk_usage(self._path.parent).free < _TIGHT_BYTES:
+            if self._leaving == 1:
+                self._had_bytes = self._reserve.size()
+            if self._reserve.free() < _TIGHT_BYTES:
                 self._reserve.release()
         try:
             yield
@@ -142,7 +143,7 @@ class Database:
             with self._leaving_lock:
                 self._leaving -= 1
                 if not self._leaving:  # else it would be taken from the others
-                    self._reserve.restore_what_fits()
+                    self._reserve.restore_what_fits(self._had_bytes)
 
     def close(self) -> None:
         """Close all connections."""

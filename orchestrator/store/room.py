@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 _LEAST_BYTES = 64 << 10
+_LEFT_BYTES = 256 << 10  # what a run writes until it has ended
 _BLOCK_BYTES = 4096
 
 
@@ -30,23 +31,31 @@ class Room:
 
     def restore(self) -> None:
         """Set it aside again, when the disk has room for twice as much."""
-        if self._missing() and self._free() > 2 * self._size_bytes:
+        if self.size() < self._size_bytes and self.free() > 2 * self._size_bytes:
             self._take(self._size_bytes)
 
-    def restore_what_fits(self) -> None:
-        """Set aside again what is left of it, though the disk has room for nothing else."""
-        fits = min(self._size_bytes, self._free()) if self._missing() else 0
+    def restore_what_fits(self, had_bytes: int) -> None:
+        """Set aside again what it had, though the disk has room for nothing else, and more where enough is left for others."""
+        room = self.size() + self.free()
+        fits = min(self._size_bytes, max(min(had_bytes, room), room - _LEFT_BYTES)) // _BLOCK_BYTES * _BLOCK_BYTES
+        if fits <= self.size():
+            return
         while fits >= _LEAST_BYTES and not self._take(fits):
             fits = fits * 3 // 4 // _BLOCK_BYTES * _BLOCK_BYTES
 
-    def _missing(self) -> bool:
+    def size(self) -> int:
+        """Return how much it has now."""
         try:
-            return self._path.stat().st_size < self._size_bytes
+            return self._path.stat().st_size
         except OSError:
-            return True
+            return 0
 
-    def _free(self) -> int:
-        return shutil.disk_usage(self._path.parent).free
+    def free(self) -> int:
+        """Return how much its disk has free; nothing when its folder is gone."""
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return 0
 
     def _take(self, size_bytes: int) -> bool:
         try:

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ from orchestrator.supervisor import identity
 from orchestrator.supervisor import main as supervisor
 from orchestrator.supervisor.verdict import VERSION
 
+_log = logging.getLogger(__name__)
 _KEPT = ("/proc", "/sys", "/dev", places.OURS, places.CODE, places.HOME)
 _BOOT = (
     f"import sys; sys.path.insert(0, {places.REAPER!r}); "
@@ -65,6 +68,7 @@ _GPU_CURE = (
     "The engine gave its container fewer than it was told to, as podman does with a Docker client: use Docker with NVIDIA's "
     "container toolkit, or --executor process. See: spell doctor"
 )
+_REFUSES_CORES = re.compile(r"Requested CPUs|cpuset")  # the first is of dockerd, when it makes a container
 _END_LIMIT_S = 30.0  # until a reaper that was killed is gone
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}}  # only for a reaper's own errors
 
@@ -165,9 +169,7 @@ class DockerExecutor(Executor):
             raise kind(f"{error.filename}: {error.strerror}") from error
         with files.opened(folder / "line") as line, files.secrets_pipe(folder, launch.secrets):
             try:
-                with self._engine.translated_errors():
-                    self._engine.api.create_container_from_config(self._container(launch, nonce), container)
-                    self._engine.api.start(container)
+                self._begin(launch, nonce, container)
                 note_process(self._engine, container, folder)  # while its reaper is still loading
                 await_reaper(self._engine, line, container, launch, cancelled)
             except (ExecutorFailed, BuildCancelled) as error:
@@ -278,6 +280,19 @@ class DockerExecutor(Executor):
             files.forget_request(launch.folder, nonce)
             raise Conflict(f"Attempt {launch.attempt} of run {launch.number} was started before.")
         return self._handle(launch.folder)
+
+    def _begin(self, launch: Launch, nonce: str, container: str) -> None:
+        """Make and start the container: on any core, where the engine may not use those of the run itself."""
+        try:
+            with self._engine.translated_errors():
+                self._engine.api.create_container_from_config(self._container(launch, nonce), container)
+                self._engine.api.start(container)
+        except EngineError as error:
+            if not launch.cores or not _REFUSES_CORES.search(error.message):
+                raise
+            _log.warning("run %d is not held to its cores: %s", launch.number, error.message)
+            self._engine.remove(container)
+            self._begin(replace(launch, cores=()), nonce, container)
 
     def _container(self, launch: Launch, nonce: str) -> dict[str, Any]:
         """Return the request to the engine. Everything that comes from a spec is checked, or is only a name."""
