@@ -63,11 +63,7 @@ def complaints_about(place: Place, client: Client, story: Story, hits: Mapping[i
 
 def _of_state(story: Story, run: RunRecord) -> Iterator[str]:
     ends = {("failed", "exited_nonzero") if story.wanted.fails else ("complete", "exited_zero")}
-    asked = {
-        *story.accepted,
-        *story.unanswered,
-        *story.refused,
-    }  # one that was sent twice may be refused the second time
+    asked = {*story.accepted, *story.unanswered}
     if "kill" in story.accepted:
         ends = {("killed", "kill_requested")}
     elif "stop" in story.accepted:

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from conftest import wait_for
+from launches import make_launch
 
 import orchestrator
 from orchestrator.errors import is_disk_full
+from orchestrator.executors.process import ProcessExecutor
 from orchestrator.supervisor.container import as_json
 from orchestrator.supervisor.verdict import words_of
 
@@ -73,3 +77,15 @@ def test_a_forkserver_needs_no_file_of_the_package_once_it_runs(tmp_path: Path) 
     words = [sys.executable, "-c", _UPGRADED, str(package), str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("0 it is ***\n\n", "")
+
+
+def test_the_number_of_a_killed_forkserver_is_nobody_elses(tmp_path: Path) -> None:
+    """Else the children of whoever has it then would be taken for what runs have left, and be killed."""
+    executor, me = ProcessExecutor(), psutil.Process()
+    before = me.children()
+    assert executor.wait(executor.start(make_launch(tmp_path, "true")))
+    (forkserver,) = (child for child in me.children() if child not in before)
+    forkserver.kill()
+    wait_for(lambda: forkserver.status() == psutil.STATUS_ZOMBIE, "its end")
+    subprocess.run(["true"], check=True)  # buries the children that nobody holds
+    assert forkserver.status() == psutil.STATUS_ZOMBIE

@@ -388,4 +388,5 @@ def test_a_clock_that_was_set_back_makes_no_pause_longer(tmp_path: Path) -> None
             database.execute("UPDATE runs SET not_before = ?", (at,))
             database.commit()
             assert [run.number for run in store.queued()] == ([] if is_paused else [number])
+            assert store.paused() == ({number} if is_paused else set())
             assert (store.next_attempt_at() is not None) == is_paused

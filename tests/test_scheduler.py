@@ -15,18 +15,24 @@ import psutil
 import pytest
 from conftest import Spell, wait_for
 from servers import serving
+from sqlalchemy import Engine
+from sqlalchemy import event as sqlalchemy_event
 
 from orchestrator import machine
 from orchestrator.client.client import Client
 from orchestrator.errors import ImpossibleRequest
 from orchestrator.executors.fake import FakeExecutor
 from orchestrator.executors.process import ProcessExecutor
+from orchestrator.home import Home
 from orchestrator.lifecycle.waiting import waiting
 from orchestrator.machine import Capacity
 from orchestrator.records.runs import RunRecord
+from orchestrator.server.assembly import Assembly
+from orchestrator.service import OWNER
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL, State
-from orchestrator.store import MachineRequest
+from orchestrator.store import MachineRequest, NewRun, Store
+from orchestrator.store.database import Database
 
 pytestmark = pytest.mark.server
 
@@ -144,12 +150,31 @@ def test_the_words_of_waiting() -> None:
     total, gib = Capacity(4, 8 << 30, (0, 1)), 1 << 30
     holding = [demand(1, 1, 6 * gib), demand(2, 0.5, 0, 2, 0, 1), *(demand(number, 0.25) for number in range(3, 9))]
     queue = [demand(10, 0.5, 4 * gib, 1), demand(11, 2), demand(12, 1)]
-    assert waiting(total, holding, iter(queue), {10, 11, 12, 13}) == {
+    assert waiting(total, holding, iter(queue), {13, 15}, {10, 11, 12, 13, 14}) == {
         10: "4.0 GiB of memory, which run 1 holds and 1 GPU, which run 2 holds; 1st in the queue",
         11: "2 cores, which runs 1, 2, 3, 4, 5 and 3 more hold; 2nd in the queue",
         12: "run 10, which is before it; 3rd in the queue",
         13: "the end of the pause after its failed attempt",
-    }
+    }, "14 has left the queue meanwhile: nobody says that it pauses"
+
+
+def test_all_followers_share_one_look_at_the_queue(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    service = Assembly(home, {"fake": FakeExecutor()}, MACHINE).service
+    store = Store(Database(home.database))
+    numbers = [store.add(NewRun(RunSpec("true"), "fake", 1, None, 0)) for _ in range(50)]
+    feeds = [service.logs.follow(OWNER, str(number)) for number in numbers]
+    asked: list[object] = []
+
+    def count(*about: object) -> None:
+        asked.append(about[2])
+
+    sqlalchemy_event.listen(Engine, "before_cursor_execute", count)
+    words = [feed.waits_for() for feed in feeds]
+    sqlalchemy_event.remove(Engine, "before_cursor_execute", count)
+    assert (words[0], words[49]) == ("the scheduler; 1st in the queue", "run 1, which is before it; 50th in the queue")
+    assert len(asked) < len(feeds), "it was not looked at for each of them"
 
 
 def test_first_in_first_out(spell: Spell, tmp_path: Path) -> None:

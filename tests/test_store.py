@@ -36,6 +36,7 @@ from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import RunSpec
+from orchestrator.spec.workflow import Step, WorkflowSpec
 from orchestrator.states import FINAL, MOVES, State, StopRequest
 from orchestrator.store import CastBefore, NewRun, Store, Unheeded, database
 from orchestrator.store import tables as store_tables
@@ -204,6 +205,7 @@ def test_a_request_that_comes_twice_casts_once(store: Store) -> None:
     with pytest.raises(CastBefore):
         store.casts.check_new("k2", "run")
     store.casts.check_new("k2", "search")
+    assert store.workflows.add(WorkflowSpec("w", (Step("only", RunSpec("true")),)), "k2") == 1  # each noun has its own
 
 
 # -- finding --------------------------------------------------------------------------------------------------------

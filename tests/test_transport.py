@@ -22,9 +22,13 @@ from orchestrator.client.client import Client
 from orchestrator.client.transport import Transport, chunks, lines
 from orchestrator.errors import Conflict, ConnectionLost, InvalidConfig, ServerUnavailable, SpellError
 from orchestrator.home import Home
+from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
+from orchestrator.records.searches import SearchRecord
+from orchestrator.records.workflows import WorkflowRecord
 
 RUN = {item.name: None for item in dataclasses.fields(RunRecord)} | {"state": "running", "attempts": []}
+FIELDS = {item.name: None for kind in (RunSummary, SearchRecord, WorkflowRecord) for item in dataclasses.fields(kind)}
 TRIES = 6
 """How often a request that does no harm twice is sent at most."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue"
@@ -145,6 +149,34 @@ def test_who_meets_a_dying_server_asks_again(rogue: Rogue, answer: bytes) -> Non
         with pytest.raises(ConnectionLost):
             transport.call("POST", "/x", json={})
         assert not rogue.manners
+
+
+def answered(status: str, value: object) -> bytes:
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
+
+
+def test_who_hears_that_it_is_done_already_has_done_it(rogue: Rogue) -> None:
+    """The answer was lost. But where the record does not say so, or no answer was lost, it was somebody else, or nobody."""
+    twice = answered("409 Conflict", {"error": {"code": "conflict", "message": "It is over.", "cure": ""}})
+    with contextlib.closing(Client(rogue.home, start=False)) as client:
+        for act, done in (
+            (lambda: client.runs.kill(1), {"wish": "kill", "state": "killed"}),
+            (lambda: client.runs.stop(1), {"wish": "stop", "state": "stopped"}),
+            (lambda: client.archive.add(1), {"archived": True}),
+            (lambda: client.archive.remove(1), {"archived": False}),
+            (lambda: client.searches.stop(1), {"wish": "stop", "trials": []}),
+            (lambda: client.workflows.kill(1), {"wish": "kill", "steps": []}),
+        ):
+            rogue.manners = [says(b""), says(twice), says(answered("200 OK", FIELDS | done))]
+            act()
+            assert not rogue.manners
+            other = answered("200 OK", FIELDS | done | {"wish": None, "archived": None})
+            for refused in ([says(twice)], [says(b""), says(twice), says(other)]):
+                rogue.manners = refused
+                with pytest.raises(Conflict, match="It is over"):
+                    act()
+                assert not rogue.manners
 
 
 def test_what_follows_an_answer_is_not_the_next_one(rogue: Rogue) -> None:

@@ -74,11 +74,11 @@ class Runs:
 
     def stop(self, reference: int | str) -> str:
         """Stop a run and keep its outputs. Returns its state afterwards."""
-        return str(self._call("POST", f"{_path(reference)}/stop", may_repeat=True)["state"])
+        return str(self._transport.change(_path(reference), "stop", wish="stop")["state"])
 
     def kill(self, reference: int | str) -> str:
         """End a run at once; its outputs are lost. Returns its state afterwards."""
-        return str(self._call("POST", f"{_path(reference)}/kill", may_repeat=True)["state"])
+        return str(self._transport.change(_path(reference), "kill", wish="kill")["state"])
 
     def wait(self, reference: int | str, timeout_s: float | None = None) -> RunSummary:
         """Wait until a run has ended.

@@ -47,11 +47,11 @@ class Searches:
 
     def stop(self, reference: int | str) -> SearchRecord:
         """Stop the runs of its trials and keep their outputs. No further trial starts."""
-        return search_from_wire(self._call("POST", _path(reference) + "/stop", may_repeat=True))
+        return search_from_wire(self._transport.change(_path(reference), "stop", wish="stop"))
 
     def kill(self, reference: int | str) -> SearchRecord:
         """End the runs of its trials at once; their outputs are lost. No further trial starts."""
-        return search_from_wire(self._call("POST", _path(reference) + "/kill", may_repeat=True))
+        return search_from_wire(self._transport.change(_path(reference), "kill", wish="kill"))
 
     def resume(self, reference: int | str) -> SearchRecord:
         """Continue a search that has ended: cast failed trials again, and those that were never cast."""

@@ -25,7 +25,7 @@ from orchestrator.home import Home
 from orchestrator.records import API_VERSION
 
 CHUNK_BYTES = 1 << 20
-_BAD_REQUEST, _NOT_FOUND = 400, 404
+_BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
 _READ_LIMIT_S = 60.0
 _HEADERS = {"User-Agent": f"spell/{__version__}"}
 _VERSION = {"Spell-Api": str(API_VERSION)}
@@ -69,25 +69,29 @@ class Transport:
             SpellError: of the class that the server raised.
             ServerUnavailable: if no server answers.
         """
-        request = _request(method, path, **options)
-        lost_one = False
-
-        def once() -> tuple[int, bytes]:
-            nonlocal lost_one
-            try:
-                with contextlib.closing(self._send(request)) as answer:
-                    return answer.status_code, b"".join(iter(answer.read, b""))
-            except (ConnectionError, Lost):
-                lost_one = True
-                raise
-
-        with _mapped(self.home):
-            status, body = self._persistently(once, request)
+        status, body, lost_one = self._answer(_request(method, path, **options))
         if status == _NOT_FOUND and method == "DELETE" and lost_one:
             return None  # the request whose answer was lost had removed it
-        if status >= _BAD_REQUEST:
-            raise _refusal(status, body)
-        return json.loads(body) if body else None
+        return _value(status, body)
+
+    def change(self, path: str, verb: str, **changed: Any) -> Any:
+        """Change something by a verb that does no harm twice. Returns the JSON value of the answer.
+
+        Args:
+            path: of its record.
+            verb: the last part of the path of the request.
+            changed: fields that the record has when it was done. If an answer was lost, and the request that was sent
+                again is refused, they tell whether the first one had done it: then the record is returned.
+
+        Raises:
+            SpellError: as `call`.
+        """
+        status, body, lost_one = self._answer(_request("POST", f"{path}/{verb}", may_repeat=True))
+        if status == _CONFLICT and lost_one:
+            record = self.call("GET", path)
+            if all(record[name] == value for name, value in changed.items()):
+                return record
+        return _value(status, body)
 
     def cast(self, path: str, body: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Send a request to cast something. Its key, made here, lets the server see that a request was sent before."""
@@ -103,6 +107,22 @@ class Transport:
             with contextlib.closing(answer):
                 raise _refusal(answer.status_code, b"".join(_drained(answer)))
         return answer
+
+    def _answer(self, request: _Request) -> tuple[int, bytes, bool]:
+        """Return status and body of the answer, and whether the answer to an earlier try was lost."""
+        lost_one = False
+
+        def once() -> tuple[int, bytes]:
+            nonlocal lost_one
+            try:
+                with contextlib.closing(self._send(request)) as answer:
+                    return answer.status_code, b"".join(iter(answer.read, b""))
+            except (ConnectionError, Lost):
+                lost_one = True
+                raise
+
+        with _mapped(self.home):
+            return *self._persistently(once, request), lost_one
 
     def _persistently(self, once: Callable[[], T], request: _Request) -> T:
         """Return what `once` returns. Where the server ends before it has answered, the next one is asked."""
@@ -256,6 +276,12 @@ def _mapped(home: Home | None) -> Iterator[None]:
     except (ConnectionError, Lost) as error:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ConnectionLost(f"The connection to the server was lost: {words}.", "See: spell server logs") from error
+
+
+def _value(status: int, body: bytes) -> Any:
+    if status >= _BAD_REQUEST:
+        raise _refusal(status, body)
+    return json.loads(body) if body else None
 
 
 def _refusal(status: int, body: bytes) -> SpellError:

@@ -47,11 +47,11 @@ class Workflows:
 
     def stop(self, reference: int | str) -> WorkflowRecord:
         """Stop the runs of its steps and keep their outputs. Waiting steps never start."""
-        return workflow_from_wire(self._call("POST", _path(reference) + "/stop", may_repeat=True))
+        return workflow_from_wire(self._transport.change(_path(reference), "stop", wish="stop"))
 
     def kill(self, reference: int | str) -> WorkflowRecord:
         """End the runs of its steps at once; their outputs are lost. Waiting steps never start."""
-        return workflow_from_wire(self._call("POST", _path(reference) + "/kill", may_repeat=True))
+        return workflow_from_wire(self._transport.change(_path(reference), "kill", wish="kill"))
 
 
 def _path(reference: int | str) -> str:

@@ -2,6 +2,7 @@
 
 base          the contract
 process       each run is a process tree on this machine
+forkserver    starts its supervisors
 docker/       each run is a container
 fake          a scripted executor for tests
 mount_points  makes mount points in the work dir

@@ -14,20 +14,19 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-import orchestrator
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
 from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
+from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.records.machines import CheckRecord, MachineType
@@ -35,17 +34,8 @@ from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import check_given
 from orchestrator.supervisor import identity
 from orchestrator.supervisor import main as supervisor
-from orchestrator.supervisor.secrets_pipe import line_of
 from orchestrator.supervisor.verdict import VERSION
 
-_PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
-_BOOT = (
-    f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
-    "from orchestrator.supervisor import forkserver, main; "
-    "sys.exit(forkserver.main() if sys.argv[1:] else main.probe())"
-)
-# The interpreter itself, not the shim of a version manager or virtual environment, which costs up to 0.1 s.
-_PYTHON = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
 _MARK = "SPELL_RUN_MARK"
 _ALLOW_NAMESPACES = (
     "Allow them to users, by one of: sysctl user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1 (Debian), "
@@ -67,14 +57,14 @@ class ProcessExecutor(Executor):
 
     def __init__(self, *, namespaces: bool = True, checks_gpus: bool = True) -> None:
         self._allowed, self._checks_gpus = namespaces, checks_gpus
-        self._forkserver = _Forkserver()
+        self._forkserver = Forkserver()
 
     @functools.cached_property
     def isolation(self) -> str:
         """`namespaces` or `none`."""
         if not self._allowed or sys.platform != "linux":
             return "none"
-        return "namespaces" if subprocess.run(_PYTHON, check=False, capture_output=True).returncode == 0 else "none"
+        return "namespaces" if subprocess.run(PROBE, check=False, capture_output=True).returncode == 0 else "none"
 
     @property
     def protects_environments(self) -> bool:
@@ -265,80 +255,6 @@ class ProcessExecutor(Executor):
             beside.unlink(missing_ok=True)
 
 
-class _Forkserver:
-    """The process that forks supervisors. It is started on demand, and again when it was killed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._pid = 0
-
-    def kill_orphans(self) -> None:
-        """Kill what runs have left that killed their supervisors: the children of the forkserver that are no forks of it."""
-        while self._pid:
-            try:
-                forkserver = psutil.Process(self._pid)
-                ours = forkserver.cmdline()
-                found = [child for child in forkserver.children() if _is_foreign(child, ours)]
-            except psutil.Error:
-                return  # it was killed, too
-            if not found:
-                return
-            for process in found:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()  # its children become children of the forkserver
-            psutil.wait_procs(found, timeout=_LOST_POLL_S)
-
-    def start(self, folder: Path, secrets: Mapping[str, str]) -> dict[str, Any]:
-        """Start the supervisor of the attempt in `folder`. Returns its report; empty when it died before it reported."""
-        read_fd, write_fd = os.pipe()
-        with os.fdopen(read_fd, "rb") as report:
-            try:
-                with (folder / "supervisor.log").open("ab") as errors:
-                    fds = [write_fd, errors.fileno()]
-                    if secrets:
-                        self._send_with_secrets(os.fsencode(folder), fds, line_of(secrets))
-                    else:
-                        self._send(os.fsencode(folder), fds)
-            finally:
-                os.close(write_fd)
-            line = report.readline()
-        words: dict[str, Any] = json.loads(line) if line else {}
-        return words
-
-    def _send_with_secrets(self, message: bytes, fds: list[int], line: bytes) -> None:
-        """Send the message with a pipe, and write this line into the pipe."""
-        read_fd, write_fd = os.pipe()
-        with os.fdopen(write_fd, "wb", buffering=0) as pipe:
-            try:
-                self._send(message, [*fds, read_fd])
-            finally:
-                os.close(read_fd)
-            left = memoryview(line)
-            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone, as its report says
-                while left:
-                    left = left[pipe.write(left) or 0 :]
-
-    def _send(self, message: bytes, fds: list[int]) -> None:
-        with self._lock:
-            if self._socket is not None:
-                try:
-                    socket.send_fds(self._socket, [message], fds)
-                except OSError:
-                    self._socket.close()
-                else:
-                    return
-            self._socket = self._open()
-            socket.send_fds(self._socket, [message], fds)
-
-    def _open(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            options: dict[str, Any] = dict(stdin=theirs.fileno(), start_new_session=True, cwd="/", env={})
-            self._pid = subprocess.Popen([*_PYTHON, "forkserver"], **options).pid
-        return ours
-
-
 def _link(source: Path, target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
@@ -409,13 +325,6 @@ def _kill_marked(mark: str) -> None:
 def _is_marked(process: psutil.Process, mark: str) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == mark
-    except psutil.Error:
-        return False
-
-
-def _is_foreign(process: psutil.Process, ours: list[str]) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.cmdline() != ours
     except psutil.Error:
         return False
 

@@ -26,6 +26,7 @@ from orchestrator.states import StopRequest
 from orchestrator.store import ClaimedRun, MachineRequest, Unheeded
 
 _log = logging.getLogger(__name__)
+_ANSWER_S = 1.0
 _CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
 
 
@@ -42,6 +43,8 @@ class Scheduler:
         self._core_use = CoreUse()
         self._lives: dict[int, Life] = {}
         self._lock = threading.Lock()
+        self._answer: dict[int, str] = {}
+        self._answer_until = 0.0
         self._loop = Loop("scheduler", self._admit, wait_s=self._until_next_attempt_s)
 
     def start(self) -> None:
@@ -100,8 +103,22 @@ class Scheduler:
 
     def waiting(self, numbers: Collection[int]) -> dict[int, str]:
         """Return what these queued runs wait for, in words, by number."""
-        store = self._context.store
-        return waiting(self.capacity, list(store.occupying()), store.queued(), numbers) if numbers else {}
+        return self._waiting(self._context.store.queued(), self._context.store.paused(), numbers) if numbers else {}
+
+    def waits_for(self, number: int) -> str:
+        """Return what a run waits for, in words, as it was within the last second; "" if it does not wait.
+
+        Each of many followers asks once a second, and every answer looks at the whole queue. So one is made for all.
+        """
+        now = time.monotonic()
+        if now > self._answer_until:
+            paused, queued = self._context.store.paused(), list(self._context.store.queued())
+            self._answer = self._waiting(queued, paused, paused.union(run.number for run in queued))
+            self._answer_until = now + _ANSWER_S
+        return self._answer.get(number, "")
+
+    def _waiting(self, queue: Iterable[MachineRequest], paused: set[int], wanted: Collection[int]) -> dict[int, str]:
+        return waiting(self.capacity, list(self._context.store.occupying()), queue, paused, wanted)
 
     # -- the loop -----------------------------------------------------------------------------------------------
 

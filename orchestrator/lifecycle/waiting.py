@@ -13,7 +13,11 @@ PAUSE = "the end of the pause after its failed attempt"
 
 
 def waiting(
-    total: Capacity, holding: Sequence[MachineRequest], queue: Iterable[MachineRequest], wanted: Collection[int]
+    total: Capacity,
+    holding: Sequence[MachineRequest],
+    queue: Iterable[MachineRequest],
+    paused: Collection[int],
+    wanted: Collection[int],
 ) -> dict[int, str]:
     """Return what runs wait for, by their number: "2 cores, which run 3 holds; 1st in the queue".
 
@@ -21,7 +25,8 @@ def waiting(
         total: what the machine has.
         holding: the runs that hold a part of it.
         queue: the runs that wait for a part, in their order.
-        wanted: the runs to tell of.
+        paused: the runs that will be in the queue when their pause ends.
+        wanted: the runs to tell of. Those that have left the queue wait for nothing, and are not in the answer.
     """
     free = total
     for run in holding:
@@ -38,7 +43,7 @@ def waiting(
             behind = [f"run {first.number}, which is before it"] if first else ["the scheduler"]
             found[run.number] = f"{' and '.join(lacks or behind)}; {_ordinal(place)} in the queue"
         first = first or run
-    return found | dict.fromkeys(left, PAUSE)
+    return found | dict.fromkeys(left.intersection(paused), PAUSE)
 
 
 def _lacks(free: Capacity, holding: Sequence[MachineRequest], run: MachineRequest) -> Iterator[str]:

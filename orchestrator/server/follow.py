@@ -128,7 +128,8 @@ class Follower:
             self._queue_look_at = now + _QUEUE_LOOK_S
         elif now > self._queue_look_at:
             self._queue_look_at = now + _QUEUE_LOOK_S
-            if (words := self._feed.waits_for()) != self._waits_for:
+            words = self._feed.waits_for()
+            if words and words != self._waits_for:  # none: it has just left the queue
                 self._waits_for = words
                 yield self._frame("waits", base64.b64encode(words.encode()))
 

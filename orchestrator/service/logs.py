@@ -50,8 +50,8 @@ class Feed:
         return logs.read(self._home.build_log(self.number), offset, _CHUNK_BYTES)
 
     def waits_for(self) -> str:
-        """What it waits for in the queue, in words."""
-        return self._scheduler.waiting([self.number])[self.number]
+        """What it waits for in the queue, in words; "" if for nothing."""
+        return self._scheduler.waits_for(self.number)
 
     def summary(self) -> RunSummary:
         """The summary of the run."""

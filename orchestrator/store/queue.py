@@ -32,6 +32,7 @@ def _requests(which: ColumnElement[bool] | TextClause) -> Select[Any]:
 
 
 _QUEUED = _requests(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
+_PAUSED = select(runs.c.number).where(text("not_before IS NOT NULL"), _is_paused())
 _OCCUPYING = _requests(text("held"))  # exactly the text of the index
 _NEXT_ATTEMPT = select(func.min(runs.c.not_before)).where(text("not_before IS NOT NULL"), _is_paused())
 
@@ -45,6 +46,11 @@ class QueueReader:
     def queued(self) -> Iterator[MachineRequest]:
         """Yield the runs that wait for a machine, oldest first; reads no further than the caller does."""
         return self._requests(_QUEUED, {"now": time.time()})
+
+    def paused(self) -> set[int]:
+        """Return the runs that pause after a failed attempt."""
+        with self._db.read() as connection:
+            return set(connection.scalars(_PAUSED, {"now": time.time()}))
 
     def next_attempt_at(self) -> float | None:
         """Return when the next pause after a failed attempt ends; None when no run pauses."""

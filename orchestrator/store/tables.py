@@ -90,7 +90,7 @@ casts = Table(
     "casts",
     metadata,
     Column("key", String, primary_key=True),
-    Column("noun", String, nullable=False),
+    Column("noun", String, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("at", Float, nullable=False),
     Index("casts_at", "at"),

@@ -5,8 +5,9 @@ spell get the supervisor of the spelld that still serves, not half of it from th
 supervisors go on. Each message on the socket is the folder of an attempt, with two file descriptors: the supervisor's
 standard output (its report to spelld) and standard error. A third one, if present, is a pipe with the run's secrets.
 
-It adopts what a run leaves that has killed both its supervisor and its reaper. So these processes can be found, however they
-have disguised themselves: every child of the forkserver that is not a fork of it is one of them. spelld ends them.
+It adopts what a run leaves that has killed both its supervisor and its reaper. So these processes can be found without the mark
+in their environment: a child of the forkserver with another command line than its own is one of them. spelld ends them. It
+does not find one that shows the command line of the forkserver, nor those of a forkserver that was killed.
 """
 
 from __future__ import annotations

@@ -10,6 +10,6 @@ def upgrade() -> None:
     """From 0005."""
     op.execute(
         "CREATE TABLE casts (key VARCHAR NOT NULL, noun VARCHAR NOT NULL, number INTEGER NOT NULL, "
-        "at FLOAT NOT NULL, PRIMARY KEY (key))"
+        "at FLOAT NOT NULL, PRIMARY KEY (key, noun))"
     )
     op.execute("CREATE INDEX casts_at ON casts (at)")
