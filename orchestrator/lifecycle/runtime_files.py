@@ -7,21 +7,26 @@ They are installed when a server starts, below `store/runtime`, so that runs can
     tools/uv          on the PATH of every run: the uv that comes next on it, or ours
     inside/           see `orchestrator/inside`
     pip/pip           a link to the pip that was installed with spell; a container sees it at another place
+    copied/pip        a copy of it, for runs that could write into it
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 import orchestrator
+from orchestrator.content.files import remove_tree
 from orchestrator.environments import own_pip, own_uv, pip_works
 from orchestrator.executors.base import UV_IN_CONTAINERS, RunPaths
 from orchestrator.home import Home, set_aside
 
 _PACKAGE = Path(orchestrator.__file__).parent
+_COPYING = threading.Lock()
 _IMPORTED = ("__init__.py", "runtime.py")
 _INSIDE = {"shown_packages.py": "shown_packages.py", "stand_in.py": "no_pip/pip/__main__.py"}
 _UV = """#!/bin/sh
@@ -63,22 +68,61 @@ def install(home: Home) -> None:
         _link(home.runtime / "pip" / "pip", package)
 
 
+def copy_pip(home: Home) -> None:
+    """Copy pip for runs that are not kept from writing into it; their Python would leave byte code there. Raises OSError.
+
+    Not at the start of a server: it takes a fifth of a second, and most servers need no copy.
+    """
+    package = own_pip()
+    if package is None:
+        return
+    target = home.runtime / "copied" / "pip"
+    with _COPYING:
+        if _beginning(target) == _beginning(package):
+            return
+        beside = _beside(target)
+        shutil.copytree(package, beside, ignore=shutil.ignore_patterns("__pycache__"))
+        _remove(target)
+        beside.rename(target)
+
+
 def last_folders(paths: RunPaths, python: str) -> tuple[str, ...]:
     """Return the folders at the end of `sys.path` in a run with this version of Python, as the run sees them."""
     return (*([paths.pip] if pip_works(python) else []), f"{paths.runtime}/inside/no_pip")
 
 
 def _link(target: Path, source: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = _beside(target)
     beside.symlink_to(source)
     beside.rename(target)
 
 
 def _install(target: Path, content: bytes, mode: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = _beside(target)
     beside.write_bytes(content)
     beside.chmod(mode)
     set_aside(target)
     beside.rename(target)
+
+
+def _beginning(package: Path) -> bytes:
+    """Return the first file of a package, which says its version; b"" when there is none."""
+    try:
+        return (package / "__init__.py").read_bytes()
+    except OSError:
+        return b""
+
+
+def _beside(target: Path) -> Path:
+    """Return the path of a new file beside this one, and remove what killed servers have left there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*"):
+        _remove(left)
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
