@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,34 @@ def test_without_namespaces_an_environment_is_compared_before_it_is_used_again(
     said, notices = run("import other", tiny)
     assert b"No module named 'other'" in said, "pip has written into the layer"
     assert changed(notices) == ["tiny.py), and is built again"]
+
+
+def test_environments_are_noted_before_the_first_run_without_namespaces(
+    make_spell: Callable[..., Spell], tmp_path: Path
+) -> None:
+    """Also one of a package whose RECORD is wrong: nothing of that was done by a run."""
+    wheel = make_wheel(tmp_path, "careless")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content + b"# changed\n" if name == "careless.py" else content)
+    spell = make_spell()
+
+    def run(code: str) -> tuple[bytes, list[str]]:
+        number = spell.run(f'python -c "import careless; {code}"', pip=(str(wheel),)).number
+        notices = [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"]
+        return spell.log(number), notices
+
+    assert run("print(careless.VERSION)") == (b"1.0\n", [])
+    spell("server", "stop")
+    spell.env["SPELL_NAMESPACES"] = "never"
+    spell("server", "start")
+    assert run("open(careless.__file__.replace('careless.py', 'sitecustomize.py'), 'w').write('print(666)')")[1] == []
+    said, notices = run("print(careless.VERSION)")
+    assert said == b"1.0\n"
+    assert [text.rpartition("/")[2] for text in notices] == ["sitecustomize.py), and is built again"]
+    assert run("print(careless.VERSION)") == (b"1.0\n", [])
 
 
 def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
