@@ -167,6 +167,11 @@ def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Sp
         *(tmp_path / name for name in ("venv/bin", "conda/bin", "conda/condabin", ".pyenv/shims")),
         *(tmp_path / name for name in (".pyenv/versions/3.12.1/bin", ".local/bin", ".pyenv/bin")),
     ]
+    more = (".asdf/shims", ".asdf/installs/python/3.12.1/bin", ".local/share/mise/shims", "linked/bin", "bin")
+    folders[:0] = [tmp_path / name for name in more]
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("venv")
+    (tmp_path / "bin").symlink_to("venv/bin")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("jupyter", "torchrun", "conda", "accelerate"):
@@ -174,12 +179,13 @@ def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Sp
             (folder / name).chmod(0o755)
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     (tmp_path / "conda" / "conda-meta").mkdir()
-    kept = [*map(str, folders[-2:]), "/usr/bin", "/bin"]
-    path = ":".join([*map(str, folders), "/usr/bin", "", "/bin"])
+    (tmp_path / "loop").symlink_to("loop")
+    kept = [*map(str, folders[-2:]), f"{tmp_path}/loop", "/usr/bin", "/bin"]
+    path = ":".join([*map(str, folders), f"{tmp_path}/loop", "/usr/bin", "", "/bin"])
     assert without_pythons(path).split(":") == kept
 
     (folders[-2] / "jupyter").unlink()
-    spell = make_spell(PATH=":".join([*map(str, folders[:5]), str(Path(sys.executable).parent), "/usr/bin:/bin"]))
+    spell = make_spell(PATH=":".join([*map(str, folders[:10]), str(Path(sys.executable).parent), "/usr/bin:/bin"]))
     spell.run("command -v jupyter torchrun conda accelerate alembic; command -v pip uv python spell")
     places = [Path(line).parent for line in spell.log(1).decode().split()]
     tools, layer = spell.home.runtime / "tools", spell.home.layer(1) / "bin"
