@@ -5,9 +5,9 @@ They are installed when a server starts, below `store/runtime`, so that runs can
     orchestrator/     what code of a run imports
     bin/spell         on the PATH of a run that sees the server
     tools/uv          on the PATH of every run: the uv that comes next on it, or ours
+    copied/pip        a copy of spell's pip, for runs that could write into it
     inside/           see `orchestrator/inside`
     pip/pip           a link to the pip that was installed with spell; a container sees it at another place
-    copied/pip        a copy of it, for runs that could write into it
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import threading
 from pathlib import Path
 
 import orchestrator
-from orchestrator.content.files import remove_tree
 from orchestrator.environments import own_pip, own_uv, pip_works
 from orchestrator.executors.base import UV_IN_CONTAINERS, RunPaths
 from orchestrator.home import Home, set_aside
@@ -68,6 +67,11 @@ def install(home: Home) -> None:
         _link(home.runtime / "pip" / "pip", package)
 
 
+def last_folders(paths: RunPaths, python: str) -> tuple[str, ...]:
+    """Return the folders at the end of `sys.path` in a run with this version of Python, as the run sees them."""
+    return (*([paths.pip] if pip_works(python) else []), f"{paths.runtime}/inside/no_pip")
+
+
 def copy_pip(home: Home) -> None:
     """Copy pip for runs that are not kept from writing into it; their Python would leave byte code there. Raises OSError.
 
@@ -84,11 +88,6 @@ def copy_pip(home: Home) -> None:
         shutil.copytree(package, beside, ignore=shutil.ignore_patterns("__pycache__"))
         _remove(target)
         beside.rename(target)
-
-
-def last_folders(paths: RunPaths, python: str) -> tuple[str, ...]:
-    """Return the folders at the end of `sys.path` in a run with this version of Python, as the run sees them."""
-    return (*([paths.pip] if pip_works(python) else []), f"{paths.runtime}/inside/no_pip")
 
 
 def _link(target: Path, source: Path) -> None:
@@ -123,6 +122,6 @@ def _beside(target: Path) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
+        shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
