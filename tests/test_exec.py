@@ -353,6 +353,14 @@ def test_runs_that_have_no_container_now(home: Spell) -> None:
     home.client.runs.kill(str(waiting))
 
 
+def test_a_run_that_has_removed_its_layer(home: Spell) -> None:
+    number = home.cast("rm -rf /opt/spell/layer/*; echo gone; sleep 1000", machine_type="small")
+    home.says(number, b"gone")
+    done = home("exec", str(number), "echo $SPELL_RUN")
+    assert (done.code, done.out) == (0, f"{number}\n"), done
+    home.client.runs.kill(str(number))
+
+
 def test_python_api(home: Spell) -> None:
     with home.client.exec.start("sleeper", ["sh", "-c", "cat; exit 4"]) as started:
         started.write(b"hello")
@@ -395,7 +403,7 @@ def test_clients_that_speak_otherwise(home: Spell) -> None:
 
 def test_a_run_of_the_process_executor(make_spell: Callable[..., Spell]) -> None:
     spell = make_spell()
-    number = spell.cast("echo up; sleep 1000")
+    number = spell.cast('rm -rf "$VIRTUAL_ENV"; echo up; sleep 1000')
     spell.says(number, b"up")
     done = spell("exec", str(number), "true")
     assert (done.code, done.out) == (1, "")

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from conftest import Spell, bearing, wait_for
 
+from orchestrator.environments import own_pip
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.spec.mounts import Mount
 
@@ -266,6 +267,18 @@ def test_f51_run_inside_a_run(place: Place) -> None:
     number = place.spell.run("spell run -f 'echo inner $SPELL_RUN'; echo outer $SPELL_RUN").number
     assert place.spell.log(number + 1) == b"inner %d\n" % (number + 1)
     assert place.spell.log(number).endswith(b"outer %d\n" % number)
+
+
+def test_a_run_leaves_nothing_in_the_pip_of_spell(place: Place) -> None:
+    package = own_pip()
+    assert package is not None
+    before = sorted(package.rglob("*"))
+    where = "import os, pip; print(os.path.realpath(os.path.dirname(pip.__file__)))"
+    number = place.spell.run(f"python -m pip --version; cd $(python -c '{where}') && pwd && touch left").number
+    *_, version, folder = [line for line in place.spell.log(number).decode().splitlines() if "left" not in line]
+    assert version.startswith("pip ")
+    assert (Path(folder) == package) == (place.mode == "namespaces"), "else it has a copy"
+    assert sorted(package.rglob("*")) == before
 
 
 def test_home_is_its_owners(place: Place) -> None:

@@ -20,6 +20,7 @@ from conftest import BIN, DEADLINE_S, Spell, wait_for
 from orchestrator.client.transport import Transport
 from orchestrator.errors import HomeUnusable, ServerUnavailable, VersionMismatch
 from orchestrator.home import Home, answers, default_home, is_served
+from orchestrator.lifecycle import runtime_files
 from orchestrator.records import API_VERSION
 
 
@@ -98,6 +99,20 @@ def test_what_a_dead_server_left_is_no_obstacle(make_spell: Callable[..., Spell]
     spell.kill_server()
     assert spell.home.socket.exists() and not answers(spell.home.socket)
     assert spell("ps").code == 0
+
+
+def test_what_a_killed_server_of_the_same_number_left(tmp_path: Path) -> None:
+    """In a container, every server may have the same process number."""
+    home = Home(tmp_path)
+    for left in (home.runtime / "pip" / f".pip.{os.getpid()}", home.runtime / "pip" / ".pip.1"):
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.symlink_to("nowhere")
+    copied = home.runtime / "copied"
+    (copied / f".pip.{os.getpid()}" / "half").mkdir(parents=True)
+    runtime_files.install(home)
+    runtime_files.copy_pip(home)
+    assert [os.listdir(folder) for folder in (home.runtime / "pip", copied)] == [["pip"]] * 2
+    assert (copied / "pip" / "__main__.py").is_file()
 
 
 def test_the_server_outlives_the_terminal_that_started_it(make_spell: Callable[..., Spell]) -> None:

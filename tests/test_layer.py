@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,11 +134,44 @@ def test_without_namespaces_an_environment_is_compared_before_it_is_used_again(
     assert changed(notices) == ["tiny.py), and is built again"]
 
 
+def test_environments_are_noted_before_the_first_run_without_namespaces(
+    make_spell: Callable[..., Spell], tmp_path: Path
+) -> None:
+    """Also one of a package whose RECORD is wrong: nothing of that was done by a run."""
+    wheel = make_wheel(tmp_path, "careless")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content + b"# changed\n" if name == "careless.py" else content)
+    spell = make_spell()
+
+    def run(code: str) -> tuple[bytes, list[str]]:
+        number = spell.run(f'python -c "import careless; {code}"', pip=(str(wheel),)).number
+        notices = [event.text for event in spell.client.runs.events(str(number)) if event.kind == "notice"]
+        return spell.log(number), notices
+
+    assert run("print(careless.VERSION)") == (b"1.0\n", [])
+    spell("server", "stop")
+    spell.env["SPELL_NAMESPACES"] = "never"
+    spell("server", "start")
+    assert run("open(careless.__file__.replace('careless.py', 'sitecustomize.py'), 'w').write('print(666)')")[1] == []
+    said, notices = run("print(careless.VERSION)")
+    assert said == b"1.0\n"
+    assert [text.rpartition("/")[2] for text in notices] == ["sitecustomize.py), and is built again"]
+    assert run("print(careless.VERSION)") == (b"1.0\n", [])
+
+
 def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Spell], tmp_path: Path) -> None:
     folders = [
         *(tmp_path / name for name in ("venv/bin", "conda/bin", "conda/condabin", ".pyenv/shims")),
         *(tmp_path / name for name in (".pyenv/versions/3.12.1/bin", ".local/bin", ".pyenv/bin")),
     ]
+    more = (".asdf/shims", ".asdf/installs/python/3.12.1/bin", ".local/share/mise/shims", "linked/bin", "bin")
+    folders[:0] = [tmp_path / name for name in more]
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("venv")
+    (tmp_path / "bin").symlink_to("venv/bin")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("jupyter", "torchrun", "conda", "accelerate"):
@@ -145,12 +179,13 @@ def test_no_folder_of_another_python_is_on_the_path(make_spell: Callable[..., Sp
             (folder / name).chmod(0o755)
     (tmp_path / "venv" / "pyvenv.cfg").touch()
     (tmp_path / "conda" / "conda-meta").mkdir()
-    kept = [*map(str, folders[-2:]), "/usr/bin", "/bin"]
-    path = ":".join([*map(str, folders), "/usr/bin", "", "/bin"])
+    (tmp_path / "loop").symlink_to("loop")
+    kept = [*map(str, folders[-2:]), f"{tmp_path}/loop", "/usr/bin", "/bin"]
+    path = ":".join([*map(str, folders), f"{tmp_path}/loop", "/usr/bin", "", "/bin"])
     assert without_pythons(path).split(":") == kept
 
     (folders[-2] / "jupyter").unlink()
-    spell = make_spell(PATH=":".join([*map(str, folders[:5]), str(Path(sys.executable).parent), "/usr/bin:/bin"]))
+    spell = make_spell(PATH=":".join([*map(str, folders[:10]), str(Path(sys.executable).parent), "/usr/bin:/bin"]))
     spell.run("command -v jupyter torchrun conda accelerate alembic; command -v pip uv python spell")
     places = [Path(line).parent for line in spell.log(1).decode().split()]
     tools, layer = spell.home.runtime / "tools", spell.home.layer(1) / "bin"

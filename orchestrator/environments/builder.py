@@ -72,6 +72,7 @@ class Plan:
         settings: the user's settings for uv.
         cancelled: called many times a second.
         distrusted: packages that must not come from uv's cache, because a run may have changed them there.
+        fetched_anew: what differed from its package's RECORD before the distrusted packages were fetched anew.
     """
 
     environments: Path
@@ -81,6 +82,7 @@ class Plan:
     settings: UvSettings
     cancelled: Callable[[], bool] = field(repr=False)
     distrusted: frozenset[str] = frozenset()
+    fetched_anew: Damage | None = None
 
     @property
     def build_folder(self) -> Path:
@@ -209,7 +211,10 @@ class _Build:
     def publish(self) -> None:
         """Publish what uv has made as the environment."""
         if is_exposed(self._plan.environments) and (found := against_record(self._venv)):
-            raise CacheDamaged(found)
+            known = self._plan.fetched_anew
+            if known is None or not set(found.files) <= set(known.files):
+                raise CacheDamaged(found)
+            self._log.say(f"Files of {', '.join(sorted(found.packages))} differ from its RECORD, as they came: {found}")
         self._tidy()
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())

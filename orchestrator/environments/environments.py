@@ -127,7 +127,8 @@ class Environments:
             mark_used(self._home.environment(key))  # before the lookup: `gc` goes in the reverse order
         if exposed:
             self._home.environments.mkdir(parents=True, exist_ok=True)
-            expose(self._home.environments)
+            with _translated_errors():
+                expose(self._home.environments)
         found, damage = self._look(key)
         if found and not damage:
             return found
@@ -284,14 +285,17 @@ def _hidden(folder: Path) -> list[Path]:
 
 
 def _build_firmly(plan: Plan, log: BuildLog) -> None:
-    """Build, and build once more if a program was killed from outside, or if something in uv's cache was changed."""
+    """Build, and build once more if a program was killed from outside, or if something in uv's cache was changed.
+
+    What differs from its RECORD in both builds differs in the package itself.
+    """
     try:
         build(plan, log)
     except Interrupted as error:
         log.say(f"{error.message} Trying once more")
     except CacheDamaged as error:
         log.say(f"{error.message} Fetching these packages again")
-        plan = dataclasses.replace(plan, distrusted=plan.distrusted | error.damage.packages)
+        plan = dataclasses.replace(plan, distrusted=plan.distrusted | error.damage.packages, fetched_anew=error.damage)
     else:
         return
     build(plan, log)

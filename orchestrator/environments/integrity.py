@@ -1,28 +1,32 @@
 """Finds files of an environment that were changed, where runs cannot be kept from changing them.
 
 Without private namespaces a process run can write to everything that its user owns: to an environment, and through its
-hard links to uv's cache. The first such run marks the home as exposed. From then on a new environment is compared with
+hard links to uv's cache. Before the first such run, all environments are noted and the home is marked as exposed. From then on a new environment is compared with
 the hashes in its packages' RECORDs before it is published, and each environment before it is used again: by size and time of
 each file, which costs some microseconds a file, and by content where these differ. Elsewhere nothing is compared.
 
-A note beside the environment holds sizes and times. Byte code may be added to an environment, as by its compilation.
+Some packages come with a RECORD that is wrong, which no installer checks: what is the same after it was fetched anew is the
+package's own. A note beside the environment holds sizes and times. Byte code may be added to an environment, as by its compilation.
 """
 
 from __future__ import annotations
 
 import base64
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.environments.bytecode import MARKER
 from orchestrator.environments.installed import read_inside, site_folder
+from orchestrator.environments.published import published_folders
 
 NOTE = ".files-"
 """Prefix of a key: the note of an environment."""
@@ -51,8 +55,27 @@ class Damage:
 
 
 def expose(environments: Path) -> None:
-    """Record that a run begins that can change all environments."""
-    (environments / _EXPOSED).touch()
+    """Record that a run begins that can change all environments, and before the first one, what they are."""
+    if is_exposed(environments):
+        return
+    with _locked(environments):
+        if is_exposed(environments):
+            return
+        for path in published_folders(environments):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                note_files(path)
+        (environments / _EXPOSED).touch()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself: the notes must be complete before any of these runs begins."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_exposed(environments: Path) -> bool:
@@ -158,6 +181,6 @@ def _noted(note: Path) -> _Facts | None:
 
 
 def _write(note: Path, facts: _Facts) -> None:
-    beside = note.with_name(f"{note.name}.{os.getpid()}")
+    beside = note.with_name(f"{note.name}.{os.getpid()}-{threading.get_ident()}")
     beside.write_text(json.dumps(facts))
     beside.rename(note)

@@ -101,7 +101,7 @@ class Launch:
         log: the file that gets stdout and stderr, byte for byte.
         folder: the attempt's folder, which holds request, claim and verdict.
         home: the home, which the run must not move or remove; None where it lies in none.
-        protected: folders of the home that the run must not change.
+        protected: files and folders, most of them of the home, that the run must not change.
         machine: the machine type; a limit where the executor can enforce it.
         gpus: indices of the GPUs that the run was given.
         cores: indices of the cores that the run was given; empty for any.

@@ -128,7 +128,7 @@ class ProcessExecutor(Executor):
             runtime=str(runtime),
             metrics=str(metrics),
             bytecode=str(bytecode or ""),
-            pip=f"{runtime}/pip",
+            pip=f"{runtime}/pip" if self.protects_environments else f"{runtime}/copied",
             tools=(f"{runtime}/bin", f"{runtime}/tools"),
         )
 

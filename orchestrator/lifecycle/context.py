@@ -16,7 +16,16 @@ from orchestrator.config import Config
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
-from orchestrator.environments import Base, Environment, EnvironmentRequest, Environments, Host, make_layer, site_folder
+from orchestrator.environments import (
+    Base,
+    Environment,
+    EnvironmentRequest,
+    Environments,
+    Host,
+    make_layer,
+    own_pip,
+    site_folder,
+)
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Executor, Launch, RunPaths
 from orchestrator.home import Home
@@ -165,6 +174,8 @@ class Context:
         )
         last = runtime_files.last_folders(places, environment.python)
         try:
+            if not executor.protects_environments:
+                runtime_files.copy_pip(home)
             make_layer(home.layer(number), environment.path, places.environment, last)
         except OSError as error:
             raise as_phase(error) from error
@@ -174,7 +185,7 @@ class Context:
             command=spec.filled_command,
             code=code,
             subdir=subdir,
-            env=self._env(run, spec, places),
+            env=self._env(run, spec, places, environment.path),
             binds=tuple(mount_views.binds(home, self.store, number, spec)),
             base=base,
             environment=environment.path,
@@ -186,7 +197,7 @@ class Context:
             log=home.log(number),
             folder=home.attempt_dir(number, run.attempt),
             home=home.root,
-            protected=tuple(path for path in (home.runs, home.uploads, home.store, home.config) if path.exists()),
+            protected=self._protected(),
             machine=self._machine(run, spec),
             gpus=run.gpus,
             cores=run.cores,
@@ -215,22 +226,29 @@ class Context:
         """Return the variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
         record = self.store.record(run.number)
+        environment = home.environment(record.environment or "")
         places = executor.run_paths(
             executor.base_of(record.image or ""),
             code=home.work_dir(run.number) / "code",
-            environment=home.environment(record.environment or ""),
+            environment=environment,
             layer=home.layer(run.number),
             runtime=home.runtime,
             metrics=home.metrics(run.number),
             bytecode=None,
         )
         subdir = spec.code.subdir if spec.code else ""
-        env = self._env(run, spec, places) | self.secrets.open_what_is_there(spec.secrets)
+        env = self._env(run, spec, places, environment) | self.secrets.open_what_is_there(spec.secrets)
         return env, f"{places.code}/{subdir}".rstrip("/")
 
-    def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths) -> dict[str, str]:
+    def _protected(self) -> tuple[Path, ...]:
+        """Return what of the home, and of spell's own files on the path of a run, no run may change."""
+        home = self.home
+        found = [home.runs, home.uploads, home.store, home.config, own_pip()]
+        return tuple(path for path in found if path and path.exists())
+
+    def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths, environment: Path) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
-        layer = self.home.layer(run.number).resolve()
+        site = site_folder(environment).relative_to(environment)  # not of the layer, which the run may have removed
         how_many = threads.variables(
             len(run.cores) or whole_cores(run.cpus),
             {*places.variables, *inherited, *spec.env},
@@ -245,7 +263,7 @@ class Context:
             asked=spec.env,
             inherited=inherited,
             bare=self.request(spec).bare,
-            site=f"{places.layer}/{site_folder(layer).relative_to(layer)}",
+            site=f"{places.layer}/{site}",
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:

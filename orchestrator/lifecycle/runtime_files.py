@@ -5,6 +5,7 @@ They are installed when a server starts, below `store/runtime`, so that runs can
     modules/          what code of a run imports
     bin/spell         on the PATH of a run that sees the server
     tools/uv          on the PATH of every run: the uv that comes next on it, or ours
+    copied/pip        a copy of spell's pip, for runs that could write into it
     inside/           see `orchestrator/inside`
     pip/pip           a link to the pip that was installed with spell; a container sees it at another place
     as_is/bin/pip     on the PATH of a run that has its image as it is: the pip of its layer
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 import orchestrator
@@ -24,6 +27,7 @@ from orchestrator.executors.base import ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONT
 from orchestrator.home import Home, set_aside
 
 _PACKAGE = Path(orchestrator.__file__).parent
+_COPYING = threading.Lock()
 _IMPORTED = ("__init__.py", "runtime.py")
 _INSIDE = (
     ("shown_packages.py", "inside/shown_packages.py"),
@@ -110,17 +114,56 @@ def last_folders(paths: RunPaths, python: str) -> tuple[str, ...]:
     return (*([paths.pip] if pip_works(python) else []), f"{paths.runtime}/inside/no_pip")
 
 
+def copy_pip(home: Home) -> None:
+    """Copy pip for runs that are not kept from writing into it; their Python would leave byte code there. Raises OSError.
+
+    Not at the start of a server: it takes a fifth of a second, and most servers need no copy.
+    """
+    package = own_pip()
+    if package is None:
+        return
+    target = home.runtime / "copied" / "pip"
+    with _COPYING:
+        if _beginning(target) == _beginning(package):
+            return
+        beside = _beside(target)
+        shutil.copytree(package, beside, ignore=shutil.ignore_patterns("__pycache__"))
+        _remove(target)
+        beside.rename(target)
+
+
 def _link(target: Path, source: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = _beside(target)
     beside.symlink_to(source)
     beside.rename(target)
 
 
 def _install(target: Path, content: bytes, mode: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = _beside(target)
     beside.write_bytes(content)
     beside.chmod(mode)
     set_aside(target)
     beside.rename(target)
+
+
+def _beginning(package: Path) -> bytes:
+    """Return the first file of a package, which says its version; b"" when there is none."""
+    try:
+        return (package / "__init__.py").read_bytes()
+    except OSError:
+        return b""
+
+
+def _beside(target: Path) -> Path:
+    """Return the path of a new file beside this one, and remove what killed servers have left there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*"):
+        _remove(left)
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -35,6 +35,8 @@ HOST = (
 _IMAGES = ("LANG", "LC_*", "TZ", "HF_ENDPOINT", "PYTHONUNBUFFERED", "CUDA_DEVICE_ORDER", "USER", "LOGNAME")
 """Variables that have the value of an image that sets them. Others, as proxies, are those of this machine."""
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_MANAGERS = {"asdf", "mise", "rtx", "rye"}
+"""Version managers whose folder `shims` has the `pip` and `torchrun` of some Python; pyenv has forks of other names."""
 _SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -64,19 +66,27 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def without_pythons(path: str) -> str:
-    """Return a PATH without the folders that belong to another Python: virtual and conda environments, pyenv.
+    """Return a PATH without the folders that belong to another Python: virtual and conda environments, version managers.
 
-    Their `pip` would install into them, and their `torchrun` would start the Python that they belong to.
+    Links to them count, too. Their `pip` would install into them, and their `torchrun` would start the Python that they belong to.
     """
     return ":".join(folder for folder in path.split(":") if folder and not _is_of_a_python(Path(folder)))
 
 
 def _is_of_a_python(folder: Path) -> bool:
+    return any(_is_bin_of_a_python(place) for place in (folder, Path(os.path.realpath(folder))))
+
+
+def _is_bin_of_a_python(folder: Path) -> bool:
     root = folder.parent
-    if folder.name == "condabin" or (root / "pyvenv.cfg").exists() or (root / "conda-meta").exists():
+    if folder.name == "condabin" or any(os.path.exists(root / name) for name in ("pyvenv.cfg", "conda-meta")):
         return True
-    is_pyenv = any("pyenv" in part for part in folder.parts)
-    return is_pyenv and (folder.name == "shims" or root.parent.name == "versions")
+    names = {part.lstrip(".") for part in folder.parts}
+    if folder.name == "shims" and (names & _MANAGERS or any("pyenv" in name for name in names)):
+        return True
+    # ~/.pyenv/versions/3.12.1/bin, ~/.asdf/installs/python/3.12.1/bin
+    is_pyenv = any("pyenv" in name for name in names) and root.parent.name == "versions"
+    return is_pyenv or root.parent.parts[-2:] == ("installs", "python")
 
 
 def compose(
