@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -120,6 +121,9 @@ def test_files_of_a_web_server(tmp_path: Path) -> None:
     (tmp_path / "in" / "r.txt").write_text("-c lim.txt\nsix\n")
     (tmp_path / "in" / "lim.txt").write_text("six<2\n")
     (tmp_path / "page.txt").write_text("<!DOCTYPE html>\n<html>")
+    (tmp_path / "long.txt").write_text("six\n" * (1 << 20) + "idna")
+    (tmp_path / "secret.txt").write_text("told\n")
+    (tmp_path / "thief.txt").write_text(f"six\n-r {(tmp_path / 'secret.txt').as_uri()}\n")
     with serving(tmp_path) as url:
         (tmp_path / "here.txt").write_text(f"-r {url}/in/r.txt\n")
         found = {"r.txt": "-c lim.txt\nsix\n", "lim.txt": "six<2\n"}
@@ -128,12 +132,37 @@ def test_files_of_a_web_server(tmp_path: Path) -> None:
         for place, words in (
             (f"{url}/none.txt", "answered 404"),
             (f"{url}/page.txt", "is a web page"),
+            (f"{url}/long.txt", "is longer than 4 MiB"),
+            (f"{url}/thief.txt", r"thief\.txt, line 2: It refers to 'file:.*, a file of this machine"),
             ("ftp://h/r", "URL"),
         ):
             with pytest.raises(InvalidConfig, match=words):
                 sent(tmp_path, place)
+    assert "told\n" in sent(tmp_path, "thief.txt").values(), "a file of this machine may name others"
     with pytest.raises(InvalidConfig, match="cannot be read"):
         sent(tmp_path, f"{url}/in/r.txt")
+
+
+def test_a_web_server_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("orchestrator.cli.input.requirements._TIMEOUT_S", 0.2)
+    over = threading.Event()
+
+    def drip() -> None:
+        connection = server.accept()[0]
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.02):
+                connection.sendall(b"#")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(InvalidConfig, match=r"did not end within 0\.2 s"):
+                sent(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/r.txt")
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +171,8 @@ def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.C
     (repo / "deps" / "r.txt").write_text("-r base.txt\n")
     (repo / "deps" / "base.txt").write_text("six==1.16.0\n")
     (repo / "dev.txt").write_text("six\n-e .\n")
+    (repo / "thief.txt").write_text("-r file:///etc/hostname\n")
+    (repo / "away.txt").write_text("-r /no/such/dev.txt\n")
     git(repo, "add", ".")
     git(repo, "commit", "-q", "-m", "Requirements")
     code = snapshot.of_url(str(repo), "", tmp_path / "cache")
@@ -162,6 +193,10 @@ def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.C
     assert "The run's code has no own.txt: the file of this folder is used." in capfd.readouterr().err
     with pytest.raises(InvalidConfig, match=r"There is no file 'none\.txt' in the code of"):
         found("none.txt")
+    with pytest.raises(InvalidConfig, match=r"thief\.txt, line 1: It refers to .*, a file of this machine"):
+        found("thief.txt")
+    with pytest.raises(InvalidConfig, match=r"'/no/such/dev\.txt', which is not a file of the run's code"):
+        found("away.txt")
     with pytest.raises(InvalidConfig, match=r"dev\.txt, line 2: '-e \.' is a path in the run's code") as caught:
         found("dev.txt")
     assert f"--pip 'git+file://{repo}@{code.code.commit}'" in caught.value.cure

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.output import show
@@ -20,6 +21,7 @@ from orchestrator.spec.run import RequirementFile
 from orchestrator.spec.texts import decoded, text_of
 
 _LONGEST_BYTES = 4 << 20
+_MOST_FILES = 200  # a web server could name ever more
 _TIMEOUT_S = 30
 _SHOWN = 5
 _SPLIT = re.compile(r"([^\s;\[]+)(.*)", re.DOTALL)
@@ -59,6 +61,8 @@ def requirement_files(
     while todo:
         source = todo.pop(0)
         if source.place not in found:
+            if len(found) == _MOST_FILES:
+                raise InvalidConfig(f"The requirement files name more than {_MOST_FILES} files.", "Join some of them.")
             text = source.text()
             found[source.place] = RequirementFile(source.name, text)
             todo += _others(source, text)
@@ -76,7 +80,7 @@ def _others(source: _Source, text: str) -> Iterator[_Source]:
 def _source(name: FileName, env: Mapping[str, str], code: Snapshot | None) -> _Source:
     written = name.written
     if "://" in written:
-        return _at_url(written, env)
+        return _at_url(written, env, is_local=True)
     here = _Here(name.folder / written, posixpath.normpath(written) if not os.path.isabs(written) else "", env)
     if code is None or os.path.isabs(written) or (here.path.is_file() and not name.is_typed):
         return here
@@ -115,7 +119,7 @@ class _Here:
 
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
+            return _at_url(value, self._env, is_local=True)
         value = filled(value, self._env)
         path = self.path.parent / filled(value, os.environ)
         if not path.is_file():
@@ -163,7 +167,9 @@ class _InCode:
 
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
+            return _at_url(value, self._env, is_local=False)
+        if posixpath.isabs(value):
+            raise InvalidConfig(f"It refers to {value!r}, which is not a file of the run's code.")
         found = _InCode(self._code, beside(self.name, filled(value, self._env)), self._env)
         if not found.is_there:
             raise found.missing()
@@ -177,10 +183,16 @@ def _as_url(place: str) -> str:
     return f"file://{place}" if place.startswith("/") else f"ssh://{place.replace(':', '/', 1)}"
 
 
-def _at_url(url: str, env: Mapping[str, str]) -> _Source:
+def _at_url(url: str, env: Mapping[str, str], *, is_local: bool) -> _Source:
+    """The file at a URL; `file:` only if a person of this machine named it, as others must not read what is here."""
     parts = urlsplit(url)
+    if parts.scheme.lower() == "file" and not is_local:
+        raise InvalidConfig(
+            f"It refers to {redacted(url)!r}, a file of this machine, but is not of this machine itself.",
+            "If you want that file, give it with --pip-req.",
+        )
     if parts.scheme.lower() == "file":
-        return _Here(Path(parts.path), "", env)
+        return _Here(Path(unquote(parts.path)), "", env)
     if parts.scheme.lower() not in ("http", "https"):
         raise InvalidConfig(f"{redacted(url)!r} is not the URL of a file.", "Give a path, or a URL of http or https.")
     return _AtUrl(url, env)
@@ -194,21 +206,31 @@ class _AtUrl:
         self.place, self._url, self._env = url, url, env
 
     def text(self) -> str:
-        import httpx  # 40 ms; few files are named by URL
-
         shown = redacted(self._url)
-        try:
-            found = httpx.get(filled(self._url, self._env), follow_redirects=True, timeout=_TIMEOUT_S)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise InvalidConfig(f"{shown} cannot be read: {error or type(error).__name__}.") from error
-        if found.status_code != httpx.codes.OK:
-            raise InvalidConfig(f"{shown} cannot be read: the server answered {found.status_code}.")
-        text = decoded(found.content[:_LONGEST_BYTES], shown)
+        text = decoded(self._content(shown), shown)
         if text.lstrip()[:9].lower() in ("<!doctype", "<html>"):
             raise InvalidConfig(f"{shown} is a web page.", "Give the URL of the plain file; GitHub calls it 'Raw'.")
         return text
 
+    def _content(self, shown: str) -> bytes:
+        import httpx  # 40 ms; few files are named by URL
+
+        end, content = time.monotonic() + _TIMEOUT_S, bytearray()
+        try:
+            with httpx.stream("GET", filled(self._url, self._env), follow_redirects=True, timeout=_TIMEOUT_S) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise InvalidConfig(f"{shown} cannot be read: the server answered {answer.status_code}.")
+                for block in answer.iter_bytes():
+                    content += block
+                    if len(content) > _LONGEST_BYTES:
+                        raise InvalidConfig(f"{shown} is longer than {_LONGEST_BYTES >> 20} MiB: no requirements file.")
+                    if time.monotonic() > end:
+                        raise InvalidConfig(f"{shown} cannot be read: it did not end within {_TIMEOUT_S} s.")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InvalidConfig(f"{shown} cannot be read: {error or type(error).__name__}.") from error
+        return bytes(content)
+
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
+            return _at_url(value, self._env, is_local=False)
         return _AtUrl(urljoin(self._url, filled(value, self._env)), self._env, beside(self.name, value))
