@@ -83,6 +83,45 @@ def test_references_lead_to_files_by_their_folder(tmp_path: Path, monkeypatch: p
         sent(tmp_path, "r.txt")
 
 
+def test_files_of_one_name_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name is of one file, and what a file refers to is what it means here, also after a variable has changed."""
+    texts = {
+        "a/r.txt": "idna\n-c \\\n  c.txt  # limits\nsix",
+        "a/c.txt": "idna<4",
+        "b/q.txt": "idna\n-c c.txt\n-r ../a/link.txt\n-c ${HERE}/more/c.txt\n",
+        "b/c.txt": "tqdm==4.66.1",
+        "more/c.txt": "idna<5",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "a" / "link.txt").symlink_to("r.txt")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "cwd").mkdir()
+    names = [str(tmp_path / "a/r.txt"), "../b/q.txt"]
+    assert sent(tmp_path / "cwd", *names) == {
+        "r.txt": texts["a/r.txt"],
+        "b/q.txt": "idna\n-c c.txt\n-r ../r.txt\n-c ../2/c.txt\n",
+        "c.txt": "idna<4",
+        "b/c.txt": "tqdm==4.66.1",
+        "2/c.txt": "idna<5",
+    }
+    asked = read(
+        EnvironmentRequest("", (), requirement_files([FileName(n, tmp_path / "cwd") for n in names], {}, None))
+    )
+    assert [file.constraints_only for file in asked.files] == [False, False, True, True, True]
+    (tmp_path / "b" / "r.txt").write_text(texts["a/r.txt"])
+    files = sent(tmp_path, str(tmp_path / "a/r.txt"), str(tmp_path / "b/r.txt"))
+    assert [*files] == ["r.txt", "2/r.txt", "c.txt", "2/c.txt"] and files["2/c.txt"] == "tqdm==4.66.1"
+    with serving(tmp_path) as url:
+        assert [*sent(tmp_path, f"{url}/a/r.txt", f"{url}/b/r.txt")] == [*files]
+    moved = RequirementFile("r.txt", "-r \\\n ${D}/base.txt\n-r x/${D}/c.txt"), RequirementFile("a/base.txt", "six")
+    again = read(EnvironmentRequest("", (), (*moved, RequirementFile("x/c.txt", "")), variables={"D": "b"}))
+    assert [getattr(line, "file", None) for line in again.files[0].lines] == [1, 2]
+    with pytest.raises(InvalidConfig, match=r"'\$\{D\}/base\.txt', which was not sent"):
+        read(EnvironmentRequest("", (), (*moved, RequirementFile("c/base.txt", "")), variables={"D": "b"}))
+
+
 def test_paths_of_packages_are_those_of_this_machine(tmp_path: Path) -> None:
     project = tmp_path / "lib"
     project.mkdir()
