@@ -217,8 +217,8 @@ def test_requirement_files(home: Home, variables: dict[str, str], tmp_path: Path
         make_wheel(links, name, version)
     asked = request(
         requirements=f"--no-index\n-f {links}\n-r sub/base.txt\n-c ./limits.txt\nsmall \\\n  ==1.0 # one\n",
-        base="tiny\n",
         limits="tiny<2\nother==1.0\n",
+        **{"sub/base": "tiny\n"},
     )
     assert packages(home, variables, log, asked) == ("small==1.0", "tiny==1.0")
     twice = EnvironmentRequest(
@@ -246,6 +246,8 @@ def test_requirement_files(home: Home, variables: dict[str, str], tmp_path: Path
 def test_files_that_were_not_sent(text: str, words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         check_request(request(requirements=text))
+    with pytest.raises(InvalidConfig, match="which was not sent"):
+        check_request(request(requirements="-c missing/limits.txt", **{"b/limits": "six\n", "limits": ""}))
     with pytest.raises(InvalidConfig, match="not a requirements file"):
         check_request(EnvironmentRequest("", (), (RequirementFile("pyproject.toml", ""),)))
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import BIN, Spell, git, has_written, wait_for
 from engines import TEST_IMAGE, go_without
 from wheels import make_wheel
 
+from orchestrator.service.export_texts import job_file
 from orchestrator.spec.mounts import parse_mount
-from orchestrator.spec.run import RequirementFile
+from orchestrator.spec.run import RequirementFile, RunSpec
 
 HOSTILE = "mkdir -p d/e; echo 1 > d/e/f; ln -s d/e/f link; printf x > 'a b'; touch \"$(printf 'n\\351w\\nl\\\\ine')\""
 
@@ -158,6 +160,40 @@ def test_credentials_of_packages(spell: Spell, tmp_path: Path) -> None:
     written = b"".join((tmp_path / "it" / name).read_bytes() for name in files_of(tmp_path / "it"))
     assert b"tell-nobody" not in written + done.err.encode()
     assert files_of(tmp_path / "it" / "requirements") == {"file-0.txt"}
+
+
+def test_requirement_files_that_name_each_other(spell: Spell, repo: Path, tmp_path: Path) -> None:
+    """The exported job file can be cast, and asks for the same: names that lead upwards, of a variable, and in a circle."""
+    texts = {
+        "a/r.txt": "# mine\n-r ../../base.txt\n-c ${LIMITS}/lim.txt  # by a variable\n-c ./c.txt\n",
+        "../base.txt": "-c https://gone.invalid/file-1.txt\n",
+        "a/c.txt": "six<2\n",
+        "b/lim.txt": "six<3\n",
+        "file-1.txt": "six<4\n",
+        "a b.txt": "-c a/c.txt\n",
+    }
+    sent = tuple(RequirementFile(name, text) for name, text in texts.items())
+    spell.run("true", requirements=sent, env={"LIMITS": "moved"})
+    assert spell("export", "latest", "-o", str(repo / "it")).code == 0
+    again = spell("run", "-f", "--file", "it/spec.yaml", cwd=repo)
+    assert again.code == 0, again
+    files = spell.client.runs.get("latest").spec["requirements"]
+    found = {file["name"].removeprefix("requirements/"): file["text"] for file in files}
+    assert found == {
+        "a/r.txt": "# mine\n-r ../file-1.txt\n-c ../b/lim.txt\n-c ./c.txt\n",
+        "file-5.txt": "-c a/c.txt\n",
+        "file-1.txt": "-c file-4.txt\n",
+        "b/lim.txt": "six<3\n",
+        "a/c.txt": "six<2\n",
+        "file-4.txt": "six<4\n",
+    }
+    circle = (
+        RequirementFile("r.txt", "-r s.txt\nsix"),
+        RequirementFile("s.txt", "-r r.txt"),
+        RequirementFile("t.txt", ""),
+    )
+    said = yaml.safe_load(job_file(RunSpec("true", requirements=circle))[0])
+    assert said["pip_req"] == ["requirements/t.txt", "requirements/r.txt"]
 
 
 @pytest.mark.parametrize("name", ["it", "it.tar.gz"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -82,6 +83,45 @@ def test_references_lead_to_files_by_their_folder(tmp_path: Path, monkeypatch: p
         sent(tmp_path, "r.txt")
 
 
+def test_files_of_one_name_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name is of one file, and what a file refers to is what it means here, also after a variable has changed."""
+    texts = {
+        "a/r.txt": "idna\n-c \\\n  c.txt  # limits\nsix",
+        "a/c.txt": "idna<4",
+        "b/q.txt": "idna\n-c c.txt\n-r ../a/link.txt\n-c ${HERE}/more/c.txt\n",
+        "b/c.txt": "tqdm==4.66.1",
+        "more/c.txt": "idna<5",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "a" / "link.txt").symlink_to("r.txt")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "cwd").mkdir()
+    names = [str(tmp_path / "a/r.txt"), "../b/q.txt"]
+    assert sent(tmp_path / "cwd", *names) == {
+        "r.txt": texts["a/r.txt"],
+        "b/q.txt": "idna\n-c c.txt\n-r ../r.txt\n-c ../2/c.txt\n",
+        "c.txt": "idna<4",
+        "b/c.txt": "tqdm==4.66.1",
+        "2/c.txt": "idna<5",
+    }
+    asked = read(
+        EnvironmentRequest("", (), requirement_files([FileName(n, tmp_path / "cwd") for n in names], {}, None))
+    )
+    assert [file.constraints_only for file in asked.files] == [False, False, True, True, True]
+    (tmp_path / "b" / "r.txt").write_text(texts["a/r.txt"])
+    files = sent(tmp_path, str(tmp_path / "a/r.txt"), str(tmp_path / "b/r.txt"))
+    assert [*files] == ["r.txt", "2/r.txt", "c.txt", "2/c.txt"] and files["2/c.txt"] == "tqdm==4.66.1"
+    with serving(tmp_path) as url:
+        assert [*sent(tmp_path, f"{url}/a/r.txt", f"{url}/b/r.txt")] == [*files]
+    moved = RequirementFile("r.txt", "-r \\\n ${D}/base.txt\n-r x/${D}/c.txt"), RequirementFile("a/base.txt", "six")
+    again = read(EnvironmentRequest("", (), (*moved, RequirementFile("x/c.txt", "")), variables={"D": "b"}))
+    assert [getattr(line, "file", None) for line in again.files[0].lines] == [1, 2]
+    with pytest.raises(InvalidConfig, match=r"'\$\{D\}/base\.txt', which was not sent"):
+        read(EnvironmentRequest("", (), (*moved, RequirementFile("c/base.txt", "")), variables={"D": "b"}))
+
+
 def test_paths_of_packages_are_those_of_this_machine(tmp_path: Path) -> None:
     project = tmp_path / "lib"
     project.mkdir()
@@ -120,6 +160,9 @@ def test_files_of_a_web_server(tmp_path: Path) -> None:
     (tmp_path / "in" / "r.txt").write_text("-c lim.txt\nsix\n")
     (tmp_path / "in" / "lim.txt").write_text("six<2\n")
     (tmp_path / "page.txt").write_text("<!DOCTYPE html>\n<html>")
+    (tmp_path / "long.txt").write_text("six\n" * (1 << 20) + "idna")
+    (tmp_path / "secret.txt").write_text("told\n")
+    (tmp_path / "thief.txt").write_text(f"six\n-r {(tmp_path / 'secret.txt').as_uri()}\n")
     with serving(tmp_path) as url:
         (tmp_path / "here.txt").write_text(f"-r {url}/in/r.txt\n")
         found = {"r.txt": "-c lim.txt\nsix\n", "lim.txt": "six<2\n"}
@@ -128,12 +171,37 @@ def test_files_of_a_web_server(tmp_path: Path) -> None:
         for place, words in (
             (f"{url}/none.txt", "answered 404"),
             (f"{url}/page.txt", "is a web page"),
+            (f"{url}/long.txt", "is longer than 4 MiB"),
+            (f"{url}/thief.txt", r"thief\.txt, line 2: It refers to 'file:.*, a file of this machine"),
             ("ftp://h/r", "URL"),
         ):
             with pytest.raises(InvalidConfig, match=words):
                 sent(tmp_path, place)
+    assert "told\n" in sent(tmp_path, "thief.txt").values(), "a file of this machine may name others"
     with pytest.raises(InvalidConfig, match="cannot be read"):
         sent(tmp_path, f"{url}/in/r.txt")
+
+
+def test_a_web_server_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("orchestrator.cli.input.requirements._TIMEOUT_S", 0.2)
+    over = threading.Event()
+
+    def drip() -> None:
+        connection = server.accept()[0]
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.02):
+                connection.sendall(b"#")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(InvalidConfig, match=r"did not end within 0\.2 s"):
+                sent(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/r.txt")
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +210,8 @@ def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.C
     (repo / "deps" / "r.txt").write_text("-r base.txt\n")
     (repo / "deps" / "base.txt").write_text("six==1.16.0\n")
     (repo / "dev.txt").write_text("six\n-e .\n")
+    (repo / "thief.txt").write_text("-r file:///etc/hostname\n")
+    (repo / "away.txt").write_text("-r /no/such/dev.txt\n")
     git(repo, "add", ".")
     git(repo, "commit", "-q", "-m", "Requirements")
     code = snapshot.of_url(str(repo), "", tmp_path / "cache")
@@ -162,6 +232,10 @@ def test_files_of_the_code_that_runs(repo: Path, tmp_path: Path, capfd: pytest.C
     assert "The run's code has no own.txt: the file of this folder is used." in capfd.readouterr().err
     with pytest.raises(InvalidConfig, match=r"There is no file 'none\.txt' in the code of"):
         found("none.txt")
+    with pytest.raises(InvalidConfig, match=r"thief\.txt, line 1: It refers to .*, a file of this machine"):
+        found("thief.txt")
+    with pytest.raises(InvalidConfig, match=r"'/no/such/dev\.txt', which is not a file of the run's code"):
+        found("away.txt")
     with pytest.raises(InvalidConfig, match=r"dev\.txt, line 2: '-e \.' is a path in the run's code") as caught:
         found("dev.txt")
     assert f"--pip 'git+file://{repo}@{code.code.commit}'" in caught.value.cure

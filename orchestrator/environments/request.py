@@ -26,7 +26,6 @@ from orchestrator.spec.requirements import (
     EDITABLE,
     REFERENCES,
     VARIABLE,
-    filled,
     find,
     logical_lines,
     split_option,
@@ -342,7 +341,7 @@ class _FileReader:
         return _absolute(local, self._base)
 
     def _reference(self, option: str, value: str, file: str) -> Line:
-        index = find(file, filled(value, self._variables), self._names)
+        index = find(file, value, self._names, self._variables)
         if index is None and "://" in value:
             return f"{option} {value}"
         if index is None:

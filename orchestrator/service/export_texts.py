@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import posixpath
 import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +17,7 @@ from orchestrator.service.export_packages import Packages
 from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.redaction import masked, redacted
-from orchestrator.spec.requirements import find, references
+from orchestrator.spec.requirements import find, from_file, redirected, references
 from orchestrator.spec.run import RunSpec
 
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
@@ -23,14 +25,7 @@ _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
 
 def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
     """A job file with the same spec, and the requirement files that it names, without values of variables."""
-    names = [item.name for item in spec.requirements]
-    taken: list[str] = []
-    for index, name in enumerate(names):
-        is_safe = all(_SAFE_NAME.match(part) for part in name.split("/"))
-        taken.append(name if is_safe and name not in taken else f"file-{index}.txt")
-    inner = {find(item.name, value, names) for item in spec.requirements for _, value in references(item.text)}
-    named = [f"requirements/{name}" for index, name in enumerate(taken) if index not in inner]
-    files = {f"requirements/{name}": redacted(item.text) for name, item in zip(taken, spec.requirements, strict=True)}
+    named, files = _requirements(spec)
     usual = RunSpec("true")
     said: dict[str, Any] = {"command": spec.command}
     for field in BY_KEY.values():
@@ -41,6 +36,39 @@ def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
         said |= dict(zip(CODE_KEYS, (spec.code.url, spec.code.commit), strict=True))
     words = "# Cast it again with: spell run --file spec.yaml (see README.md). Values of variables are not in it.\n"
     return words + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1 << 30), files
+
+
+def _requirements(spec: RunSpec) -> tuple[list[str], dict[str, str]]:
+    """The paths of the requirement files that no other refers to, and the texts of all, which refer to each other."""
+    names = [item.name for item in spec.requirements]
+    safe: list[str] = []
+    for index, name in enumerate(names):
+        own = [name] if all(_SAFE_NAME.match(part) for part in name.split("/")) else []
+        numbered = (f"file-{number}.txt" for number in itertools.count(index))
+        safe.append(next(free for free in itertools.chain(own, numbered) if free not in safe))
+    texts: dict[str, str] = {}
+    inner: list[set[int]] = []
+    for name, item in zip(safe, spec.requirements, strict=True):
+        said = [(line, value, find(item.name, value, names, spec.env)) for line, value in references(item.text)]
+        meant = {line.number: (value, from_file(name, safe[to])) for line, value, to in said if to is not None}
+        changed = {line: target for line, (value, target) in meant.items() if posixpath.normpath(value) != target}
+        texts[name] = redirected(item.text, changed) if changed else item.text
+        inner.append({to for _, _, to in said if to is not None})
+    outer = [f"requirements/{safe[index]}" for index in _outer(inner)]
+    return outer, {f"requirements/{name}": redacted(text) for name, text in texts.items()}
+
+
+def _outer(inner: Sequence[set[int]]) -> list[int]:
+    """The files from which all others are reached: those that no other refers to, and one of each circle."""
+    outer: list[int] = []
+    reached: set[int] = set()
+    for index in (*(index for index in range(len(inner)) if index not in set().union(*inner)), *range(len(inner))):
+        todo = [] if index in reached else [index]
+        outer += todo
+        while todo:
+            reached.add(at := todo.pop())
+            todo += inner[at] - reached
+    return outer
 
 
 def dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) -> str:

@@ -28,13 +28,17 @@ def logical_lines(text: str) -> Iterator[Line]:
     joined, first = "", 0
     for number, line in enumerate((*text.removeprefix("\ufeff").splitlines(), ""), 1):
         first = first or number
-        if line.endswith("\\") and not line.lstrip().startswith("#"):
+        if _is_continued(line):
             joined += line[:-1]
             continue
         whole = COMMENT.sub("", joined + line).strip()
         if whole:
             yield Line(first, whole)
         joined, first = "", 0
+
+
+def _is_continued(line: str) -> bool:
+    return line.endswith("\\") and not line.lstrip().startswith("#")
 
 
 def split_option(text: str) -> tuple[str, str]:
@@ -75,21 +79,34 @@ def beside(name: str, value: str) -> str:
     return value.rpartition("/")[2] if is_absolute else posixpath.normpath(f"{posixpath.dirname(name) or '.'}/{value}")
 
 
-def find(name: str, value: str, names: Sequence[str]) -> int | None:
+def find(name: str, value: str, names: Sequence[str], variables: Mapping[str, str]) -> int | None:
     """The position in `names` of the file that the file `name` refers to as `value`; None if it is not there.
 
-    A file with exactly this name wins, else the one whose path ends most like the value: its folder may be a variable.
+    The name must be exact. Only where the folder is a variable, which may have changed, its end is enough if one has it.
     """
-    if (exact := beside(name, value)) in names:
-        return names.index(exact)
-    alike = [_common_end(value, other) for other in names]
-    return alike.index(max(alike)) if any(alike) else None
+    for exact in (beside(name, value), beside(name, filled(value, variables))):
+        if exact in names:
+            return names.index(exact)
+    end = VARIABLE.split(value)[-1]
+    alike = [index for index, other in enumerate(names) if f"/{other}".endswith(end)] if end.startswith("/") else []
+    return alike[0] if len(alike) == 1 and end != value else None
 
 
-def _common_end(one: str, other: str) -> int:
-    count = 0
-    for left, right in zip(reversed(one.split("/")), reversed(other.split("/")), strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
+def from_file(name: str, other: str) -> str:
+    """How the file `name` refers to the file `other`; neither leads upwards."""
+    return posixpath.relpath(f"/{other}", posixpath.dirname(f"/{name}"))
+
+
+def redirected(text: str, targets: Mapping[int, str]) -> str:
+    """A text whose references in some lines (by their number) name other files. Every line keeps its number."""
+    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+    for line, _ in references(text):
+        if line.number in targets:
+            new = f"{split_option(line.text)[0]} {targets[line.number]}"
+            for index in range(line.number - 1, len(lines)):
+                old = lines[index].splitlines()[0]
+                lines[index] = new + lines[index][len(old) :]
+                if not _is_continued(old):
+                    break
+                new = ""
+    return "".join(lines)

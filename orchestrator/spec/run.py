@@ -53,7 +53,7 @@ def check_digest(digest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequirementFile:
-    """A requirements file, by value: its base name (for messages) and its text."""
+    """A requirements file, by value: its name, which those of a spec have in a folder of their own, and its text."""
 
     name: str
     text: str = field(repr=False)  # it may hold credentials

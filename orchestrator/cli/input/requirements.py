@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote, urljoin, urlsplit
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.fields import FileName
 from orchestrator.spec.redaction import redacted
-from orchestrator.spec.requirements import beside, filled, logical_lines, names_path, references, split_option
+from orchestrator.spec.requirements import (
+    Line,
+    beside,
+    filled,
+    find,
+    from_file,
+    logical_lines,
+    names_path,
+    redirected,
+    references,
+    split_option,
+)
 from orchestrator.spec.run import RequirementFile
 from orchestrator.spec.texts import decoded, text_of
 
 _LONGEST_BYTES = 4 << 20
+_MOST_FILES = 200  # a web server could name ever more
 _TIMEOUT_S = 30
 _SHOWN = 5
 _SPLIT = re.compile(r"([^\s;\[]+)(.*)", re.DOTALL)
@@ -29,7 +43,7 @@ class _Source(Protocol):
     """Where one file is.
 
     Attributes:
-        name: of the file in the spec, relative to the same folder as those of the files that refer to it.
+        name: of the file in the spec, relative to the same folder as those of the files that refer to it, if no other has it.
         place: tells it from all other files.
     """
 
@@ -54,21 +68,51 @@ def requirement_files(
     Raises:
         InvalidConfig: one cannot be read.
     """
-    todo: list[_Source] = [_source(name, env, code) for name in names]
-    found: dict[str, RequirementFile] = {}
+    todo = [_source(name, env, code) for name in names]
+    found: dict[str, _Read] = {}
     while todo:
         source = todo.pop(0)
         if source.place not in found:
+            if len(found) == _MOST_FILES:
+                raise InvalidConfig(f"The requirement files name more than {_MOST_FILES} files.", "Join some of them.")
+            source.name = _own_name(source.name, [other.source.name for other in found.values()])
             text = source.text()
-            found[source.place] = RequirementFile(source.name, text)
-            todo += _others(source, text)
-    return tuple(found.values())
+            found[source.place] = _Read(source, text, [*_others(source, text)])
+            todo += [other for _, _, other in found[source.place].others]
+    return tuple(RequirementFile(file.source.name, _resolved(file, found, env)) for file in found.values())
 
 
-def _others(source: _Source, text: str) -> Iterator[_Source]:
+class _Read(NamedTuple):
+    """A file that was read, and the others that it refers to: line, words, and what they mean."""
+
+    source: _Source
+    text: str
+    others: list[tuple[Line, str, _Source]]
+
+
+def _own_name(name: str, taken: Sequence[str]) -> str:
+    """A name that no other file has, in a numbered folder if need be, and that does not lead upwards."""
+    while name.startswith("../"):
+        name = name.removeprefix("../")
+    numbered = (f"{number}/{name}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
+
+
+def _resolved(file: _Read, found: Mapping[str, _Read], env: Mapping[str, str]) -> str:
+    """The text, in which each reference leads to what it means here: those that the server would misread are changed."""
+    names, places, name = [each.source.name for each in found.values()], list(found), file.source.name
+    targets = {}
+    for line, value, other in file.others:
+        index = places.index(other.place)
+        if find(name, value, names, env) != index:
+            targets[line.number] = from_file(name, names[index])
+    return redirected(file.text, targets) if targets else file.text
+
+
+def _others(source: _Source, text: str) -> Iterator[tuple[Line, str, _Source]]:
     for line, value in references(text):
         try:
-            yield source.other(value)
+            yield line, value, source.other(value)
         except InvalidConfig as error:
             raise InvalidConfig(f"{source.name}, line {line.number}: {error.message}", error.cure) from error
 
@@ -76,7 +120,7 @@ def _others(source: _Source, text: str) -> Iterator[_Source]:
 def _source(name: FileName, env: Mapping[str, str], code: Snapshot | None) -> _Source:
     written = name.written
     if "://" in written:
-        return _at_url(written, env)
+        return _at_url(written, env, is_local=True)
     here = _Here(name.folder / written, posixpath.normpath(written) if not os.path.isabs(written) else "", env)
     if code is None or os.path.isabs(written) or (here.path.is_file() and not name.is_typed):
         return here
@@ -115,7 +159,7 @@ class _Here:
 
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
+            return _at_url(value, self._env, is_local=True)
         value = filled(value, self._env)
         path = self.path.parent / filled(value, os.environ)
         if not path.is_file():
@@ -126,9 +170,9 @@ class _Here:
 class _InCode:
     """A file of the run's code."""
 
-    def __init__(self, code: Snapshot, name: str, env: Mapping[str, str]) -> None:
-        self.name, self.place, self._code, self._env = name, f"code:{name}", code, env
-        self._entry = next((entry for entry in code.manifest.entries if entry.path == name), None)
+    def __init__(self, code: Snapshot, path: str, env: Mapping[str, str], name: str = "") -> None:
+        self.name, self.place, self._code, self._path, self._env = name or path, f"code:{path}", code, path, env
+        self._entry = next((entry for entry in code.manifest.entries if entry.path == path), None)
 
     @property
     def is_there(self) -> bool:
@@ -140,7 +184,7 @@ class _InCode:
         alike = [path for path in paths if "requirements" in path and path.endswith((".txt", ".in"))][:_SHOWN]
         where = f"the code of {code.url}" if code.url else f"commit {code.commit[:8]}"
         return InvalidConfig(
-            f"There is no file {self.name!r} in {where}.", f"It has {', '.join(alike)}." if alike else ""
+            f"There is no file {self._path!r} in {where}.", f"It has {', '.join(alike)}." if alike else ""
         )
 
     def text(self) -> str:
@@ -163,8 +207,11 @@ class _InCode:
 
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
-        found = _InCode(self._code, beside(self.name, filled(value, self._env)), self._env)
+            return _at_url(value, self._env, is_local=False)
+        value = filled(value, self._env)
+        if posixpath.isabs(value):
+            raise InvalidConfig(f"It refers to {value!r}, which is not a file of the run's code.")
+        found = _InCode(self._code, beside(self._path, value), self._env, beside(self.name, value))
         if not found.is_there:
             raise found.missing()
         return found
@@ -177,10 +224,16 @@ def _as_url(place: str) -> str:
     return f"file://{place}" if place.startswith("/") else f"ssh://{place.replace(':', '/', 1)}"
 
 
-def _at_url(url: str, env: Mapping[str, str]) -> _Source:
+def _at_url(url: str, env: Mapping[str, str], *, is_local: bool) -> _Source:
+    """The file at a URL; `file:` only if a person of this machine named it, as others must not read what is here."""
     parts = urlsplit(url)
+    if parts.scheme.lower() == "file" and not is_local:
+        raise InvalidConfig(
+            f"It refers to {redacted(url)!r}, a file of this machine, but is not of this machine itself.",
+            "If you want that file, give it with --pip-req.",
+        )
     if parts.scheme.lower() == "file":
-        return _Here(Path(parts.path), "", env)
+        return _Here(Path(unquote(parts.path)), "", env)
     if parts.scheme.lower() not in ("http", "https"):
         raise InvalidConfig(f"{redacted(url)!r} is not the URL of a file.", "Give a path, or a URL of http or https.")
     return _AtUrl(url, env)
@@ -194,21 +247,31 @@ class _AtUrl:
         self.place, self._url, self._env = url, url, env
 
     def text(self) -> str:
-        import httpx  # 40 ms; few files are named by URL
-
         shown = redacted(self._url)
-        try:
-            found = httpx.get(filled(self._url, self._env), follow_redirects=True, timeout=_TIMEOUT_S)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise InvalidConfig(f"{shown} cannot be read: {error or type(error).__name__}.") from error
-        if found.status_code != httpx.codes.OK:
-            raise InvalidConfig(f"{shown} cannot be read: the server answered {found.status_code}.")
-        text = decoded(found.content[:_LONGEST_BYTES], shown)
+        text = decoded(self._content(shown), shown)
         if text.lstrip()[:9].lower() in ("<!doctype", "<html>"):
             raise InvalidConfig(f"{shown} is a web page.", "Give the URL of the plain file; GitHub calls it 'Raw'.")
         return text
 
+    def _content(self, shown: str) -> bytes:
+        import httpx  # 40 ms; few files are named by URL
+
+        end, content = time.monotonic() + _TIMEOUT_S, bytearray()
+        try:
+            with httpx.stream("GET", filled(self._url, self._env), follow_redirects=True, timeout=_TIMEOUT_S) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise InvalidConfig(f"{shown} cannot be read: the server answered {answer.status_code}.")
+                for block in answer.iter_bytes():
+                    content += block
+                    if len(content) > _LONGEST_BYTES:
+                        raise InvalidConfig(f"{shown} is longer than {_LONGEST_BYTES >> 20} MiB: no requirements file.")
+                    if time.monotonic() > end:
+                        raise InvalidConfig(f"{shown} cannot be read: it did not end within {_TIMEOUT_S} s.")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InvalidConfig(f"{shown} cannot be read: {error or type(error).__name__}.") from error
+        return bytes(content)
+
     def other(self, value: str) -> _Source:
         if "://" in value:
-            return _at_url(value, self._env)
+            return _at_url(value, self._env, is_local=False)
         return _AtUrl(urljoin(self._url, filled(value, self._env)), self._env, beside(self.name, value))
