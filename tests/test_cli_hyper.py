@@ -116,6 +116,16 @@ def test_the_examples_of_the_docs(make_spell: Callable[..., Spell], repo: Path) 
         (["grid", "echo :lr:"], 2, "A search needs a parameter."),
         (["grid", "--param", "lr=0:1", "echo :lr:"], 3, "but a grid search needs values"),
         (["grid", "--param", "lr=", "echo :lr:"], 3, "Parameter 'lr': It has no value."),
+        (
+            ["grid", "--param", "lr=5..1", "echo :lr:"],
+            3,
+            "Any number between is 1:5:int, these two values are 1,5, and",
+        ),
+        (
+            ["random", "-n", "20", "--param", "lr=a:b", "echo :lr:"],
+            3,
+            "trial would be the same: 'lr' has only one value, 'a:b'",
+        ),
         (["random", "-n", "3", "--param", "lr=3:1", "echo :lr:"], 3, "The range 3:1 is empty"),
         (["random", "-n", "3", "--param", "lr=0:1:log", "echo :lr:"], 3, "MIN must be more than 0"),
         (["random", "-n", "3", "--json-param", "lr=[1", "echo :lr:"], 3, "'[1' is not JSON"),

@@ -68,6 +68,9 @@ def share(numbers: Sequence[float], low: float, high: float) -> float:
         ("uniform(0, 1)", Range(0, 1)),
         ("tune.loguniform(1e-5, 1e-2)", Range(1e-5, 1e-2, "log")),
         ("resnet(18)", Choice(("resnet(18)",))),
+        ("1e-5", Choice(("1e-5",))),
+        ("1-2,3-4", Choice(("1-2", "3-4"))),
+        ("2026-11-30", Choice(("2026-11-30",))),
     ],
 )
 def test_parameters_as_typed(text: str, found: Choice | Range) -> None:
@@ -112,6 +115,11 @@ def test_json_values_stand_as_they_are_written() -> None:
         ("lr=hp.uniform('lr', 0, 1)", "is not read"),
         ("lr=loguniform(-5,-2)", "cannot be scaled by log"),
         ("lr=-1e308:1e308", "is not finite"),
+        *(
+            (f"lr={text}", "is one text, no range")
+            for text in ("1..5", "0.1-0.5", "-1--.5", "1e-5–1e-2", "0.1 0.2", "0;1")
+        ),
+        *((f"lr={text}", "is one text, no range") for text in ("min=0,max=1", "low: 0, high: 1", "0 to 1")),
     ],
 )
 def test_parameters_that_make_no_sense(text: str, words: str) -> None:

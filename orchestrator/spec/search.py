@@ -12,11 +12,13 @@ import json
 import math
 import random
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.spec.pasted import DASHES
 from orchestrator.spec.run import RunSpec
 
 GRID, RANDOM, BAYESIAN = KINDS = ("grid", "random", "bayesian")
@@ -58,6 +60,10 @@ _OTHERS = frozenset(
 _EMPTY = 'Write it as NAME=V1,V2; an empty value is written --json-param NAME=\'["", "a"]\''
 _LITERALLY = 'List values as NAME=V1,V2; those with commas in them as --json-param NAME=\'["f(a,b)", "c"]\''
 _RANGE = "MIN:MAX[:linear|log|reverse_log][:int|float]"
+_N = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_JOINED = re.compile(rf"({_N})(?:\s*(?:\.{{2,3}}|[-~{DASHES}])\s*|\s*;\s*|\s+(?:to\s+)?)({_N})")
+"""Two numbers as a range is written elsewhere: `0..1`, `0-1`, `0 1`, `0 to 1`."""
+_ENDS = re.compile(rf"(?:min|low)\w*\s*[=:]\s*({_N})[\s,;]+(?:max|high)\w*\s*[=:]\s*({_N})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,20 @@ class SearchSpec:
                 f"{self.parallel} trials cannot run at the same time.", f"Give a number from 1 to {MAX_TRIALS:,}: -r 4"
             )
 
+    def check_varies(self) -> None:
+        """Refuse to try the same several times. Only a cast asks: a search that was cast before may go on."""
+        fixed = {
+            name: item.values[0]
+            for name, item in self.space.items()
+            if isinstance(item, Choice) and len(item.values) == 1
+        }
+        if self.runs > 1 and len(fixed) == len(self.space):
+            name, value = next(iter(fixed.items()))
+            raise InvalidConfig(
+                f"Each trial would be the same: {name!r} has only one value, {value!r}.",
+                f"Write --param {name}={_RANGE} for any number between, or --param {name}=V1,V2 for values.",
+            )
+
     def _check_grid(self) -> None:
         if self.runs:
             raise UsageError(
@@ -280,6 +300,8 @@ def _parse(text: str) -> Choice | Range:
         return _parse_call(text, call[1].lower(), call[2])
     if text.startswith("[") and text.endswith("]"):
         return _parse_list(text)
+    if ends := _JOINED.fullmatch(text.strip()) or _ENDS.fullmatch(text.strip()):
+        raise _no_range(text, ends[1], ends[2])
     parts = text.split(":")
     if 1 < len(parts) <= 4 and "," not in text and any(_is_number(part) or not part.strip() for part in parts[:2]):
         return _parse_range(text, parts)
@@ -289,6 +311,16 @@ def _parse(text: str) -> Choice | Range:
     if any(value.count(one) != value.count(other) for value in values for one, other in ("()", "[]", "{}")):
         raise InvalidConfig(f"{text!r} has commas inside brackets.", _LITERALLY)
     return Choice(tuple(values))
+
+
+def _no_range(text: str, low: str, high: str) -> InvalidConfig:
+    low, high = sorted((low, high), key=float)
+    integers = ":int" if low.isdecimal() and high.isdecimal() else ""
+    return InvalidConfig(
+        f"{text!r} is one text, no range.",
+        f"Any number between is {low}:{high}{integers}, these two values are {low},{high}, "
+        f"and this text is --json-param NAME={shlex.quote(json.dumps([text], ensure_ascii=False))}",
+    )
 
 
 def _parse_call(text: str, name: str, inside: str) -> Choice | Range:
