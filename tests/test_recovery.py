@@ -1085,9 +1085,9 @@ def test_what_was_not_saved_of_a_run_that_has_ended_stays(spell: Spell) -> None:
 def test_a_killed_run_ends_also_when_its_outputs_cannot_be_removed(spell: Spell) -> None:
     """It was killed while it was pushing; something of the machine lies in its outputs."""
     number = spell.run("echo x > f").number
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
-        store.execute("UPDATE runs SET state = 'pushing', wish = 'kill' WHERE number = ?", (number,))
     spell.kill_server()
+    with contextlib.closing(sqlite3.connect(spell.home.database)) as store, store:
+        store.execute("UPDATE runs SET state = 'pushing', wish = 'kill' WHERE number = ?", (number,))
     with small_disk(spell.home.run_dir(number) / "disk"):
         run = spell.ended(number, PROMPT_S)
         assert (run.state, run.reason, run.outputs_count) == ("killed", "kill_requested", 0)
