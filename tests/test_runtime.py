@@ -269,6 +269,8 @@ def test_malformed_lines_are_passed_over(spell: Spell, tmp_path: Path) -> None:
         ("good", step, float(step)) for step in range(number_of_good)
     ]
     assert spell("metrics", str(run.number)).code == 0
+    told = f"that are no metrics and were not recorded: {number_of_good + 1}. `send_metric` writes such lines"
+    assert [event.text for event in spell.client.runs.events(str(run.number)) if told in event.text]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,15 @@ from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.executors.base import Verdict
 from orchestrator.lifecycle.context import Context
 from orchestrator.telemetry import logs
+from orchestrator.telemetry.metrics import lines_lost
 
 _NAMED = 3
 _INSTALLED = "Installed for this run only: "
+_NO_METRICS = "Lines of $SPELL_METRICS that are no metrics and were not recorded: "
+_METRICS_FORM = (
+    """`send_metric` writes such lines; another program writes {"name": "loss", "value": 0.7, "step": 10, "at": 1767225600.0} """
+    "and a line feed: `step` may be null, and `at` is the time in seconds since 1970"
+)
 
 
 def tell(context: Context, number: int, verdict: Verdict) -> None:
@@ -20,10 +26,17 @@ def tell(context: Context, number: int, verdict: Verdict) -> None:
         context.firmly(lambda: context.store.notice(number, verdict.note))
     if cut_bytes := logs.cut_bytes(context.home.log(number)):
         _tell(context, number, f"The log grew beyond its limit: {cut_bytes} bytes from its middle were dropped")
+    if lost := lines_lost(context.store, context.home, number):
+        _tell_once(context, number, _NO_METRICS, f"{_NO_METRICS}{lost}. {_METRICS_FORM}")
     if packages := installed_in(context.home.layer(number)):
-        told = [event.text for event in context.store.events(number) if event.kind == "notice"]
-        if not any(text.startswith(_INSTALLED) for text in told):  # by an earlier attempt
-            _tell(context, number, _of_packages(packages))
+        _tell_once(context, number, _INSTALLED, _of_packages(packages))
+
+
+def _tell_once(context: Context, number: int, start: str, text: str) -> None:
+    """Tell it, unless an earlier attempt told what starts so."""
+    told = [event.text for event in context.store.events(number) if event.kind == "notice"]
+    if not any(words.startswith(start) for words in told):
+        _tell(context, number, text)
 
 
 def _tell(context: Context, number: int, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ _METRICS_BYTES = 1 << 30  # the rest is not read: a run may make a file of terab
 
 
 def ingest_metrics(store: Store, home: Home, number: int) -> None:
-    """Take new lines of a run's metrics file into the store. Malformed lines are ignored."""
+    """Take new lines of a run's metrics file into the store. Malformed lines are passed over: `lines_lost` counts them."""
     path = home.metrics(number)
     offset = store.metrics_offset(number)
     while offset < _METRICS_BYTES and path.is_file():  # a run may have put another kind of file there
@@ -37,6 +38,18 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
         found = [record for line in whole.splitlines() if (record := _metric(number, line, steps))]
         store.add_metrics(number, found, offset, offset + len(whole))
         offset += len(whole)
+
+
+def lines_lost(store: Store, home: Home, number: int) -> int:
+    """Return how many lines of the metrics file of a run that has ended are no metrics."""
+    path, lines, last, left = home.metrics(number), 0, b"", _METRICS_BYTES
+    if not path.is_file():
+        return 0
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        while left > 0 and (block := file.read(_METRICS_AT_ONCE_BYTES)):
+            lines, last, left = lines + block.count(b"\n"), block[-1:], left - len(block)
+    lines += last not in (b"", b"\n")
+    return max(lines - sum(summary.count for summary in store.metric_summaries(number)), 0) if lines else 0
 
 
 def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | None:
