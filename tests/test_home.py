@@ -83,6 +83,8 @@ def test_a_home_that_is_moved_goes_on(make_spell: Callable[..., Spell], tmp_path
     spell = make_spell("before", docker=executor == "docker")
     number = spell.cast("echo begun; while [ ! -e go ]; do sleep 0.05; done")
     spell.says(number, b"begun")
+    stopped = spell.cast("trap 'exit 3' TERM; echo begun; sleep 9999 & wait", executor="process")
+    spell.says(stopped, b"begun")
     key = identify(spell.home).key
     follower = spell.popen("logs", "-f", str(number))
     assert follower.stdout and follower.stdout.readline() == b"begun\n"
@@ -104,6 +106,9 @@ def test_a_home_that_is_moved_goes_on(make_spell: Callable[..., Spell], tmp_path
         assert identify(moved.home).key == key
         (moved.home.work_dir(number) / "code" / "go").touch()
         assert moved.ended(number).state == "complete"
+        assert moved("stop", str(stopped)).code == 0
+        run = moved.ended(stopped)
+        assert (run.state, run.exit_code) == ("stopped", 3), run
     finally:
         moved.end()
 
