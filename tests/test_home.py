@@ -109,6 +109,10 @@ def test_a_home_that_is_moved_goes_on(make_spell: Callable[..., Spell], tmp_path
         assert moved("stop", str(stopped)).code == 0
         run = moved.ended(stopped)
         assert (run.state, run.exit_code) == ("stopped", 3), run
+        said = [event.text for event in moved.client.runs.events(str(stopped)) if event.kind == "notice"]
+        assert [f"ln -s {moved.home.root} {spell.home.root}" in text for text in said] == [True], "said once"
+        said = [event.text for event in moved.client.runs.events(str(number)) if event.kind == "notice"]
+        assert len(said) == (executor == "process"), said
     finally:
         moved.end()
 
@@ -122,8 +126,11 @@ def test_the_identity_of_a_home(tmp_path: Path) -> None:
     assert not first.is_copy and identify(home) == first
     home.root.rename(tmp_path / "moved")
     moved = Home(tmp_path / "moved")
-    assert identify(moved) == first
+    assert identify(moved) == first and identify(moved).moved_from == str(tmp_path / "home")
     note(moved, first)
+    assert not identify(moved).moved_from
+    (tmp_path / "link").symlink_to(moved.root)
+    assert not identify(Home(tmp_path / "link")).moved_from
 
     shutil.copytree(moved.root, tmp_path / "backup")
     for _ in range(5):  # the system likes to give the same inode again

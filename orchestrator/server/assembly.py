@@ -29,7 +29,7 @@ from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
-from orchestrator.lifecycle import copied, runtime_files, variables, workdir
+from orchestrator.lifecycle import copied, notices, runtime_files, variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
@@ -132,6 +132,8 @@ class Assembly:
         context = self._context
         if self._identity.is_copy:
             copied.disown(context)
+        if self._identity.moved_from:
+            notices.tell_moved(context, self._identity.moved_from)
         identity.note(context.home, self._identity)
         _sweep(context)
         self._uploads.recover()
