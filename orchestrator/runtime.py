@@ -8,6 +8,7 @@ the epoch) and `step` (a whole number, or null for one more than the last).
 """
 
 import json
+import math
 import os
 import signal
 import time
@@ -32,8 +33,9 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
     if not path:
         return
     try:
-        _check(str(name), step)
-        words = {"name": str(name), "value": float(value), "step": None if step is None else int(step)}
+        number = float(value)
+        _check(str(name), number, step)
+        words = {"name": str(name), "value": number, "step": None if step is None else int(step)}
         line = json.dumps({**words, "at": time.time()}, allow_nan=False)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -44,9 +46,11 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
         warnings.warn(f"The metric {str(name)[:LONGEST_NAME]!r} was not recorded: {error}", stacklevel=2)
 
 
-def _check(name: str, step: Optional[int]) -> None:  # noqa: UP045 - see above
+def _check(name: str, value: float, step: Optional[int]) -> None:  # noqa: UP045 - see above
     if not 0 < len(name) <= LONGEST_NAME:
         raise ValueError(f"its name must have 1 to {LONGEST_NAME} characters")
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
     if step is not None and abs(int(step)) > MOST_STEP:
         raise ValueError("its step has more than 63 bits")
 

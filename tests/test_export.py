@@ -60,6 +60,9 @@ def test_a_folder(spell: Spell, repo: Path, tmp_path: Path) -> None:
     assert files_of(code) == {"hello.py", "run.sh", "away", "empty"}
     assert os.readlink(code / "away") == "/etc/passwd" and os.access(code / "run.sh", os.X_OK)
     assert (target / "log").read_bytes() == b"a: b\n"
+    made = next(line for line in (target / "Dockerfile").read_text().splitlines() if "-m venv" in line)
+    assert made.startswith("RUN command -v python3 >/dev/null && python3 -m venv /opt/run/venv || "), "with pip"
+    assert made.endswith(" || python3 -m venv /opt/run/venv --without-pip"), "where it cannot be had"
     assert (target / "metrics.csv").read_bytes() == b"name,step,value,at\r\n"
     listed = re.findall(r"^\| `(\S+?)/?` \|", (target / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(

@@ -90,6 +90,8 @@ def test_a_home_that_is_moved_goes_on(make_spell: Callable[..., Spell], tmp_path
     spell = make_spell("before", docker=executor == "docker")
     number = spell.cast("echo begun; while [ ! -e go ]; do sleep 0.05; done")
     spell.says(number, b"begun")
+    stopped = spell.cast("trap 'exit 3' TERM; echo begun; sleep 9999 & wait", executor="process")
+    spell.says(stopped, b"begun")
     key = identify(spell.home).key
     follower = spell.popen("logs", "-f", str(number))
     assert follower.stdout and follower.stdout.readline() == b"begun\n"
@@ -111,6 +113,13 @@ def test_a_home_that_is_moved_goes_on(make_spell: Callable[..., Spell], tmp_path
         assert identify(moved.home).key == key
         (moved.home.work_dir(number) / "code" / "go").touch()
         assert moved.ended(number).state == "complete"
+        assert moved("stop", str(stopped)).code == 0
+        run = moved.ended(stopped)
+        assert (run.state, run.exit_code) == ("stopped", 3), run
+        said = [event.text for event in moved.client.runs.events(str(stopped)) if event.kind == "notice"]
+        assert [f"ln -s {moved.home.root} {spell.home.root}" in text for text in said] == [True], "said once"
+        said = [event.text for event in moved.client.runs.events(str(number)) if event.kind == "notice"]
+        assert len(said) == (executor == "process"), said
     finally:
         moved.end()
 
@@ -124,8 +133,11 @@ def test_the_identity_of_a_home(tmp_path: Path) -> None:
     assert not first.is_copy and identify(home) == first
     home.root.rename(tmp_path / "moved")
     moved = Home(tmp_path / "moved")
-    assert identify(moved) == first
+    assert identify(moved) == first and identify(moved).moved_from == str(tmp_path / "home")
     note(moved, first)
+    assert not identify(moved).moved_from
+    (tmp_path / "link").symlink_to(moved.root)
+    assert not identify(Home(tmp_path / "link")).moved_from
 
     shutil.copytree(moved.root, tmp_path / "backup")
     for _ in range(5):  # the system likes to give the same inode again

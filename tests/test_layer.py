@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Spell, git, wait_for
+from uv import find_uv_bin
 from wheels import make_wheel
 
 import orchestrator
 from orchestrator.content.files import remove_tree
 from orchestrator.environments import installed_in, make_layer
+from orchestrator.lifecycle import notices
 from orchestrator.lifecycle.variables import without_pythons
 
 INSIDE = Path(orchestrator.__file__).parent / "inside"
@@ -243,3 +246,27 @@ def test_a_layer_that_its_run_has_removed_or_replaced(tmp_path: Path, place: str
     assert installed_in(tmp_path / "layer") == []
     target.symlink_to(tmp_path / "elsewhere")
     assert "tiny==1.0" not in installed_in(tmp_path / "layer")
+
+
+def test_what_came_from_a_path_or_url_is_not_named_as_a_package_of_an_index(tmp_path: Path) -> None:
+    make_wheel(tmp_path, "near")
+    layer = tmp_path / "layer"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", layer], check=True)
+    install = [find_uv_bin(), "pip", "install", "-q", "--no-index", "-p", layer, "./near-1.0-py3-none-any.whl"]
+    subprocess.run(install, check=True, cwd=tmp_path)
+    site = next(layer.glob("lib/*/site-packages"))
+    (site / "six-1.0.dist-info").mkdir()
+    near = f"near (from {tmp_path}/near-1.0-py3-none-any.whl)"
+    for name, words in {
+        "far": {"url": "https://me:secret@example.org/far.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+        "odd": {"url": "file:///a%0A\x1b[1m"},
+    }.items():
+        (site / f"{name}-1.0.dist-info").mkdir()
+        (site / f"{name}-1.0.dist-info" / "direct_url.json").write_text(json.dumps(words))
+    far = "git+https://****@example.org/far.git@abc"
+    assert installed_in(layer) == [f"far @ {far}", near, "odd (from elsewhere)", "six==1.0"]
+    words = notices.of_packages([f"far @ {far}", near, "six==1.0"])
+    assert words.endswith(
+        f"those of an index or URL once and keep them for later runs, cast with --pip '{far}' --pip six==1.0 or --pip-req FILE"
+    )
+    assert notices.of_packages([near]) == f"Installed for this run only: {near}"

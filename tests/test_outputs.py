@@ -206,10 +206,11 @@ def test_caches_that_say_so_are_not_kept(spell: Spell, repo: Path) -> None:
     told = notes(spell, done.number)
     assert told.pop("pipe/CACHEDIR.TAG") == "a named pipe, not a file"
     assert told == {
-        ".venv/": "a cache, as its pyvenv.cfg says",
+        ".venv/": "a virtual environment, as its pyvenv.cfg says",
         "deep/.tool/cache/": "a cache, as its CACHEDIR.TAG says",
     }
-    assert done.out.count("a cache, as its") + done.err.count("a cache, as its") == 2
+    said = done.out + done.err
+    assert [said.count(f"{kind}, as its") for kind in ("a cache", "a virtual environment")] == [1, 1]
 
 
 def test_links_to_other_files_of_the_run_are_followed(spell: Spell, either: Spell, tmp_path: Path) -> None:

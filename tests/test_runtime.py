@@ -115,6 +115,9 @@ def test_lines_are_as_the_format_says(metrics: Path) -> None:
 def test_value_that_cannot_be_recorded_is_a_warning(metrics: Path, value: Any) -> None:
     with pytest.warns(UserWarning, match="The metric 'loss' was not recorded"):
         runtime.send_metric("loss", value)
+    if isinstance(value, float):
+        with pytest.warns(UserWarning, match=f"recorded: {value} is not finite"):
+            runtime.send_metric("loss", value)
     assert not metrics.exists() or not metrics.read_bytes()
     runtime.send_metric("loss", 1)
     assert len(lines(metrics)) == 1

@@ -14,7 +14,7 @@ import ctypes
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,21 @@ class Identity:
     Attributes:
         key: names the home where its path would not do, as it may be moved: on containers and images.
         is_copy: whether the home was copied since a server noted its identity.
+        moved_from: where it was then, if it was moved since; "" if it was not.
     """
 
     key: str
     is_copy: bool
+    moved_from: str = field(default="", compare=False)
 
 
 def identify(home: Home) -> Identity:
     """Return the identity of a home. To be asked before the store is opened, which shows whether the home is new."""
     noted = _noted(home)
     if noted and not _is_copy(home, noted):
-        return Identity(str(noted["key"]), is_copy=False)
+        before = Path(noted["path"])
+        is_here = before == home.root or _is_same(Home(before), home)  # named through a link
+        return Identity(str(noted["key"]), is_copy=False, moved_from="" if is_here else str(before))
     if not noted and home.database.exists():  # of a version that named its things by the path
         return Identity(str(home.root), is_copy=False)
     return Identity(os.urandom(16).hex(), is_copy=bool(noted))

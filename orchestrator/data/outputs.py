@@ -31,6 +31,7 @@ _CACHE_TAG, _CACHE_SIGNATURE = (
     b"Signature: 8a477f597d28d172789f06886806bc55",
 )  # https://bford.info/cachedir
 _VENV = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html
+_KINDS = {_VENV: "a virtual environment", _CACHE_TAG: "a cache"}
 _HUGGING_FACE = ("models--", "datasets--", "spaces--")
 
 
@@ -157,7 +158,7 @@ def _walk(
         tag = _cache_tag(entries) if below else ""
         # A pattern such as `!.venv/` keeps it, and so does code that has the tag itself.
         if tag and f"{below}/{tag}" not in before and ignored.check_file(f"{below}/").include is None:
-            notes.append((f"{below}/", f"a cache, as its {tag} says"))
+            notes.append((f"{below}/", f"{_KINDS[tag]}, as its {tag} says"))
             continue
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name

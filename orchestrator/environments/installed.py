@@ -106,8 +106,9 @@ def _frozen(environment: Path, folder: Path) -> str:
     stem = folder.name.removesuffix(".dist-info")
     name, _, version = stem.partition("-")
     name = _metadata_name(environment, folder) or name
-    url = _source(environment, folder)
-    return f"{name} @ {url}" if url else f"{name}=={version}"
+    url = source(environment, folder)
+    # of a local one the path may change
+    return f"{name} @ {url}" if url and not url.startswith("file:") else f"{name}=={version}"
 
 
 def _metadata_name(environment: Path, folder: Path) -> str:
@@ -123,14 +124,12 @@ def _metadata_name(environment: Path, folder: Path) -> str:
     return ""
 
 
-def _source(environment: Path, folder: Path) -> str:
-    """Return the URL of a package that did not come from an index; "" for a local one, whose path may change."""
+def source(environment: Path, folder: Path) -> str:
+    """Return the URL of a package that did not come from an index; "" for one that did."""
     try:
         origin: dict[str, Any] = json.loads(read_inside(environment, folder / "direct_url.json"))
         url = str(origin["url"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    if url.startswith("file:"):
         return ""
     vcs = origin.get("vcs_info")
     if isinstance(vcs, dict):

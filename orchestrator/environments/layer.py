@@ -18,14 +18,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.environments.bytecode import MARKER
-from orchestrator.environments.installed import read_inside, site_folder
+from orchestrator.environments.installed import read_inside, site_folder, source
 from orchestrator.environments.published import DESCRIPTION
 from orchestrator.inside.shown_packages import LAYER, SHOWN
 
 _SMALL_BYTES = 16 << 10
 _OURS = frozenset({"bin", "lib", "lib64", "pyvenv.cfg", DESCRIPTION, MARKER})
+_LONGEST_PLACE = 500
 _PIP = '#!/bin/sh\nexec "$(dirname -- "$0")/python" -m pip "$@"\n'
 _PACKAGE = re.compile(r"([\w.]+)-([\w.!+]+)\.dist-info\Z", re.ASCII)
 
@@ -97,7 +99,10 @@ def _mirror(target: Path, source: Path, seen: str, left_out: frozenset[str]) -> 
 
 
 def installed_in(layer: Path) -> list[str]:
-    """Return the packages that a run has installed into its layer, as `name==version`, sorted. The run has ended."""
+    """Return the packages that a run has installed into its layer, sorted. The run has ended.
+
+    They are written `name==version`, `name @ URL`, or `name (from PATH)`: another package may have this name in an index.
+    """
     return sorted(set(_installed(layer)), key=str.lower)
 
 
@@ -106,4 +111,13 @@ def _installed(layer: Path) -> Iterator[str]:
         for entry in os.scandir(site_folder(layer)):
             found = _PACKAGE.match(entry.name)
             if found and found[1] != "pip" and not os.path.exists(os.path.join(entry.path, SHOWN)):
-                yield f"{found[1]}=={found[2]}"
+                yield _written(found[1], found[2], source(layer, Path(entry.path)))
+
+
+def _written(name: str, version: str, url: str) -> str:
+    if not url:
+        return f"{name}=={version}"
+    place = unquote(urlsplit(url).path) if url.startswith("file:") else url
+    if len(place) > _LONGEST_PLACE or not place.isprintable():
+        return f"{name} (from elsewhere)"
+    return f"{name} (from {place})" if url.startswith("file:") else f"{name} @ {url}"

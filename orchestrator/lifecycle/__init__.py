@@ -10,7 +10,7 @@ variables      the environment variables of a run
 threads        those that say how many threads its libraries start
 runtime_files  what every run has beside its own: `orchestrator.runtime`, spell, pip, uv
 outcome        decides how a run has ended
-notices        what followers are told when its command has ended
+notices        what followers are told when its command has ended, or the home was moved
 retry          decides whether a failed run is tried again
 release        frees the machine of a run
 copied         ends in a copy of a home what is active in the original

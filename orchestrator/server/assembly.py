@@ -29,7 +29,7 @@ from orchestrator.executors.docker.executor import DockerExecutor
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.home import Home
 from orchestrator.images.images import Images
-from orchestrator.lifecycle import copied, runtime_files, variables, workdir
+from orchestrator.lifecycle import copied, notices, runtime_files, variables, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.lifecycle.watchdog import Watchdog
@@ -136,6 +136,8 @@ class Assembly:
         if self._identity.is_copy:
             copied.disown(context)
             identity.note(context.home, self._identity)
+        if self._identity.moved_from:
+            notices.tell_moved(context, self._identity.moved_from)
         _sweep(context)
         self._uploads.recover()
         runtime_files.install(context.home)

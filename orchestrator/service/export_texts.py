@@ -83,9 +83,10 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     yield "USER 0:0"
     if spec.apt:
         yield f"RUN {_apt(sorted(set(spec.apt)))}"
-    without = "" if packages.lines else "--without-pip "
-    venv = f"python3 -m venv {without}/opt/run/venv"
-    yield f"RUN command -v python3 >/dev/null && {venv} || {{ {_apt(['python3', 'python3-venv'])} && {venv}; }}"
+    venv = "python3 -m venv /opt/run/venv"
+    make = f"command -v python3 >/dev/null && {venv} || {{ {_apt(['python3', 'python3-venv'])} && {venv}; }}"
+    # the command may use pip; where it cannot be had, a command without it still runs
+    yield f"RUN {make}" + ("" if packages.lines else f" || {venv} --without-pip")
     yield f"RUN {_STAND_ON_BASE}"
     yield "ENV PATH=/opt/run/venv/bin:$PATH VIRTUAL_ENV=/opt/run/venv"
     if packages.lines:

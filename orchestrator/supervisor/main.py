@@ -69,7 +69,7 @@ def main(folder_name: str, secrets_fd: int | None = None) -> int:
     except OSError as error:
         _report({"error": words_of(error)})
         return 1
-    verdict = verdict_of(lambda: _supervise(request, files, secrets), folder_name, _oom_kills, only_when_killed=True)
+    verdict = verdict_of(lambda: _supervise(request, files, secrets), files.folder, _oom_kills, only_when_killed=True)
     files.publish(verdict)
     if verdict["error"]:
         _report({"error": verdict["error"]})
@@ -130,7 +130,8 @@ def _be_reaper(one: reaper.Reaper, go_fd: int) -> None:
 
 
 class _Files:
-    """Log and verdict, opened before the run gets its view of the disk: the run can neither reach nor replace them.
+    """Log and verdict, opened before the run gets its view of the disk: the run can neither reach nor replace them, and
+    they are found in a home that is moved meanwhile.
 
     Disk space for the verdict is reserved in advance, so that it can be written when the run has filled the disk.
     """
@@ -138,8 +139,8 @@ class _Files:
     def __init__(self, folder: Path, log: str) -> None:
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.times = os.open(f"{log}.times", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        self._verdict = os.open("verdict.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=self._folder)
+        self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._verdict = os.open("verdict.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=self.folder)
         if sys.platform == "linux":
             os.posix_fallocate(self._verdict, 0, _VERDICT_BYTES)
         else:
@@ -150,8 +151,8 @@ class _Files:
         os.fsync(self.log)
         os.pwrite(self._verdict, json.dumps(verdict).encode().ljust(_VERDICT_BYTES), 0)
         os.fsync(self._verdict)
-        os.rename("verdict.tmp", "verdict.json", src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        os.fsync(self._folder)
+        os.rename("verdict.tmp", "verdict.json", src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        os.fsync(self.folder)
 
 
 def _report(words: dict[str, Any]) -> None:

@@ -32,13 +32,13 @@ def words_of(error: OSError) -> dict[str, str]:
 
 
 def verdict_of(
-    run: Callable[[], dict[str, Any]], disk: str, oom_kills: Callable[[], int], *, only_when_killed: bool
+    run: Callable[[], dict[str, Any]], disk: int | str, oom_kills: Callable[[], int], *, only_when_killed: bool
 ) -> dict[str, Any]:
     """Run a command, and return how it ended, as a dict that becomes `verdict.json`.
 
     Args:
         run: runs the command; returns the fields of the verdict that its reaper knows.
-        disk: a folder on the disk that the command writes to.
+        disk: a folder on the disk that the command writes to; its descriptor, if it may be moved meanwhile.
         oom_kills: returns how many processes the kernel has killed so far because memory ran out.
         only_when_killed: whether such a kill counts for this command only if the command itself was killed.
     """
@@ -64,6 +64,9 @@ def verdict_of(
     return verdict
 
 
-def _almost_full(folder: str) -> bool:
-    disk = os.statvfs(folder)
+def _almost_full(folder: int | str) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:  # how the command ended counts more
+        return False
     return disk.f_bavail * disk.f_frsize < _ALMOST_FULL_BYTES
