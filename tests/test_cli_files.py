@@ -101,7 +101,11 @@ def test_one_file_is_one_line_whatever_its_name(spell: Spell, tmp_path: Path) ->
     [
         ("runs/99", 1, "There is no run '99'."),
         ("runs/1/nothing", 1, "There is no 'runs/1/nothing'.\n       See what is there: spell ls runs/1"),
-        ("1", 1, "'1' is not a valid resource.\n       A resource is runs/NUMBER/…, uploads/NAME/… or an alias"),
+        (
+            "1",
+            1,
+            "'1' is not a valid resource.\n       A resource is runs/NUMBER/…, uploads/NAME/… or an alias; see: spell link\n       Did you mean runs/1?",
+        ),
         ("store/spell.db", 1, "'store/spell.db' is not a valid resource."),
         ("runs/../store", 3, "must not contain '..'"),
         ("runs/1/../../store", 3, "must not contain '..'"),

@@ -147,7 +147,9 @@ def test_commands_of_verbs_have_hints_too() -> None:
     assert in_group("hyper", "describe", "1") == "Error: No such command 'describe'. Did you mean 'info'?"
     assert in_group("project", "ls") == "Error: No such command 'ls'. Did you mean 'list'?"
     assert in_group("secret", "add", "x") == "Error: No such command 'add'. Did you mean 'set'?"
-    assert in_group("server", "restart") == "Error: No such command 'restart'. Did you mean 'start'?"
+    assert in_group("server", "restart").endswith("Type `spell server stop`; any command starts it again.")
+    assert "spell stop RUN" in in_group("pause", "1") and "spell image build" in in_group("build")
+    assert "spell logs -v RUN" in in_group("events")
 
 
 def hint(option: str, verb: str = "run") -> str:
@@ -168,7 +170,8 @@ def test_options_of_other_tools_lead_to_ours(spell: Spell) -> None:
         option: f"Did you mean {ours!r}?" for option, ours in meant.items()
     }
     assert hint("--tail", "logs") == "Did you mean '-n'?" and hint("--format", "ps") == "Did you mean '--json'?"
-    assert hint("--epochs") == ""
+    assert hint("--epochs") == "" and "--save-command" in hint("--dry-run")
+    assert "-e NAME=VALUE" in hint("--env-file") and "--secret NAME" in hint("--env-file")
     assert "spell exec RUN" in hint("--tty") and hint("--tty", "ps") == ""
     lines = spell("run", "--gpus", "2", "python train.py").err.splitlines()
     assert lines[-1] == "Error: No such option '--gpus'. Did you mean '-t gpu'?"

@@ -52,3 +52,13 @@ def test_columns_that_say_nothing_go_first() -> None:
     headers, rows = ["ID", "COUNT", "SIZE", "REST"], [["1", "12345", "-", "123456789"]]
     assert show.table_lines(headers, rows, 21)[0].split() == ["ID", "COUNT", "REST"]
     assert show.table_lines(headers, rows, 15)[0].split() == ["ID", "REST"]
+
+
+@pytest.mark.parametrize("room", [60, 80])
+def test_a_live_table_names_what_it_leaves_out(room: int) -> None:
+    lines, not_shown = show.live_table(HEADERS, ROWS, room)
+    words, _, left_out = not_shown.partition(": ")
+    assert words == "Not shown" and show.width(not_shown) <= room
+    shown = [header for header in HEADERS if header in lines[0]]
+    assert sorted([*shown, *left_out.split(", ")]) == sorted(HEADERS)
+    assert show.live_table(HEADERS, ROWS, None)[1] == ""

@@ -226,6 +226,8 @@ def test_top_leaves_the_terminal_as_it_was(spell: Spell, key: str, columns: int)
     spell.says(number, b"shown")
     with Terminal([str(BIN / "spell"), "top", "--interval", "0.2"], spell.cwd, spell.env, columns) as terminal:
         terminal.sees("1 active, 1 running")
+        if columns == 60:
+            terminal.sees(lambda lines: any(line.startswith("Not shown: ") and "GPU" in line for line in lines))
         terminal.sees(lambda lines: any(line.startswith(str(number)) and "shown" in line for line in lines))
         terminal.type(key)
         assert terminal.ends() == 0

@@ -144,7 +144,7 @@ class _View:
             rows = [([str(item.run)] if len(self._runs) > 1 else []) + _summary(item) for item in found]
             if rows:
                 headers = (["RUN"] if len(self._runs) > 1 else []) + _SUMMARY
-                screen.show(show.table_lines(headers, rows, screen.columns))
+                screen.show_table(headers, rows)
                 shown = True
         return shown
 

@@ -62,7 +62,7 @@ def _follow(client: Client, references: Sequence[str], interval_s: float, *, jso
             sys.stdout.write("".join(json.dumps(to_wire(item)) + "\n" for item in found))
             sys.stdout.flush()
         else:
-            screen.show(show.table_lines(_HEADERS, [used(item) for item in found], screen.columns))
+            screen.show_table(_HEADERS, [used(item) for item in found])
         time.sleep(interval_s)
         left, found = _next(client, left, all_=not references)
     for number in known:

@@ -113,6 +113,12 @@ def _upload_in(resource: str) -> str:
         run = name.partition("/")[0]
         cure = f"Archive the run instead: spell archive {run}" if run else "Archive runs instead: spell archive RUN"
         raise UsageError("Outputs of runs cannot be removed.", cure)
+    if resource.isdecimal():
+        raise NotFound(
+            f"{resource!r} is not an upload.",
+            f"A run is runs/{resource}, and cannot be removed; archive it: spell archive {resource}. "
+            f"An upload of this name: spell rm uploads/{resource}",
+        )
     if kind != "uploads":
         cure = f"To remove an upload, type: spell rm uploads/{resource}" if "/" not in resource else ""
         raise NotFound(f"{resource!r} is not an upload.", cure or "See them with: spell ls uploads")

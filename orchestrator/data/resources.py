@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.content.followed import Member, followed
 from orchestrator.content.manifest import actual, printable
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, SpellError
 from orchestrator.home import Home
 from orchestrator.records.files import FileRecord
 from orchestrator.records.links import LinkRecord
@@ -43,17 +43,20 @@ class Resources:
         """
         parts = relative_parts(resource, "The resource")
         if parts[0] not in ("runs", "uploads"):
-            parts = (*self._linked(parts[0], resource).split("/"), *parts[1:])
+            parts = (*self._linked(parts[0], resource, find).split("/"), *parts[1:])
         if parts[0] == "runs" and len(parts) > 1:
             return "/".join(("runs", str(find(parts[1])), *parts[2:]))
         return "/".join(parts)
 
-    def _linked(self, alias: str, resource: str) -> str:
+    def _linked(self, alias: str, resource: str, find: Find) -> str:
         """Return the target of an alias."""
         try:
             target = self._store.links.get(alias).resource
         except NotFound:
             cure = "A resource is runs/NUMBER/…, uploads/NAME/… or an alias; see: spell link"
+            with contextlib.suppress(SpellError):
+                find(alias)
+                cure += f"\nDid you mean runs/{resource}?"
             raise NotFound(f"{resource!r} is not a valid resource.", cure) from None
         self.refuse_archived(target, f"{alias} → {target}: ")
         return target

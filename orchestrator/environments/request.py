@@ -182,7 +182,16 @@ def check_requirement(line: str) -> None:
         Requirement(COMMENT.sub("", text))
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]
-        raise InvalidConfig(f"{redacted(line)!r} is not a pip requirement: {redacted(reason)}.", _HOW) from None
+        raise InvalidConfig(f"{redacted(line)!r} is not a pip requirement: {redacted(reason)}.", _meant(text)) from None
+
+
+def _meant(text: str) -> str:
+    """What to write instead of `--pip six=1.16`, `--pip six,tqdm` and `--pip "six tqdm"`."""
+    names = re.split(r"[\s,]+", text)
+    if len(names) > 1 and all(re.fullmatch(r"[A-Za-z][\w.-]*(==[\w.]+)?", name) for name in names):
+        return f"Repeat the option: {' '.join(f'--pip {name}' for name in names)}"
+    found = re.fullmatch(r"([\w.-]+)=([\w.]+)", text)
+    return f"Write it as {found[1]}=={found[2]}" if found else _HOW
 
 
 def check_request(request: EnvironmentRequest) -> None:
@@ -275,7 +284,7 @@ def _absolute(local: Local, base: Path | None) -> Local:
         if base is None:
             raise InvalidConfig(
                 f"The requirement {str(local.path)!r} is a relative path, which the server cannot resolve.",
-                "Give the absolute path on the server's machine.",
+                "Give the absolute path on the server's machine: --pip /home/me/project",
             )
         path = base / path
     return replace(local, path=Path(os.path.normpath(path)))

@@ -185,6 +185,9 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.")
+            long = f"--e{text}" if option == "--env" else ""  # click reads -executor as -e xecutor
+            is_meant = any(long in item.options for item in BY_NAME.values())
+            cure = f"Did you mean {long}, with two dashes?" if is_meant else ""
+            raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.", cure)
         found[name] = value
     return found

@@ -124,11 +124,17 @@ SAYS = {
         "A run gets the code as it is on the disk; --commit-ref takes another commit, --github-url another repository."
     ),
     "update upgrade": "To upgrade spell, use pip; then: spell server stop",
+    "pause suspend hold": "A run cannot be paused. End it and keep its outputs with: spell stop RUN; cast it again with: spell rerun RUN",
+    "build": "Nothing is built beforehand: spell run --pip, --apt and --from make the environment. To keep one: spell image build",
+    "events": "What happens to a run is in its log and details: spell logs -v RUN, spell info RUN; what is active: spell top",
+    "restart reload": "Type `spell server stop`; any command starts it again.",
     "jupyter notebook lab serve deploy": "spell has no notebooks and serves no models.",
 }
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
+    "env-file": "There is no such option. Give each variable with -e NAME=VALUE, and a secret value with --secret NAME.",
+    "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
     "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
     "w workdir chdir cwd working-dir": (

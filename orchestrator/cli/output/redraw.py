@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 
 from orchestrator.cli.output import show
 
@@ -25,6 +26,11 @@ class Redraw:
     def columns(self) -> int | None:
         """The most cells of a line; None where lines of any length are kept whole."""
         return shutil.get_terminal_size().columns - 1 if self.in_place else None
+
+    def show_table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Draw a table, below a line that names the columns that there is no room for."""
+        lines, not_shown = show.live_table(headers, rows, self.columns)
+        self.show([not_shown, *lines] if not_shown else lines)
 
     def show(self, lines: list[str]) -> None:
         """Draw these lines, as far as the terminal has room for them."""

@@ -45,5 +45,6 @@ class LiveTable:
         ended = [trial for trial in found.trials if trial.state in FINAL]
         headers, rows = self._rows(found, [*ended[max(0, len(ended) - room + len(going)) :], *going])
         words = f"{len(ended)} of {show.count(found.trials_count, 'trial has', 'trials have')} ended{found.message and '. '}{found.message}"
-        lines = [*show.table_lines(headers, rows, self._console.width), show.cut(words, self._console.width)]
+        table, not_shown = show.live_table(headers, rows, self._console.width)
+        lines = [*table, show.cut(f"{words}{not_shown and '. '}{not_shown}", self._console.width)]
         self._live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)

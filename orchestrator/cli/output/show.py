@@ -152,6 +152,13 @@ def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], room: int
     return _fitted(headers, rows, room)[0]
 
 
+def live_table(headers: Sequence[str], rows: Sequence[Sequence[str]], room: int | None) -> tuple[list[str], str]:
+    """Return the lines of such a table, and a line that names the columns without room; "" when all are there."""
+    lines, left_out = _fitted(headers, rows, room)
+    words = f"Not shown: {', '.join(left_out)}" if left_out else ""
+    return lines, words if room is None else cut_cells(words, room)
+
+
 def _fitted(headers: Sequence[str], rows: Sequence[Sequence[str]], room: int | None) -> tuple[list[str], list[str]]:
     """Return the lines of a table, and the headers of the columns that there is no room for."""
     cells = [list(headers), *([plain(safe(" ".join(cell.split()))) for cell in row] for row in rows)]

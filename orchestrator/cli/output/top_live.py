@@ -11,7 +11,7 @@ from rich.text import Text
 
 from orchestrator.cli.output import show
 
-_OTHER_LINES = 4  # the line above, an empty one, headers, and where the cursor stands
+_OTHER_LINES = 4  # the line above, one for what is not shown, headers, and where the cursor stands
 
 
 class Screen:
@@ -41,5 +41,6 @@ class Screen:
 
     def show(self, rows: Sequence[Sequence[str]], words: str) -> None:
         """Draw these rows below a line of text."""
-        lines = [words, "", *show.table_lines(self._headers, rows, self._console.width)]
+        table, not_shown = show.live_table(self._headers, rows, self._console.width)
+        lines = [words, not_shown, *table]
         self._live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
