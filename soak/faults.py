@@ -9,13 +9,15 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import docker
 import psutil
 
 from orchestrator.home import answers
+from orchestrator.supervisor import identity
 from soak.people import Story
 from soak.place import Place
 from soak.plan import Plan
@@ -137,8 +139,8 @@ class Faults:
             with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
                 owner = json.loads(claim.read_bytes())
                 if "pid" in owner and not owner.get("abandoned") and not (claim.parent / "verdict.json").exists():
-                    process = psutil.Process(owner["pid"])
-                    if "forkserver" in process.cmdline():
+                    process = _noted(owner)
+                    if process and "forkserver" in process.cmdline():
                         yield process, int(claim.parent.parent.name)
 
     @staticmethod
@@ -152,8 +154,8 @@ class Faults:
     def _in_containers(self) -> Iterator[tuple[psutil.Process, int | None]]:
         for note in self._place.home.logs.glob("*/attempt-*/process.json"):
             with contextlib.suppress(psutil.Error, OSError, ValueError):
-                first = psutil.Process(json.loads(note.read_bytes())["pid"])
-                yield from ((child, int(note.parent.parent.name)) for child in first.children())
+                if first := _noted(json.loads(note.read_bytes())):
+                    yield from ((child, int(note.parent.parent.name)) for child in first.children())
 
     def _builders(self) -> list[tuple[psutil.Process, int | None]]:
         """Each uv of a build. Which runs wait for it is not known, so all count as hit."""
@@ -178,6 +180,11 @@ class Faults:
             self._note(int(name[1]), "container")
             return True
         return False
+
+
+def _noted(note: Mapping[str, Any]) -> psutil.Process | None:
+    """The process that a note of spell names; None when another one has its number by now."""
+    return psutil.Process(note["pid"]) if identity.start_time(note["pid"]) == note["start_time"] else None
 
 
 def _processes(*words: str) -> list[psutil.Process]:
