@@ -163,7 +163,10 @@ try:
 except ModuleNotFoundError:
     print("no store")"""
     log = spell.log(spell.run(python(code)).number).decode()
-    assert log == f"['orchestrator', 'orchestrator.runtime'] {spell.home.runtime}/orchestrator/__init__.py\nno store\n"
+    assert (
+        log
+        == f"['orchestrator', 'orchestrator.runtime'] {spell.home.runtime}/modules/orchestrator/__init__.py\nno store\n"
+    )
 
 
 def test_metrics_of_a_run_are_in_the_store(spell: Spell) -> None:
