@@ -24,7 +24,11 @@ import kinds
 import psutil
 import pytest
 from engines import need_engine
-from kinds import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401  # hooks of pytest
+from kinds import (  # noqa: F401  # hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_runtest_protocol,
+    pytest_runtest_teardown,
+)
 from reruns import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401  # the same
 
 from orchestrator.client.client import Client

@@ -350,7 +350,7 @@ END"""
 
 
 def test_f15_a_command_that_ends_well_at_its_time_limit_is_not_complete(spell: Spell) -> None:
-    done = spell("run", "--timeout", "0.3", "--force", f"trap 'exit 0' TERM; {_LOOP}")
+    done = spell("run", "--timeout", "2s", "--force", f"trap 'exit 0' TERM; {_LOOP}")
     run = spell.client.runs.get(str(done.number))
     assert (run.state, run.reason, run.exit_code, done.code) == ("stopped", "timed_out", 0, 1)
 
