@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from launches import make_launch
 
 import orchestrator
 from orchestrator.errors import is_disk_full
+from orchestrator.executors.forkserver import Forkserver
 from orchestrator.executors.process import ProcessExecutor
 from orchestrator.supervisor.container import as_json
 from orchestrator.supervisor.verdict import words_of
@@ -89,3 +91,25 @@ def test_the_number_of_a_killed_forkserver_is_nobody_elses(tmp_path: Path) -> No
     wait_for(lambda: forkserver.status() == psutil.STATUS_ZOMBIE, "its end")
     subprocess.run(["true"], check=True)  # buries the children that nobody holds
     assert forkserver.status() == psutil.STATUS_ZOMBIE
+
+
+class _KilledAtOnce(Forkserver):
+    """Its processes are killed before they have begun, as often as told."""
+
+    left = 2
+
+    def _open(self) -> socket.socket:
+        opened = super()._open()
+        if self.left and self._process:
+            self.left -= 1
+            self._process.kill()
+            self._process.wait()
+        return opened
+
+
+def test_a_forkserver_that_is_killed_before_it_has_begun_is_started_again(tmp_path: Path) -> None:
+    executor = ProcessExecutor()
+    executor._forkserver = _KilledAtOnce()
+    verdict = executor.wait(executor.start(make_launch(tmp_path, "exit 3")))
+    assert verdict and verdict.exit_code == 3
+    assert executor._forkserver.left == 0

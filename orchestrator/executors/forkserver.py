@@ -30,6 +30,7 @@ _BOOT = (
 PROBE = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
 """A command that ends with 0 where runs can have private namespaces."""
 _POLL_S = 0.1
+_TRIES = 3
 
 
 class Forkserver:
@@ -88,15 +89,18 @@ class Forkserver:
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         with self._lock:
-            if self._socket is not None:
+            for left in reversed(range(_TRIES)):
+                if self._socket is None:
+                    self._socket = self._open()
                 try:
                     socket.send_fds(self._socket, [message], fds)
-                except OSError:
+                except OSError:  # it was killed, perhaps before it had begun
                     self._socket.close()
+                    self._socket = None
+                    if not left:
+                        raise
                 else:
                     return
-            self._socket = self._open()
-            socket.send_fds(self._socket, [message], fds)
 
     def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

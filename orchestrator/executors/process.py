@@ -43,6 +43,7 @@ _ALLOW_NAMESPACES = (
 )
 _GPU_CURE = "See nvidia-smi and spell doctor; the server counts the GPUs again after: spell server stop"
 _LOST_POLL_S = 0.1
+_TRIES = 3
 
 
 class ProcessExecutor(Executor):
@@ -138,11 +139,11 @@ class ProcessExecutor(Executor):
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         try:
             self._write_request(launch)
-            words = self._forkserver.start(launch.folder, launch.secrets)
-            if not words and not (launch.folder / "claim.json").exists():
-                words = self._forkserver.start(
-                    launch.folder, launch.secrets
-                )  # the forkserver was killed; the claim makes a second attempt to start safe
+            words: dict[str, Any] = {}
+            for _ in range(_TRIES):  # the forkserver may be killed; the claim makes another attempt to start safe
+                words = self._forkserver.start(launch.folder, launch.secrets)
+                if words or (launch.folder / "claim.json").exists():
+                    break
         except OSError as error:
             kind = DiskFull if is_disk_full(error) else ExecutorFailed
             raise kind(f"the supervisor could not be started: {error.strerror or error}") from error
