@@ -10,7 +10,7 @@ import pytest
 from conftest import Spell
 
 from orchestrator.errors import InvalidConfig
-from orchestrator.executors.base import RunPaths
+from orchestrator.executors.paths import RunPaths
 from orchestrator.home import Home
 from orchestrator.lifecycle.variables import compose
 from orchestrator.spec.variables import capabilities, check_given

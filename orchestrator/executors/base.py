@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
+from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
@@ -41,43 +42,6 @@ class Bind:
     source: Path
     target: str
     resource: str = "RESOURCE"
-
-
-@dataclass(frozen=True, slots=True)
-class RunPaths:
-    """Paths of the things that a run is given, as the run sees them.
-
-    Attributes:
-        code: the root of the code.
-        environment: the Python environment.
-        layer: the run's own layer over it.
-        runtime: what every run has beside its own; see `lifecycle/runtime_files.py`.
-        metrics: the file for the run's metrics.
-        pip: the folder that holds spell's own pip.
-        bytecode: the folder for byte code; "" when the environment is compiled.
-        tools: folders at the front of the PATH.
-        path: the rest of the PATH; "" for the server's.
-        pythonpath: the PYTHONPATH of the image.
-        variables: the names of the variables that the image sets, whose values go before what spell sets by default.
-        home: the HOME; "" for the server's.
-        certificates: the CA bundle to trust; "" for the one in the server's variables.
-        is_host: whether the run sees this machine's files, and so its server and variables that name files.
-    """
-
-    code: str
-    environment: str
-    layer: str
-    runtime: str
-    metrics: str
-    bytecode: str
-    pip: str = ""
-    tools: tuple[str, ...] = ()
-    path: str = ""
-    pythonpath: str = ""
-    variables: frozenset[str] = frozenset()
-    home: str = ""
-    certificates: str = ""
-    is_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,18 +243,8 @@ class Executor(ABC):
         """Return the base of an earlier run whose record names this image. Builds nothing."""
 
     @abstractmethod
-    def run_paths(
-        self,
-        base: Base,
-        *,
-        code: Path,
-        environment: Path,
-        layer: Path,
-        runtime: Path,
-        metrics: Path,
-        bytecode: Path | None,
-    ) -> RunPaths:
-        """Return the paths at which a run will see these."""
+    def run_paths(self, base: Base, given: GivenPaths) -> RunPaths:
+        """Return the paths at which a run will see what it is given."""
 
     @abstractmethod
     def prepare(self, launch: Launch) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.records.machines import MachineType
 from orchestrator.spec.run import RunSpec
 
@@ -52,18 +53,15 @@ class FakeExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Host())
 
-    def run_paths(
-        self,
-        base: Base,
-        *,
-        code: Path,
-        environment: Path,
-        layer: Path,
-        runtime: Path,
-        metrics: Path,
-        bytecode: Path | None,
-    ) -> RunPaths:
-        return RunPaths(str(code), str(environment), str(layer), str(runtime), str(metrics), str(bytecode or ""))
+    def run_paths(self, base: Base, given: GivenPaths) -> RunPaths:
+        return RunPaths(
+            code=str(given.code),
+            environment=str(given.environment),
+            layer=str(given.layer),
+            runtime=str(given.runtime),
+            metrics=str(given.metrics),
+            bytecode=str(given.bytecode or ""),
+        )
 
     def prepare(self, launch: Launch) -> None:
         pass

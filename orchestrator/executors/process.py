@@ -25,9 +25,10 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunPaths, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
+from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.spec.run import RunSpec
@@ -111,26 +112,16 @@ class ProcessExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return Base(Host())
 
-    def run_paths(
-        self,
-        base: Base,
-        *,
-        code: Path,
-        environment: Path,
-        layer: Path,
-        runtime: Path,
-        metrics: Path,
-        bytecode: Path | None,
-    ) -> RunPaths:
+    def run_paths(self, base: Base, given: GivenPaths) -> RunPaths:
         return RunPaths(
-            code=str(code),
-            environment=str(environment),
-            layer=str(layer),
-            runtime=str(runtime),
-            metrics=str(metrics),
-            bytecode=str(bytecode or ""),
-            pip=f"{runtime}/pip" if self.protects_environments else f"{runtime}/copied",
-            tools=(f"{runtime}/bin", f"{runtime}/tools"),
+            code=str(given.code),
+            environment=str(given.environment),
+            layer=str(given.layer),
+            runtime=str(given.runtime),
+            metrics=str(given.metrics),
+            bytecode=str(given.bytecode or ""),
+            pip=f"{given.runtime}/pip" if self.protects_environments else f"{given.runtime}/copied",
+            tools=(f"{given.runtime}/bin", f"{given.runtime}/tools"),
         )
 
     def prepare(self, launch: Launch) -> None:

@@ -27,7 +27,8 @@ from orchestrator.environments import (
     site_folder,
 )
 from orchestrator.errors import DiskFull, StaleFence, StoreBusy
-from orchestrator.executors.base import Executor, Launch, RunPaths
+from orchestrator.executors.base import Executor, Launch
+from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
 from orchestrator.lifecycle import mount_views, runtime_files, threads
 from orchestrator.lifecycle import variables as runenv
@@ -163,15 +164,7 @@ class Context:
         subdir = spec.code.subdir if spec.code else ""
         bytecode = self.environments.bytecode_until_compiled(environment)
         executor = self.executors[run.executor]
-        places = executor.run_paths(
-            base,
-            code=code,
-            environment=environment.path,
-            layer=home.layer(number),
-            runtime=home.runtime,
-            metrics=home.metrics(number),
-            bytecode=bytecode,
-        )
+        places = executor.run_paths(base, self._given(number, environment.path, bytecode))
         last = runtime_files.last_folders(places, environment.python)
         try:
             if not executor.protects_environments:
@@ -210,35 +203,29 @@ class Context:
 
     def code_as_seen(self, run: ClaimedRun) -> str:
         """Return the root of the code, as the command of a run sees it. Asks no engine: a save must not wait for one."""
-        home = self.home
-        places = self.executors[run.executor].run_paths(
-            Base(Host()),
-            code=home.work_dir(run.number) / "code",
-            environment=home.environments,
-            layer=home.layer(run.number),
-            runtime=home.runtime,
-            metrics=home.metrics(run.number),
-            bytecode=None,
-        )
-        return places.code
+        given = self._given(run.number, self.home.environments)
+        return self.executors[run.executor].run_paths(Base(Host()), given).code
 
     def surroundings(self, run: ClaimedRun, spec: RunSpec) -> tuple[dict[str, str], str]:
         """Return the variables that the command of a started run sees, and the folder it was started in, as it sees them."""
         home, executor = self.home, self.executors[run.executor]
         record = self.store.record(run.number)
         environment = home.environment(record.environment or "")
-        places = executor.run_paths(
-            executor.base_of(record.image or ""),
-            code=home.work_dir(run.number) / "code",
-            environment=environment,
-            layer=home.layer(run.number),
-            runtime=home.runtime,
-            metrics=home.metrics(run.number),
-            bytecode=None,
-        )
+        places = executor.run_paths(executor.base_of(record.image or ""), self._given(run.number, environment))
         subdir = spec.code.subdir if spec.code else ""
         env = self._env(run, spec, places, environment) | self.secrets.open_what_is_there(spec.secrets)
         return env, f"{places.code}/{subdir}".rstrip("/")
+
+    def _given(self, number: int, environment: Path, bytecode: Path | None = None) -> GivenPaths:
+        home = self.home
+        return GivenPaths(
+            code=home.work_dir(number) / "code",
+            environment=environment,
+            layer=home.layer(number),
+            runtime=home.runtime,
+            metrics=home.metrics(number),
+            bytecode=bytecode,
+        )
 
     def _protected(self) -> tuple[Path, ...]:
         """Return what of the home, and of spell's own files on the path of a run, no run may change."""

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import orchestrator
 from orchestrator.environments import BASES_FILE, own_pip, own_uv, pip_works
-from orchestrator.executors.base import ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS, UV_IN_CONTAINERS, RunPaths
+from orchestrator.executors.base import ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS, UV_IN_CONTAINERS
+from orchestrator.executors.paths import RunPaths
 from orchestrator.home import Home, set_aside
 
 _PACKAGE = Path(orchestrator.__file__).parent

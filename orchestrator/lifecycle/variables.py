@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.executors.base import RunPaths
+from orchestrator.executors.paths import RunPaths
 from orchestrator.home import Home
 from orchestrator.lifecycle import runtime_files
 from orchestrator.runtime import CHECKPOINTS

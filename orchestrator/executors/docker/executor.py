@@ -34,7 +34,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, RunPaths, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
@@ -48,6 +48,7 @@ from orchestrator.executors.mount_points import (
     make_placeholder,
     mount_refused,
 )
+from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.verdict import as_words, read_verdict, remove_unfinished
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import RemovedRecord
@@ -126,24 +127,16 @@ class DockerExecutor(Executor):
     def base_of(self, image: str) -> Base:
         return self._images.base_of(image)
 
-    def run_paths(
-        self,
-        base: Base,
-        *,
-        code: Path,
-        environment: Path,
-        layer: Path,
-        runtime: Path,
-        metrics: Path,
-        bytecode: Path | None,
-    ) -> RunPaths:
+    def run_paths(self, base: Base, given: GivenPaths) -> RunPaths:
         return RunPaths(
             code=places.CODE,
             environment=places.ENVIRONMENT,
             layer=places.LAYER,
             runtime=places.RUNTIME,
             metrics=places.METRICS,
-            bytecode=f"{places.HOME}/.bytecode" if bytecode else "",  # private: others could put code into a shared one
+            bytecode=f"{places.HOME}/.bytecode"
+            if given.bytecode
+            else "",  # private: others could put code into a shared one
             pip=places.PIP,
             tools=(f"{places.RUNTIME}/tools",),
             path=base.path,
