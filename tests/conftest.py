@@ -38,6 +38,8 @@ from orchestrator.home import Home
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.states import FINAL
+from orchestrator.store.database import Database
+from orchestrator.store.store import Store
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -193,6 +195,23 @@ class Spell:
         """State and attempt of a run as the store has them, without asking the server."""
         with contextlib.closing(sqlite3.connect(f"file:{self.home.database}?mode=ro", uri=True)) as store:
             return store.execute("SELECT state, attempt FROM runs WHERE number = ?", (number,)).fetchone()
+
+    @contextlib.contextmanager
+    def opened_store(self) -> Iterator[Store]:
+        """The store, as a server that is not there would open it, and closed again.
+
+        SQLite's locks are those of the process: while one is open here, nothing here may open and close its files in
+        another way, as a copy does. Their locks would be gone, and another process' pages land in the wrong places
+        (https://sqlite.org/howtocorrupt.html, 2.2).
+        """
+        with contextlib.closing(Database(self.home.database)) as database:
+            yield Store(database)
+
+    def copy_home(self, to: Path) -> None:
+        """Copy the home while it is used, as a backup does."""
+        subprocess.run(["cp", "-a", self.home.root, to], check=True)
+        for path in [*to.rglob("*.sock"), *to.rglob("line")]:
+            path.unlink()
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

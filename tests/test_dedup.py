@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,6 @@ from servers import python
 from orchestrator.data.dedup import Dedup
 from orchestrator.home import Home
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.store import Store
-from orchestrator.store.database import Database
 
 MIB = 1 << 20
 PERSON = ("unshare", "--user", "--map-user=4242", "--map-group=4242", "--")
@@ -74,15 +72,6 @@ def execute(spell: Spell, statement: str) -> None:
 
 def is_clear(home: Home) -> bool:
     return not list(home.dedup.iterdir())
-
-
-@contextlib.contextmanager
-def store_of(spell: Spell) -> Iterator[Store]:
-    database = Database(spell.home.database)
-    try:
-        yield Store(database)
-    finally:
-        database.close()
 
 
 def artifact(spell: Spell, path: Path) -> ArtifactRecord:
@@ -177,7 +166,7 @@ def test_outputs_that_are_being_removed_are_left_alone(shared: Spell) -> None:
     def remove(path: Path, when: str) -> None:
         execute(shared, f"UPDATE runs SET outputs_removed_at = {when} WHERE number = {path.parent.name}")
 
-    with store_of(shared) as store:
+    with shared.opened_store() as store:
         dedup, new = Dedup(store, shared.home, lambda: False), artifact(shared, two)
         cancelled = Dedup(store, shared.home, lambda: True)
         assert not cancelled.share(new, str(new.sha256)), "the server ends"
@@ -202,7 +191,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(shared: Spell) -> None:
             apart(two)
         return False
 
-    with store_of(shared) as store:
+    with shared.opened_store() as store:
         new = artifact(shared, two)
         assert not Dedup(store, shared.home, write).share(new, str(new.sha256))
     assert asked >= 2 and two.stat().st_nlink == 1
@@ -254,7 +243,7 @@ def test_f40_killed_at_any_moment_both_are_whole(shared: Spell) -> None:
             shared.kill_server()
             assert shared("verify", one.parent.name, two.parent.name).code == 0
         else:
-            with store_of(shared) as store:
+            with shared.opened_store() as store:
                 Dedup(store, shared.home, lambda: False).finish()
         wait_for(lambda: is_clear(shared.home), "all is cleared up")
         assert stat.S_IMODE(two.parent.stat().st_mode) == 0o555

@@ -22,8 +22,6 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.server.assembly import Assembly
 from orchestrator.service.executors import Executors
 from orchestrator.states import StopRequest
-from orchestrator.store import Store
-from orchestrator.store.database import Database
 
 EXECUTORS = ["process", pytest.param("docker", marks=pytest.mark.engine)]
 ONE_CORE = "[machine_types.cpu]\ncpus = 1\n[machine_types.all]\ncpus = 2\n"
@@ -52,14 +50,13 @@ def test_a_copy_leaves_the_runs_of_its_original_alone(
     waiting = original.cast("true", machine_type="all")  # does not fit beside the first
     done = original("hyper", "grid", "-b", "--param", "x=1,2", "-t", "all", "echo :x:")
     assert done.code == 0, done
-    shutil.copytree(
-        original.home.root, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns("*.sock", "line")
-    )
+    original.copy_home(tmp_path / "copy")
 
     copy = at(original, tmp_path / "copy")
     # it was made just after a request that the server had accepted
     asked = {"process": StopRequest.KILL, "docker": StopRequest.STOP}[executor]
-    Store(Database(copy.home.database)).request_stop(number, asked)
+    with copy.opened_store() as store:
+        store.request_stop(number, asked)
     try:
         found = {run["number"]: run for run in copy("ps", "--json").json()}
         assert {run["state"] for run in found.values()} == {"interrupted"}, found

@@ -240,9 +240,9 @@ def test_f01_killed_before_anything_was_made(spell: Spell, tally: Tally) -> None
     """The server can die between the claim and the first folder of the attempt."""
     spell.client.server.get()
     spell.kill_server()
-    store = Store(Database(spell.home.database))
-    number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
-    assert store.claim(number, []) is not None
+    with spell.opened_store() as store:
+        number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
+        assert store.claim(number, []) is not None
     assert assert_completed_once(spell, number, tally).attempt == 2
 
 
@@ -587,10 +587,10 @@ def test_f06_stop_request_of_a_run_whose_server_was_killed(spell: Spell, tally: 
     """The stop request is recorded, then the server dies before it acts on it: nothing waits for ever."""
     spell.client.server.get()
     spell.kill_server()
-    store = Store(Database(spell.home.database))
-    number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
-    assert store.claim(number, []) is not None
-    store.request_stop(number, StopRequest(word))
+    with spell.opened_store() as store:
+        number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
+        assert store.claim(number, []) is not None
+        store.request_stop(number, StopRequest(word))
     run = spell.ended(number, PROMPT_S)
     assert (run.state, run.reason) == (STATE_AFTER[word], REASON_AFTER[word])
     assert tally.counts == {}
@@ -784,7 +784,7 @@ def _home_copied(bench: Workbench) -> RunRecord:
     number = spell.cast("sleep 1000")
     spell.reaches(number, "running")
     root = bench.folder / "copy"
-    shutil.copytree(spell.home.root, root, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "line"))
+    spell.copy_home(root)
     copy = Spell(root, spell.cwd, spell.env)
     bench.ends.callback(copy.end)
     return copy.ended(number)
@@ -795,8 +795,8 @@ def _internal_error(bench: Workbench) -> RunRecord:
     spell = bench.spell
     spell.client.server.get()
     spell.kill_server()
-    store = Store(Database(spell.home.database))
-    number = store.add(NewRun(RunSpec(command="true"), "process", 0.1, None, 0))
+    with spell.opened_store() as store:
+        number = store.add(NewRun(RunSpec(command="true"), "process", 0.1, None, 0))
     with contextlib.closing(sqlite3.connect(spell.home.database)) as database:
         spec = json.dumps(to_wire(RunSpec(command="true")) | {"wings": 2})
         database.execute("UPDATE runs SET spec = ? WHERE number = ?", (spec, number))
@@ -1060,8 +1060,8 @@ def test_f13_a_wish_that_was_recorded_while_queued_is_carried_out(spell: Spell, 
     """As a server leaves it that died between the stop request and the end; or took the run back into the queue."""
     spell.client.server.get()
     spell.kill_server()
-    store = Store(Database(spell.home.database))
-    number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
+    with spell.opened_store() as store:
+        number = store.add(NewRun(RunSpec(command=tally.command()), "process", 0.1, None, 0))
     with contextlib.closing(sqlite3.connect(spell.home.database)) as database:
         database.execute("UPDATE runs SET wish = 'stop' WHERE number = ?", (number,))
         database.commit()

@@ -195,9 +195,9 @@ def test_f48_a_stop_while_the_next_attempt_is_built_keeps_the_checkpoints(
     number = spell.cast(f"{tally.command()}; {CHECKPOINT}; echo 1 > step; exit 1", retries=3)
     pauses(spell, number)
     spell.kill_server()
-    store, home = Store(Database(spell.home.database)), spell.home
-    claimed = store.claim(number, [])
-    assert claimed is not None
+    home = spell.home
+    with spell.opened_store() as store:
+        assert store.claim(number, []) is not None
     os.rename(home.work_dir(number) / "code/checkpoints", home.checkpoints(number))  # as `WorkDir.make` begins
     remove_tree(home.work_dir(number))
     store_stop_request(home, number)
