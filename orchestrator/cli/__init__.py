@@ -27,6 +27,7 @@ projects    project
 images      image
 gc          gc
 doctor      doctor
+assistants  skill, mcp
 server      server, machine-types
 input/      reads what a person types
 output/     shows what happens

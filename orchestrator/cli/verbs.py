@@ -256,6 +256,20 @@ def _metrics() -> click.Command:
     return metrics
 
 
+@_verb("skill", "Tell assistants how to use spell.")
+def _skill() -> click.Command:
+    from orchestrator.cli.assistants import skill  # 45 ms
+
+    return skill
+
+
+@_verb("mcp", "Answer an assistant over the Model Context Protocol.")
+def _mcp() -> click.Command:
+    from orchestrator.cli.assistants import mcp  # 45 ms
+
+    return mcp
+
+
 @_verb("machine-types", "List machine types.")
 def _machine_types() -> click.Command:
     from orchestrator.cli.server import machine_types  # 38 ms
