@@ -29,6 +29,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compares outputs with their records
 export     exports a run
+imports    imports runs from other trackers
 images     bakes images
 machines   lists machine types
 gc         garbage collection

@@ -15,6 +15,7 @@ from orchestrator.records.runs import AttemptRecord, RunRecord
 from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database
+from orchestrator.store.imports import origin_of
 from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs, trials
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
@@ -104,6 +105,7 @@ class RunReader:
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
+            imported = origin_of(connection, number)
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
             ).all()
@@ -120,6 +122,7 @@ class RunReader:
             mounts=[dict(item._mapping) for item in mounted],
             mounted_by=list(users),
             attempts=[AttemptRecord(*item[1:]) for item in tried],
+            imported=imported,
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:

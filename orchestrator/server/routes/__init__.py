@@ -19,6 +19,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compare outputs with their records
 export     export a run
+imports    import runs from other trackers
 images     bake images
 machines   list machine types
 gc         garbage collection
@@ -34,6 +35,7 @@ from orchestrator.server.routes import (
     export,
     gc,
     images,
+    imports,
     labels,
     lineage,
     links,
@@ -75,6 +77,7 @@ ROUTERS = (
     lineage.router,
     verify.router,
     export.router,
+    imports.router,
     images.router,
 )
 """One for each module."""
