@@ -10,6 +10,7 @@ The rooms, in the order in which a run meets them:
 cli/           reads what a person types, and shows what happens
 spec/          turns it into a spec, and checks it
 capture/       captures the code of the folder
+trackers/      brings runs of other trackers, and takes runs there
 client/        casts the run: sends spec and code to the server; the Python API
 assistants/    lets programs that write code do all this: a skill, and a server of tools
 server/        receives the request; `spelld`, one process for each home
@@ -26,6 +27,7 @@ runtime        is imported by its code, and sends metrics
 telemetry/     reads its log, metrics and usage
 data/          saves its outputs, and keeps uploads, code and secrets
 content/       files by content: manifests, packs and hashes
+formats/       readers of the files that its code may write for a tracker of experiments
 store/         records it in SQLite
 records/       the answers of the server about it
 states         its states, legal moves and end reasons

@@ -21,6 +21,7 @@ files       ls, cat, cp
 compare     diff, verify
 lineage     lineage
 export      export
+imports     import
 labels      label, archive, unarchive
 links       link, unlink
 projects    project

@@ -104,6 +104,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Waits For", _waits_for(run)),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
+        ("Imported From", f"{run.imported.origin} in {run.imported.path}" if run.imported else ""),
         ("Search", str(run.search or "")),
         ("Command", run.command),
         ("Description", run.description),

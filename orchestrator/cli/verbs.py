@@ -200,6 +200,13 @@ def _export() -> click.Command:
     return export
 
 
+@_verb("import", "Bring runs of MLflow, wandb or Trackio.")
+def _import() -> click.Command:
+    from orchestrator.cli.imports import import_  # 60 ms
+
+    return import_
+
+
 @_verb("ls", "List outputs and uploads.")
 def _ls() -> click.Command:
     from orchestrator.cli.files import ls  # 44 ms

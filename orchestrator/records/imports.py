@@ -30,6 +30,7 @@ class ImportedRun:
     started_at: float | None = None
     ended_at: float | None = None
     exit_code: int | None = None
+    commit: str = ""
     python: str = ""
     packages: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()

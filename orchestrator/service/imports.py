@@ -13,11 +13,11 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.records.casts import CastRecord
 from orchestrator.records.imports import ImportedRun, ImportRecord
 from orchestrator.service.access import Access, Who
+from orchestrator.service.metrics import Metrics
 from orchestrator.service.quota import Quota
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import ENDS
 from orchestrator.store import CastBefore
-from orchestrator.telemetry.metrics import ingest_metrics
 
 _REASONS = "imported_"
 _READER = TypeAdapter(ImportedRun)
@@ -26,8 +26,9 @@ _READER = TypeAdapter(ImportedRun)
 class Imports:
     """The imports of one home."""
 
-    def __init__(self, context: Context, access: Access, quota: Quota) -> None:
-        self._context, self._store, self._access, self._quota = context, context.store, access, quota
+    def __init__(self, context: Context, access: Access, quota: Quota, metrics: Metrics) -> None:
+        self._context, self._store, self._access = context, context.store, access
+        self._quota, self._sent = quota, metrics
 
     def list(self, who: Who) -> list[ImportRecord]:
         """Where all imported runs came from."""
@@ -71,7 +72,7 @@ class Imports:
             return CastRecord(before.number, "", [], reused=True)
         arriving.is_recorded = True
         arriving.finish(number)
-        ingest_metrics(self._store, self._context.home, number)
+        self._sent.summaries(who, str(number))  # takes them into the store: lists of runs are sorted by them
         self._context.hasher.wake()
         self._quota.changed()
         return CastRecord(number, "", [])

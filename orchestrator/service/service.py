@@ -85,7 +85,7 @@ class Service:
         self.lineage = Lineage(context, access)
         self.verify = Verify(context, access)
         self.export = Export(context, access, self.metrics)
-        self.imports = Imports(context, access, quota)
+        self.imports = Imports(context, access, quota, self.metrics)
         self.images = Images(context, engine, bases)
         self.gc = Gc(context, scheduler, quota.changed)
         self.server = Server(context)

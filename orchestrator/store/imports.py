@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
@@ -48,57 +49,53 @@ class ImportStore:
         Raises:
             CastBefore: when it was imported before.
         """
-        end, now = ENDS[new.reason], time.time()
-        message = end.words(new.exit_code, None, new.tracker)
-        started, ended = new.started_at, new.ended_at
+        now = time.time()
         with self._db.write() as connection:
             if (before := _number(connection, new.origin)) is not None:
                 raise CastBefore(before)
-            values = {
-                "name": spec.name,
-                "state": end.state,
-                "spec": json.dumps(to_wire(spec)),
-                "command": spec.filled_command,
-                "description": spec.description,
-                "executor": "",
-                "machine_type": spec.machine_type,
-                "cpus": 0.0,
-                "created_at": started or ended or now,
-                "started_at": started,
-                "ended_at": ended or started or now,
-                "duration_s": max(ended - started, 0.0) if started and ended else None,
-                "exit_code": new.exit_code,
-                "reason": new.reason,
-                "message": message,
-                "python": new.python,
-                "packages": json.dumps(new.packages),
-                "outputs_count": len(outputs),
-                "outputs_bytes": sum(item.size for item in outputs),
-                "project": open_project(connection, spec.project) if spec.project else None,
-            }
-            number = int(connection.execute(insert(runs), values).inserted_primary_key[0])  # type: ignore[index]
-            connection.execute(
-                insert(imports),
-                {
-                    "origin": new.origin,
-                    "run": number,
-                    "tracker": new.tracker,
-                    "project": new.project,
-                    "path": new.path,
-                    "at": now,
-                },
+            project = open_project(connection, spec.project) if spec.project else None
+            columns = _columns(new, spec, outputs, now) | {"project": project}
+            number = int(connection.execute(insert(runs), columns).inserted_primary_key[0])  # type: ignore[index]
+            origin = ImportRecord(
+                run=number, origin=new.origin, tracker=new.tracker, project=new.project, path=new.path, at=now
             )
+            connection.execute(insert(imports), to_wire(origin))
             if outputs:
                 connection.execute(insert(artifacts), [{**to_wire(item), "run": number} for item in outputs])
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels), {"run": number, "label": label})
-            told = [("notice", "", text) for text in new.notices] + [("state", end.state, message)]
+            told = [("notice", "", text) for text in new.notices] + [("state", columns["state"], columns["message"])]
             for kind, state, text in told:
-                connection.execute(
-                    insert(events), {"run": number, "at": now, "kind": kind, "state": state, "text": text}
-                )
+                event = {"run": number, "at": now, "kind": kind, "state": state, "text": text}
+                connection.execute(insert(events), event)
             with_run(number)
         return number
+
+
+def _columns(new: ImportedRun, spec: RunSpec, outputs: Sequence[ArtifactRecord], now: float) -> dict[str, Any]:
+    end, started, ended = ENDS[new.reason], new.started_at, new.ended_at
+    return {
+        "name": spec.name,
+        "state": end.state,
+        "spec": json.dumps(to_wire(spec)),
+        "command": spec.filled_command,
+        "description": spec.description,
+        "executor": "",
+        "machine_type": "",
+        "cpus": 0.0,
+        "created_at": started or ended or now,
+        "started_at": started,
+        "ended_at": ended or started or now,
+        "duration_s": max(ended - started, 0.0) if started and ended else None,
+        "exit_code": new.exit_code,
+        "reason": new.reason,
+        "message": end.words(new.exit_code, None, new.tracker),
+        "commit": new.commit,
+        "python": new.python,
+        "packages": json.dumps(new.packages),
+        "outputs_count": len(outputs),
+        "outputs_bytes": sum(item.size for item in outputs),
+    }
 
 
 def origin_of(connection: Connection, number: int) -> ImportRecord | None:

@@ -42,7 +42,9 @@ def wandb() -> None:
     os.environ["WANDB_MODE"] = "offline"
     import wandb
 
-    with wandb.init(project="jokes", name="rate 0.1", config={"lr": 0.1, "model": {"layers": 2}}, tags=["first"]) as run:
+    with wandb.init(
+        project="jokes", name="rate 0.1", config={"lr": 0.1, "model": {"layers": 2}}, tags=["first"]
+    ) as run:
         for step in range(5):
             print("step", step)
             run.log({"loss": 1 / (step + 1), "val": {"acc": step}})
@@ -69,7 +71,9 @@ def main(name: str, target: Path) -> None:
         subprocess.run([sys.executable, "train.py", name], cwd=folder, check=True)
         os.chdir(folder)
         for path in sorted(Path().rglob("*")):
-            is_ours = path.parts[0] in ("mlflow.db", "mlruns", "trackio") or "files" in path.parts or path.suffix == ".wandb"
+            is_ours = (
+                path.parts[0] in ("mlflow.db", "mlruns", "trackio") or "files" in path.parts or path.suffix == ".wandb"
+            )
             if not (is_ours and path.is_file()) or path.suffix == ".lock":
                 continue  # logs of the trackers themselves, and links to them
             place = target / path
