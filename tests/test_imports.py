@@ -142,6 +142,44 @@ def test_damaged_and_unfinished_runs_of_wandb_are_refused_with_the_reason(tracke
     assert not next(source.find("wandb", tracked)).refusal
 
 
+# -- the other way ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_for_mlflow_reads_as_it_was(spell: Spell, tracked: Path, tmp_path: Path) -> None:
+    """`read_mlflow.py` in tests/data shows the same with the real MLflow."""
+    out = tmp_path / "out"
+    done = spell("export", "--to", "mlflow", "1", "4", "5", str(out))
+    assert done.out.count("✔ Wrote run ") == 3 and "mlflow ui --backend-store-uri sqlite:///" in done.err
+    assert spell("export", "--to", "mlflow", "1", str(out)).out == "Run 1 is there already.\n"
+    before = {item.run.origin: item for item in source.find("mlflow", tracked)}
+    after = {item.run.spec["description"] + item.run.spec["command"]: item for item in source.find("mlflow", out)}
+    assert len(after) == 3
+    again = next(item for item in after.values() if item.run.origin in before)
+    first = before[again.run.origin]
+    assert again.run.spec["params"] == first.run.spec["params"] and again.run.project == "old"
+    assert {*again.run.spec["labels"]} >= {"team:nlp", "moved", "spell.run:1"}
+    assert [*again.points()] == [point for point in first.points() if point.name == "loss"]
+    assert (again.run.started_at, again.run.ended_at) == (first.run.started_at, first.run.ended_at)
+    assert again.files["samples/joke.txt"].read_text() == "why did the run cross the road"
+    wandb = next(item for item in after.values() if "log.txt" in item.files)
+    assert wandb.files["log.txt"].read_text().startswith("step 0") and wandb.run.spec["params"]["model.layers"] == "2"
+
+
+def test_runs_for_mlflow_are_named_or_filtered(spell: Spell, tmp_path: Path) -> None:
+    for typed, said in (
+        ([str(tmp_path)], "Runs or PATH are missing."),
+        (["1", "--all", str(tmp_path)], "Name runs, or give --all, --label or --project; not both."),
+        (["1", "-o", "x", str(tmp_path)], "do not go with --to"),
+    ):
+        done = spell("export", "--to", "mlflow", *typed)
+        assert done.code == 2 and said in done.err
+    assert "One run is exported at a time." in spell("export", "1", "2").err
+    (tmp_path / "mlflow.db").write_bytes(b"other" * 200)
+    assert (
+        "mlflow.db cannot be used: file is not a database" in spell("export", "--to", "mlflow", "1", str(tmp_path)).err
+    )
+
+
 # -- whole or not at all ----------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ files       ls, cat, cp
 compare     diff, verify
 lineage     lineage
 export      export
+tracker_export  its part for other trackers
 imports     import
 labels      label, archive, unarchive
 links       link, unlink

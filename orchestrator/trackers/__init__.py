@@ -6,4 +6,5 @@ words     names, parameters and labels of other trackers as those of a spec
 mlflow    runs of MLflow: its database, or the folder `mlruns`
 wandb     offline runs of Weights & Biases
 trackio   runs of Trackio
+mlflow_database  writes runs into a database of MLflow
 """
