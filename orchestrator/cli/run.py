@@ -9,7 +9,7 @@ import click
 from orchestrator.cli import ahead
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding
+from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
@@ -30,8 +30,8 @@ def _connect() -> Client:
 @click.command(
     cls=Commanding,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="COMMAND is one quoted string for the shell, or several words, which are joined by spaces. Options may stand "
-    "before or after it. Put -- before a command that has options: spell run -- python train.py --epochs 3",
+    epilog="COMMAND is one quoted string for the shell, or several words. Options stand before it, or after a quoted one. "
+    "After -- all words are the command's: spell run -- python train.py --name x",
 )
 @click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options

@@ -13,7 +13,8 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding, Group
+from orchestrator.cli.input.commanding import Commanding
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.metrics import sent_instead

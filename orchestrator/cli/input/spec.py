@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.command_files import files_of, refuse_saved
+from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
@@ -85,16 +85,6 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
         show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
 
 
-def _lost_quotes(words: Sequence[str]) -> bool:
-    """Whether a second shell would read other words than the first did; `&&` and the like may be meant for the second."""
-    if len(words) < 2:
-        return False
-    return any(
-        re.search(r"[\s'\"\\]", word) or (re.search(r"[();&|<>`]", word) and not re.match(r"\d*[;&|<>]", word))
-        for word in words
-    )
-
-
 def spec_of(options: SpecOptions, job: Mapping[str, Any]) -> RunSpec:
     """The spec of what was typed and of the fields of a job file, without code.
 
@@ -118,7 +108,7 @@ def _spec(options: SpecOptions, values: Mapping[str, Any]) -> RunSpec:
     command = values.get("command", "")
     if not command.strip():
         raise UsageError("The command is missing.", f"Try: {click.get_current_context().command_path} -h")
-    if _lost_quotes(words):
+    if lost_quotes(words):
         show.warn(
             f"The words are joined by spaces, and the shell of the run reads: {command}\n"
             "  To keep the quotes that your own shell removed, put the whole command into quotes."
@@ -157,7 +147,7 @@ def _values(options: SpecOptions) -> dict[str, Any]:
 def _value(name: str, typed: Any) -> Any:
     field = BY_NAME[name]
     if name == "command":
-        typed = " ".join(typed)
+        typed = line_of(typed)
     if field.kind is MAPPING:
         typed = _pairs(typed, field.options[-1])
     if field.kind is FILES:
