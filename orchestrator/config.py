@@ -25,6 +25,13 @@ free_gb = 0                        # no run is cast while the home's disk has le
 environments_gb = 0                # above it, the least recently used environments are removed; 0 for no limit
 home_gb = 0                        # no run is cast and nothing is uploaded while the home takes more; 0 for no limit
 
+[caches]
+enabled = true                     # what tools in a run download is kept for later runs; see data/caches.py
+limit_gb = 0                       # above it, what was not used for longest is removed; 0 for no limit
+
+[caches.folders]                   # variables that name a cache to a tool: a folder in the shared one, or on this machine
+HF_HOME = "/data/huggingface"
+
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
 base_image = "python:{version}-slim"
@@ -52,6 +59,7 @@ from pydantic_core import ErrorDetails
 from orchestrator import machine
 from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
+from orchestrator.spec.variables import MADE
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
@@ -135,6 +143,34 @@ class LimitsConfig:
         return int(self.home_gb * _GIB)
 
 
+def _check_cache_folders(folders: dict[str, str]) -> dict[str, str]:
+    for name, folder in folders.items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("SPELL_") or name in MADE:
+            raise ValueError(f"{name!r} cannot be the name of a variable for a cache")
+        if not folder.startswith(("/", "~")) and {"..", "."}.intersection(folder.split("/")):
+            raise ValueError(f"{name}: {folder!r} is neither a path of this machine nor a name in the shared folder")
+    return folders
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class CachesConfig:
+    """`[caches]`: what runs keep for later runs. See the module's docstring."""
+
+    enabled: bool = True
+    limit_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
+    folders: Annotated[dict[str, str], AfterValidator(_check_cache_folders)] = field(default_factory=dict)
+
+    def is_on(self, asked: str) -> bool:
+        """Whether a run has caches; `asked` is the field of its spec."""
+        return asked in ("on", "read-only") or (not asked and self.enabled)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most disk space that caches may take while nothing of them is in use; 0 for no limit."""
+        return int(self.limit_gb * _GIB)
+
+
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -152,6 +188,7 @@ class Config:
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    caches: CachesConfig = field(default_factory=CachesConfig)
 
     @property
     def home_mode(self) -> int:
@@ -228,9 +265,11 @@ def _words(problem: ErrorDetails) -> str:
     return f"there is no such field; there are: {names}"
 
 
-def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | LimitsConfig | MachineTypeConfig]:
+def _table(place: Sequence[int | str]) -> type[Config | CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]:
     """Return the class of the table that a field is in."""
     if len(place) == 1:
         return Config
-    tables = {"docker": DockerConfig, "limits": LimitsConfig}
+    tables: dict[str, type[CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]] = {
+        "docker": DockerConfig, "limits": LimitsConfig, "caches": CachesConfig,
+    }  # fmt: skip
     return tables.get(str(place[0]), MachineTypeConfig)

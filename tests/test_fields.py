@@ -52,6 +52,7 @@ FULL = RunSpec(
     no_output_timeout_s=1800.0,
     notify=("https://example.org/hook",),
     secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
+    caches="off",
 )
 """A spec with another value than the default in each field."""
 
@@ -237,6 +238,7 @@ CHANGES: dict[str, Any] = {
     "no_output_timeout_s": 90.0,
     "notify": ("http://127.0.0.1:9/hook",),
     "secrets": {"TOKEN": "TOKEN"},
+    "caches": "off",
 }
 """For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py."""
 

@@ -9,5 +9,6 @@ blobs      the files of code snapshots, by content
 hashing    hashes artifacts in the background
 dedup      lets identical outputs share their bytes
 identity   tells a home from a copy of it
+caches     what tools in runs download, for later runs
 secrets    encrypts and decrypts secrets
 """

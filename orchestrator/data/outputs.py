@@ -1,8 +1,8 @@
 """Saves the outputs of a run: its new or modified files are moved to `runs/N/…` by rename, and sealed.
 
 Unchanged code, mounted inputs, ignored files and folders that say that they are caches are not outputs. Every file of
-the code was unpacked with the same modification time; a file that still has that time and its size is unchanged. Others
-are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
+the code was unpacked with the modification time of its content (`content/manifest.py`); a file that still has that time and
+its size is unchanged. Others are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Workspace:
     Attributes:
         code: the root of the code.
         manifest: the manifest of the code that was unpacked there.
-        mtime_ns: the modification time that every file of the code got, in nanoseconds.
         mounted: relative paths of mount points.
         ignore: gitignore patterns of files that are not kept.
         seen_at: absolute paths of the root of the code, as the command may have written them into links.
@@ -50,7 +49,6 @@ class Workspace:
 
     code: Path
     manifest: Manifest
-    mtime_ns: int
     mounted: frozenset[str]
     ignore: tuple[str, ...]
     seen_at: tuple[str, ...] = ()
@@ -197,7 +195,7 @@ def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry
         return False
     if bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
         return False
-    return status.st_mtime_ns == workspace.mtime_ns or sha256(workspace.code / path) == entry.digest
+    return status.st_mtime_ns == entry.mtime_ns or sha256(workspace.code / path) == entry.digest
 
 
 def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:

@@ -45,6 +45,15 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheBind:
+    """A folder of this machine for caches, at the absolute path `target`, where the run may write unless it may only read."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """All that an executor needs to run one attempt. Paths are of this machine.
 
@@ -74,6 +83,7 @@ class Launch:
         grace_s: time between TERM and KILL.
         secrets: further variables, hidden in `repr`; they reach the command only in memory, and its log shows `***`.
         log_bytes: the most disk space that the log may take; None for no limit.
+        caches: what it has of the caches that runs share.
     """
 
     number: int
@@ -102,6 +112,7 @@ class Launch:
     cores: tuple[int, ...] = ()
     log_bytes: int | None = None
     home: Path | None = None
+    caches: tuple[CacheBind, ...] = ()
 
     @property
     def writable(self) -> tuple[Path, ...]:

@@ -102,6 +102,8 @@ class ProcessExecutor(Executor):
         if machine_type.memory_bytes:
             what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
             found.append(f"{what}, but cannot limit a run to it.")
+        if spec.caches == "read-only" and self.isolation == "none":
+            found.append("Private namespaces are not available here, so the run can write to its caches all the same.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
             found.append("Private namespaces are not available here, so a run started as root can write to its mounts.")
         return tuple(found)
@@ -222,6 +224,7 @@ class ProcessExecutor(Executor):
             binds += [(str(launch.home), str(launch.home), False)] if launch.home else []
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
+            binds += [(str(cache.source), cache.target, cache.read_only) for cache in launch.caches]
             binds += [(str(bind.source), str(inside(launch, bind)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {

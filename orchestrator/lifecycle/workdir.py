@@ -44,7 +44,6 @@ class WorkDir:
     def __init__(self, context: Context, run: ClaimedRun, spec: RunSpec) -> None:
         self._context, self._run, self._spec = context, run, spec
         self._number = run.number
-        self._mtime_ns = int(run.created_at) * 1_000_000_000
         self.root = context.home.work_dir(run.number)
         self._code = self.root / "code"
         self._own_manifest = self.root / "manifest.json"
@@ -65,7 +64,7 @@ class WorkDir:
         (self.root / "scratch").mkdir()
         if code:
             manifest = self._context.blobs.tree(code.tree)
-            self._context.blobs.unpack(manifest, self._code, self._mtime_ns)
+            self._context.blobs.unpack(manifest, self._code)
             self._own_manifest.write_text(manifest.to_json())
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
@@ -126,7 +125,6 @@ class WorkDir:
         return outputs.Workspace(
             code=self._code,
             manifest=self._manifest(),
-            mtime_ns=self._mtime_ns,
             mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
             ignore=(*self._context.config.ignore, *self._spec.ignore),
             seen_at=(self._context.code_as_seen(self._run), os.path.realpath(self._code)),

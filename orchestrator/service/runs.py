@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator import machine
+from orchestrator.data import caches
 from orchestrator.data.outputs import check_patterns
 from orchestrator.errors import Conflict, ImpossibleRequest, InvalidConfig, SnapshotMissing
 from orchestrator.lifecycle.context import Context
@@ -155,12 +156,14 @@ class Runs:
         self._check(spec)
         self._quota.check()
         self._context.secrets.require(spec.secrets)
+        caches.check(self._context.config.caches, spec.caches)
         if spec.project:
             self._store.projects.require(spec.project)
         mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
         spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
         executor.refuse(spec)
         warnings = [*([] if spec.executor else self._executors.passed_over(name)), *executor.warnings(spec, wanted)]
+        warnings += self._quota.warnings() if self._context.config.caches.is_on(spec.caches) else ()
         return NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus), warnings
 
     def _require_code(self, spec: RunSpec) -> None:

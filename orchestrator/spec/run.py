@@ -30,6 +30,7 @@ _IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
 _LONGEST = 500  # of an image's name
 _APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
 NETWORKS = ("bridge", "none")
+CACHES = ("on", "read-only", "off")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 MAX_RETRIES = 100
 MAX_LABELS = 100
@@ -116,6 +117,7 @@ class RunSpec:
         no_output_timeout_s: stop the run when it has been idle for this many seconds; None for never.
         notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
         secrets: environment variables, and the names of the secrets whose values they get.
+        caches: `on`, `read-only` or `off`: what it has of the caches that runs share; "" for the configured one.
     """
 
     command: str
@@ -143,6 +145,7 @@ class RunSpec:
     no_output_timeout_s: float | None = None
     notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    caches: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -171,6 +174,7 @@ class RunSpec:
         if self.project:
             check_project(self.project)
         _check_container(self.image, self.apt, self.network)
+        _check_choice("caches", self.caches, CACHES)
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip)
@@ -222,8 +226,12 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
     for package in apt:
         if not re.match(_APT, package):
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
-    if network and network not in NETWORKS:
-        _reject(f"Unknown network {network!r}.", f"Choose one of: {', '.join(NETWORKS)}.")
+    _check_choice("network", network, NETWORKS)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value and value not in choices:
+        _reject(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
 def _check_webhook(url: str) -> None:

@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.durations import Duration
 from orchestrator.spec.fields import BY_NAME
-from orchestrator.spec.run import MAX_RETRIES, NETWORKS
+from orchestrator.spec.run import CACHES, MAX_RETRIES, NETWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,6 +64,10 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "secrets", "NAME[=VAR]", "Give it a secret as an environment variable; see spell secret.",
         shell_complete=complete.secrets,
+    ),
+    _option(
+        "caches", "on|read-only|off", "The caches that runs share, for models, datasets, packages. [default: on]",
+        type=click.Choice(CACHES),
     ),
 )  # fmt: skip
 

@@ -145,6 +145,7 @@ class DockerExecutor(Executor):
             home=places.HOME,
             certificates=places.CERTIFICATES if self._certificates else "",
             is_host=False,
+            caches=places.CACHES,
         )
 
     def prepare(self, launch: Launch) -> None:
