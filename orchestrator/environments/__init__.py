@@ -15,6 +15,7 @@ image_packages      lets an environment stand on the packages of its image
 uv                  runs uv, and explains its errors
 projects            projects in the code of a run: what a build reads of them
 editables           brings what a build of projects has made to a run
+torch_backend       chooses the build of torch
 find_links          finds wheels that were replaced under the same name
 lock                one builder for each key
 installed           lists the installed packages
