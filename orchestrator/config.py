@@ -8,6 +8,7 @@ pass_env = ["WANDB_*"]             # further variables of the server that runs g
 grace_s = 10                       # between TERM and KILL when a run is stopped
 sample_interval_s = 5              # how often CPU, memory and GPU use of a run is recorded
 readable_by = "owner"              # who may read outputs and uploads: "owner", "group" (of the home) or "everyone"
+torch_backend = "auto"             # which build of torch: for this machine's GPU driver; or cpu, cu128, …; "none" for the index's
 
 [frameworks]
 pytorch = ["torch"]
@@ -53,7 +54,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
 from orchestrator import machine
@@ -184,6 +185,7 @@ class Config:
     grace_s: Annotated[float, Ge(0), Le(_WEEK_S)] = 10.0
     sample_interval_s: Annotated[float, Ge(0.01), Le(_WEEK_S)] = 5.0
     readable_by: Literal["owner", "group", "everyone"] = "owner"
+    torch_backend: Annotated[str, StringConstraints(pattern=r"^(auto|none|cpu|cu\d{2,3}|rocm\d[\d.]*|xpu)$")] = "auto"
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)

@@ -34,6 +34,7 @@ FULL = RunSpec(
     pip=("six", "torch==2.9"),
     requirements=(RequirementFile("r.txt", "six\n"),),
     python="3.12",
+    editables=(".", "libs/x[gpu]"),
     frameworks=("pytorch",),
     image="python:3.12-slim",
     apt=("tree",),
@@ -240,11 +241,11 @@ CHANGES: dict[str, Any] = {
     "secrets": {"TOKEN": "TOKEN"},
     "caches": "off",
 }
-"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py."""
+"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, editables in tests/test_editables.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code"}
+    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import shutil
 import threading
@@ -23,11 +25,16 @@ from orchestrator.environments import (
     EnvironmentRequest,
     Environments,
     Host,
+    add_to_layer,
+    extras_of,
     make_layer,
+    needs,
     own_pip,
+    projects_of,
     site_folder,
+    with_needs,
 )
-from orchestrator.errors import DiskFull, StaleFence, StoreBusy
+from orchestrator.errors import DiskFull, InvalidConfig, SnapshotMissing, StaleFence, StoreBusy
 from orchestrator.executors.base import CacheBind, Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
@@ -42,6 +49,7 @@ from orchestrator.store import ClaimedRun, Store
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
+_NO_CODE = "Cast the run in the folder of your project, or name its code: --github-url URL"
 _NEEDED_BYTES = 128 << 10  # some pages of SQLite, and the index of its log
 LEADS: ContextVar[int] = ContextVar("LEADS", default=0)
 """The run that the current thread leads."""
@@ -131,10 +139,12 @@ class Context:
         finally:
             self.waits.pop(number, None)
 
-    def environment(
+    def environments_of(
         self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool], run: ClaimedRun | None = None
-    ) -> Environment:
-        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`.
+    ) -> tuple[Environment, Environment | None]:
+        """Return the environment of a spec, and that of the projects in its code, if it has some; builds what does not exist.
+
+        Raises as `Environments.ensure`.
 
         Args:
             run: the run that will use it, and is told of problems.
@@ -145,17 +155,51 @@ class Context:
                 self.firmly(lambda: self.store.notice(run.number, words))
 
         exposed = run is not None and not self.executors[run.executor].protects_environments
-        return self.environments.ensure(self.request(spec), log, cancelled, base, exposed=exposed, tell=tell)
+        ensure = functools.partial(
+            self.environments.ensure, log=log, cancelled=cancelled, base=base, exposed=exposed, tell=tell
+        )
+        built = ensure(asked) if (asked := self.projects(spec)) else None
+        return ensure(self.request(spec, built)), built
 
-    def request(self, spec: RunSpec) -> EnvironmentRequest:
-        """Return the request for the environment of a spec."""
+    def projects(self, spec: RunSpec) -> EnvironmentRequest | None:
+        """Return the request for the projects in the code of a spec; None if it has none.
+
+        Raises:
+            InvalidConfig: its code has no project where the spec names one.
+        """
+        if not spec.editables:
+            return None
+        if spec.code is None:
+            raise InvalidConfig("There is no code, so no project of it can be installed.", _NO_CODE)
+        found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+        return EnvironmentRequest(spec.python, projects=found)
+
+    def request(self, spec: RunSpec, built: Environment | None = None) -> EnvironmentRequest:
+        """Return the request for the environment of a spec.
+
+        Args:
+            built: the environment of its projects, which says what they need.
+        """
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
         variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
-        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
+        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
+        return with_needs(request, needs(built.path, extras_of(spec.editables))) if built else request
 
-    def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
+    def request_as_built(self, spec: RunSpec, base: Base | None) -> EnvironmentRequest:
+        """Return the request for the environment of a spec, with what its projects need, if they were built before."""
+        asked = None
+        with contextlib.suppress(SnapshotMissing):  # who casts a run of it is told
+            asked = self.projects(spec)
+        return self.request(spec, self.environments.get(self.environments.key(asked, base)) if asked else None)
+
+    def launch(
+        self, run: ClaimedRun, spec: RunSpec, base: Base, environment: Environment, projects: Environment | None
+    ) -> Launch:
         """Return all that the executor of a run needs to start it, and make its layer.
+
+        Args:
+            environment, projects: as `environments_of` returns them.
 
         Raises:
             SecretLost, MountFailed, DiskFull, BuildFailed: when something of it cannot be had.
@@ -172,6 +216,8 @@ class Context:
             if not executor.protects_environments:
                 runtime_files.copy_pip(home)
             make_layer(home.layer(number), environment.path, places.environment, last)
+            if projects:
+                add_to_layer(home.layer(number), projects.path, places.code)
         except OSError as error:
             raise as_phase(error) from error
         return Launch(
@@ -264,7 +310,7 @@ class Context:
             gpus=run.gpus,
             asked=spec.env,
             inherited=inherited,
-            bare=self.request(spec).bare,
+            bare=self.request(spec).bare and not spec.editables,
             site=f"{places.layer}/{site}",
         )
         seen_at = {folder.name: _seen_at(places, folder) for folder in shared.folders}

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 from orchestrator.content import manifest as manifests
-from orchestrator.content.files import remove_tree
-from orchestrator.content.manifest import Manifest
+from orchestrator.content.files import remove_tree, sha256
+from orchestrator.content.manifest import FILE, Entry, Manifest
 from orchestrator.data import outputs
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
@@ -71,6 +74,23 @@ class WorkDir:
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
         self._whole.touch()
         self._bring_checkpoints()
+
+    def add(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Put files beside the code, as if they were code that the run has not changed: what a build of it has made.
+
+        Args:
+            files: path from the root of the code, and the file to copy.
+        """
+        entries = []
+        for name, source in files:
+            target = self._code / name
+            if target.parent.resolve().is_relative_to(self._code.resolve()) and not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+                os.utime(target, ns=(self._mtime_ns, self._mtime_ns))
+                entries.append(Entry(name, FILE, sha256(target) or "", target.stat().st_size))
+        if entries:
+            self._own_manifest.write_text(manifests.joined([*self._manifest().entries, *entries]).to_json())
 
     def _keep_checkpoints(self) -> None:
         """Set the checkpoints of the attempt before aside. At any time they are in exactly one of both folders."""

@@ -96,6 +96,7 @@ class Export:
         base = self._base(run, spec, warnings)
         if packages.lines:
             members.append(_text("requirements.txt", "\n".join(packages.lines) + "\n"))
+        if packages.lines or spec.editables:
             members.append(_text("ca.pem", ""))
         members.append(_text("Dockerfile", dockerfile(run, spec, base, packages)))
         there = {item.path.partition("/")[0] for item in members} | {SUMS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import posixpath
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.environments import NO_VERSION, VERSION_VARIABLE, extras_of
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import Packages
 from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
@@ -28,6 +30,9 @@ def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
     named, files = _requirements(spec)
     usual = RunSpec("true")
     said: dict[str, Any] = {"command": spec.command}
+    subdir = spec.code.subdir if spec.code else ""
+    folders = tuple(posixpath.relpath(folder, subdir or ".") for folder in spec.editables)  # as they are typed there
+    spec = dataclasses.replace(spec, editables=folders)
     for field in BY_KEY.values():
         value = getattr(spec, field.name)
         if value != getattr(usual, field.name) and field.hides is not masked:
@@ -99,6 +104,9 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     yield "COPY runtime/ /opt/run/runtime/"
     yield "COPY command.sh /opt/run/"
     yield "COPY code/ /spell/"
+    if spec.editables:
+        yield "COPY ca.pem /opt/run/"
+        yield f"RUN {_editable(spec)}"
     yield "ENV PYTHONPATH=/spell:${PYTHONPATH:+$PYTHONPATH:}/opt/run/runtime"
     yield "ENV PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
     yield f"ENV SPELL_RUN={run.number} SPELL_ATTEMPT=1 SPELL_METRICS=/opt/run/metrics.jsonl"
@@ -106,6 +114,13 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'), ensure_ascii=False)}"
     yield "ENTRYPOINT []"
     yield 'CMD ["/bin/sh", "/opt/run/command.sh"]'
+
+
+def _editable(spec: RunSpec) -> str:
+    folders = (f"--editable {shlex.quote(f'/spell/{folder}')}" for folder in extras_of(spec.editables))
+    trusting = "if [ -s /opt/run/ca.pem ]; then export PIP_CERT=/opt/run/ca.pem; fi"
+    version = f"export {VERSION_VARIABLE}={NO_VERSION}"  # the exported code has no history
+    return f"{trusting}; {version}; python -m pip install --no-cache-dir --no-deps {' '.join(folders)}"
 
 
 # As `environments.image_packages` does for a run.

@@ -104,9 +104,10 @@ def _with_same_packages(
 ) -> tuple[RunSpec, str | None, list[str]]:
     """The spec with the run's packages, the key of its environment if it stays, and possible differences."""
     try:
-        asked = read(context.request(spec))
+        request = context.request_as_built(spec, base)
+        asked = read(request)
         if base and not _PACKAGES & set(changes):
-            key = context.environments.key(context.request(spec), base)
+            key = context.environments.key(request, base)
             if key == run.environment and context.environments.get(key):
                 return spec, key, []
     except InvalidConfig as error:

@@ -170,6 +170,7 @@ class Runs:
         code = spec.code
         if code and not self._context.blobs.has(code.tree, code.diff):
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
+        self._context.projects(spec)  # it refuses folders that hold no project
 
     def _machine_type(self, name: str) -> MachineType:
         wanted = self._context.config.machine_type(name)

@@ -165,6 +165,7 @@ FIELDS = (
     Field("pip", PACKAGES, "pip", ("--pip",), added, redacted, is_environment=True, is_compared=True),
     Field("requirements", FILES, "pip_req", ("--pip-req",), added, redacted, is_environment=True, is_compared=True),
     Field("python", TEXT, "python", ("--python",), is_environment=True, is_compared=True),
+    Field("editables", LIST, "editable", ("--editable",), added, is_environment=True, is_compared=True),
     Field("frameworks", LIST, "framework", ("--framework",), is_environment=True, is_compared=True),
     Field("image", TEXT, "image", ("--from", "--docker-image"), is_environment=True, is_compared=True),
     Field("apt", LIST, "apt", ("--apt",), added, is_environment=True, is_compared=True),

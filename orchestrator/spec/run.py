@@ -7,6 +7,7 @@ Plain dataclasses, so that the command line does not load pydantic. The server g
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,7 @@ class RunSpec:
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
         python: the version of Python ("3.12"); "" for the server's own.
+        editables: projects of the code to install editable: folders from its root, with extras (".", "libs/a[gpu]").
         frameworks: named sets of pip packages; None for the configured default.
         image: the base image of its container; "" for the configured one.
         apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
@@ -127,6 +129,7 @@ class RunSpec:
     pip: tuple[str, ...] = ()
     requirements: tuple[RequirementFile, ...] = ()
     python: str = ""
+    editables: tuple[str, ...] = ()
     frameworks: tuple[str, ...] | None = None
     image: str = ""
     apt: tuple[str, ...] = ()
@@ -177,7 +180,7 @@ class RunSpec:
         _check_choice("caches", self.caches, CACHES)
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
-        _check_requirements(self.pip)
+        _check_requirements(self.pip, self.editables)
         check_distinct(self.mounts)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
@@ -232,6 +235,18 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value and value not in choices:
         _reject(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(choices)}.")
+
+
+def split_editable(text: str) -> tuple[str, str]:
+    """Split `FOLDER[EXTRA,…]`. Returns the folder in its normal form, and the extras ("gpu,dev").
+
+    Raises:
+        InvalidConfig: it has another form.
+    """
+    folder, bracket, extras = text.partition("[")
+    if not folder or "\n" in text or "\0" in text or (bracket and not re.match(r"[\w\s.,-]*\]\Z", extras)):
+        _reject(f"{text!r} is not of the form FOLDER or FOLDER[EXTRA].")
+    return posixpath.normpath(folder), extras.removesuffix("]")
 
 
 def _check_webhook(url: str) -> None:
@@ -295,7 +310,9 @@ def _check_unicode(text: str) -> None:
         _reject(f"{near!r} is not text in UTF-8.")
 
 
-def _check_requirements(lines: tuple[str, ...]) -> None:
+def _check_requirements(lines: tuple[str, ...], editables: tuple[str, ...]) -> None:
+    for text in editables:
+        split_editable(text)
     for line in lines:
         if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
             is_file = line.lstrip().startswith(("-r", "--requirement"))

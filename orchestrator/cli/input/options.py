@@ -39,6 +39,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option("pip", "PKG[==V]", "A pip package."),
     _option("requirements", "FILE", "A file of pip requirements."),
     _option("python", "VERSION", "Version of Python, such as 3.12. [default: the server's]"),
+    _option("editables", "FOLDER", "Install this project of the code editable, with its dependencies."),
     _option("frameworks", "NAME[==V]", "A named set of packages: pytorch, transformers, …", shell_complete=complete.frameworks),
     _option("image", "IMAGE", "The base image of its container."),
     _option("apt", "PKG[=V]", "An apt package for its container."),

@@ -60,6 +60,7 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     code, ignored = capture(options.code._replace(asides=asides), *((job.github_url, job.github_ref) if job else ()))
     if named:
         spec = replace(spec, **with_files({"requirements": named}, code))
+    spec = with_folders(spec, code)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
@@ -153,6 +154,15 @@ def _value(name: str, typed: Any) -> Any:
     if field.kind is FILES:
         return tuple(FileName(name, Path(), is_typed=True) for name in typed)
     return field.kind.read(typed, Path())
+
+
+def with_folders(spec: RunSpec, code: Snapshot | None) -> RunSpec:
+    """The spec, in which folders of the code that requirements name are projects of the snapshot."""
+    if not (spec.editables or spec.requirements or spec.pip):
+        return spec
+    from orchestrator.cli.input.editables import with_editables  # 3 ms: tomllib; not every run has packages
+
+    return with_editables(spec, code)
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:
