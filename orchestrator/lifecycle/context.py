@@ -30,7 +30,7 @@ from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, runtime_files, threads
+from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -251,6 +251,7 @@ class Context:
             inherited=inherited,
             bare=self.request(spec).bare,
             site=f"{places.layer}/{site}",
+            checkpoints=checkpoints.folder_of(spec),
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:

@@ -183,6 +183,8 @@ FIELDS = (
     Field("no_output_timeout_s", MINUTES, "no_output_timeout_min", ("--no-output-timeout",)),
     Field("notify", LIST, "notify", ("--notify",), added, masked),
     Field("secrets", SECRETS, "secrets", ("--secret",), updated, is_compared=True),
+    Field("resume", TEXT, "resume", ("--resume",), is_compared=True),
+    Field("checkpoints", TEXT, "checkpoints", ("--checkpoints",), is_compared=True),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_KEY = {field.key: field for field in FIELDS if field.key}

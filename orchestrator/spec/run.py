@@ -116,6 +116,8 @@ class RunSpec:
         no_output_timeout_s: stop the run when it has been idle for this many seconds; None for never.
         notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
         secrets: environment variables, and the names of the secrets whose values they get.
+        resume: a run, or a folder of its outputs (`runs/7/checkpoints`), whose files it begins with, as its own checkpoints.
+        checkpoints: the folder of its checkpoints, relative to the caller's directory; "" for the usual one.
     """
 
     command: str
@@ -143,6 +145,8 @@ class RunSpec:
     no_output_timeout_s: float | None = None
     notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    resume: str = ""
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -175,6 +179,7 @@ class RunSpec:
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip)
         check_distinct(self.mounts)
+        _check_checkpoints(self.resume, self.checkpoints)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
@@ -224,6 +229,13 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
     if network and network not in NETWORKS:
         _reject(f"Unknown network {network!r}.", f"Choose one of: {', '.join(NETWORKS)}.")
+
+
+def _check_checkpoints(resume: str, folder: str) -> None:
+    if resume:
+        relative_parts(resume, "The run to resume", "Give a run, or a folder of its outputs: runs/7/output")
+    if folder:
+        relative_parts(folder, "The folder of checkpoints", "Give a folder below the working directory.")
 
 
 def _check_webhook(url: str) -> None:
