@@ -24,7 +24,7 @@ from orchestrator.spec.redaction import MASK, masked
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
 
 ROOT = Path(__file__).parents[1]
-HOW = {"file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file"}
+HOW = {"file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file", "current_code"}
 """Options of `spell run` that do not say what the run is."""
 FULL = RunSpec(
     command="train :LR:",
@@ -54,6 +54,8 @@ FULL = RunSpec(
     notify=("https://example.org/hook",),
     secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
     caches="off",
+    resume="runs/2/checkpoints",
+    checkpoints="output",
 )
 """A spec with another value than the default in each field."""
 
@@ -240,12 +242,14 @@ CHANGES: dict[str, Any] = {
     "notify": ("http://127.0.0.1:9/hook",),
     "secrets": {"TOKEN": "TOKEN"},
     "caches": "off",
+    "checkpoints": "output",
 }
-"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, editables in tests/test_editables.py."""
+"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, `editables` in
+tests/test_editables.py, `resume` in tests/test_resume.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables"}
+    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

@@ -7,6 +7,7 @@ completion  prints the script of shell completion
 run         run
 ahead       loads modules while a verb waits for git
 rerun       rerun
+resume      resume, and run --resume
 workflows   workflow
 searches    hyper
 uploads     upload, rm

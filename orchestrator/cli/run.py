@@ -10,13 +10,15 @@ from orchestrator.cli import ahead
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.commanding import Commanding
-from orchestrator.cli.input.options import spec_options
+from orchestrator.cli.input.options import current_code_option, spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.client.client import Client
+    from orchestrator.records.casts import CastRecord
 
 
 def _connect() -> Client:
@@ -39,13 +41,21 @@ def _connect() -> Client:
 @click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
 @click.option("--json", "json_", is_flag=True, help="Print the run as JSON: at once with -b, else when it has ended.")
+@current_code_option
 @command_files
 @click.pass_context
-def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
+def run(
+    ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, current_code: bool, **typed: Any
+) -> None:
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
     ahead.load(_connect)
+    if current_code and not options.fields["resume"]:
+        raise UsageError("--current-code belongs to --resume.", "Leave it out: a run has the code of this folder.")
     with interruptible(NOTHING_CAST):
+        if (earlier := options.fields["resume"]) and not options.file:
+            cast = _resume(earlier, options, reuse=reuse, current_code=current_code)
+            ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
         spec, code = build_spec(options)
         warn_unfilled(spec)
         with _connect() as client:
@@ -56,3 +66,13 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
             with casting("spell ps"):
                 cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
+
+
+def _resume(earlier: str, options: SpecOptions, *, reuse: bool, current_code: bool) -> CastRecord:
+    """Cast what was typed as changes of an earlier run, with its checkpoints."""
+    from orchestrator.cli.resume import cast_resumed  # 2 ms: few runs are resumed
+
+    if reuse:
+        raise UsageError("--reuse finds a run that did all from its beginning, and --resume goes on.", "Leave one out.")
+    with _connect() as client:
+        return cast_resumed(client, earlier, options, current_code=current_code)

@@ -53,6 +53,13 @@ def _rerun() -> click.Command:
     return rerun
 
 
+@_verb("resume", "Go on from the checkpoints of an earlier run.")
+def _resume() -> click.Command:
+    from orchestrator.cli.resume import resume  # 54 ms
+
+    return resume
+
+
 @_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
     from orchestrator.cli.runs import logs  # 45 ms

@@ -38,7 +38,7 @@ from orchestrator.errors import DiskFull, InvalidConfig, SnapshotMissing, StaleF
 from orchestrator.executors.base import CacheBind, Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, runtime_files, threads
+from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -312,6 +312,7 @@ class Context:
             inherited=inherited,
             bare=self.request(spec).bare and not spec.editables,
             site=f"{places.layer}/{site}",
+            checkpoints=checkpoints.folder_of(spec),
         )
         seen_at = {folder.name: _seen_at(places, folder) for folder in shared.folders}
         taken = {*places.variables, *env, *spec.secrets}

@@ -283,9 +283,9 @@ class Life:
         self.work.check_free()
         try:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-            self.work.make()
-            home.metrics(number).touch()
             log, cancelled = home.build_log(number), self._stop_requested.is_set
+            self.work.make(cancelled)
+            home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
             environment, projects = self.context.environments_of(self.spec, base, log, cancelled, self.run)
             if projects:

@@ -15,18 +15,18 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator.content import manifest as manifests
 from orchestrator.content.files import remove_tree, sha256
-from orchestrator.content.manifest import FILE, Entry, Manifest
+from orchestrator.content.manifest import FILE, Entry, Manifest, actual
 from orchestrator.data import outputs
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
+from orchestrator.lifecycle import checkpoints
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.runtime import CHECKPOINTS
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun
@@ -51,11 +51,14 @@ class WorkDir:
         self._code = self.root / "code"
         self._own_manifest = self.root / "manifest.json"
         self._whole = self.root / "whole"
-        self._checkpoints = self._code / CHECKPOINTS
+        self._checkpoints = self._code / checkpoints.folder_of(spec)
         self._kept = context.home.checkpoints(run.number)
 
-    def make(self) -> None:
-        """Make the work dir, from the snapshot and the checkpoints of the attempt before.
+    def make(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Make the work dir, from the snapshot and the checkpoints of the attempt before, or of the run to resume.
+
+        Args:
+            cancelled: whether the rest need not be copied.
 
         Raises:
             CodeFailed, DiskFull, SaveFailed, OSError: when it cannot be made.
@@ -72,6 +75,8 @@ class WorkDir:
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
+        if self._spec.resume and not self._kept.exists():
+            self._begin_with(self._spec.resume, cancelled)  # before it is whole: half of them must not be kept
         self._whole.touch()
         self._bring_checkpoints()
 
@@ -87,14 +92,26 @@ class WorkDir:
             if target.parent.resolve().is_relative_to(self._code.resolve()) and not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-                os.utime(target, ns=(self._mtime_ns, self._mtime_ns))
-                entries.append(Entry(name, FILE, sha256(target) or "", target.stat().st_size))
+                entry = Entry(name, FILE, sha256(target) or "", target.stat().st_size)
+                os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+                entries.append(entry)
         if entries:
             self._own_manifest.write_text(manifests.joined([*self._manifest().entries, *entries]).to_json())
 
+    def _begin_with(self, resource: str, cancelled: Callable[[], bool]) -> None:
+        """Copy the checkpoints of an earlier run, and say so."""
+        home, (_, number, *_below) = self._context.home, resource.split("/")
+        source = home.root / actual(resource)
+        if not source.is_dir():
+            raise CodeFailed(f"{resource}, with the checkpoints of run {number}, does not exist any more")
+        folder = checkpoints.folder_of(self._spec)
+        files, size = checkpoints.bring(source, home.run_dir(int(number)), self._code, folder, cancelled)
+        words = f"Begins with {resource}: {files} file{'' if files == 1 else 's'}, {size} bytes, copied to {folder}"
+        self._context.firmly(lambda: self._context.store.notice(self._number, words))
+
     def _keep_checkpoints(self) -> None:
         """Set the checkpoints of the attempt before aside. At any time they are in exactly one of both folders."""
-        is_there = self._whole.exists() and self._checkpoints.is_dir() and not self._checkpoints.is_symlink()
+        is_there = self._whole.exists() and self._checkpoints.is_dir() and self._is_in_code(self._checkpoints)
         if is_there and not self._kept.exists():
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             self._checkpoints.chmod(0o755)  # only a writable folder can be moved
@@ -103,12 +120,19 @@ class WorkDir:
     def _bring_checkpoints(self) -> None:
         if not self._kept.exists():
             return
+        if not self._is_in_code(self._checkpoints.parent):
+            raise CodeFailed(f"{checkpoints.folder_of(self._spec)!r} leads out of the code through a link")
+        self._checkpoints.parent.mkdir(parents=True, exist_ok=True)
         remove_tree(self._checkpoints)
         os.rename(self._kept, self._checkpoints)
         for mount in self._spec.mounts:
             place = self._code / path_in_code(self._subdir, mount.path)
             if place.is_relative_to(self._checkpoints) and place.is_symlink():
                 place.unlink()  # as the mounts of the attempt before were made
+
+    def _is_in_code(self, place: Path) -> bool:
+        """Whether no link stands on the way to a place in the work dir."""
+        return place.resolve() == self._code.resolve() / place.relative_to(self._code)
 
     def save(self) -> list[ArtifactRecord]:
         """Move what the run has left to `runs/N`. Raises as `outputs.save`."""

@@ -8,6 +8,7 @@ quota            enforces the space limits of the home
 executors        chooses the executor of a run
 reuse            finds an identical complete run
 rerun            makes the spec of a rerun
+resume           finds the checkpoints that a run begins with
 workflows        workflows: cast, list, inspect, stop
 searches         searches: cast, list, inspect, stop, resume
 uploads          receives uploads

@@ -28,6 +28,7 @@ from orchestrator.service.metrics import Metrics
 from orchestrator.service.projects import Projects
 from orchestrator.service.quota import Quota
 from orchestrator.service.resources import Resources
+from orchestrator.service.resume import Resume
 from orchestrator.service.runs import Runs
 from orchestrator.service.searches import Searches
 from orchestrator.service.secrets import Secrets
@@ -65,7 +66,7 @@ class Service:
     ) -> None:
         store, found = context.store, resources.Resources(context.home, context.store)
         access, executors = Access(store, found), Executors(context, defaults)
-        self.runs = Runs(context, scheduler, access, executors, quota)
+        self.runs = Runs(context, scheduler, access, executors, quota, Resume(store, access, found))
         self.logs = Logs(context, scheduler, access)
         self.metrics = Metrics(context, access)
         self.stats = Stats(store, scheduler, access)

@@ -185,6 +185,8 @@ FIELDS = (
     Field("notify", LIST, "notify", ("--notify",), added, masked),
     Field("secrets", SECRETS, "secrets", ("--secret",), updated, is_compared=True),
     Field("caches", TEXT, "caches", ("--caches",)),
+    Field("resume", TEXT, "resume", ("--resume",), is_compared=True),
+    Field("checkpoints", TEXT, "checkpoints", ("--checkpoints",), is_compared=True),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_KEY = {field.key: field for field in FIELDS if field.key}

@@ -120,6 +120,8 @@ class RunSpec:
         notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
         secrets: environment variables, and the names of the secrets whose values they get.
         caches: `on`, `read-only` or `off`: what it has of the caches that runs share; "" for the configured one.
+        resume: a run, or a folder of its outputs (`runs/7/checkpoints`), whose files it begins with, as its own checkpoints.
+        checkpoints: the folder of its checkpoints, relative to the caller's directory; "" for the usual one.
     """
 
     command: str
@@ -149,6 +151,8 @@ class RunSpec:
     notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     caches: str = ""
+    resume: str = ""
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -182,6 +186,7 @@ class RunSpec:
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip, self.editables)
         check_distinct(self.mounts)
+        _check_checkpoints(self.resume, self.checkpoints)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
@@ -247,6 +252,13 @@ def split_editable(text: str) -> tuple[str, str]:
     if not folder or "\n" in text or "\0" in text or (bracket and not re.match(r"[\w\s.,-]*\]\Z", extras)):
         _reject(f"{text!r} is not of the form FOLDER or FOLDER[EXTRA].")
     return posixpath.normpath(folder), extras.removesuffix("]")
+
+
+def _check_checkpoints(resume: str, folder: str) -> None:
+    if resume:
+        relative_parts(resume, "The run to resume", "Give a run, or a folder of its outputs: runs/7/output")
+    if folder:
+        relative_parts(folder, "The folder of checkpoints", "Give a folder below the working directory.")
 
 
 def _check_webhook(url: str) -> None:

@@ -152,8 +152,8 @@ def _wanted(connection: Connection) -> set[int]:
     """Return runs that steps of open workflows, or trials of open searches, will mount."""
     found = set()
     for spec in _pending(connection, of_open=True):
-        for mount in spec.get("mounts", ()):
-            parts = str(mount["resource"]).split("/")
+        for resource in (*(mount["resource"] for mount in spec.get("mounts", ())), spec.get("resume", "")):
+            parts = str(resource).split("/")
             if parts[0] == "runs" and len(parts) > 1 and parts[1].isdecimal():
                 found.add(int(parts[1]))
     return found

@@ -28,6 +28,10 @@ def _option(name: str, metavar: str, words: str, **more: Any) -> Callable[[F], F
     return click.option(*field.options, name, metavar=metavar, help=words, multiple=is_many, **more)
 
 
+_RESUME = _option(
+    "resume", "RUN", "Begin with the checkpoints of RUN, or with a folder of its outputs: runs/7/output",
+    shell_complete=complete.runs,
+)  # fmt: skip
 _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "machine_type", "NAME", "Machine type; see spell machine-types. [default: cpu]",
@@ -70,15 +74,25 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
         "caches", "on|read-only|off", "The caches that runs share, for models, datasets, packages. [default: on]",
         type=click.Choice(CACHES),
     ),
+    _RESUME,
+    _option("checkpoints", "FOLDER", "The folder of its checkpoints, for --retries and spell resume. [default: checkpoints]"),
 )  # fmt: skip
 
 
+_UNTRACKED = click.option(
+    "--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."
+)
+_FORCE = click.option("-f", "--force", is_flag=True, help="Ask no questions.")
+_CURRENT_CODE = click.option(
+    "--current-code", is_flag=True, help="Resume with the code of this folder. [default: that of the resumed run]"
+)
+_NOW = (_CURRENT_CODE, _UNTRACKED, _FORCE)
 _CODE = (
     click.option("--github-url", metavar="URL", help="Take the code from this git URL instead."),
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
-    click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
-    click.option("-f", "--force", is_flag=True, help="Ask no questions."),
+    _UNTRACKED,
+    _FORCE,
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
     ),
@@ -93,6 +107,16 @@ def spec_options(command: F) -> F:
 def change_options(command: F) -> F:
     """Give a verb the options of a spec without those that say its code."""
     return _with(_FIELDS, command)
+
+
+def resume_options(command: F) -> F:
+    """Give a verb the options of a spec for a run that is resumed, with the code of then or of now."""
+    return _with((*(option for option in _FIELDS if option is not _RESUME), *_NOW), command)
+
+
+def current_code_option(command: F) -> F:
+    """Give a verb the option that takes the code of now for a run that is resumed."""
+    return _CURRENT_CODE(command)
 
 
 def _with(options: Sequence[Callable[[F], F]], command: F) -> F:

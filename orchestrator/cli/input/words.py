@@ -7,7 +7,8 @@ from __future__ import annotations
 
 VERBS = {
     "run": "cast create execute go launch new sbatch srun start submit train up",
-    "rerun": "again clone-run repeat restart resubmit resume retry requeue",
+    "rerun": "again clone-run repeat restart resubmit retry requeue",
+    "resume": "continue unpause warm-start",
     "logs": "log less more output tail stdout",
     "logs -f": "attach fg follow view",
     "ps": "history jobs list queue runs sacct squeue status",
