@@ -16,7 +16,7 @@ from orchestrator.cli.input.command_files import files_of, refuse_saved
 from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
-from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.errors import InvalidConfig, InvalidRepository, UsageError
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
@@ -62,6 +62,8 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
         spec = replace(spec, **with_files({"requirements": named}, code))
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
+    if code is None and not options.code.no_code:
+        _refuse_missing(spec)
     return with_code(spec, code, ignored), code
 
 
@@ -70,6 +72,21 @@ def _load(path: Path) -> JobFile:
     from orchestrator.spec import jobfile  # 15 ms: yaml; few runs have a job file
 
     return jobfile.load(path)
+
+
+def _refuse_missing(spec: RunSpec) -> None:
+    """Refuse a command that names a file of a folder of which nothing is sent.
+
+    Raises:
+        InvalidRepository: it does.
+    """
+    mounted = {normal_path(mount.path) for mount in spec.mounts}
+    for name in missing_words(spec.filled_command, Path.cwd(), "", (), mounted):
+        if Path(name).is_file():
+            raise InvalidRepository(
+                f"{name!r} is in the command, but no files of {Path.cwd()} are sent.",
+                "Change into the folder of the project, or send all of this one: --whole-folder",
+            )
 
 
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
@@ -81,7 +98,8 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked) | told
     captured = [entry.path for entry in code.manifest.entries]
     missing = missing_words(spec.filled_command, Path.cwd(), subdir, captured, known)
-    for name, (why, cure) in zip(missing, why_missing(Path.cwd(), missing), strict=True):
+    reasons = why_missing(Path.cwd(), missing, is_repository=bool(code.code.commit))
+    for name, (why, cure) in zip(missing, reasons, strict=True):
         show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
 
 
