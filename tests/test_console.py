@@ -166,6 +166,18 @@ def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None
         assert terminal.ends() == 130
 
 
+def test_asked_whether_to_keep_the_secrets_of_a_file(spell: Spell, repo: Path) -> None:
+    (repo / ".git" / "vars").write_text("MY_TOKEN=abcdefghijkl\n")
+    words = ["run", "--env-file", ".git/vars", "echo $MY_TOKEN"]
+    with on_terminal(spell, *words, cwd=repo) as terminal:
+        terminal.sees("Keep them as secrets of spell")
+        terminal.type("\n")
+        assert terminal.ends() == 0
+        assert "✨ Run is running ***" in " ".join(terminal.screen.lines)
+    assert [item.name for item in spell.client.secrets.list()] == ["MY_TOKEN"]
+    spell.client.secrets.remove("MY_TOKEN")
+
+
 def test_asked_before_a_big_folder_is_sent(spell: Spell, tmp_path: Path) -> None:
     folder = tmp_path / "big"
     folder.mkdir()

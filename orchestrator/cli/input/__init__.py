@@ -9,6 +9,7 @@ spec           makes a spec of options and a job file
 durations      durations as values of options
 pasted         refuses typographic dashes and quotes
 empty          refuses empty values
+envfile        reads files of variables
 requirements   reads requirement files
 capture        captures the code, and warns about missing files
 ignored        finds files that a command names and its run will not have

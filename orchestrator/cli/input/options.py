@@ -45,7 +45,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "network", "bridge|none", "The network of its container. [default: bridge]", type=click.Choice(NETWORKS)
     ),
-    _option("env", "K=V", "An environment variable."),
+    _option("env", "K[=V]", "An environment variable; without =V, with the value of your shell."),
     _option("description", "TEXT", "[default: the message of the commit]"),
     _option("name", "NAME", "A name to call the run by, in mounts too."),
     _option("labels", "LABEL", "A label to find it by.", shell_complete=complete.labels),
@@ -79,9 +79,13 @@ _CODE = (
     ),
     click.option("-f", "--force", is_flag=True, help="Ask no questions."),
     click.option(
+        "--env-file", "env_file", type=click.Path(path_type=Path), metavar="FILE", multiple=True,
+        help="Environment variables from a file, such as .env; -e wins.",
+    ),
+    click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
     ),
-)
+)  # fmt: skip
 
 
 def spec_options(command: F) -> F:
