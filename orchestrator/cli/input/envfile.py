@@ -29,7 +29,7 @@ def read_files(paths: Sequence[Path]) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     from dotenv.main import resolve_variables  # 40 ms: few runs have such a file
-    from dotenv.parser import parse_stream  # the same
+    from dotenv.parser import parse_stream  # 40 ms: as above
 
     written: dict[str, str | None] = {}
     for item in parse_stream(io.StringIO(text_of(path))):
