@@ -12,6 +12,7 @@ workflows   workflow
 searches    hyper
 uploads     upload, rm
 secrets     secret
+kept_secrets  offers to keep secrets of a .env
 runs        logs, info, stop, kill, wait
 listing     ps, search
 top         top

@@ -63,6 +63,10 @@ def run(
                 from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
                 see_project(client, spec.project, force=options.code.force)
+            if options.env_files:
+                from orchestrator.cli.kept_secrets import with_secrets  # 1 ms: few runs have such files
+
+                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
             with casting("spell ps"):
                 cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

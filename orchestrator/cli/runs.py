@@ -109,7 +109,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Search", str(run.search or "")),
         ("Command", run.command),
         ("Description", run.description),
-        ("Repository", run.repository),
+        ("Repository" if run.commit else "Folder", run.repository),
         ("Git Commit", run.commit + (" [Uncommitted]" if run.dirty else "")),
         ("Git URL", str(code.get("url", ""))),
         ("Machine Type", run.machine_type),

@@ -9,6 +9,7 @@ spec           makes a spec of options and a job file
 durations      durations as values of options
 pasted         refuses typographic dashes and quotes
 empty          refuses empty values
+envfile        reads files of variables
 requirements   reads requirement files
 editables      finds projects of the code that are to be installed editable
 capture        captures the code, and warns about missing files

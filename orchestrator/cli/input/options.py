@@ -50,7 +50,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "network", "bridge|none", "The network of its container. [default: bridge]", type=click.Choice(NETWORKS)
     ),
-    _option("env", "K=V", "An environment variable."),
+    _option("env", "K[=V]", "An environment variable; without =V, with the value of your shell."),
     _option("description", "TEXT", "[default: the message of the commit]"),
     _option("name", "NAME", "A name to call the run by, in mounts too."),
     _option("labels", "LABEL", "A label to find it by.", shell_complete=complete.labels),
@@ -92,11 +92,19 @@ _CODE = (
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
     _UNTRACKED,
+    click.option("--no-code", is_flag=True, help="Send no code."),
+    click.option(
+        "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
+    ),
     _FORCE,
+    click.option(
+        "--env-file", "env_file", type=click.Path(path_type=Path), metavar="FILE", multiple=True,
+        help="Environment variables from a file, such as .env; -e wins.",
+    ),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
     ),
-)
+)  # fmt: skip
 
 
 def spec_options(command: F) -> F:

@@ -72,6 +72,7 @@ OPTIONS = {
         "resources shm-size"
     ),
     "--env": "env-var environment envs export set-env variable",
+    "--env-file": "dotenv envfile",
     "--secret": "password secrets token",
     "--label": "label-add labels tag tags",
     "--name": "job-name n run-name title",
@@ -134,7 +135,6 @@ SAYS = {
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
-    "env-file": "There is no such option. Give each variable with -e NAME=VALUE, and a secret value with --secret NAME.",
     "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
     "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
