@@ -84,7 +84,7 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
             "--framework pytorch==2.9 -e A=1 --env B=x=y --env EMPTY= -d 'two words' --name a-name --label one --label two "
             "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process "
             "--retries 2 --stop-condition 'loss > 10:100' --stop-condition 'loss < 0.1 && acc > 0.9' "
-            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook --no-code"
+            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook --no-code --checkpoints out/put"
         ),
         "train --lr :LR:",
         cwd=tmp_path,
@@ -116,6 +116,8 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "no_output_timeout_s": 1800.0,
         "notify": ["***"],
         "secrets": {},
+        "resume": "",
+        "checkpoints": "out/put",
     }
     assert (run["command"], run["name"], run["labels"]) == ("train --lr 0.1", "a-name", ["one", "two"])
 

@@ -88,7 +88,7 @@ def _info() -> click.Command:
     return info
 
 
-@_verb("exec", "Open a shell or run a command in a run's container.")
+@_verb("exec", "Open a shell or run a command beside that of a run.")
 def _exec() -> click.Command:
     from orchestrator.cli.exec import exec as exec_  # 40 ms
 

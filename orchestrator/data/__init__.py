@@ -1,6 +1,7 @@
 """The bytes of the home.
 
 outputs    moves the outputs of a run to runs/N
+unsaved    the files of a run that has not ended
 resources  finds, lists and reads what lies under runs/ and uploads/
 tarred     files as tar streams
 uploads    folders and files that a user uploads

@@ -109,7 +109,7 @@ class Life:
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
         env |= {"TERM": term} if term else {}
-        return self.executor.open_exec(handle, command, env, cwd, terminal=terminal)
+        return self.executor.open_exec(handle, command, env, cwd, self.run.cores, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from orchestrator.content import manifest as manifests
 from orchestrator.content.files import remove_tree, sha256
 from orchestrator.content.manifest import FILE, Entry, Manifest, actual
 from orchestrator.data import outputs
+from orchestrator.data.unsaved import Unsaved
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
 from orchestrator.lifecycle import checkpoints
@@ -140,9 +141,18 @@ class WorkDir:
         if not target.exists():
             self._code.mkdir(parents=True, exist_ok=True)
             self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
-        is_one_disk = self._context.home.runs.stat().st_dev == self.root.stat().st_dev
-        staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
-        return outputs.save(self._number, self._workspace(), staging, target)
+        return outputs.save(self._number, self._workspace(), self._staging, target)
+
+    def unsaved(self) -> Unsaved:
+        """Return what the run has left so far."""
+        return Unsaved(self._workspace(), self._staging, self._context.home.run_dir(self._number))
+
+    @property
+    def _staging(self) -> Path:
+        """Where its outputs are gathered: on the disk of `runs`."""
+        home = self._context.home
+        is_one_disk = home.runs.stat().st_dev == self.root.stat().st_dev
+        return self.root / "outputs" if is_one_disk else home.runs / f".saving-{self._number}"
 
     def check_free(self) -> None:
         """Check that nothing lies at the path of its outputs.

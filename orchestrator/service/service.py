@@ -34,6 +34,7 @@ from orchestrator.service.searches import Searches
 from orchestrator.service.secrets import Secrets
 from orchestrator.service.server import Server
 from orchestrator.service.stats import Stats
+from orchestrator.service.unsaved import UnsavedFiles
 from orchestrator.service.uploads import Uploads
 from orchestrator.service.verify import Verify
 from orchestrator.service.workflows import Workflows
@@ -72,7 +73,7 @@ class Service:
         self.stats = Stats(store, scheduler, access)
         self.exec = Exec(store, scheduler, access)
         self.code = Code(context)
-        self.resources = Resources(found, access)
+        self.resources = Resources(found, access, UnsavedFiles(context))
         self.uploads = Uploads(incoming, store, access)
         self.secrets = Secrets(context.secrets, access)
         self.searches = Searches(store, access, self.runs, wake)

@@ -137,7 +137,7 @@ SAYS = {
 OPTION_SAYS = {
     "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
-    "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
+    "i ti it t tty interactive pty": "A run has no terminal. Open a shell beside its command: spell exec RUN",
     "w workdir chdir cwd working-dir": (
         "A run starts in the folder that it is cast from, with a copy of the code: change the folder before."
     ),
