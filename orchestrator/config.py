@@ -8,6 +8,7 @@ pass_env = ["WANDB_*"]             # further variables of the server that runs g
 grace_s = 10                       # between TERM and KILL when a run is stopped
 sample_interval_s = 5              # how often CPU, memory and GPU use of a run is recorded
 readable_by = "owner"              # who may read outputs and uploads: "owner", "group" (of the home) or "everyone"
+torch_backend = "auto"             # which build of torch: for this machine's GPU driver; or cpu, cu128, …; "none" for the index's
 
 [frameworks]
 pytorch = ["torch"]
@@ -24,6 +25,13 @@ log_mb = 1024                      # of each run; the middle of a longer log is 
 free_gb = 0                        # no run is cast while the home's disk has less
 environments_gb = 0                # above it, the least recently used environments are removed; 0 for no limit
 home_gb = 0                        # no run is cast and nothing is uploaded while the home takes more; 0 for no limit
+
+[caches]
+enabled = true                     # what tools in a run download is kept for later runs; see data/caches.py
+limit_gb = 0                       # above it, what was not used for longest is removed; 0 for no limit
+
+[caches.folders]                   # variables that name a cache to a tool: a folder in the shared one, or on this machine
+HF_HOME = "/data/huggingface"
 
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
@@ -46,12 +54,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 from pydantic_core import ErrorDetails
 
 from orchestrator import machine
 from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
+from orchestrator.spec.variables import MADE
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
@@ -135,6 +144,34 @@ class LimitsConfig:
         return int(self.home_gb * _GIB)
 
 
+def _check_cache_folders(folders: dict[str, str]) -> dict[str, str]:
+    for name, folder in folders.items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("SPELL_") or name in MADE:
+            raise ValueError(f"{name!r} cannot be the name of a variable for a cache")
+        if not folder.startswith(("/", "~")) and {"..", "."}.intersection(folder.split("/")):
+            raise ValueError(f"{name}: {folder!r} is neither a path of this machine nor a name in the shared folder")
+    return folders
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class CachesConfig:
+    """`[caches]`: what runs keep for later runs. See the module's docstring."""
+
+    enabled: bool = True
+    limit_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
+    folders: Annotated[dict[str, str], AfterValidator(_check_cache_folders)] = field(default_factory=dict)
+
+    def is_on(self, asked: str) -> bool:
+        """Whether a run has caches; `asked` is the field of its spec."""
+        return asked in ("on", "read-only") or (not asked and self.enabled)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most disk space that caches may take while nothing of them is in use; 0 for no limit."""
+        return int(self.limit_gb * _GIB)
+
+
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -148,10 +185,12 @@ class Config:
     grace_s: Annotated[float, Ge(0), Le(_WEEK_S)] = 10.0
     sample_interval_s: Annotated[float, Ge(0.01), Le(_WEEK_S)] = 5.0
     readable_by: Literal["owner", "group", "everyone"] = "owner"
+    torch_backend: Annotated[str, StringConstraints(pattern=r"^(auto|none|cpu|cu\d{2,3}|rocm\d[\d.]*|xpu)$")] = "auto"
     frameworks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    caches: CachesConfig = field(default_factory=CachesConfig)
 
     @property
     def home_mode(self) -> int:
@@ -228,9 +267,11 @@ def _words(problem: ErrorDetails) -> str:
     return f"there is no such field; there are: {names}"
 
 
-def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | LimitsConfig | MachineTypeConfig]:
+def _table(place: Sequence[int | str]) -> type[Config | CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]:
     """Return the class of the table that a field is in."""
     if len(place) == 1:
         return Config
-    tables = {"docker": DockerConfig, "limits": LimitsConfig}
+    tables: dict[str, type[CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]] = {
+        "docker": DockerConfig, "limits": LimitsConfig, "caches": CachesConfig,
+    }  # fmt: skip
     return tables.get(str(place[0]), MachineTypeConfig)

@@ -163,6 +163,17 @@ def gpu_count() -> int:
         return 0
 
 
+@functools.cache
+def cuda_version() -> int:
+    """Return the version of CUDA that the driver of this machine can run, as 128 for 12.8; 0 without a driver."""
+    try:
+        pynvml.nvmlInit()
+        version = int(pynvml.nvmlSystemGetCudaDriverVersion())  # 12080 for 12.8
+        return version // 1000 * 10 + version % 1000 // 10
+    except pynvml.NVMLError:
+        return 0
+
+
 def gpu_samples(indices: Sequence[int]) -> list[dict[str, float]]:
     """Return the current usage of these GPUs: index, utilisation in percent, memory used and total in bytes, power in watts,
     temperature in °C. Values that a GPU does not report are left out."""

@@ -50,6 +50,7 @@ ROUTES = {
     ("GET", "/runs"): "list of RunSummary",
     ("GET", "/runs/{reference}"): "RunRecord",
     ("POST", "/runs/{reference}/rerun"): "CastRecord",
+    ("POST", "/runs/{reference}/resume"): "CastRecord",
     ("POST", "/runs/{reference}/stop"): "",
     ("POST", "/runs/{reference}/kill"): "",
     ("GET", "/runs/{reference}/events"): "list of EventRecord",

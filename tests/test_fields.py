@@ -24,7 +24,18 @@ from orchestrator.spec.redaction import MASK, masked
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
 
 ROOT = Path(__file__).parents[1]
-HOW = {"file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file"}
+HOW = {
+    "file",
+    "env_file",
+    "force",
+    "background",
+    "reuse",
+    "verbose",
+    "json_",
+    "save_command",
+    "from_file",
+    "current_code",
+}
 """Options of `spell run` that do not say what the run is."""
 FULL = RunSpec(
     command="train :LR:",
@@ -34,6 +45,7 @@ FULL = RunSpec(
     pip=("six", "torch==2.9"),
     requirements=(RequirementFile("r.txt", "six\n"),),
     python="3.12",
+    editables=(".", "libs/x[gpu]"),
     frameworks=("pytorch",),
     image="python:3.12-slim",
     apt=("tree",),
@@ -52,6 +64,9 @@ FULL = RunSpec(
     no_output_timeout_s=1800.0,
     notify=("https://example.org/hook",),
     secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
+    caches="off",
+    resume="runs/2/checkpoints",
+    checkpoints="output",
 )
 """A spec with another value than the default in each field."""
 
@@ -237,12 +252,15 @@ CHANGES: dict[str, Any] = {
     "no_output_timeout_s": 90.0,
     "notify": ("http://127.0.0.1:9/hook",),
     "secrets": {"TOKEN": "TOKEN"},
+    "caches": "off",
+    "checkpoints": "output",
 }
-"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py."""
+"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, `editables` in
+tests/test_editables.py, `resume` in tests/test_resume.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code"}
+    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

@@ -50,6 +50,8 @@ stop_conditions: "loss > 10:100"
 project: jokes
 notify: https://example.org/hook
 secrets: [TOKEN, KEY=API_KEY]
+resume: 7
+checkpoints: output
 ignore: ["*.tmp", cache/]
 github_url: https://example.org/code.git
 github_ref: v1
@@ -82,6 +84,8 @@ def test_every_field(tmp_path: Path) -> None:
         project="jokes",
         notify=("https://example.org/hook",),
         secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
+        resume="7",
+        checkpoints="output",
         ignore=("*.tmp", "cache/"),
     )
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")

@@ -28,7 +28,7 @@ class Changing:
 
     def tools(self) -> Sequence[Callable[..., Any]]:
         """Return them all."""
-        return (self.cast_run, self.rerun_run, self.stop_run, self.label_run)
+        return (self.cast_run, self.rerun_run, self.resume_run, self.stop_run, self.label_run)
 
     def cast_run(self, command: str, options: list[str] | None = None, folder: str = ".") -> str:
         """Cast a run in the background: what `spell run -b OPTIONS COMMAND` does in a folder. The answer has its number.
@@ -52,6 +52,15 @@ class Changing:
             options: of `spell rerun` that change something, a word each, such as ["--param", "lr=0.1"].
         """
         return self._spell(".", "rerun", "--background", *(options or ()), "--", run)
+
+    def resume_run(self, run: str, options: list[str] | None = None) -> str:
+        """Cast a run that has ended again, beginning with a copy of its checkpoints. The answer has the new number.
+
+        Args:
+            run: its number, its name, latest or latest~1.
+            options: of `spell resume` that change something, a word each, such as ["--timeout", "8h"].
+        """
+        return self._spell(".", "resume", "--background", *(options or ()), "--", run)
 
     def stop_run(self, run: str) -> str:
         """Stop a run; its outputs are kept.

@@ -24,7 +24,7 @@ _ABOUT = (
     "number, its name, latest or latest~1; its outputs are files at runs/N/…. Answers are cut at some 40 kB, and say so. "
 )
 _READ_ONLY = "This server only reads. Commands for the person to type begin with `spell`."
-_MAY_WRITE = "cast_run, rerun_run and stop_run change what runs; nothing here removes anything."
+_MAY_WRITE = "cast_run, rerun_run, resume_run and stop_run change what runs; nothing here removes anything."
 
 
 def serve(client: Client, *, may_write: bool) -> None:

@@ -7,10 +7,12 @@ completion  prints the script of shell completion
 run         run
 ahead       loads modules while a verb waits for git
 rerun       rerun
+resume      resume, and run --resume
 workflows   workflow
 searches    hyper
 uploads     upload, rm
 secrets     secret
+kept_secrets  offers to keep secrets of a .env
 runs        logs, info, stop, kill, wait
 listing     ps, search
 top         top

@@ -13,9 +13,11 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding, Group
+from orchestrator.cli.input.commanding import Commanding
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
+from orchestrator.cli.kept_secrets import with_secrets
 from orchestrator.cli.metrics import sent_instead
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
@@ -130,8 +132,12 @@ def _cast(
     space = parse_space(params, json_param)
     _check_whole(command, space)
     first = tuple(f"{name}={_first(values)}" for name, values in space.items())
+    options = SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed)
     with interruptible(NOTHING_CAST):
-        spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
+        spec, code = build_spec(options)
+        if options.env_files:
+            with connect() as client:
+                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
     search = SearchSpec(
         kind=kind,
         spec=spec,

@@ -53,6 +53,13 @@ def _rerun() -> click.Command:
     return rerun
 
 
+@_verb("resume", "Go on from the checkpoints of an earlier run.")
+def _resume() -> click.Command:
+    from orchestrator.cli.resume import resume  # 54 ms
+
+    return resume
+
+
 @_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
     from orchestrator.cli.runs import logs  # 45 ms
@@ -81,7 +88,7 @@ def _info() -> click.Command:
     return info
 
 
-@_verb("exec", "Open a shell or run a command in a run's container.")
+@_verb("exec", "Open a shell or run a command beside that of a run.")
 def _exec() -> click.Command:
     from orchestrator.cli.exec import exec as exec_  # 40 ms
 

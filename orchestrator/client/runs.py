@@ -66,6 +66,37 @@ class Runs:
         """
         return from_wire(CastRecord, self._transport.cast(f"{_path(reference)}/rerun", changes or {}))
 
+    def resume(
+        self,
+        reference: int | str,
+        changes: Mapping[str, Any] | None = None,
+        code: CapturedCode | None = None,
+    ) -> CastRecord:
+        """Cast a run again that begins with the checkpoints of the earlier one, which are copied.
+
+        Args:
+            reference: the run, or a folder of its outputs that has checkpoints: `runs/7/output`.
+            changes: as of `rerun`; also another `command`.
+            code: takes the place of the earlier code, as in `cast`.
+
+        Raises:
+            SpellError: of the class that the server raised.
+        """
+        named, wanted = str(reference), dict(changes or {})
+        if named.startswith("runs/"):
+            wanted = {"resume": named, **wanted}
+            named = named.split("/")[1]
+        if code is not None:
+            wanted["code"] = to_wire(code.code)
+        ask = functools.partial(self._transport.cast, f"{_path(named)}/resume", wanted)
+        try:
+            return from_wire(CastRecord, ask())
+        except SnapshotMissing:
+            if code is None:
+                raise
+        Code(self._transport).send(code)
+        return from_wire(CastRecord, ask())
+
     def get(self, reference: int | str) -> RunRecord:
         """Return the whole record of one run."""
         from orchestrator.records.runs import run_from_wire  # 5 ms, which no cast needs

@@ -45,6 +45,15 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheBind:
+    """A folder of this machine for caches, at the absolute path `target`, where the run may write unless it may only read."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """All that an executor needs to run one attempt. Paths are of this machine.
 
@@ -74,6 +83,7 @@ class Launch:
         grace_s: time between TERM and KILL.
         secrets: further variables, hidden in `repr`; they reach the command only in memory, and its log shows `***`.
         log_bytes: the most disk space that the log may take; None for no limit.
+        caches: what it has of the caches that runs share.
     """
 
     number: int
@@ -102,6 +112,7 @@ class Launch:
     cores: tuple[int, ...] = ()
     log_bytes: int | None = None
     home: Path | None = None
+    caches: tuple[CacheBind, ...] = ()
 
     @property
     def writable(self) -> tuple[Path, ...]:
@@ -152,7 +163,7 @@ class Usage:
 
 
 class RunningExec(ABC):
-    """An additional, interactive command in the container of a run."""
+    """An additional, interactive command beside that of a run."""
 
     run_is_over = False
     """Whether it ended because its run did; set by `exit_code`."""
@@ -295,23 +306,28 @@ class Executor(ABC):
         """Return what it uses now; None when it is over."""
 
     def open_exec(
-        self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],
+        *,
+        terminal: bool,
     ) -> RunningExec:
-        """Start an additional command in the container of a running attempt.
+        """Start an additional command beside that of a running attempt: in its container, or its namespaces.
 
         Args:
             command: program and arguments; a single word is a line for a shell; empty for the shell itself.
             env: all its environment variables.
             cwd: its working directory, as the run sees it.
+            cores: those that the run was given; empty for any.
             terminal: whether it gets a terminal (its stderr is then merged into its stdout).
 
         Raises:
             Conflict: this executor cannot do it, or the attempt is over.
         """
-        raise Conflict(
-            f"A run of the {self.name} executor has no container, so no command can be started in it.",
-            "Look at it with the tools of this machine: it is an ordinary process.",
-        )
+        raise Conflict(f"No command can be started beside a run of the {self.name} executor.")
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most executors leave nothing
         """Remove what a dead server may have left of attempts that are no longer led.

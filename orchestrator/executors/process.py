@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
+from orchestrator.executors.beside import ProcessExec
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.paths import GivenPaths, RunPaths
@@ -44,6 +45,7 @@ _ALLOW_NAMESPACES = (
 )
 _GPU_CURE = "See nvidia-smi and spell doctor; the server counts the GPUs again after: spell server stop"
 _LOST_POLL_S = 0.1
+_ENDING_S = 2.0  # until a run is over whose processes are killed
 _TRIES = 3
 
 
@@ -102,6 +104,8 @@ class ProcessExecutor(Executor):
         if machine_type.memory_bytes:
             what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
             found.append(f"{what}, but cannot limit a run to it.")
+        if spec.caches == "read-only" and self.isolation == "none":
+            found.append("Private namespaces are not available here, so the run can write to its caches all the same.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
             found.append("Private namespaces are not available here, so a run started as root can write to its mounts.")
         return tuple(found)
@@ -190,6 +194,28 @@ class ProcessExecutor(Executor):
                     count += 1
         return Usage(cpu_time_s, memory_bytes, count) if count else None  # over, but not reaped yet
 
+    def open_exec(
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],
+        *,
+        terminal: bool,
+    ) -> RunningExec:
+        if not _alive(handle):
+            raise Conflict("The run is over.")
+        return ProcessExec(
+            handle.data,
+            command,
+            {**env, _MARK: str(handle.folder)},
+            cwd,
+            cores if self.holds_cores else (),
+            terminal=terminal,
+            is_run_over=lambda: _wait_gone(handle, _ENDING_S),
+        )
+
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         if self.isolation == "namespaces":
             words = "available: mounts of a process run are read-only, and no process outlives its run"
@@ -222,6 +248,7 @@ class ProcessExecutor(Executor):
             binds += [(str(launch.home), str(launch.home), False)] if launch.home else []
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
+            binds += [(str(cache.source), cache.target, cache.read_only) for cache in launch.caches]
             binds += [(str(bind.source), str(inside(launch, bind)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.environments import Base, BuildCancelled, Environment
+from orchestrator.environments import Base, BuildCancelled, Environment, made_in
 from orchestrator.errors import (
     BuildFailed,
     Conflict,
@@ -109,7 +109,7 @@ class Life:
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
         env |= {"TERM": term} if term else {}
-        return self.executor.open_exec(handle, command, env, cwd, terminal=terminal)
+        return self.executor.open_exec(handle, command, env, cwd, self.run.cores, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
@@ -278,16 +278,18 @@ class Life:
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _build(self) -> tuple[Environment, Base]:
+    def _build(self) -> tuple[Base, Environment, Environment | None]:
         home, number = self.context.home, self.run.number
         self.work.check_free()
         try:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-            self.work.make()
-            home.metrics(number).touch()
             log, cancelled = home.build_log(number), self._stop_requested.is_set
+            self.work.make(cancelled)
+            home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
-            environment = self.context.environment(self.spec, base, log, cancelled, self.run)
+            environment, projects = self.context.environments_of(self.spec, base, log, cancelled, self.run)
+            if projects:
+                self.work.add(made_in(projects.path))
         except OSError as error:
             raise as_phase(error) from error
         except InvalidConfig as error:  # not visible when it was cast: for example a missing local wheel
@@ -301,7 +303,7 @@ class Life:
             packages=json.dumps(environment.packages),
         )
         self._stop_if_requested()
-        return environment, base
+        return base, environment, projects
 
     def _attend(self, handle: Handle) -> None:
         self.handle = handle

@@ -51,6 +51,7 @@ class RunRecord(RunSummary):
     outputs_count: int
     outputs_bytes: int
     outputs_removed_at: float | None
+    resumed_by: list[int] = field(default_factory=list)
     imported: ImportRecord | None = None
 
 

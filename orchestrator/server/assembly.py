@@ -88,7 +88,7 @@ class Assembly:
             home=home,
             config=config,
             blobs=BlobStore(home),
-            environments=Environments(home, engine=engine, built=self._built),
+            environments=Environments(home, engine=engine, built=self._built, torch_backend=config.torch_backend),
             secrets=Secrets(home, store),
             executors=found if found is not None else executors(engine, images, config),
             hasher=Hasher(store, home),

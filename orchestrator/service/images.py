@@ -66,7 +66,7 @@ class Images:
         push: bool,
     ) -> ImageRecord:
         image = self._bases.ensure(request, log, cancelled)
-        environment = self._context.environment(spec, image.base(self._engine), log, cancelled)
+        environment = self._context.environments_of(spec, image.base(self._engine), log, cancelled)[0]
         baked = self._bases.bake(image, environment.path, tag, log, cancelled)
         if push:
             self._bases.push(tag, log, cancelled)

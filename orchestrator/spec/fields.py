@@ -155,7 +155,7 @@ class Field(NamedTuple):
 
 CODE_KEYS = ("github_url", "github_ref")
 """The keys of a job file that say which code to capture. The spec has no such fields."""
-_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked")
+_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
 
 FIELDS = (
     Field("command", TEXT, "command", is_fixed=True, is_compared=True),
@@ -165,6 +165,7 @@ FIELDS = (
     Field("pip", PACKAGES, "pip", ("--pip",), added, redacted, is_environment=True, is_compared=True),
     Field("requirements", FILES, "pip_req", ("--pip-req",), added, redacted, is_environment=True, is_compared=True),
     Field("python", TEXT, "python", ("--python",), is_environment=True, is_compared=True),
+    Field("editables", LIST, "editable", ("--editable",), added, is_environment=True, is_compared=True),
     Field("frameworks", LIST, "framework", ("--framework",), is_environment=True, is_compared=True),
     Field("image", TEXT, "image", ("--from", "--docker-image"), is_environment=True, is_compared=True),
     Field("apt", LIST, "apt", ("--apt",), added, is_environment=True, is_compared=True),
@@ -183,6 +184,9 @@ FIELDS = (
     Field("no_output_timeout_s", MINUTES, "no_output_timeout_min", ("--no-output-timeout",)),
     Field("notify", LIST, "notify", ("--notify",), added, masked),
     Field("secrets", SECRETS, "secrets", ("--secret",), updated, is_compared=True),
+    Field("caches", TEXT, "caches", ("--caches",)),
+    Field("resume", TEXT, "resume", ("--resume",), is_compared=True),
+    Field("checkpoints", TEXT, "checkpoints", ("--checkpoints",), is_compared=True),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_KEY = {field.key: field for field in FIELDS if field.key}

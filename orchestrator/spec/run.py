@@ -7,6 +7,7 @@ Plain dataclasses, so that the command line does not load pydantic. The server g
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ _IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
 _LONGEST = 500  # of an image's name
 _APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
 NETWORKS = ("bridge", "none")
+CACHES = ("on", "read-only", "off")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 MAX_RETRIES = 100
 MAX_LABELS = 100
@@ -101,6 +103,7 @@ class RunSpec:
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
         python: the version of Python ("3.12"); "" for the server's own.
+        editables: projects of the code to install editable: folders from its root, with extras (".", "libs/a[gpu]").
         frameworks: named sets of pip packages; None for the configured default.
         image: the base image of its container; "" for the configured one.
         apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
@@ -116,6 +119,9 @@ class RunSpec:
         no_output_timeout_s: stop the run when it has been idle for this many seconds; None for never.
         notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
         secrets: environment variables, and the names of the secrets whose values they get.
+        caches: `on`, `read-only` or `off`: what it has of the caches that runs share; "" for the configured one.
+        resume: a run, or a folder of its outputs (`runs/7/checkpoints`), whose files it begins with, as its own checkpoints.
+        checkpoints: the folder of its checkpoints, relative to the caller's directory; "" for the usual one.
     """
 
     command: str
@@ -125,6 +131,7 @@ class RunSpec:
     pip: tuple[str, ...] = ()
     requirements: tuple[RequirementFile, ...] = ()
     python: str = ""
+    editables: tuple[str, ...] = ()
     frameworks: tuple[str, ...] | None = None
     image: str = ""
     apt: tuple[str, ...] = ()
@@ -143,6 +150,9 @@ class RunSpec:
     no_output_timeout_s: float | None = None
     notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    caches: str = ""
+    resume: str = ""
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -171,10 +181,12 @@ class RunSpec:
         if self.project:
             check_project(self.project)
         _check_container(self.image, self.apt, self.network)
+        _check_choice("caches", self.caches, CACHES)
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
-        _check_requirements(self.pip)
+        _check_requirements(self.pip, self.editables)
         check_distinct(self.mounts)
+        _check_checkpoints(self.resume, self.checkpoints)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
@@ -222,8 +234,31 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
     for package in apt:
         if not re.match(_APT, package):
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
-    if network and network not in NETWORKS:
-        _reject(f"Unknown network {network!r}.", f"Choose one of: {', '.join(NETWORKS)}.")
+    _check_choice("network", network, NETWORKS)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value and value not in choices:
+        _reject(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(choices)}.")
+
+
+def split_editable(text: str) -> tuple[str, str]:
+    """Split `FOLDER[EXTRA,…]`. Returns the folder in its normal form, and the extras ("gpu,dev").
+
+    Raises:
+        InvalidConfig: it has another form.
+    """
+    folder, bracket, extras = text.partition("[")
+    if not folder or "\n" in text or "\0" in text or (bracket and not re.match(r"[\w\s.,-]*\]\Z", extras)):
+        _reject(f"{text!r} is not of the form FOLDER or FOLDER[EXTRA].")
+    return posixpath.normpath(folder), extras.removesuffix("]")
+
+
+def _check_checkpoints(resume: str, folder: str) -> None:
+    if resume:
+        relative_parts(resume, "The run to resume", "Give a run, or a folder of its outputs: runs/7/output")
+    if folder:
+        relative_parts(folder, "The folder of checkpoints", "Give a folder below the working directory.")
 
 
 def _check_webhook(url: str) -> None:
@@ -287,7 +322,9 @@ def _check_unicode(text: str) -> None:
         _reject(f"{near!r} is not text in UTF-8.")
 
 
-def _check_requirements(lines: tuple[str, ...]) -> None:
+def _check_requirements(lines: tuple[str, ...], editables: tuple[str, ...]) -> None:
+    for text in editables:
+        split_editable(text)
     for line in lines:
         if not line.strip() or line.strip().startswith("-") or any(char in line for char in "\n\r\0"):
             is_file = line.lstrip().startswith(("-r", "--requirement"))

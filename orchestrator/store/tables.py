@@ -132,6 +132,9 @@ imports = Table(
     Index("imports_run", "run", unique=True),
 )
 
+RESUMED = -1
+"""The position of the folder that a run begins with (`spell resume`): it is copied, and not among the run's mounts."""
+
 SHARED = "size >= 4096 AND sha256 <> ''"
 """Artifacts that may share their bytes. A query must use exactly this text, or SQLite does not use the index."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 VERBS = {
     "run": "cast create execute go launch new sbatch srun start submit train up",
-    "rerun": "again clone-run repeat restart resubmit resume retry requeue",
+    "rerun": "again clone-run repeat restart resubmit retry requeue",
+    "resume": "continue unpause warm-start",
     "logs": "log less more output tail stdout",
     "logs -f": "attach fg follow view",
     "ps": "history jobs list queue runs sacct squeue status",
@@ -71,6 +72,7 @@ OPTIONS = {
         "resources shm-size"
     ),
     "--env": "env-var environment envs export set-env variable",
+    "--env-file": "dotenv envfile",
     "--secret": "password secrets token",
     "--label": "label-add labels tag tags",
     "--name": "job-name n run-name title",
@@ -133,10 +135,9 @@ SAYS = {
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
-    "env-file": "There is no such option. Give each variable with -e NAME=VALUE, and a secret value with --secret NAME.",
     "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
-    "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
+    "i ti it t tty interactive pty": "A run has no terminal. Open a shell beside its command: spell exec RUN",
     "w workdir chdir cwd working-dir": (
         "A run starts in the folder that it is cast from, with a copy of the code: change the folder before."
     ),

@@ -145,6 +145,7 @@ class DockerExecutor(Executor):
             home=places.HOME,
             certificates=places.CERTIFICATES if self._certificates else "",
             is_host=False,
+            caches=places.CACHES,
         )
 
     def prepare(self, launch: Launch) -> None:
@@ -219,7 +220,14 @@ class DockerExecutor(Executor):
         return usage(self._engine, handle)
 
     def open_exec(
-        self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],  # the container's own
+        *,
+        terminal: bool,
     ) -> RunningExec:
         if files.is_over(handle.folder):
             raise Conflict("The run is over.")

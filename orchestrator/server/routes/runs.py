@@ -81,6 +81,18 @@ def rerun(
     return answer(service.runs.rerun(who, reference, changes, key=key), 201)
 
 
+@router.post("/runs/{reference}/resume", response_model=CastRecord, status_code=201)
+def resume(
+    reference: str,
+    service: TheService,
+    who: Person,
+    changes: Annotated[dict[str, Any], Body()],
+    key: CastKey = "",
+) -> Response:
+    """Cast a run again that begins with its checkpoints; `changes` are fields of a spec. 409 as for a cast."""
+    return answer(service.runs.resume(who, reference, changes, key=key), 201)
+
+
 @router.post("/runs/{reference}/stop")
 def stop(reference: str, service: TheService, who: Person) -> Response:
     """Stop a run: its outputs are kept. Returns its new state."""
