@@ -25,6 +25,7 @@ NAME = "mlflow"
 _LIMIT_S = 3600.0
 _AT_ONCE = 10_000
 _AT_ONCE_BYTES = 4 << 20
+_NO_LABELS = ("mlflow.", "spell.")  # the second ones are written by `spell export --to mlflow`
 _REASONS = {"finished": "complete", "": "complete", "failed": "failed", "killed": "stopped"}
 _SERVED = "mlartifacts"  # where `mlflow server` keeps what its clients log
 
@@ -113,8 +114,9 @@ def _found(
     path: Path, run: TrackedRun, points: object, models: list[tuple[str, str]], own: Path | None = None
 ) -> Found:
     tags = run.tags
-    labels = [f"{key}:{value}" if value else key for key, value in tags.items() if not key.startswith("mlflow.")]
+    labels = [f"{key}:{value}" if value else key for key, value in tags.items() if not key.startswith(_NO_LABELS)]
     program, description = tags.get("mlflow.source.name", ""), tags.get("mlflow.note.content", "")
+    program = "" if program.startswith("#") else program  # a run that had been imported, and was written for MLflow
     spec, notices = spec_of(NAME, run, program=Path(program).name, description=description, labels=labels)
     files: dict[str, Path] = {}
     places = [("", own if own and own.is_dir() else _place(path, run.artifacts), run.artifacts)]
