@@ -11,7 +11,8 @@ workflows   workflow
 searches    hyper
 uploads     upload, rm
 secrets     secret
-runs        logs, info, stop, kill, wait
+logs        logs
+runs        info, stop, kill, wait
 listing     ps, search
 top         top
 stats       stats
