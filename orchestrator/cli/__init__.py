@@ -13,7 +13,8 @@ searches    hyper
 uploads     upload, rm
 secrets     secret
 kept_secrets  offers to keep secrets of a .env
-runs        logs, info, stop, kill, wait
+logs        logs
+runs        info, stop, kill, wait
 listing     ps, search
 top         top
 stats       stats

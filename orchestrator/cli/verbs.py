@@ -62,7 +62,7 @@ def _resume() -> click.Command:
 
 @_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
-    from orchestrator.cli.runs import logs  # 45 ms
+    from orchestrator.cli.logs import logs  # 45 ms
 
     return logs
 
