@@ -30,7 +30,7 @@ from orchestrator.errors import DiskFull, StaleFence, StoreBusy
 from orchestrator.executors.base import Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, runtime_files, threads
+from orchestrator.lifecycle import mount_views, runtime_files, threads, trackers
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -241,16 +241,27 @@ class Context:
             {*places.variables, *inherited, *spec.env},
             is_held=bool(run.cores) and self.executors[run.executor].holds_cores,
         )
-        return how_many | runenv.compose(
-            self.home,
-            run.number,
-            places,
-            attempt=run.attempt,
-            gpus=run.gpus,
-            asked=spec.env,
-            inherited=inherited,
-            bare=self.request(spec).bare,
-            site=f"{places.layer}/{site}",
+        subdir = spec.code.subdir if spec.code else ""
+        of_trackers = trackers.variables(
+            f"{places.code}/{subdir}".rstrip("/"),
+            {*places.variables, *inherited, *spec.env, *spec.secrets},
+            self.server_env,
+            is_host=places.is_host,
+        )
+        return (
+            how_many
+            | of_trackers
+            | runenv.compose(
+                self.home,
+                run.number,
+                places,
+                attempt=run.attempt,
+                gpus=run.gpus,
+                asked=spec.env,
+                inherited=inherited,
+                bare=self.request(spec).bare,
+                site=f"{places.layer}/{site}",
+            )
         )
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:

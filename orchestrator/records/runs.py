@@ -46,6 +46,7 @@ class RunRecord(RunSummary):
     outputs_count: int
     outputs_bytes: int
     outputs_removed_at: float | None
+    logged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs, trials
+from orchestrator.store.trackers import parameters_of
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
@@ -103,6 +104,7 @@ class RunReader:
                 select(mounts.c.run).where(mounts.c.source_run == number).distinct().order_by(mounts.c.run)
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
+            logged = parameters_of(connection, number)
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
@@ -120,6 +122,7 @@ class RunReader:
             mounts=[dict(item._mapping) for item in mounted],
             mounted_by=list(users),
             attempts=[AttemptRecord(*item[1:]) for item in tried],
+            logged=logged,
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:
