@@ -72,7 +72,9 @@ def test_event_files_become_metrics_while_the_run_writes_them(spell: Spell, tmp_
     assert picture.read_bytes() == b"\x89PNG dog"
     told = "\n".join(notices(spell, number))
     assert "Values that are NaN or infinite are not recorded as metrics: 1, in the files of TensorBoard" in told
-    assert "The event files of TensorBoard also hold 1 histograms, 1 images; 1 images are saved" in told
+    assert (
+        "The event files of TensorBoard also hold 1 histogram, 1 image; saved below tensorboard-images: 1 image" in told
+    )
     assert "Logged Parameters  train/lr=0.25" in spell("info", str(number)).out
 
 

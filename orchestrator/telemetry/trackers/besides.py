@@ -17,7 +17,7 @@ WORDS = {
     "lightning": "Lightning",
 }
 """The names of the trackers, by the first word of a source."""
-_KINDS = {"histogram": "histograms", IMAGE: "images", "audio": "audio clips", "text": "texts"}
+_KINDS = {"histogram": "histogram", IMAGE: "image", "audio": "audio clip", "text": "text"}
 
 
 def sentences(sources: Sequence[TrackerSource]) -> Iterator[tuple[str, str]]:
@@ -31,10 +31,14 @@ def sentences(sources: Sequence[TrackerSource]) -> Iterator[tuple[str, str]]:
     if counts[UNNAMED]:
         start = "Values whose name or step is too long are not recorded as metrics: "
         yield start, f"{start}{counts[UNNAMED]}, in the files of {_who(sources, UNNAMED)}"
-    if kinds := [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts[kind]]:
+    if kinds := [_count(counts[kind], word) for kind, word in _KINDS.items() if counts[kind]]:
         start = "The event files of TensorBoard also hold "
-        saved = f"; {counts[SAVED]} images are saved below {FOLDER}" if counts[SAVED] else ""
+        saved = f"; saved below {FOLDER}: {_count(counts[SAVED], 'image')}" if counts[SAVED] else ""
         yield start, f"{start}{', '.join(kinds)}{saved}"
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _who(sources: Sequence[TrackerSource], kind: str) -> str:

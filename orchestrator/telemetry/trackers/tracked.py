@@ -26,18 +26,27 @@ _SCAN_S = 1.0
 _SCAN_SHARE = 20  # a scan may take this part of the time
 _MOST_FILES = 5000
 _NAMED = 3
-_AT_THE_END_S = 120.0
+_AT_THE_END_S = 60.0
 _APPENDED = (search.TENSORBOARD, search.WANDB)
 
 
 @dataclass(slots=True)
 class _File:
-    """What is known of a file; `seen` is how it looked when it was read last, `stuck` where it is damaged."""
+    """What is known of a file.
+
+    Attributes:
+        seen: how it looked when it was read last.
+        stuck: where it is damaged, and its size then.
+        over: whether it is not read any more.
+        there: how many bytes it had before the command began.
+        memory: of its reader.
+    """
 
     kind: str
     seen: tuple[int, ...] = ()
     stuck: tuple[int, int] | None = None
     over: bool = False
+    there: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
 
@@ -97,8 +106,8 @@ class TrackedFiles:
         if file.over or not look or look == file.seen:
             return False
         before = self._read.get(path)
-        position = before.position if before and before.inode == look[0] else self._first_position(file.kind, look)
-        if position is None:
+        position = before.position if before and before.inode == look[0] else self._first_position(file, look)
+        if position is None or (position == look[2] and not before):
             return False
         if before and before.inode != look[0]:
             file.memory.clear()
@@ -131,12 +140,15 @@ class TrackedFiles:
         log = places.status(self._root, f"{path}-wal") if kind == search.DATABASE else None
         return (*look, log.st_size, log.st_mtime_ns) if log else look
 
-    def _first_position(self, kind: str, look: tuple[int, ...]) -> int | None:
-        """Return where a file that was never read is read first: a file that was there before the command holds what is not of this run."""
-        was_there = look[1] < self._begun_ns
-        if was_there and kind in _APPENDED:
-            return look[2]
-        return None if was_there and kind != search.DATABASE else 0
+    def _first_position(self, file: _File, look: tuple[int, ...]) -> int | None:
+        """Return where a file that was never read is read first; None for not at all.
+
+        What was there before the command is not of this run: code, and checkpoints of an earlier one.
+        """
+        if look[1] < self._begun_ns and file.kind in _APPENDED:
+            file.there = look[2]
+        was_there = look[1] < self._begun_ns and file.kind not in (*_APPENDED, search.DATABASE)
+        return None if was_there else file.there
 
     def _record(self, path: str, before: TrackerFile | None, inode: int, found: Found) -> bool:
         after = TrackerFile(path, inode, found.position)
@@ -201,7 +213,7 @@ class TrackedFiles:
         if file.kind != search.TENSORBOARD:
             return False
         look = self._look(path, file.kind)
-        return path in self._read or (bool(look) and self._first_position(file.kind, look) == 0)
+        return path in self._read or (bool(look) and self._first_position(file, look) == 0)
 
     def _records(self, logged: Logged, prefix: str) -> list[MetricRecord]:
         records, now = [], time.time()
