@@ -88,6 +88,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Apt Packages", ", ".join(spec.get("apt", ()))),
         ("Installed", ", ".join(run.packages)),
         ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
+        ("Logged Parameters", ", ".join(f"{key}={show.cut(value, 40)}" for key, value in run.logged.items())),
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]

@@ -16,6 +16,7 @@ from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database
 from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, projects, runs, trials
+from orchestrator.store.trackers import parameters_of
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
@@ -108,6 +109,7 @@ class RunReader:
                 .order_by(mounts.c.run)
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
+            logged = parameters_of(connection, number)
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
@@ -126,6 +128,7 @@ class RunReader:
             mounted_by=[row.run for row in users if not row.has_resumed],
             resumed_by=[row.run for row in users if row.has_resumed],
             attempts=[AttemptRecord(*item[1:]) for item in tried],
+            logged=logged,
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:
