@@ -88,6 +88,13 @@ def _exec() -> click.Command:
     return exec_
 
 
+@_verb("port", "Forward ports of this machine to a run, or list its ports.")
+def _port() -> click.Command:
+    from orchestrator.cli.ports import port  # 40 ms
+
+    return port
+
+
 @_verb("stats", "Show the current CPU, memory and GPU use of runs.")
 def _stats() -> click.Command:
     from orchestrator.cli.stats import stats  # 40 ms

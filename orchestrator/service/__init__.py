@@ -16,6 +16,7 @@ logs             reads logs
 metrics          ingests metrics, then reads them
 stats            reads the usage of runs
 exec             starts additional commands in containers of runs
+ports            lists the ports of runs, and connects to them
 resources        lists and sends outputs and uploads
 labels           labels runs
 archive          hides runs, and brings them back

@@ -15,6 +15,7 @@ VERBS = {
     "search": "find grep",
     "info": "describe details get inspect scontrol show",
     "exec": "bash connect debug enter shell ssh sh",
+    "port": "expose forward port-forward ports publish tunnel",
     "stats": "gpu nvidia-smi usage",
     "top": "dashboard htop monitor ui watch",
     "stop": "abort cancel end halt interrupt quit scancel",
@@ -140,7 +141,7 @@ OPTION_SAYS = {
     "w workdir chdir cwd working-dir": (
         "A run starts in the folder that it is cast from, with a copy of the code: change the folder before."
     ),
-    "P port ports publish expose": "spell opens no ports of a run.",
+    "P p port ports publish expose": "A port of a run needs no option: forward it while it runs, with spell port RUN PORT",
     "u uid user privileged cap-add": "A container runs as you, without privileges.",
     "N nodes ntasks num-nodes distributed array": "A run has one machine. For many runs see: spell hyper -h",
 }
