@@ -16,6 +16,7 @@ VERBS = {
     "info": "describe details get inspect scontrol show",
     "exec": "bash connect debug enter shell ssh sh",
     "port": "expose forward port-forward ports publish tunnel",
+    "notebook": "ipython jupyter jupyterlab lab notebooks",
     "stats": "gpu nvidia-smi usage",
     "top": "dashboard htop monitor ui watch",
     "stop": "abort cancel end halt interrupt quit scancel",
@@ -129,7 +130,7 @@ SAYS = {
     "build": "Nothing is built beforehand: spell run --pip, --apt and --from make the environment. To keep one: spell image build",
     "events": "What happens to a run is in its log and details: spell logs -v RUN, spell info RUN; what is active: spell top",
     "restart reload": "Type `spell server stop`; any command starts it again.",
-    "jupyter notebook lab serve deploy": "spell has no notebooks and serves no models.",
+    "serve deploy": "spell serves no models. A program that does can run, and spell port RUN PORT leads to it.",
 }
 """What to say where spell has no verb for a word."""
 
