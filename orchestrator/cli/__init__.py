@@ -20,6 +20,9 @@ top         top
 stats       stats
 metrics     metrics
 exec        exec
+ports       port
+notebook    notebook
+write_back  writes notebooks of a run into the work tree
 files       ls, cat, cp
 compare     diff, verify
 lineage     lineage

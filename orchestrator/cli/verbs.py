@@ -95,6 +95,20 @@ def _exec() -> click.Command:
     return exec_
 
 
+@_verb("port", "Forward ports of this machine to a run, or list its ports.")
+def _port() -> click.Command:
+    from orchestrator.cli.ports import port  # 40 ms
+
+    return port
+
+
+@_verb("notebook", "Start JupyterLab as a run, or come back to it.")
+def _notebook() -> click.Command:
+    from orchestrator.cli.notebook import notebook  # 60 ms
+
+    return notebook
+
+
 @_verb("stats", "Show the current CPU, memory and GPU use of runs.")
 def _stats() -> click.Command:
     from orchestrator.cli.stats import stats  # 40 ms

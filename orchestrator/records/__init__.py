@@ -17,6 +17,7 @@ workflows    workflows and their steps
 searches     searches and their trials
 projects     projects
 links        links
+ports        ports that runs listen on
 compare      differences, lineage and verification of runs
 images       baked images
 machines     machine types, the server, and its checks
