@@ -219,6 +219,7 @@ class ProcessExecutor(Executor):
             terminal=terminal,
             is_run_over=lambda: _wait_gone(handle, _ENDING_S),
         )
+
     def ports(self, handle: Handle) -> Sequence[PortRecord]:
         """Return its ports: a run shares the network of this machine, so they are those of its own processes."""
         if not _alive(handle):
