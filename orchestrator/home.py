@@ -261,6 +261,10 @@ class Home:
         """The metrics that `orchestrator.runtime.send_metric` appends, one JSON object a line."""
         return self.log_dir(number) / "metrics.jsonl"
 
+    def begun(self, number: int, attempt: int) -> Path:
+        """An empty file, written just before the command of an attempt is started."""
+        return self.attempt_dir(number, attempt) / "begun"
+
     def attempt_dir(self, number: int, attempt: int) -> Path:
         """Request, claim and verdict of one attempt; shared by server and supervisor."""
         return self.log_dir(number) / f"attempt-{attempt}"

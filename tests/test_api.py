@@ -62,6 +62,7 @@ ROUTES = {
     ("GET", "/runs/{reference}/metrics/summary"): "list of MetricSummary",
     ("GET", "/runs/{reference}/metrics/page"): "MetricPage",
     ("GET", "/runs/{reference}/log/times"): "list of LogTime",
+    ("GET", "/runs/{reference}/log/search"): "list of LogLine",
     ("GET", "/runs/{reference}/diff/{other}"): "DiffRecord",
     ("GET", "/runs/{reference}/lineage"): "LineageRecord",
     ("POST", "/runs/{reference}/verify"): "",

@@ -276,6 +276,6 @@ def test_the_csv_log_of_lightning() -> None:
         [("epoch", 3), ("loss", 3)],
     ]
     assert batch.items[0][1] == Point("loss", 1, 0.5, 0.0) and (batch.next, batch.damage) == (len(data) - 6, "")
-    assert csv_log.columns(io.BytesIO(b"name,price\n")) == ([], 0)
+    assert csv_log.columns(io.BytesIO(b"name,price\n")) == ([], 11)
     assert csv_log.columns(io.BytesIO(b"step,lo")) == ([], 0)
     assert csv_log.read(io.BytesIO(b"1,2\n"), ["step", "a", "b"], 0, 100).damage == "the row '1,2' cannot be read"

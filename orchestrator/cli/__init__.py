@@ -13,12 +13,16 @@ searches    hyper
 uploads     upload, rm
 secrets     secret
 kept_secrets  offers to keep secrets of a .env
-runs        logs, info, stop, kill, wait
+logs        logs
+runs        info, stop, kill, wait
 listing     ps, search
 top         top
 stats       stats
 metrics     metrics
 exec        exec
+ports       port
+notebook    notebook
+write_back  writes notebooks of a run into the work tree
 files       ls, cat, cp
 compare     diff, verify
 lineage     lineage

@@ -62,7 +62,7 @@ def _resume() -> click.Command:
 
 @_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
-    from orchestrator.cli.runs import logs  # 45 ms
+    from orchestrator.cli.logs import logs  # 45 ms
 
     return logs
 
@@ -93,6 +93,20 @@ def _exec() -> click.Command:
     from orchestrator.cli.exec import exec as exec_  # 40 ms
 
     return exec_
+
+
+@_verb("port", "Forward ports of this machine to a run, or list its ports.")
+def _port() -> click.Command:
+    from orchestrator.cli.ports import port  # 40 ms
+
+    return port
+
+
+@_verb("notebook", "Start JupyterLab as a run, or come back to it.")
+def _notebook() -> click.Command:
+    from orchestrator.cli.notebook import notebook  # 60 ms
+
+    return notebook
 
 
 @_verb("stats", "Show the current CPU, memory and GPU use of runs.")

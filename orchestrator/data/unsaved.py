@@ -76,7 +76,7 @@ class Unsaved:
                 yield path, (self._status(path) or status) if link else status, link
         if staging.is_dir():
             for path, status in unsaved(
-                Workspace(staging, self._workspace.manifest._replace(entries=()), 0, frozenset(), ()), only
+                Workspace(staging, self._workspace.manifest._replace(entries=()), frozenset(), ()), only
             ):
                 link = self._link(staging, path, status)
                 if path not in seen and link is not None:

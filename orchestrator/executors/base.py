@@ -5,7 +5,7 @@ An executor runs one attempt of one run and returns how it ended. It keeps nothi
 file. No caller asks which executor it has.
 
 Calls for one attempt: lacks/refuse/warnings (when it is cast) → base → run_paths → prepare → start → wait → destroy; stop,
-usage and open_exec at any time between start and destroy; after a restart of spelld, recover instead of base … start.
+usage, open_exec, ports and connect at any time between start and destroy; after a restart of spelld, recover instead of base … start.
 
 To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
 with it.
@@ -13,6 +13,7 @@ with it.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from orchestrator.errors import Conflict
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 
 UV_IN_CONTAINERS = "/opt/spell/uv"
@@ -328,6 +330,23 @@ class Executor(ABC):
             Conflict: this executor cannot do it, or the attempt is over.
         """
         raise Conflict(f"No command can be started beside a run of the {self.name} executor.")
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        """Return the TCP ports that processes of a running attempt listen on, in order.
+
+        Raises:
+            Conflict: this executor has no ports, or the attempt is over.
+            ExecutorFailed: they cannot be known now.
+        """
+        raise Conflict(f"A run of the {self.name} executor has no ports.")
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        """Return a connection to a TCP port that a process of a running attempt listens on; None where none does.
+
+        Raises:
+            Conflict, ExecutorFailed: as of `ports`; also when the port does not answer.
+        """
+        raise Conflict(f"A run of the {self.name} executor has no ports.")
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most executors leave nothing
         """Remove what a dead server may have left of attempts that are no longer led.

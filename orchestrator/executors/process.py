@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +32,9 @@ from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
+from orchestrator.inside.ports import reachable
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import check_given
 from orchestrator.supervisor import identity
@@ -47,6 +50,7 @@ _GPU_CURE = "See nvidia-smi and spell doctor; the server counts the GPUs again a
 _LOST_POLL_S = 0.1
 _ENDING_S = 2.0  # until a run is over whose processes are killed
 _TRIES = 3
+_CONNECT_LIMIT_S = 5.0
 
 
 class ProcessExecutor(Executor):
@@ -215,6 +219,31 @@ class ProcessExecutor(Executor):
             terminal=terminal,
             is_run_over=lambda: _wait_gone(handle, _ENDING_S),
         )
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        """Return its ports: a run shares the network of this machine, so they are those of its own processes."""
+        if not _alive(handle):
+            raise Conflict("The run is over.")
+        found = set()
+        for pid in identity.descendants(int(handle.data["pid"])):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                name = process.name()
+                for item in process.net_connections("tcp"):
+                    if item.status == psutil.CONN_LISTEN:
+                        found.add((item.laddr.port, item.laddr.ip, name))
+        return [PortRecord(*item) for item in sorted(found)]
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        address = next((item.address for item in self.ports(handle) if item.port == port), "")
+        if not address:
+            return None
+        try:
+            connection = socket.create_connection((reachable(address), port), _CONNECT_LIMIT_S)
+        except OSError as error:
+            raise ExecutorFailed(f"port {port} does not answer: {error.strerror or error}") from error
+        connection.settimeout(None)
+        return connection
 
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         if self.isolation == "namespaces":

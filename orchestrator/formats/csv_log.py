@@ -17,13 +17,13 @@ _LONGEST_HEAD = 1 << 20
 
 
 def columns(file: BinaryIO) -> tuple[list[str], int]:
-    """Return the columns of the file and where its rows begin; none when it is no log of Lightning's, or not yet."""
+    """Return the columns of the file, and where its rows begin: 0 for not yet. It has no columns when it is another's."""
     file.seek(0)
     line = file.readline(_LONGEST_HEAD)
     if not line.endswith(b"\n"):
         return [], 0
     found = next(csv.reader([line.decode("utf-8", "replace")]), [])
-    return (found, len(line)) if _STEP in found else ([], 0)
+    return found if _STEP in found else [], len(line)
 
 
 def read(file: BinaryIO, names: list[str], position: int, limit_bytes: int) -> Batch[list[Point]]:

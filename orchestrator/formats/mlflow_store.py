@@ -72,6 +72,12 @@ def points(connection: sqlite3.Connection, after: int, limit: int, run: str = ""
     ]
 
 
+def parameters(connection: sqlite3.Connection, run: str) -> dict[str, str]:
+    """Return the parameters of one run."""
+    query = "SELECT key, value FROM params WHERE run_uuid = ?"
+    return {str(row["key"]): str(row["value"]) for row in connection.execute(query, (run,))}
+
+
 def _value(row: sqlite3.Row) -> float:
     if row["is_nan"]:
         return math.nan

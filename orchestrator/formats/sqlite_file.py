@@ -1,7 +1,8 @@
 """Opens an SQLite database that a program may be writing, or has left, and that may be anything.
 
 It is never written to, and a query that does not end is ended. A database in WAL mode cannot be opened in a folder that
-cannot be written to, such as one of sealed outputs; it is then read from a copy.
+cannot be written to, such as one of sealed outputs, and neither one whose writer was killed within a transaction: these
+are read from a copy.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from urllib.parse import quote
 
 _LONGEST_VALUE_BYTES = 16 << 20
 _STEPS = 10_000
+_SUFFIXES = ("", "-wal", "-journal")
+_NEEDS_WRITING = ("unable to open", "readonly")
+_LARGEST_COPY_BYTES = 1 << 30
 _BUSY_S = 0.2
 
 
@@ -48,18 +52,20 @@ def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlit
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
-        if "unable to open" not in str(error) and "readonly" not in str(error):
+        if not any(words in str(error) for words in _NEEDS_WRITING):
             raise
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spell-")))
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(path.with_name(path.name + suffix), folder / f"copy.db{suffix}")
-        connection = stack.enter_context(contextlib.closing(_connect(folder / "copy.db", limit_s)))
+        for suffix in _SUFFIXES:
+            with contextlib.suppress(OSError):
+                beside = path.with_name(path.name + suffix)
+                if beside.stat().st_size <= _LARGEST_COPY_BYTES:
+                    shutil.copyfile(beside, folder / f"copy.db{suffix}")
+        connection = stack.enter_context(contextlib.closing(_connect(folder / "copy.db", limit_s, mode="rw")))
     return connection
 
 
-def _connect(path: Path, limit_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_S)
+def _connect(path: Path, limit_s: float, mode: str = "ro") -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=_BUSY_S)
     connection.row_factory = sqlite3.Row
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE_BYTES)

@@ -9,6 +9,7 @@ checkpoints    copies the checkpoints of an earlier run
 mount_views    what the mounts of a run show
 variables      the environment variables of a run
 threads        those that say how many threads its libraries start
+trackers       those by which trackers of experiments log into the work dir
 runtime_files  what every run has beside its own: `orchestrator.runtime`, spell, pip, uv
 outcome        decides how a run has ended
 notices        what followers are told when its command has ended, or the home was moved

@@ -38,7 +38,7 @@ from orchestrator.errors import DiskFull, InvalidConfig, SnapshotMissing, StaleF
 from orchestrator.executors.base import CacheBind, Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads
+from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads, trackers
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -316,7 +316,15 @@ class Context:
         )
         seen_at = {folder.name: _seen_at(places, folder) for folder in shared.folders}
         taken = {*places.variables, *env, *spec.secrets}
-        return how_many | caches.variables_of(shared, seen_at, env.get("HOME", ""), taken) | env
+        of_caches = caches.variables_of(shared, seen_at, env.get("HOME", ""), taken)
+        subdir = spec.code.subdir if spec.code else ""
+        of_trackers = trackers.variables(
+            f"{places.code}/{subdir}".rstrip("/"),
+            {*places.variables, *inherited, *spec.env, *spec.secrets},
+            self.server_env,
+            is_host=places.is_host,
+        )
+        return how_many | of_caches | of_trackers | env
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
         """Return the machine type as it was when the run was cast; the configuration may have changed since."""

@@ -44,8 +44,8 @@ from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import State, StopRequest
 from orchestrator.store import RELEASED, ClaimedRun, Unheeded
-from orchestrator.telemetry.metrics import ingest_metrics
 from orchestrator.telemetry.samples import last_sample
+from orchestrator.telemetry.trackers.watcher import take_rest
 
 _log = logging.getLogger(__name__)
 _LOST = ("supervisor_lost", "container_lost")
@@ -241,6 +241,7 @@ class Life:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
         self._stop_if_requested()
+        self.context.home.begun(self.run.number, self.run.attempt).touch()
         try:
             handle = self.executor.start(launch, self._stop_requested.is_set)
         except Conflict:
@@ -324,7 +325,7 @@ class Life:
                 verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
             )
             return
-        self.context.firmly(lambda: ingest_metrics(self.context.store, self.context.home, self.run.number))
+        self.context.firmly(lambda: take_rest(self.context.store, self.context.home, self.run.number, self.run.attempt))
         notices.tell(self.context, self.run.number, verdict)
         self._finish(verdict)
 

@@ -86,6 +86,10 @@ class Scheduler:
         with self._lock:
             return [(number, life.run.gpus, life.usage) for number, life in self._lives.items()]
 
+    def commands(self) -> list[tuple[int, int]]:
+        """Return number and attempt of the runs whose command is running."""
+        return [(life.run.number, life.run.attempt) for life in self.lives() if life.handle]
+
     def close(self) -> None:
         """Admit no more. Runs go on without us: their supervisors lead them."""
         self._context.closing.set()

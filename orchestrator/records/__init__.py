@@ -18,6 +18,7 @@ searches     searches and their trials
 projects     projects
 links        links
 imports      runs of other trackers
+ports        ports that runs listen on
 compare      differences, lineage and verification of runs
 images       baked images
 machines     machine types, the server, and its checks

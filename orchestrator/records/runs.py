@@ -52,6 +52,7 @@ class RunRecord(RunSummary):
     outputs_bytes: int
     outputs_removed_at: float | None
     resumed_by: list[int] = field(default_factory=list)
+    logged: dict[str, str] = field(default_factory=dict)
     imported: ImportRecord | None = None
 
 

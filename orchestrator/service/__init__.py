@@ -17,6 +17,7 @@ logs             reads logs
 metrics          ingests metrics, then reads them
 stats            reads the usage of runs
 exec             starts additional commands beside those of runs
+ports            lists the ports of runs, and connects to them
 resources        lists and sends outputs and uploads
 unsaved          finds the files of runs that have not ended
 labels           labels runs

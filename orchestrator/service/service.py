@@ -26,6 +26,7 @@ from orchestrator.service.links import Links
 from orchestrator.service.logs import Logs
 from orchestrator.service.machines import Machines
 from orchestrator.service.metrics import Metrics
+from orchestrator.service.ports import Ports
 from orchestrator.service.projects import Projects
 from orchestrator.service.quota import Quota
 from orchestrator.service.resources import Resources
@@ -73,6 +74,7 @@ class Service:
         self.metrics = Metrics(context, access)
         self.stats = Stats(store, scheduler, access)
         self.exec = Exec(store, scheduler, access)
+        self.ports = Ports(store, scheduler, access)
         self.code = Code(context)
         self.resources = Resources(found, access, UnsavedFiles(context))
         self.uploads = Uploads(incoming, store, access)

@@ -17,6 +17,7 @@ from orchestrator.store import listing
 from orchestrator.store.database import Database
 from orchestrator.store.imports import origin_of
 from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, projects, runs, trials
+from orchestrator.store.trackers import parameters_of
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
@@ -109,6 +110,7 @@ class RunReader:
                 .order_by(mounts.c.run)
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
+            logged = parameters_of(connection, number)
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
             imported = origin_of(connection, number)
             tried = connection.execute(
@@ -128,6 +130,7 @@ class RunReader:
             mounted_by=[row.run for row in users if not row.has_resumed],
             resumed_by=[row.run for row in users if row.has_resumed],
             attempts=[AttemptRecord(*item[1:]) for item in tried],
+            logged=logged,
             imported=imported,
         )
 

@@ -39,6 +39,7 @@ from orchestrator.store.searches import SearchStore
 from orchestrator.store.secrets import SecretStore
 from orchestrator.store.stop_requests import StopRequestReader, check_acceptable, check_heeded
 from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, runs
+from orchestrator.store.trackers import TrackerStore
 from orchestrator.store.uploads import UploadStore
 from orchestrator.store.webhooks import WebhookStore, add_notifications
 from orchestrator.store.workflows import WorkflowStore
@@ -107,6 +108,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
         self.gc = GcStore(database)
         self.secrets = SecretStore(database)
         self.uploads = UploadStore(database)
+        self.trackers = TrackerStore(database)
         self.projects = ProjectStore(database)
         self.links = LinkStore(database)
         self.labels = LabelStore(database)

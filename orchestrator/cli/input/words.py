@@ -16,6 +16,8 @@ VERBS = {
     "search": "find grep",
     "info": "describe details get inspect scontrol show",
     "exec": "bash connect debug enter shell ssh sh",
+    "port": "expose forward port-forward ports publish tunnel",
+    "notebook": "ipython jupyter jupyterlab lab notebooks",
     "stats": "gpu nvidia-smi usage",
     "top": "dashboard htop monitor ui watch",
     "stop": "abort cancel end halt interrupt quit scancel",
@@ -130,7 +132,7 @@ SAYS = {
     "build": "Nothing is built beforehand: spell run --pip, --apt and --from make the environment. To keep one: spell image build",
     "events": "What happens to a run is in its log and details: spell logs -v RUN, spell info RUN; what is active: spell top",
     "restart reload": "Type `spell server stop`; any command starts it again.",
-    "jupyter notebook lab serve deploy": "spell has no notebooks and serves no models.",
+    "serve deploy": "spell serves no models. A program that does can run, and spell port RUN PORT leads to it.",
 }
 """What to say where spell has no verb for a word."""
 
@@ -141,7 +143,7 @@ OPTION_SAYS = {
     "w workdir chdir cwd working-dir": (
         "A run starts in the folder that it is cast from, with a copy of the code: change the folder before."
     ),
-    "P port ports publish expose": "spell opens no ports of a run.",
+    "P p port ports publish expose": "A port of a run needs no option: forward it while it runs, with spell port RUN PORT",
     "u uid user privileged cap-add": "A container runs as you, without privileges.",
     "N nodes ntasks num-nodes distributed array": "A run has one machine. For many runs see: spell hyper -h",
 }

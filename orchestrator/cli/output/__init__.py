@@ -3,6 +3,7 @@
 announce          a run that was just cast
 follow            a run until its end
 console           the console of a followed run
+sieve             lines of a log that are looked for
 timestamps        times in front of the lines of a log
 detach            the message to a person who stops following
 workflow_console  the console of a followed workflow

@@ -17,12 +17,14 @@ Files in the attempt's folder (the container sees `inside/`):
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +41,7 @@ from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.places import mounts
+from orchestrator.executors.docker.ports import Ports
 from orchestrator.executors.docker.report import await_reaper, read_word
 from orchestrator.executors.docker.usage import usage
 from orchestrator.executors.mount_points import (
@@ -53,6 +56,7 @@ from orchestrator.executors.verdict import as_words, read_verdict, remove_unfini
 from orchestrator.images.images import ImageRequest, Images
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import CAPABILITIES, capabilities, check_given
 from orchestrator.supervisor import identity
@@ -89,6 +93,7 @@ class DockerExecutor(Executor):
     def __init__(self, engine: Engine, images: Images, config: DockerConfig, certificates: Path | None = None) -> None:
         self._engine, self._images, self._config, self._certificates = engine, images, config, certificates
         self.is_chosen = engine.is_named
+        self._ports = Ports(engine)
         self._home_key = hashlib.sha256(os.fsencode(engine.key)).hexdigest()[:8]
 
     @property
@@ -229,9 +234,31 @@ class DockerExecutor(Executor):
         *,
         terminal: bool,
     ) -> RunningExec:
+        self._check_alive(handle)
+        return DockerExec(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        with self._of_living(handle) as container:
+            return self._ports.list(container, handle.folder)
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        with self._of_living(handle) as container:
+            return self._ports.connect(container, handle.folder, port)
+
+    @contextlib.contextmanager
+    def _of_living(self, handle: Handle) -> Iterator[str]:
+        """Yield its container. An error that its end has caused is a `Conflict`."""
+        self._check_alive(handle)
+        try:
+            yield str(handle.data["container"])
+        except ExecutorFailed:
+            self._check_alive(handle)
+            raise
+
+    @staticmethod
+    def _check_alive(handle: Handle) -> None:
         if files.is_over(handle.folder):
             raise Conflict("The run is over.")
-        return DockerExec(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
         with self._engine.translated_errors():
@@ -249,6 +276,7 @@ class DockerExecutor(Executor):
         return checks.checks(self._engine, self._config, gpus)
 
     def destroy(self, handle: Handle) -> None:
+        self._ports.forget(str(handle.data["container"]))
         self.stop(handle, kill=True)
         with files.opened(handle.folder / "line") as line:
             files.await_end(line, _END_LIMIT_S)
