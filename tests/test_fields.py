@@ -24,7 +24,7 @@ from orchestrator.spec.redaction import MASK, masked
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
 
 ROOT = Path(__file__).parents[1]
-HOW = {"file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file"}
+HOW = {"deps_from_env", "file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file"}
 """Options of `spell run` that do not say what the run is."""
 FULL = RunSpec(
     command="train :LR:",

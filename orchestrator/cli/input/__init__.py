@@ -11,6 +11,7 @@ empty          refuses empty values
 requirements   reads requirement files
 editables      finds projects of the code that are to be installed editable
 capture        captures the code, and warns about missing files
+virtualenv     takes the packages of a virtual environment
 ignored        finds files that a command names and its run will not have
 complete       names the completions of options
 completions    asks the server for their values

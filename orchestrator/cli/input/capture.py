@@ -30,6 +30,7 @@ class CodeOptions(NamedTuple):
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
         asides: files that only say what to cast; no run needs them.
+        deps_from_env: the folder of an environment whose packages the run gets.
     """
 
     github_url: str | None = None
@@ -39,6 +40,7 @@ class CodeOptions(NamedTuple):
     force: bool = False
     json_: bool = False
     asides: tuple[Path, ...] = ()
+    deps_from_env: str | None = None
 
 
 def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapshot | None, str]:

@@ -74,6 +74,11 @@ _CODE = (
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
     click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
+    click.option(
+        "--deps-from-env",
+        metavar="[DIR]",
+        help="Take the packages of this virtual or conda environment. [default: the active one]",
+    ),
     click.option("-f", "--force", is_flag=True, help="Ask no questions."),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."

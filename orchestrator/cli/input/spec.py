@@ -61,6 +61,10 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     if named:
         spec = replace(spec, **with_files({"requirements": named}, code))
     spec = with_folders(spec, code)
+    if options.code.deps_from_env:
+        from orchestrator.cli.input.virtualenv import with_virtualenv  # 20 ms: packaging; few runs are cast so
+
+        spec = with_virtualenv(spec, options.code.deps_from_env, code, err=options.code.json_)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     return with_code(spec, code, ignored), code
