@@ -90,6 +90,20 @@ class Code:
             relative_parts(self.subdir, "The code's subdir")
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the environment of a run was found.
+
+    Attributes:
+        file: its path in the code.
+        groups, extras: what was chosen of it.
+    """
+
+    file: str
+    groups: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class RunSpec:
     """A request for one run. The table of `spec.fields` has the other properties of each field.
@@ -101,12 +115,14 @@ class RunSpec:
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
         python: the version of Python ("3.12"); "" for the server's own.
+        editables: projects of the code to install editable: folders from its root, with extras (".", "libs/a[gpu]").
         frameworks: named sets of pip packages; None for the configured default.
         image: the base image of its container; "" for the configured one.
         apt: packages of the image's distribution, `NAME` or `NAME=VERSION`.
         network: `bridge` or `none`; "" for the configured one.
         env: environment variables.
         code: the snapshot; None for a run without code.
+        source: the file of the code that said packages, Python and editable projects; None if they were typed.
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
         ignore: gitignore patterns of outputs that are not kept.
@@ -125,12 +141,14 @@ class RunSpec:
     pip: tuple[str, ...] = ()
     requirements: tuple[RequirementFile, ...] = ()
     python: str = ""
+    editables: tuple[str, ...] = ()
     frameworks: tuple[str, ...] | None = None
     image: str = ""
     apt: tuple[str, ...] = ()
     network: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
+    source: Source | None = None
     description: str = ""
     name: str = ""
     labels: tuple[str, ...] = ()

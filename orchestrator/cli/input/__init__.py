@@ -9,6 +9,7 @@ durations      durations as values of options
 pasted         refuses typographic dashes and quotes
 empty          refuses empty values
 requirements   reads requirement files
+environment    gives a spec the environment that its code says
 capture        captures the code, and warns about missing files
 ignored        finds files that a command names and its run will not have
 complete       names the completions of options

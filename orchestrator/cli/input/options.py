@@ -39,6 +39,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option("pip", "PKG[==V]", "A pip package."),
     _option("requirements", "FILE", "A file of pip requirements."),
     _option("python", "VERSION", "Version of Python, such as 3.12. [default: the server's]"),
+    _option("editables", "FOLDER", "Install this project of the code editable, with its dependencies."),
     _option("frameworks", "NAME[==V]", "A named set of packages: pytorch, transformers, …", shell_complete=complete.frameworks),
     _option("image", "IMAGE", "The base image of its container."),
     _option("apt", "PKG[=V]", "An apt package for its container."),
@@ -73,6 +74,14 @@ _CODE = (
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
     click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
+    click.option(
+        "--no-project",
+        is_flag=True,
+        default=None,
+        help="Do not look for packages in uv.lock, requirements.txt, pyproject.toml, …",
+    ),
+    click.option("--group", multiple=True, metavar="NAME", help="Install this group of the project, too."),
+    click.option("--extra", multiple=True, metavar="NAME", help="Install this extra of the project, too."),
     click.option("-f", "--force", is_flag=True, help="Ask no questions."),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
