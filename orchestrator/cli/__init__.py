@@ -17,6 +17,7 @@ top         top
 stats       stats
 metrics     metrics
 exec        exec
+environments  env
 files       ls, cat, cp
 compare     diff, verify
 lineage     lineage

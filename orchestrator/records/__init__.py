@@ -19,6 +19,7 @@ projects     projects
 links        links
 compare      differences, lineage and verification of runs
 images       baked images
+environments  what a run would get
 machines     machine types, the server, and its checks
 gc           what gc removed
 """

@@ -64,6 +64,8 @@ class Reuse:
                 (normal_path(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
             ),
         }
+        if spec.editables:
+            content["editables"] = list(spec.editables)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, new: NewRun) -> int | None:

@@ -29,6 +29,7 @@ class CodeOptions(NamedTuple):
     Attributes:
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
+        no_project, group, extra: what of the project of the code to install.
         asides: files that only say what to cast; no run needs them.
         deps_from_env: the folder of an environment whose packages the run gets.
     """
@@ -39,6 +40,9 @@ class CodeOptions(NamedTuple):
     include_untracked: bool = False
     force: bool = False
     json_: bool = False
+    no_project: bool | None = None
+    group: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     asides: tuple[Path, ...] = ()
     deps_from_env: str | None = None
 

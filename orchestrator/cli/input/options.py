@@ -79,6 +79,14 @@ _CODE = (
         metavar="[DIR]",
         help="Take the packages of this virtual or conda environment. [default: the active one]",
     ),
+    click.option(
+        "--no-project",
+        is_flag=True,
+        default=None,
+        help="Do not look for packages in uv.lock, requirements.txt, pyproject.toml, …",
+    ),
+    click.option("--group", multiple=True, metavar="NAME", help="Install this group of the project, too."),
+    click.option("--extra", multiple=True, metavar="NAME", help="Install this extra of the project, too."),
     click.option("-f", "--force", is_flag=True, help="Ask no questions."),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."

@@ -17,6 +17,7 @@ from orchestrator.cli.input.command_files import files_of, refuse_saved
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.pyproject.asked import Asked, says_something
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
@@ -67,6 +68,7 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
         spec = with_virtualenv(spec, options.code.deps_from_env, code, err=options.code.json_)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
+    spec = with_project(spec, code, options.code, job)
     return with_code(spec, code, ignored), code
 
 
@@ -177,6 +179,23 @@ def with_folders(spec: RunSpec, code: Snapshot | None) -> RunSpec:
     from orchestrator.cli.input.editables import with_editables  # 3 ms: tomllib; not every run has packages
 
     return with_editables(spec, code)
+
+
+def with_project(spec: RunSpec, code: Snapshot | None, typed: CodeOptions, job: JobFile | None) -> RunSpec:
+    """The spec with what its code says of its environment; see `cli.input.environment`."""
+    nothing = typed.no_project if typed.no_project is not None else job.no_project if job else None
+    asked = Asked(
+        (*(job.group if job else ()), *typed.group), (*(job.extra if job else ()), *typed.extra), bool(nothing)
+    )
+    may_be_script = ".py" in spec.command
+    if asked == Asked() and (
+        not code or not (may_be_script or says_something(code.manifest.entries, code.code.subdir))
+    ):
+        return spec
+    from orchestrator.cli.input.environment import with_environment  # 2 ms; where there is nothing, nobody waits for it
+
+    is_local = code is not None and not code.code.url and not typed.commit_ref
+    return with_environment(spec, code, asked, is_local=is_local, json_=typed.json_)
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:

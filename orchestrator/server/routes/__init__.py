@@ -19,6 +19,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compare outputs with their records
 export     export a run
+environments  what a run would get
 images     bake images
 machines   list machine types
 gc         garbage collection
@@ -31,6 +32,7 @@ from orchestrator.server.routes import (
     code,
     compare,
     doctor,
+    environments,
     export,
     gc,
     images,
@@ -76,5 +78,6 @@ ROUTERS = (
     verify.router,
     export.router,
     images.router,
+    environments.router,
 )
 """One for each module."""
