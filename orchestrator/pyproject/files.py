@@ -51,14 +51,7 @@ class CodeFiles:
         Raises:
             InvalidConfig: as `text`, or it is no TOML.
         """
-        import tomllib  # 3 ms: few runs are not answered from what is remembered
-
-        try:
-            return tomllib.loads(self.text(path))
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidConfig(
-                f"{path} cannot be read: {error}.", "Correct it, or leave it out: --no-project"
-            ) from None
+        return parsed(self.text(path), path)
 
     def below(self, folder: str, name: str) -> list[str]:
         """The paths of all files of this name in a folder and below it."""
@@ -104,6 +97,16 @@ class CodeFiles:
     def _bytes(self, entry: Entry) -> bytes:
         with self._code.open_blob(entry.digest) as file:
             return file.read()
+
+
+def parsed(text: str, path: str) -> dict[str, Any]:
+    """The content of a TOML file with this text; the path is for the message of the `InvalidConfig` that it may raise."""
+    import tomllib  # 3 ms: few runs are not answered from what is remembered
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{path} cannot be read: {error}.", "Correct it, or leave it out: --no-project") from None
 
 
 def joined(folder: str, path: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable
+from functools import cache
 
 from packaging.markers import InvalidMarker, Marker, default_environment
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 _ARCHITECTURES = {"x86_64": ("x86_64", "amd64"), "amd64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
 
@@ -35,15 +35,19 @@ def counts(marker: str, where: Iterable[dict[str, str]]) -> bool:
 
 
 def fits(file: str) -> bool:
-    """Whether a wheel of this name can be installed on this machine or in its containers, by some Python."""
-    try:
-        tags = parse_wheel_filename(file)[3]
-    except InvalidWheelFilename:
-        return True
+    """Whether a wheel of this name can be installed on this machine or in its containers, by some Python.
+
+    Its last part are platforms: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+    """
+    return not file.endswith(".whl") or _is_here(file.removesuffix(".whl").rpartition("-")[2])
+
+
+@cache
+def _is_here(platforms: str) -> bool:
     machine = platform.machine().lower()
     known = _ARCHITECTURES.get(machine, (machine,))
     systems = ("linux", "manylinux", "musllinux", *(("macosx",) if sys.platform == "darwin" else ()))
     return any(
-        tag.platform == "any" or (tag.platform.startswith(systems) and tag.platform.endswith((*known, "universal2")))
-        for tag in tags
+        name == "any" or (name.startswith(systems) and name.endswith((*known, "universal2")))
+        for name in platforms.split(".")
     )

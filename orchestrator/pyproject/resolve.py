@@ -108,10 +108,10 @@ class _Reader:
         lock = f"{name}.lock"
         if lock not in files:
             return self._found(name, metadata.read_script(files, name, table), self._python(says, name))
-        locked = files.table(lock)
+        locked = uv_lock.table(files, lock)
         uv_lock.check_script(lock, locked, [str(item) for item in table.get("dependencies", ())])
         python = self._python(_both(uv_lock.requires(locked), says), lock)
-        return self._found(lock, uv_lock.read_script(files, name, python), python, is_exact=True)
+        return self._found(lock, uv_lock.read_script(files, locked, name, python), python, is_exact=True)
 
     def python_only(self) -> Found | None:
         """An environment without packages, if a version of Python is said."""
@@ -128,8 +128,9 @@ class _Reader:
             )
         says = str(table.get("project", {}).get("requires-python", ""))
         self._refuse_extras(table, joined(folder, "pyproject.toml"))
-        python = self._python(_both(uv_lock.requires(self._files.table(path)), says), path)
-        lines = uv_lock.read(self._files, root, folder, self._wanted.asked, python or self._wanted.python)
+        lock = uv_lock.table(self._files, path)
+        python = self._python(_both(uv_lock.requires(lock), says), path)
+        lines = uv_lock.read(self._files, lock, root, folder, self._wanted.asked, python or self._wanted.python)
         return self._found(path, lines, python, is_exact=True)
 
     def _refuse_extras(self, table: Mapping[str, Any], where: str) -> None:

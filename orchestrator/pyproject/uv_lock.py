@@ -7,6 +7,7 @@ that of the project; `--locked` does, but refuses a changed version of the proje
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,20 +21,23 @@ from orchestrator.content.scratch import Scratch
 from orchestrator.errors import InvalidConfig
 from orchestrator.pyproject import local
 from orchestrator.pyproject.asked import Asked
-from orchestrator.pyproject.files import CodeFiles, joined
+from orchestrator.pyproject.files import CodeFiles, joined, parsed
 from orchestrator.pyproject.lines import Lines, inside, marker_of, named, requirement
 from orchestrator.pyproject.metadata import all_groups
 from orchestrator.pyproject.platforms import counts, environments, fits
 
 _LIMIT_S = 60
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_WHEELS = re.compile(r"^wheels = \[\n((?:    \{[^\n]*\},\n)+)\]\n", re.MULTILINE)
+_WHEEL = re.compile(r'\b(url|path|filename) = "([^"\\]*)"(?:, hash = "([^"\\]*)")?')
 _Asked = tuple[str, frozenset[str], SpecifierSet]
 
 
-def read(files: CodeFiles, root: str, project: str, asked: Asked, python: str) -> Lines:
+def read(files: CodeFiles, lock: Mapping[str, Any], root: str, project: str, asked: Asked, python: str) -> Lines:
     """The packages of a lock.
 
     Args:
+        lock: what `table` returns.
         root: the folder with uv.lock.
         project: the folder of the project in it that counts: `root`, or that of a member of the workspace.
         python: the version that was asked for; "" for any.
@@ -42,7 +46,6 @@ def read(files: CodeFiles, root: str, project: str, asked: Asked, python: str) -
         InvalidConfig: the lock does not match its projects, is for another platform, or uv refuses it.
     """
     path = joined(root, "uv.lock")
-    lock = files.table(path)
     _check_match(files, root, path, lock)
     _check_platform(path, lock, python)
     with Scratch() as folder:
@@ -55,16 +58,35 @@ def read(files: CodeFiles, root: str, project: str, asked: Asked, python: str) -
     return _lines(files, root, path, lock, text, python)
 
 
-def read_script(files: CodeFiles, script: str, python: str) -> Lines:
+def read_script(files: CodeFiles, lock: Mapping[str, Any], script: str, python: str) -> Lines:
     """The packages of a script that has a lock. Raises as `read`."""
     path = f"{script}.lock"
-    lock = files.table(path)
     with Scratch() as folder:
         for name in (script, path):
             _write(folder / name, files.text(name))
         text = _export(folder, path, "--script", script)
     _check_platform(path, lock, python)
     return _lines(files, os.path.dirname(script), path, lock, text, python)
+
+
+def table(files: CodeFiles, path: str) -> dict[str, Any]:
+    """The content of a lock, whose `wheels` are read as uv writes them: most of a lock is wheels, and the reader is slow.
+
+    Raises:
+        InvalidConfig: it cannot be read.
+    """
+    lists: list[list[dict[str, str]]] = []
+
+    def shorter(found: re.Match[str]) -> str:
+        items = (_WHEEL.search(line) for line in found[1].splitlines())
+        lists.append([{item[1]: item[2], **({"hash": item[3]} if item[3] else {})} for item in items if item])
+        return f"wheels = {len(lists) - 1}" + "\n" * found[0].count("\n")  # so that messages name the right line
+
+    lock = parsed(_WHEELS.sub(shorter, files.text(path)), path)
+    for package in lock.get("package", ()):
+        if isinstance(package.get("wheels"), int):
+            package["wheels"] = lists[package["wheels"]]
+    return lock
 
 
 def requires(lock: Mapping[str, Any]) -> str:
