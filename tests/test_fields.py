@@ -21,10 +21,11 @@ from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, FileName, joined, redacted_spec
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.redaction import MASK, masked
-from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
+from orchestrator.spec.run import Code, RequirementFile, RunSpec, Source, to_wire
 
 ROOT = Path(__file__).parents[1]
 HOW = {
+    "deps_from_env",
     "file",
     "env_file",
     "force",
@@ -52,6 +53,7 @@ FULL = RunSpec(
     network="none",
     env={"A": "b=c"},
     code=Code("0" * 64, url="https://example.org/code.git", commit="c" * 40),
+    source=Source("uv.lock", ("dev",), ("gpu",)),
     description="ü 🎉: x",
     name="a-name_1.0",
     labels=("one", "two words"),
@@ -260,7 +262,7 @@ tests/test_editables.py, `resume` in tests/test_resume.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume"}
+    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume", "source"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

@@ -40,6 +40,10 @@ pip:
   - torch @ file:///x.whl
 pip_req: requirements.txt
 python: 3.10
+editable: [., libs/a]
+no_project: yes
+group: dev
+extra: [a, b]
 mounts: [runs/latest/data.txt, "runs/1:before"]
 env: {A: 1, B: no, C: 0755, D: 1:30, E: 2024-01-01, F: "", G: 1.0e-3, H: x=y}
 params: {LR: 0.10}
@@ -74,6 +78,7 @@ def test_every_field(tmp_path: Path) -> None:
         pip=("six==1.17", "torch @ file:///x.whl"),
         requirements=(FileName("requirements.txt", tmp_path),),
         python="3.10",  # not 3.1
+        editables=(".", "libs/a"),
         mounts=(Mount("runs/latest/data.txt", "data.txt"), Mount("runs/1", "before")),
         env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
         params={"LR": "0.10"},
@@ -89,6 +94,7 @@ def test_every_field(tmp_path: Path) -> None:
         ignore=("*.tmp", "cache/"),
     )
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")
+    assert (found.no_project, found.group, found.extra) == (True, ("dev",), ("a", "b"))
     assert {line.partition(":")[0] for line in WHOLE.splitlines() if line[0].isalpha()} == set(KEYS)
 
 

@@ -23,6 +23,7 @@ exec        exec
 ports       port
 notebook    notebook
 write_back  writes notebooks of a run into the work tree
+environments  env
 files       ls, cat, cp
 compare     diff, verify
 lineage     lineage

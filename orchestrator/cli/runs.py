@@ -81,6 +81,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
         ("Environment Vars", ", ".join(spec["env"])),
         ("Secrets", ", ".join(f"{name}={variable}" for variable, name in spec.get("secrets", {}).items())),
+        ("Environment From", (spec.get("source") or {}).get("file", "")),
+        ("Editable", ", ".join(spec.get("editables", ()))),
         ("Python", run.python),
         ("Frameworks", ", ".join(spec["frameworks"] or ())),
         ("Requirements File", ", ".join(item["name"] for item in spec["requirements"])),

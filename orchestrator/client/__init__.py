@@ -31,6 +31,7 @@ lineage    the lineage of a run
 verify     compares outputs with their records
 export     exports a run
 images     bakes images
+environments  looks up the environment that a run would get
 machines   lists machine types
 gc         garbage collection
 doctor     checks of the server's machine

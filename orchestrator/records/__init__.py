@@ -20,6 +20,7 @@ links        links
 ports        ports that runs listen on
 compare      differences, lineage and verification of runs
 images       baked images
+environments  what a run would get
 machines     machine types, the server, and its checks
 gc           what gc removed
 """

@@ -32,6 +32,7 @@ export           exports a run
 export_packages  the packages of an export
 export_texts     the job file, Dockerfile and README of an export
 images           bakes images
+environments     looks up the environment that a run would get
 machines         lists machine types
 gc               garbage collection of everything that no run needs
 gc_runs          its part for files of runs

@@ -86,7 +86,7 @@ FILES = Kind("list", lambda names, folder: tuple(FileName(name, folder) for name
 """Names of files, until the client reads them. Not written back: code that writes a job file writes these files."""
 SECRETS = Kind("list", _secrets, lambda secrets: [f"{name}={variable}" for variable, name in secrets.items()])
 CODE = Kind("")
-"""Captured, not written."""
+"""Captured or found, not written."""
 
 
 # -- how two values are joined, the later one over the earlier --------------------------------------------------------
@@ -153,8 +153,9 @@ class Field(NamedTuple):
         return value if self.hides is None else _each_text(value, self.hides)
 
 
-CODE_KEYS = ("github_url", "github_ref")
-"""The keys of a job file that say which code to capture. The spec has no such fields."""
+CODE_KEYS = ("github_url", "github_ref", "no_project", "group", "extra")
+"""The keys of a job file that say which code to capture, and what of its project to install. The spec has no such fields."""
+PROJECT_OPTIONS = ("--no-project", "--group", "--extra")
 _CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
 
 FIELDS = (
@@ -172,6 +173,7 @@ FIELDS = (
     Field("network", TEXT, "network", ("--network",), is_compared=True),
     Field("env", MAPPING, "env", ("-e", "--env"), updated, masked, is_compared=True),
     Field("code", CODE, "", _CODE_OPTIONS, hides=redacted, is_fixed=True, is_compared=True),
+    Field("source", CODE, "", PROJECT_OPTIONS, is_fixed=True),
     Field("description", TEXT, "description", ("-d", "--description")),
     Field("name", TEXT, "name", ("--name",)),
     Field("labels", LIST, "labels", ("--label",), added),

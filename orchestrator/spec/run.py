@@ -92,6 +92,20 @@ class Code:
             relative_parts(self.subdir, "The code's subdir")
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the environment of a run was found.
+
+    Attributes:
+        file: its path in the code.
+        groups, extras: what was chosen of it.
+    """
+
+    file: str
+    groups: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class RunSpec:
     """A request for one run. The table of `spec.fields` has the other properties of each field.
@@ -110,6 +124,7 @@ class RunSpec:
         network: `bridge` or `none`; "" for the configured one.
         env: environment variables.
         code: the snapshot; None for a run without code.
+        source: the file of the code that said packages, Python and editable projects; None if they were typed.
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
         ignore: gitignore patterns of outputs that are not kept.
@@ -138,6 +153,7 @@ class RunSpec:
     network: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
+    source: Source | None = None
     description: str = ""
     name: str = ""
     labels: tuple[str, ...] = ()

@@ -96,6 +96,19 @@ _CODE = (
     click.option(
         "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
     ),
+    click.option(
+        "--deps-from-env",
+        metavar="[DIR]",
+        help="Take the packages of this virtual or conda environment. [default: the active one]",
+    ),
+    click.option(
+        "--no-project",
+        is_flag=True,
+        default=None,
+        help="Do not look for packages in uv.lock, requirements.txt, pyproject.toml, …",
+    ),
+    click.option("--group", multiple=True, metavar="NAME", help="Install this group of the project, too."),
+    click.option("--extra", multiple=True, metavar="NAME", help="Install this extra of the project, too."),
     _FORCE,
     click.option(
         "--env-file", "env_file", type=click.Path(path_type=Path), metavar="FILE", multiple=True,

@@ -20,6 +20,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compare outputs with their records
 export     export a run
+environments  what a run would get
 images     bake images
 machines   list machine types
 gc         garbage collection
@@ -32,6 +33,7 @@ from orchestrator.server.routes import (
     code,
     compare,
     doctor,
+    environments,
     export,
     gc,
     images,
@@ -79,5 +81,6 @@ ROUTERS = (
     verify.router,
     export.router,
     images.router,
+    environments.router,
 )
 """One for each module."""
