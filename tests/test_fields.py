@@ -29,6 +29,11 @@ HOW = {"file", "env_file", "force", "background", "reuse", "verbose", "json_", "
 FULL = RunSpec(
     command="train :LR:",
     machine_type="gpu",
+    cpus=2.5,
+    memory_bytes=32 << 30,
+    gpus=2,
+    gpu_type="a100",
+    gpu_memory_bytes=40_000_000_000,
     executor="process",
     mounts=(Mount("runs/2/data.txt", "data.txt"), Mount("uploads/x", "/abs/x")),
     pip=("six", "torch==2.9"),
@@ -220,6 +225,8 @@ def spell(home: Spell) -> Iterator[Spell]:
 CHANGES: dict[str, Any] = {
     "command": "echo :X: >&2",
     "machine_type": "gpu",
+    "cpus": 0.5,
+    "memory_bytes": 64 << 20,
     "pip": ("six",),
     "requirements": (RequirementFile("r.txt", "six\n"),),
     "python": "3.12",
@@ -238,11 +245,12 @@ CHANGES: dict[str, Any] = {
     "notify": ("http://127.0.0.1:9/hook",),
     "secrets": {"TOKEN": "TOKEN"},
 }
-"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py."""
+"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, GPUs by
+word in tests/test_resources.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code"}
+    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "gpus", "gpu_type", "gpu_memory_bytes"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

@@ -100,8 +100,8 @@ class ProcessExecutor(Executor):
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         found = []
         if machine_type.memory_bytes:
-            what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            found.append(f"{what}, but cannot limit a run to it.")
+            whose = "that the run asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            found.append(f"The process executor reserves the memory {whose}, but cannot limit a run to it.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
             found.append("Private namespaces are not available here, so a run started as root can write to its mounts.")
         return tuple(found)
