@@ -30,6 +30,11 @@ description: "two: words"
 name: trained
 labels: [one, two words]
 machine_type: gpu
+cpus: 2.5
+memory: 32G
+gpus: 2
+gpu_type: a100, rtx 4090
+gpu_memory: 40G
 executor: docker
 image: registry.example:5000/base@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 apt: [tree, ffmpeg=7:5.1.6-0+deb12u1]
@@ -70,6 +75,11 @@ def test_every_field(tmp_path: Path) -> None:
         name="trained",
         labels=("one", "two words"),
         machine_type="gpu",
+        cpus=2.5,
+        memory_bytes=32 << 30,
+        gpus=2,
+        gpu_type="a100, rtx 4090",
+        gpu_memory_bytes=40_000_000_000,
         executor="docker",
         image=f"registry.example:5000/base@sha256:{'a' * 64}",
         apt=("tree", "ffmpeg=7:5.1.6-0+deb12u1"),

@@ -106,8 +106,8 @@ class ProcessExecutor(Executor):
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         found = []
         if machine_type.memory_bytes:
-            what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            found.append(f"{what}, but cannot limit a run to it.")
+            whose = "that the run asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            found.append(f"The process executor reserves the memory {whose}, but cannot limit a run to it.")
         if spec.caches == "read-only" and self.isolation == "none":
             found.append("Private namespaces are not available here, so the run can write to its caches all the same.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:

@@ -4,7 +4,7 @@
     admit   queued runs that fit are claimed, and a thread leads each of them (`life.Life`)
 
 Order: first in, first out. A waiting run keeps its place: a later run may pass only if it needs nothing that the
-waiting run lacks (a run that waits for a GPU does not block runs without one).
+waiting run lacks (a run that waits for a GPU does not block runs without one, nor those that take one it cannot have).
 """
 
 from __future__ import annotations
@@ -143,20 +143,21 @@ class Scheduler:
         free, cores = self._left_by(occupying), CoreLoad(self.capacity.cores, self._core_use.lately())
         for other in occupying:
             cores.give(other.cpus, other.cores)
-        blocked_gpus = False
+        gpus_lack = False
         for run in self._context.store.queued():
             if run.stop_request:  # it was asked to end between two attempts
                 self._cancel(run.number)
                 continue
-            wants_gpus = run.gpus_wanted > 0
-            if blocked_gpus and wants_gpus:
+            gpus = free.suitable(run.gpu_type, run.gpu_memory_bytes) if run.gpus_wanted else ()
+            if gpus_lack and run.gpus_wanted > len(gpus):
                 continue
             if not free.fits(run.cpus, run.memory_bytes, 0):
                 return  # every run needs cores and memory, so no later run may pass
-            if run.gpus_wanted > len(free.gpus):
-                blocked_gpus = True
+            if run.gpus_wanted > len(gpus):
+                gpus_lack = True
+                free = free.without(0, 0, gpus)  # they wait for it, and a later run may have others
                 continue
-            claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted], cores.least_used(run.cpus))
+            claimed = self._context.store.claim(run.number, gpus[: run.gpus_wanted], cores.least_used(run.cpus))
             if claimed:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
                 cores.give(claimed.cpus, claimed.cores)

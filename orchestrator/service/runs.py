@@ -76,7 +76,7 @@ class Runs:
         Raises:
             UsageError: the machine type is unknown.
             InvalidConfig: the executor is unknown, or cannot do what the spec asks for.
-            ImpossibleRequest: the machine type is larger than this machine.
+            ImpossibleRequest: it asks for more than this machine has.
             NotFound, Conflict: a mount or secret does not exist.
             SnapshotMissing: the code has not been sent.
             DiskFull: see `Quota.check`.
@@ -184,7 +184,7 @@ class Runs:
         return new, warnings
 
     def _new_run(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
-        wanted = self._machine_type(spec.machine_type)
+        wanted = self._machine_for(spec)
         name = spec.executor or self._executors.default
         executor = self._executors.usable(name)
         self._check(spec)
@@ -206,11 +206,14 @@ class Runs:
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
         self._context.projects(spec)  # it refuses folders that hold no project
 
-    def _machine_type(self, name: str) -> MachineType:
-        wanted = self._context.config.machine_type(name)
+    def _machine_for(self, spec: RunSpec) -> MachineType:
+        wanted = self._context.config.machine_for(spec)
         lack = machine.lacks(self._scheduler.capacity, wanted)
         if lack:
-            raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
+            by_word = (spec.cpus, spec.memory_bytes, spec.gpus, spec.gpu_type, spec.gpu_memory_bytes)
+            asks = any(by_word)
+            who = "This run can never start here" if asks else f"Machine type {wanted.name!r} can never run here"
+            raise ImpossibleRequest(f"{who}: {lack}.")
         return wanted
 
     def _check(self, spec: RunSpec) -> None:

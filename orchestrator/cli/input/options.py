@@ -37,6 +37,11 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
         "machine_type", "NAME", "Machine type; see spell machine-types. [default: cpu]",
         shell_complete=complete.machine_types,
     ),
+    _option("cpus", "N", "Cores, may be a fraction, instead of those of the machine type.", type=click.FLOAT),
+    _option("memory_bytes", "SIZE", "Memory, such as 32G."),
+    _option("gpus", "N", "How many GPUs.", type=click.INT),
+    _option("gpu_type", "NAME[,NAME]", "Only GPUs of this name, such as a100, h100 or 'rtx 4090'."),
+    _option("gpu_memory_bytes", "SIZE", "Only GPUs with at least this much memory, such as 40G."),
     _option(
         "mounts", "RES[:PATH]", "Mount a resource, read-only: runs/2/data.txt", shell_complete=complete.resources
     ),

@@ -68,11 +68,12 @@ OPTIONS = {
     "--from": "base base-image container container-image docker image img",
     "--python": "py python-version pyversion",
     "--framework": "frameworks",
-    "-t gpu": "accelerator accelerators cuda device gpu gpus gpus-per-node gpus-per-task gres num-gpus",
-    "--machine-type": (
-        "cores cpu cpus cpus-per-task instance instance-type machine mem mem-per-cpu memory partition pool queue "
-        "resources shm-size"
-    ),
+    "--gpus": "accelerator accelerators cuda device gpu gpus-per-node gpus-per-task gres num-gpus",
+    "--cpus": "cores cpu cpus-per-task num-cpus",
+    "--memory": "mem mem-per-cpu ram",
+    "--gpu-type": "gpu-model gpu-name",
+    "--gpu-memory": "gpu-mem vram",
+    "--machine-type": "instance instance-type machine partition pool queue resources shm-size",
     "--env": "env-var environment envs export set-env variable",
     "--env-file": "dotenv envfile",
     "--secret": "password secrets token",

@@ -116,7 +116,8 @@ class DockerExecutor(Executor):
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
-            return (f"This Docker engine cannot limit a run to the memory of machine type {machine_type.name!r}.",)
+            whose = "that it asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            return (f"This Docker engine cannot limit a run to the memory {whose}.",)
         return ()
 
     def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
