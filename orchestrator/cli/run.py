@@ -35,13 +35,18 @@ def _connect() -> Client:
 )
 @click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Cast nothing, only say what would be sent, built and mounted, and where it would run.",
+)
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
 @click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
 @click.option("--json", "json_", is_flag=True, help="Print the run as JSON: at once with -b, else when it has ended.")
 @command_files
 @click.pass_context
-def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
+def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, dry_run: bool, **typed: Any) -> None:
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
     ahead.load(_connect)
@@ -53,6 +58,11 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
                 from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
                 see_project(client, spec.project, force=options.code.force)
+            if dry_run:
+                from orchestrator.cli.plan import show_plan  # 1 ms; few runs are only looked at
+
+                show_plan(client.runs.plan(spec, code, reuse=reuse), code, json_=options.code.json_)
+                return
             with casting("spell ps"):
                 cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

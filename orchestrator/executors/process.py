@@ -25,12 +25,13 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.plans import READY
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import check_given
 from orchestrator.supervisor import identity
@@ -110,6 +111,9 @@ class ProcessExecutor(Executor):
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Host())
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        return PlannedBase("", READY, Base(Host()))
 
     def base_of(self, image: str) -> Base:
         return Base(Host())

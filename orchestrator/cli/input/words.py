@@ -134,7 +134,6 @@ SAYS = {
 
 OPTION_SAYS = {
     "env-file": "There is no such option. Give each variable with -e NAME=VALUE, and a secret value with --secret NAME.",
-    "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
     "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
     "w workdir chdir cwd working-dir": (
