@@ -170,8 +170,7 @@ def test_options_of_other_tools_lead_to_ours(spell: Spell) -> None:
         option: f"Did you mean {ours!r}?" for option, ours in meant.items()
     }
     assert hint("--tail", "logs") == "Did you mean '-n'?" and hint("--format", "ps") == "Did you mean '--json'?"
-    assert hint("--epochs") == "" and "--save-command" in hint("--dry-run")
-    assert hint("--dotenv") == "Did you mean '--env-file'?"
+    assert hint("--epochs") == "" and hint("--dotenv") == "Did you mean '--env-file'?"
     assert "spell exec RUN" in hint("--tty") and hint("--tty", "ps") == ""
     lines = spell("run", "--gpu", "2", "python train.py").err.splitlines()
     assert lines[-1] == "Error: No such option '--gpu'. Did you mean '--gpus'?"

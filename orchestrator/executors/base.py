@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
@@ -191,6 +191,20 @@ class RunningExec(ABC):
         """End the command: the client has gone."""
 
 
+class PlannedBase(NamedTuple):
+    """What `Executor.base` would have to do.
+
+    Attributes:
+        image: the name of the image; "" for this machine.
+        state: `ready`, `pull` or `build`.
+        base: what it would return; None where only doing it will tell.
+    """
+
+    image: str
+    state: str
+    base: Base | None
+
+
 class Executor(ABC):
     """Runs the commands of runs. All methods may be called from any thread."""
 
@@ -253,6 +267,14 @@ class Executor(ABC):
 
         Raises:
             BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when it cannot be built.
+        """
+
+    @abstractmethod
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        """Return what `base` would have to do; builds nothing.
+
+        Raises:
+            BuildFailed, EngineError: as `base`, where that can be known now.
         """
 
     @abstractmethod

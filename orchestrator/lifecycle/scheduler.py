@@ -27,6 +27,7 @@ from orchestrator.store import ClaimedRun, MachineRequest, Unheeded
 
 _log = logging.getLogger(__name__)
 _ANSWER_S = 1.0
+_NOT_CAST = 1 << 62
 _CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
 
 
@@ -120,6 +121,23 @@ class Scheduler:
             self._answer = self._waiting(queued, paused, paused.union(run.number for run in queued))
             self._answer_until = now + _ANSWER_S
         return self._answer.get(number, "")
+
+    def would_wait_for(self, cpus: float, memory_bytes: int, gpus: int) -> str:
+        """Return what a run that was cast now would wait for, in words; "" if it would start at once."""
+        new = MachineRequest(_NOT_CAST, 0, None, cpus, memory_bytes, gpus, (), ())
+        free, queue, blocked_gpus = self.free(), [*self._context.store.queued(), new], False
+        for run in queue:  # as `_admit` goes through it
+            if blocked_gpus and run.gpus_wanted:
+                continue
+            if not free.fits(run.cpus, run.memory_bytes, 0):
+                break
+            if run.gpus_wanted > len(free.gpus):
+                blocked_gpus = True
+                continue
+            if run is new:
+                return ""
+            free = free.without(run.cpus, run.memory_bytes, free.gpus[: run.gpus_wanted])
+        return self._waiting(queue, set(), [_NOT_CAST]).get(_NOT_CAST, "")
 
     def _waiting(self, queue: Iterable[MachineRequest], paused: set[int], wanted: Collection[int]) -> dict[int, str]:
         return waiting(self.capacity, list(self._context.store.occupying()), queue, paused, wanted)

@@ -4,6 +4,7 @@
 Times are seconds since the epoch (UTC); sizes are bytes; an unknown value is null.
 
 casts        a run that was cast
+plans        what a cast would do
 run_summary  a run in a list
 runs         a run, its attempts, its usage
 events       an event of a run

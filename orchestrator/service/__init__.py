@@ -6,6 +6,7 @@ code             receives the code of runs
 runs             casts, lists, inspects and stops runs
 quota            enforces the space limits of the home
 executors        chooses the executor of a run
+plan             what a cast would do
 reuse            finds an identical complete run
 rerun            makes the spec of a rerun
 resume           finds the checkpoints that a run begins with

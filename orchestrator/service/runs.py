@@ -16,10 +16,12 @@ from orchestrator.records.casts import CastRecord
 from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.machines import MachineType
+from orchestrator.records.plans import PlanRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.access import Access, Who
 from orchestrator.service.executors import Executors
+from orchestrator.service.plan import planned
 from orchestrator.service.quota import Quota
 from orchestrator.service.rerun import repeat
 from orchestrator.service.resume import Resume
@@ -172,6 +174,19 @@ class Runs:
                 raise
             words = f"The code of run {run.number} is not kept any more."
             raise Conflict(words, "Cast it again with: spell run") from None
+
+    def plan(self, who: Who, spec: RunSpec, digests: Sequence[str], *, reuse: bool = False) -> PlanRecord:
+        """What casting a run would do now. Casts nothing; raises as `cast`, where that does not come from its code.
+
+        Args:
+            digests: of the blobs of its code, which need not have been sent.
+            reuse: as of `cast`.
+        """
+        new, warnings = self._new_run(who, spec, lambda resource: self._access.mountable(who, resource))
+        earlier = (
+            self._reuse.find(dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))) if reuse else None
+        )
+        return planned(self._context, self._scheduler, new, digests, warnings, earlier)
 
     def check(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         """The run that a spec would become, and warnings for the person. Raises as `cast`.

@@ -138,7 +138,6 @@ SAYS = {
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
-    "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
     "i ti it t tty interactive pty": "A run has no terminal. Open a shell beside its command: spell exec RUN",
     "w workdir chdir cwd working-dir": (

@@ -36,7 +36,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, RunningExec, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
@@ -132,6 +132,10 @@ class DockerExecutor(Executor):
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled).base(self._engine)
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        name, state, image = self._images.look(ImageRequest.of(spec, gpus))
+        return PlannedBase(name, state, image.base(self._engine) if image else None)
 
     def base_of(self, image: str) -> Base:
         return self._images.base_of(image)
