@@ -424,13 +424,17 @@ def test_runs_get_what_is_found(make_spell: Callable[..., Spell], repo: Path) ->
     again = spell("rerun", "latest", "-b")
     assert again.code == 0
     assert spell.ended(2).environment == before["key"] and spell.ended(2).spec["source"] == run["spec"]["source"]
+    (repo / "uv.lock").write_text("")
+    seen = spell("run", "-b", "true", cwd=repo / "sub")
+    assert "uv.lock is not tracked by git, so the run does not have it" in seen.err
+    (repo / "uv.lock").unlink()
     bare = spell("run", "--no-project", "python -c 'import idna'", "--json")
     assert bare.code == 1 and bare.json()["spec"]["source"] is None
     refused = spell("run", "--group", "dev", "true")
     assert refused.code == 3 and "requirements.txt has no groups" in refused.err
     beside = spell("run", "--pip-req", "requirements.txt", "--extra", "x", "true")
     assert beside.code == 3 and "takes the place of the project" in beside.err
-    assert spell("ps", "--json").json()[-1]["number"] == 3  # nothing that was refused has a number
+    assert spell("ps", "--json").json()[-1]["number"] == 4  # nothing that was refused has a number
     assert spell("run", "--save-command", "saved.yaml", "--no-project", "true").code == 0
     assert "no-project: true" in (repo / "saved.yaml").read_text()
     assert spell("run", "--from-file", "saved.yaml", "--json").json()["spec"]["source"] is None

@@ -65,6 +65,8 @@ def run(
     ahead.load(_connect)
     if current_code and not options.fields["resume"]:
         raise UsageError("--current-code belongs to --resume.", "Leave it out: a run has the code of this folder.")
+    if dry_run and options.fields["resume"]:
+        raise UsageError("--dry-run does not go with --resume.", "Leave one of them out.")
     with interruptible(NOTHING_CAST):
         if (earlier := options.fields["resume"]) and not options.file:
             cast = _resume(earlier, options, reuse=reuse, current_code=current_code)

@@ -18,7 +18,7 @@ from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, InvalidRepository, UsageError
-from orchestrator.pyproject.asked import Asked, says_something
+from orchestrator.pyproject.asked import KINDS, Asked, says_something
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
@@ -205,15 +205,18 @@ def with_project(spec: RunSpec, code: Snapshot | None, typed: CodeOptions, job: 
     asked = Asked(
         (*(job.group if job else ()), *typed.group), (*(job.extra if job else ()), *typed.extra), bool(nothing)
     )
-    may_be_script = ".py" in spec.command
-    if asked == Asked() and (
-        not code or not (may_be_script or says_something(code.manifest.entries, code.code.subdir))
-    ):
+    if asked == Asked() and not (code and _may_say(code, spec.command)):
         return spec
     from orchestrator.cli.input.environment import with_environment  # 2 ms; where there is nothing, nobody waits for it
 
     is_local = code is not None and not code.code.url and not typed.commit_ref
     return with_environment(spec, code, asked, is_local=is_local, json_=typed.json_)
+
+
+def _may_say(code: Snapshot, command: str) -> bool:
+    """Whether there may be something to find, or to warn of. Fast."""
+    names = code.untracked and (name for name in code.untracked if name.endswith(KINDS))
+    return ".py" in command or any(names) or says_something(code.manifest.entries, code.code.subdir)
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:
