@@ -49,7 +49,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,13 +60,12 @@ from pydantic_core import ErrorDetails
 from orchestrator import machine
 from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
+from orchestrator.spec.run import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS, MOST_GPUS, MOST_MEMORY_BYTES, RunSpec
 from orchestrator.spec.variables import MADE
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
-_LEAST_CPUS = 0.01  # the smallest share of the kernel, and the least memory of an engine
-_LEAST_MEMORY_GB = 6 / 1024
-_MOST_MEMORY_GB = 1 << 20
+_LEAST_MEMORY_GB, _MOST_MEMORY_GB = LEAST_MEMORY_BYTES / _GIB, MOST_MEMORY_BYTES / _GIB
 _MOST_PIDS = 1 << 22  # that Linux numbers
 _WEEK_S = 7 * 86400.0
 _STRICT = ConfigDict(extra="forbid")
@@ -81,9 +80,9 @@ DEFAULT_FRAMEWORKS = {
 class MachineTypeConfig:
     """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs; processes and shared memory."""
 
-    cpus: Annotated[float, Ge(_LEAST_CPUS), Lt(10_000)] = 1
+    cpus: Annotated[float, Ge(LEAST_CPUS), Lt(MOST_CPUS)] = 1
     memory_gb: Annotated[float, Ge(_LEAST_MEMORY_GB), Lt(_MOST_MEMORY_GB)] | None = None
-    gpus: Annotated[int, Ge(0), Le(10_000)] = 0
+    gpus: Annotated[int, Ge(0), Le(MOST_GPUS)] = 0
     pids: Annotated[int, Ge(16), Le(_MOST_PIDS)] = 4096
     shm_gb: Annotated[float, Gt(0), Lt(_MOST_MEMORY_GB)] | None = None
 
@@ -214,6 +213,27 @@ class Config:
         if found := types.get(name.lower()):
             return found
         raise UsageError(f"There is no machine type {name!r}.", f"There are: {', '.join(types)}.")
+
+    def machine_for(self, spec: RunSpec) -> MachineType:
+        """Return the machine type of a spec, with what the spec asks for by word instead of what the type has.
+
+        Whoever asks for GPUs and names no machine type gets the type `gpu`. A type with GPUs gives its cores for each.
+
+        Raises:
+            UsageError: when the type does not exist.
+        """
+        asks = bool(spec.gpus or spec.gpu_type or spec.gpu_memory_bytes)
+        base = self.machine_type("gpu" if asks and spec.machine_type.lower() == "cpu" else spec.machine_type)
+        gpus = (max(base.gpus, 1) if asks else base.gpus) if spec.gpus is None else spec.gpus
+        share = base.cpus * gpus / base.gpus if base.gpus and gpus else base.cpus
+        return replace(
+            base,
+            cpus=spec.cpus or max(base.cpus, min(share, machine.usable_cpus())),
+            memory_bytes=spec.memory_bytes or base.memory_bytes,
+            gpus=gpus,
+            gpu_type=spec.gpu_type,
+            gpu_memory_bytes=spec.gpu_memory_bytes or 0,
+        )
 
     def framework_names(self) -> list[str]:
         """All sets of packages: the built-in ones, and those of the file."""

@@ -47,6 +47,7 @@ ROUTES = {
     ("GET", "/blobs/{digest}"): "",
     ("PUT", "/blobs/{digest}"): "",
     ("POST", "/runs"): "CastRecord",
+    ("POST", "/runs/plan"): "PlanRecord",
     ("GET", "/runs"): "list of RunSummary",
     ("GET", "/runs/{reference}"): "RunRecord",
     ("POST", "/runs/{reference}/rerun"): "CastRecord",

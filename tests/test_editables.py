@@ -83,7 +83,7 @@ def builds(spell: Spell, number: int) -> bool:
 def test_a_project_is_installed_from_the_snapshot(spell: Spell, project: Path) -> None:
     """Commands, metadata, local dependencies and extras are there; nothing is left, and no edit of code builds."""
     command = "mainone && sidelib && spellneed && pip list && echo x > out.txt"
-    done = spell("run", "--editable", ".[fast]", command, cwd=project)
+    done = spell("run", "--no-project", "--editable", ".[fast]", command, cwd=project)
     assert done.code == 0, done
     code = spell.home.work_dir(done.number) / "code"
     assert f"mainone 1.0 1.0 {code}/src/mainone/__init__.py" in done.out
@@ -96,10 +96,15 @@ def test_a_project_is_installed_from_the_snapshot(spell: Spell, project: Path) -
     main = project / "src" / "mainone" / "__init__.py"
     main.write_text(main.read_text().replace("print(", "print('edited',"))
     (project / "libs" / "sidelib" / "src" / "sidelib" / "more.py").touch()
-    edited = spell("run", "--include-untracked", "--editable", "../../.[fast]", command, cwd=main.parent)
+    edited = spell(
+        "run", "--no-project", "--include-untracked", "--editable", "../../.[fast]", command, cwd=main.parent
+    )
     assert "edited mainone 1.0 1.0" in edited.out
     assert not builds(spell, edited.number)
-    assert spell("run", "--reuse", "--include-untracked", "--editable", ".", "mainone", cwd=project).code == 0
+    assert (
+        spell("run", "--no-project", "--reuse", "--include-untracked", "--editable", ".", "mainone", cwd=project).code
+        == 0
+    )
 
     rerun = spell("rerun", str(done.number))
     assert f"mainone 1.0 1.0 {spell.home.work_dir(rerun.number)}" in rerun.out
@@ -108,14 +113,14 @@ def test_a_project_is_installed_from_the_snapshot(spell: Spell, project: Path) -
 
 def test_metadata_alone_builds_no_package_again(spell: Spell, project: Path, tmp_path: Path) -> None:
     wheel = (tmp_path / "wheels" / "spellneed-1.0-py3-none-any.whl").as_uri()
-    first = spell("run", "--editable", ".", "true", cwd=project)
+    first = spell("run", "--no-project", "--editable", ".", "true", cwd=project)
     text = (project / "pyproject.toml").read_text()
     (project / "pyproject.toml").write_text(text.replace('version = "1.0"', 'version = "1.1"'))
-    second = spell("run", "--editable", ".", "mainone; python -c 'import spellneed'", cwd=project)
+    second = spell("run", "--no-project", "--editable", ".", "mainone; python -c 'import spellneed'", cwd=project)
     assert "mainone 1.1 1.1" in second.out
     assert spell.client.runs.get(first.number).environment == spell.client.runs.get(second.number).environment
     (project / "pyproject.toml").write_text(text.replace(f'"spellneed @ {wheel}", ', ""))
-    third = spell("run", "--editable", ".", "mainone; ! python -c 'import spellneed'", cwd=project)
+    third = spell("run", "--no-project", "--editable", ".", "mainone; ! python -c 'import spellneed'", cwd=project)
     assert third.code == 0, third
 
 
@@ -146,9 +151,9 @@ def test_what_is_no_project_casts_nothing(spell: Spell, project: Path, tmp_path:
         ("bad", "bad/pyproject.toml cannot be read: "),
         ("x[", "'x[' is not of the form FOLDER or FOLDER[EXTRA]."),
     ):
-        done = spell("run", "--editable", folder, "true", cwd=project)
+        done = spell("run", "--no-project", "--editable", folder, "true", cwd=project)
         assert words in done.err, (folder, done)
-    done = spell("run", "--editable", ".", "true", cwd=tmp_path)
+    done = spell("run", "--no-project", "--editable", ".", "true", cwd=tmp_path)
     assert "There is no code, so no project of it can be installed." in done.err
     assert spell.client.runs.list() == []
 
@@ -165,7 +170,7 @@ def test_real_setuptools_in_a_flat_layout(spell: Spell, repo: Path) -> None:
         '[project.scripts]\nflat = "flat:main"\n[tool.setuptools]\npackages = ["flat"]\n'
     )
     git(repo, "add", "-A")
-    done = spell("run", "--editable", ".", "cd / && PYTHONPATH= flat", cwd=repo)
+    done = spell("run", "--no-project", "--editable", ".", "cd / && PYTHONPATH= flat", cwd=repo)
     assert f"flat {spell.home.work_dir(done.number)}/code/flat/__init__.py" in done.out, done
     assert not list(spell.home.run_dir(done.number).rglob("*"))
 
@@ -198,6 +203,6 @@ def test_a_version_from_the_history_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_containers_see_projects_at_their_own_path(docker_spell: Spell, project: Path) -> None:
-    done = docker_spell("run", "--editable", ".", "mainone && sidelib", cwd=project)
+    done = docker_spell("run", "--no-project", "--editable", ".", "mainone && sidelib", cwd=project)
     assert "mainone 1.0 1.0 /spell/src/mainone/__init__.py" in done.out, done
     assert "sidelib 1.0 1.0 /spell/libs/sidelib/src/sidelib/__init__.py" in done.out

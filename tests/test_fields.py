@@ -21,10 +21,11 @@ from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, FileName, joined, redacted_spec
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.redaction import MASK, masked
-from orchestrator.spec.run import Code, RequirementFile, RunSpec, to_wire
+from orchestrator.spec.run import Code, RequirementFile, RunSpec, Source, to_wire
 
 ROOT = Path(__file__).parents[1]
 HOW = {
+    "deps_from_env",
     "file",
     "env_file",
     "force",
@@ -40,6 +41,11 @@ HOW = {
 FULL = RunSpec(
     command="train :LR:",
     machine_type="gpu",
+    cpus=2.5,
+    memory_bytes=32 << 30,
+    gpus=2,
+    gpu_type="a100",
+    gpu_memory_bytes=40_000_000_000,
     executor="process",
     mounts=(Mount("runs/2/data.txt", "data.txt"), Mount("uploads/x", "/abs/x")),
     pip=("six", "torch==2.9"),
@@ -52,6 +58,7 @@ FULL = RunSpec(
     network="none",
     env={"A": "b=c"},
     code=Code("0" * 64, url="https://example.org/code.git", commit="c" * 40),
+    source=Source("uv.lock", ("dev",), ("gpu",)),
     description="ü 🎉: x",
     name="a-name_1.0",
     labels=("one", "two words"),
@@ -235,6 +242,8 @@ def spell(home: Spell) -> Iterator[Spell]:
 CHANGES: dict[str, Any] = {
     "command": "echo :X: >&2",
     "machine_type": "gpu",
+    "cpus": 0.5,
+    "memory_bytes": 64 << 20,
     "pip": ("six",),
     "requirements": (RequirementFile("r.txt", "six\n"),),
     "python": "3.12",
@@ -256,11 +265,12 @@ CHANGES: dict[str, Any] = {
     "checkpoints": "output",
 }
 """For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, `editables` in
-tests/test_editables.py, `resume` in tests/test_resume.py."""
+tests/test_editables.py, `resume` in tests/test_resume.py, GPUs by word in tests/test_resources.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume"}
+    other = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume", "source"}
+    elsewhere = other | {"gpus", "gpu_type", "gpu_memory_bytes"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

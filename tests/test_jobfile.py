@@ -30,6 +30,11 @@ description: "two: words"
 name: trained
 labels: [one, two words]
 machine_type: gpu
+cpus: 2.5
+memory: 32G
+gpus: 2
+gpu_type: a100, rtx 4090
+gpu_memory: 40G
 executor: docker
 image: registry.example:5000/base@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 apt: [tree, ffmpeg=7:5.1.6-0+deb12u1]
@@ -40,6 +45,10 @@ pip:
   - torch @ file:///x.whl
 pip_req: requirements.txt
 python: 3.10
+editable: [., libs/a]
+no_project: yes
+group: dev
+extra: [a, b]
 mounts: [runs/latest/data.txt, "runs/1:before"]
 env: {A: 1, B: no, C: 0755, D: 1:30, E: 2024-01-01, F: "", G: 1.0e-3, H: x=y}
 params: {LR: 0.10}
@@ -66,6 +75,11 @@ def test_every_field(tmp_path: Path) -> None:
         name="trained",
         labels=("one", "two words"),
         machine_type="gpu",
+        cpus=2.5,
+        memory_bytes=32 << 30,
+        gpus=2,
+        gpu_type="a100, rtx 4090",
+        gpu_memory_bytes=40_000_000_000,
         executor="docker",
         image=f"registry.example:5000/base@sha256:{'a' * 64}",
         apt=("tree", "ffmpeg=7:5.1.6-0+deb12u1"),
@@ -74,6 +88,7 @@ def test_every_field(tmp_path: Path) -> None:
         pip=("six==1.17", "torch @ file:///x.whl"),
         requirements=(FileName("requirements.txt", tmp_path),),
         python="3.10",  # not 3.1
+        editables=(".", "libs/a"),
         mounts=(Mount("runs/latest/data.txt", "data.txt"), Mount("runs/1", "before")),
         env=dict(A="1", B="no", C="0755", D="1:30", E="2024-01-01", F="", G="1.0e-3", H="x=y"),  # as they are written
         params={"LR": "0.10"},
@@ -89,6 +104,7 @@ def test_every_field(tmp_path: Path) -> None:
         ignore=("*.tmp", "cache/"),
     )
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")
+    assert (found.no_project, found.group, found.extra) == (True, ("dev",), ("a", "b"))
     assert {line.partition(":")[0] for line in WHOLE.splitlines() if line[0].isalpha()} == set(KEYS)
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Done, Spell, git
 
 from orchestrator.content.files import copy_bytes
+from orchestrator.data.blobs import BlobStore
 from orchestrator.errors import CodeFailed, Conflict, InvalidConfig, NotFound, SpellError
+from orchestrator.home import Home
+from orchestrator.lifecycle import checkpoints
 from orchestrator.lifecycle.checkpoints import bring
+from orchestrator.lifecycle.workdir import WorkDir
 from orchestrator.spec.mounts import Mount
 from orchestrator.spec.run import RunSpec
+from orchestrator.spec.validate import read_spec
+from orchestrator.store import NewRun, Store
+from orchestrator.store.database import Database
 
 CONFIG = "[machine_types.cpu]\ncpus = 0.1\n"
 STEP = 'cd "${SPELL_CHECKPOINT_DIR:?}" 2>/dev/null || { mkdir "$SPELL_CHECKPOINT_DIR"; cd "$SPELL_CHECKPOINT_DIR"; }'
@@ -196,3 +207,36 @@ def test_a_mount_inside_checkpoints_is_no_obstacle(spell: Spell) -> None:
         "cat checkpoints/step checkpoints/mounted; echo 2 > checkpoints/step", mounts=mounts, resume=str(first)
     )
     assert (run.state, spell.log(run.number)) == ("complete", b"1\n1\n")
+
+
+def test_a_crash_while_they_are_copied_leaves_no_half_of_them(
+    spell: Spell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server dies after the first file; the next one makes the work dir again, from all of them."""
+    first = spell.run(GOES_ON)
+    spec = dataclasses.replace(read_spec(first.spec), resume=f"runs/{first.number}/checkpoints")
+    home = Home(tmp_path / "home")
+    home.create()
+    shutil.copytree(spell.home.run_dir(first.number), home.run_dir(first.number))
+    with contextlib.closing(Database(home.database)) as database:
+        store = Store(database)
+        run = store.claimed(store.add(NewRun(dataclasses.replace(spec, resume=""), "process", 0.1, None, 0)))
+        context: Any = SimpleNamespace(home=home, blobs=BlobStore(home), store=store, firmly=lambda write: write())
+        place = WorkDir(context, run, spec)
+        real = checkpoints.copy_bytes
+
+        def crashing(source: Path, target: Path) -> None:
+            real(source, target)
+            raise SystemExit
+
+        monkeypatch.setattr(checkpoints, "copy_bytes", crashing)
+        with pytest.raises(SystemExit):
+            place.make()
+        monkeypatch.setattr(checkpoints, "copy_bytes", real)
+        folder = place.root / "code/checkpoints"
+        assert len(os.listdir(folder)) == 1
+        place.make()
+        assert sorted(os.listdir(folder)) == ["step", "step-1"]
+        (folder / "step").write_text("2\n")
+        place.make()
+        assert (folder / "step").read_text() == "2\n", "a later attempt has its own"

@@ -5,6 +5,7 @@ main        finds the verb; turns an error into a message and an exit code
 verbs       the table of all verbs, for `--help`
 completion  prints the script of shell completion
 run         run
+plan        what `spell run --dry-run` shows
 ahead       loads modules while a verb waits for git
 rerun       rerun
 resume      resume, and run --resume
@@ -23,6 +24,7 @@ exec        exec
 ports       port
 notebook    notebook
 write_back  writes notebooks of a run into the work tree
+environments  env
 files       ls, cat, cp
 compare     diff, verify
 lineage     lineage

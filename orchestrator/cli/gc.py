@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
+from orchestrator.errors import InvalidConfig
 from orchestrator.records.gc import GcRecord
+from orchestrator.spec.sizes import size_bytes
 
 _DAY_S = 86400.0
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)I?B?", re.IGNORECASE | re.ASCII)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Size(click.ParamType[int]):
@@ -24,10 +22,10 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes."""
-        found = _SIZE.fullmatch(str(value).strip())
-        if not found:
-            self.fail(f"{value!r} is not a size; write it as 500M or 20GB.", param, ctx)
-        return int(float(found[1]) * 1024 ** _POWERS[found[2].upper()])
+        try:
+            return size_bytes(str(value))
+        except InvalidConfig as error:
+            self.fail(error.message, param, ctx)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

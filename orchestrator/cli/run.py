@@ -37,6 +37,11 @@ def _connect() -> Client:
 )
 @click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Cast nothing, only say what would be sent, built and mounted, and where it would run.",
+)
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
 @click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
@@ -45,13 +50,23 @@ def _connect() -> Client:
 @command_files
 @click.pass_context
 def run(
-    ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, current_code: bool, **typed: Any
+    ctx: click.Context,
+    /,
+    *,
+    background: bool,
+    reuse: bool,
+    verbose: bool,
+    dry_run: bool,
+    current_code: bool,
+    **typed: Any,
 ) -> None:
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
     ahead.load(_connect)
     if current_code and not options.fields["resume"]:
         raise UsageError("--current-code belongs to --resume.", "Leave it out: a run has the code of this folder.")
+    if dry_run and options.fields["resume"]:
+        raise UsageError("--dry-run does not go with --resume.", "Leave one of them out.")
     with interruptible(NOTHING_CAST):
         if (earlier := options.fields["resume"]) and not options.file:
             cast = _resume(earlier, options, reuse=reuse, current_code=current_code)
@@ -63,6 +78,11 @@ def run(
                 from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
                 see_project(client, spec.project, force=options.code.force)
+            if dry_run:
+                from orchestrator.cli.plan import show_plan  # 1 ms; few runs are only looked at
+
+                show_plan(client.runs.plan(spec, code, reuse=reuse), code, json_=options.code.json_)
+                return
             if options.env_files:
                 from orchestrator.cli.kept_secrets import with_secrets  # 1 ms: few runs have such files
 

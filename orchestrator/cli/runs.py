@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError
 from orchestrator.records.runs import RunRecord
+from orchestrator.spec.sizes import size_text
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -64,6 +66,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Git Commit", run.commit + (" [Uncommitted]" if run.dirty else "")),
         ("Git URL", str(code.get("url", ""))),
         ("Machine Type", run.machine_type),
+        ("Resources", _resources(spec)),
         ("Executor", run.executor),
         ("Docker Image", _image(spec.get("image", ""), run.image or "")),
         ("Network", spec.get("network", "")),
@@ -82,6 +85,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
         ("Environment Vars", ", ".join(spec["env"])),
         ("Secrets", ", ".join(f"{name}={variable}" for variable, name in spec.get("secrets", {}).items())),
+        ("Environment From", (spec.get("source") or {}).get("file", "")),
+        ("Editable", ", ".join(spec.get("editables", ()))),
         ("Python", run.python),
         ("Frameworks", ", ".join(spec["frameworks"] or ())),
         ("Requirements File", ", ".join(item["name"] for item in spec["requirements"])),
@@ -93,6 +98,19 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _resources(spec: Mapping[str, Any]) -> str:
+    """Return what a run asked for by word, beside its machine type."""
+    size, gpu_size = spec.get("memory_bytes"), spec.get("gpu_memory_bytes")
+    words = [
+        f"{spec['cpus']:g} cores" if spec.get("cpus") else "",
+        f"{size_text(size)} of memory" if size else "",
+        show.count(spec["gpus"], "GPU") if spec.get("gpus") is not None else "",
+        f"GPUs of type {spec['gpu_type']}" if spec.get("gpu_type") else "",
+        f"{size_text(gpu_size, 1000)} for each GPU" if gpu_size else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def _waits_for(run: RunRecord) -> str:

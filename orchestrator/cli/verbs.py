@@ -109,6 +109,13 @@ def _notebook() -> click.Command:
     return notebook
 
 
+@_verb("env", "Show the environment that a run would get.")
+def _env() -> click.Command:
+    from orchestrator.cli.environments import env  # 26 ms
+
+    return env
+
+
 @_verb("stats", "Show the current CPU, memory and GPU use of runs.")
 def _stats() -> click.Command:
     from orchestrator.cli.stats import stats  # 40 ms

@@ -32,6 +32,7 @@ verify     compares outputs with their records
 export     exports a run
 imports    imports runs from other trackers
 images     bakes images
+environments  looks up the environment that a run would get
 machines   lists machine types
 gc         garbage collection
 doctor     checks of the server's machine

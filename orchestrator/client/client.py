@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.client.code import Code
     from orchestrator.client.compare import Compare
     from orchestrator.client.doctor import Doctor
+    from orchestrator.client.environments import Environments
     from orchestrator.client.exec import Exec
     from orchestrator.client.export import Export
     from orchestrator.client.gc import Gc
@@ -119,6 +120,13 @@ class Client:
         from orchestrator.client.archive import Archive  # 2 ms
 
         return Archive(self.transport)
+
+    @cached_property
+    def environments(self) -> Environments:
+        """Environments that runs would get."""
+        from orchestrator.client.environments import Environments  # 2 ms
+
+        return Environments(self.transport)
 
     @cached_property
     def exec(self) -> Exec:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
@@ -191,6 +191,20 @@ class RunningExec(ABC):
         """End the command: the client has gone."""
 
 
+class PlannedBase(NamedTuple):
+    """What `Executor.base` would have to do.
+
+    Attributes:
+        image: the name of the image; "" for this machine.
+        state: `ready`, `pull` or `build`.
+        base: what it would return; None where only doing it will tell.
+    """
+
+    image: str
+    state: str
+    base: Base | None
+
+
 class Executor(ABC):
     """Runs the commands of runs. All methods may be called from any thread."""
 
@@ -238,6 +252,10 @@ class Executor(ABC):
         """Whether `base` can use exactly this image (an ID)."""
         return False
 
+    def has_base(self, spec: RunSpec, gpus: int) -> bool:
+        """Whether `base` has all that it needs, so that it builds and pulls nothing."""
+        return True
+
     @abstractmethod
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         """Return what the environment of this run is built on; builds it first if necessary.
@@ -249,6 +267,14 @@ class Executor(ABC):
 
         Raises:
             BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when it cannot be built.
+        """
+
+    @abstractmethod
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        """Return what `base` would have to do; builds nothing.
+
+        Raises:
+            BuildFailed, EngineError: as `base`, where that can be known now.
         """
 
     @abstractmethod

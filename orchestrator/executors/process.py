@@ -26,7 +26,7 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, RunningExec, Usage, Verdict
 from orchestrator.executors.beside import ProcessExec
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
@@ -34,6 +34,7 @@ from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.inside.ports import reachable
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.plans import READY
 from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import check_given
@@ -106,8 +107,8 @@ class ProcessExecutor(Executor):
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         found = []
         if machine_type.memory_bytes:
-            what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            found.append(f"{what}, but cannot limit a run to it.")
+            whose = "that the run asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            found.append(f"The process executor reserves the memory {whose}, but cannot limit a run to it.")
         if spec.caches == "read-only" and self.isolation == "none":
             found.append("Private namespaces are not available here, so the run can write to its caches all the same.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
@@ -116,6 +117,9 @@ class ProcessExecutor(Executor):
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Host())
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        return PlannedBase("", READY, Base(Host()))
 
     def base_of(self, image: str) -> Base:
         return Base(Host())

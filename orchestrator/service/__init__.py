@@ -6,6 +6,7 @@ code             receives the code of runs
 runs             casts, lists, inspects and stops runs
 quota            enforces the space limits of the home
 executors        chooses the executor of a run
+plan             what a cast would do
 reuse            finds an identical complete run
 rerun            makes the spec of a rerun
 resume           finds the checkpoints that a run begins with
@@ -33,6 +34,7 @@ imports          imports runs from other trackers
 export_packages  the packages of an export
 export_texts     the job file, Dockerfile and README of an export
 images           bakes images
+environments     looks up the environment that a run would get
 machines         lists machine types
 gc               garbage collection of everything that no run needs
 gc_runs          its part for files of runs

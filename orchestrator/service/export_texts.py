@@ -17,12 +17,13 @@ from orchestrator.environments import NO_VERSION, VERSION_VARIABLE, extras_of
 from orchestrator.lifecycle.checkpoints import folder_of
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import Packages
-from orchestrator.spec.fields import BY_KEY, CODE_KEYS, FILES
+from orchestrator.spec.fields import BY_KEY, FILES
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.redaction import masked, redacted
 from orchestrator.spec.requirements import find, from_file, redirected, references
 from orchestrator.spec.run import RunSpec
 
+_TRUSTING = "if [ -s /opt/run/ca.pem ]; then export PIP_CERT=/opt/run/ca.pem; fi"
 _SAFE_NAME = re.compile(r"\w[\w.+-]{0,100}\Z")
 
 
@@ -39,7 +40,9 @@ def job_file(spec: RunSpec) -> tuple[str, dict[str, str]]:
         if value != getattr(usual, field.name) and field.hides is not masked:
             said[field.key] = named if field.kind is FILES else field.shown(field.kind.write(value))
     if spec.code and spec.code.url:
-        said |= dict(zip(CODE_KEYS, (spec.code.url, spec.code.commit), strict=True))
+        said |= {"github_url": spec.code.url, "github_ref": spec.code.commit}
+    if spec.source and not spec.requirements:  # nothing is to be found beside what stands here
+        said["no_project"] = True
     words = "# Cast it again with: spell run --file spec.yaml (see README.md). Values of variables are not in it.\n"
     return words + yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1 << 30), files
 
@@ -98,7 +101,7 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
     venv = "python3 -m venv /opt/run/venv"
     make = f"command -v python3 >/dev/null && {venv} || {{ {_apt(['python3', 'python3-venv'])} && {venv}; }}"
     # the command may use pip; where it cannot be had, a command without it still runs
-    yield f"RUN {make}" + ("" if packages.lines else f" || {venv} --without-pip")
+    yield f"RUN {make}" + ("" if packages.lines or spec.editables else f" || {venv} --without-pip")
     yield f"RUN {_STAND_ON_BASE}"
     yield "ENV PATH=/opt/run/venv/bin:$PATH VIRTUAL_ENV=/opt/run/venv"
     if packages.lines:
@@ -106,8 +109,7 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
         if packages.wheels:
             yield "COPY wheels/ /opt/run/wheels/"
         yield "COPY ca.pem /opt/run/"
-        trusting = "if [ -s ca.pem ]; then export PIP_CERT=$PWD/ca.pem; fi"
-        yield f"RUN cd /opt/run && {trusting} && python -m pip install --no-cache-dir --no-deps -r requirements.txt"
+        yield f"RUN cd /opt/run && {_TRUSTING} && python -m pip install --no-cache-dir --no-deps -r requirements.txt"
     yield "COPY runtime/ /opt/run/runtime/"
     yield "COPY command.sh /opt/run/"
     yield "COPY code/ /spell/"
@@ -125,9 +127,8 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
 
 def _editable(spec: RunSpec) -> str:
     folders = (f"--editable {shlex.quote(f'/spell/{folder}')}" for folder in extras_of(spec.editables))
-    trusting = "if [ -s /opt/run/ca.pem ]; then export PIP_CERT=/opt/run/ca.pem; fi"
     version = f"export {VERSION_VARIABLE}={NO_VERSION}"  # the exported code has no history
-    return f"{trusting}; {version}; python -m pip install --no-cache-dir --no-deps {' '.join(folders)}"
+    return f"{_TRUSTING}; {version}; python -m pip install --no-cache-dir --no-deps {' '.join(folders)}"
 
 
 def _in_env(path: str) -> str:

@@ -67,6 +67,8 @@ class Reuse:
         }
         if spec.resume or spec.checkpoints:  # else it is what it was before there were these fields
             content["checkpoints"] = [spec.resume, folder_of(spec)]
+        if spec.editables:
+            content["editables"] = list(spec.editables)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, new: NewRun) -> int | None:

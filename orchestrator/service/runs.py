@@ -16,10 +16,12 @@ from orchestrator.records.casts import CastRecord
 from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.machines import MachineType
+from orchestrator.records.plans import PlanRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.access import Access, Who
 from orchestrator.service.executors import Executors
+from orchestrator.service.plan import planned
 from orchestrator.service.quota import Quota
 from orchestrator.service.rerun import repeat
 from orchestrator.service.resume import Resume
@@ -76,7 +78,7 @@ class Runs:
         Raises:
             UsageError: the machine type is unknown.
             InvalidConfig: the executor is unknown, or cannot do what the spec asks for.
-            ImpossibleRequest: the machine type is larger than this machine.
+            ImpossibleRequest: it asks for more than this machine has.
             NotFound, Conflict: a mount or secret does not exist.
             SnapshotMissing: the code has not been sent.
             DiskFull: see `Quota.check`.
@@ -173,6 +175,19 @@ class Runs:
             words = f"The code of run {run.number} is not kept any more."
             raise Conflict(words, "Cast it again with: spell run") from None
 
+    def plan(self, who: Who, spec: RunSpec, digests: Sequence[str], *, reuse: bool = False) -> PlanRecord:
+        """What casting a run would do now. Casts nothing; raises as `cast`, where that does not come from its code.
+
+        Args:
+            digests: of the blobs of its code, which need not have been sent.
+            reuse: as of `cast`.
+        """
+        new, warnings = self._new_run(who, spec, lambda resource: self._access.mountable(who, resource))
+        earlier = (
+            self._reuse.find(dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))) if reuse else None
+        )
+        return planned(self._context, self._scheduler, new, digests, warnings, earlier)
+
     def check(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         """The run that a spec would become, and warnings for the person. Raises as `cast`.
 
@@ -184,7 +199,7 @@ class Runs:
         return new, warnings
 
     def _new_run(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
-        wanted = self._machine_type(spec.machine_type)
+        wanted = self._machine_for(spec)
         name = spec.executor or self._executors.default
         executor = self._executors.usable(name)
         self._check(spec)
@@ -206,11 +221,14 @@ class Runs:
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
         self._context.projects(spec)  # it refuses folders that hold no project
 
-    def _machine_type(self, name: str) -> MachineType:
-        wanted = self._context.config.machine_type(name)
+    def _machine_for(self, spec: RunSpec) -> MachineType:
+        wanted = self._context.config.machine_for(spec)
         lack = machine.lacks(self._scheduler.capacity, wanted)
         if lack:
-            raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
+            by_word = (spec.cpus, spec.memory_bytes, spec.gpus, spec.gpu_type, spec.gpu_memory_bytes)
+            asks = any(by_word)
+            who = "This run can never start here" if asks else f"Machine type {wanted.name!r} can never run here"
+            raise ImpossibleRequest(f"{who}: {lack}.")
         return wanted
 
     def _check(self, spec: RunSpec) -> None:

@@ -14,6 +14,7 @@ from orchestrator.service.archive import Archive
 from orchestrator.service.code import Code
 from orchestrator.service.compare import Compare
 from orchestrator.service.doctor import Doctor
+from orchestrator.service.environments import Environments
 from orchestrator.service.exec import Exec
 from orchestrator.service.executors import Executors
 from orchestrator.service.export import Export
@@ -90,6 +91,7 @@ class Service:
         self.verify = Verify(context, access)
         self.export = Export(context, access, self.metrics)
         self.imports = Imports(context, access, quota, self.metrics)
+        self.environments = Environments(context, executors)
         self.images = Images(context, engine, bases)
         self.gc = Gc(context, scheduler, quota.changed)
         self.server = Server(context)

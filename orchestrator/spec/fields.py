@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.mounts import Mount, normal_path, parse_mount
 from orchestrator.spec.redaction import masked, redacted
+from orchestrator.spec.sizes import size_bytes, size_text
 
 if TYPE_CHECKING:  # not needed to make a spec; every `spell run` loads this
     from pathlib import Path
@@ -58,6 +59,12 @@ def _count(written: float, _folder: Path) -> int:
     return int(written)
 
 
+def _gpus(written: float, _folder: Path) -> int:
+    if written != written // 1:
+        raise InvalidConfig(f"A run gets whole GPUs, not {written:g}.")
+    return int(written)
+
+
 def _secrets(texts: Sequence[str], _folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
@@ -75,6 +82,12 @@ TEXT = Kind("text")
 LIST = Kind("list", lambda texts, _folder: tuple(texts), list)
 MAPPING = Kind("mapping", lambda pairs, _folder: dict(pairs), dict)
 COUNT = Kind("number", _count)
+CORES = Kind("number")
+GPUS = Kind("number", _gpus)
+SIZE = Kind("text", lambda text, _folder: size_bytes(text) if text else None, size_text)
+GPU_SIZE = Kind(
+    "text", lambda text, _folder: size_bytes(text, 1000) if text else None, lambda size: size_text(size, 1000)
+)
 MINUTES = Kind("minutes", lambda minutes, _folder: minutes * 60, lambda seconds: seconds / 60)
 MOUNTS = Kind(
     "list",
@@ -86,7 +99,7 @@ FILES = Kind("list", lambda names, folder: tuple(FileName(name, folder) for name
 """Names of files, until the client reads them. Not written back: code that writes a job file writes these files."""
 SECRETS = Kind("list", _secrets, lambda secrets: [f"{name}={variable}" for variable, name in secrets.items()])
 CODE = Kind("")
-"""Captured, not written."""
+"""Captured or found, not written."""
 
 
 # -- how two values are joined, the later one over the earlier --------------------------------------------------------
@@ -153,13 +166,19 @@ class Field(NamedTuple):
         return value if self.hides is None else _each_text(value, self.hides)
 
 
-CODE_KEYS = ("github_url", "github_ref")
-"""The keys of a job file that say which code to capture. The spec has no such fields."""
+CODE_KEYS = ("github_url", "github_ref", "no_project", "group", "extra")
+"""The keys of a job file that say which code to capture, and what of its project to install. The spec has no such fields."""
+PROJECT_OPTIONS = ("--no-project", "--group", "--extra")
 _CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
 
 FIELDS = (
     Field("command", TEXT, "command", is_fixed=True, is_compared=True),
     Field("machine_type", TEXT, "machine_type", ("-t", "--machine-type")),
+    Field("cpus", CORES, "cpus", ("--cpus",)),
+    Field("memory_bytes", SIZE, "memory", ("--memory",)),
+    Field("gpus", GPUS, "gpus", ("--gpus",), is_compared=True),
+    Field("gpu_type", TEXT, "gpu_type", ("--gpu-type",)),
+    Field("gpu_memory_bytes", GPU_SIZE, "gpu_memory", ("--gpu-memory",)),
     Field("executor", TEXT, "executor", ("--executor",), is_compared=True),
     Field("mounts", MOUNTS, "mounts", ("-m", "--mount"), mounted, is_compared=True),
     Field("pip", PACKAGES, "pip", ("--pip",), added, redacted, is_environment=True, is_compared=True),
@@ -172,6 +191,7 @@ FIELDS = (
     Field("network", TEXT, "network", ("--network",), is_compared=True),
     Field("env", MAPPING, "env", ("-e", "--env"), updated, masked, is_compared=True),
     Field("code", CODE, "", _CODE_OPTIONS, hides=redacted, is_fixed=True, is_compared=True),
+    Field("source", CODE, "", PROJECT_OPTIONS, is_fixed=True),
     Field("description", TEXT, "description", ("-d", "--description")),
     Field("name", TEXT, "name", ("--name",)),
     Field("labels", LIST, "labels", ("--label",), added),

@@ -39,12 +39,16 @@ OTHER_NAMES = {
     "cmd": "command",
     "script": "command",
     "environment": "env",
+    "extras": "extra",
+    "groups": "group",
     "packages": "pip",
     "requirements": "pip_req",
     "tags": "labels",
     "volumes": "mounts",
 }
 """The names of options, and words of other tools, and the key of job files for each."""
+_CODE_SHAPES = {"github_url": "text", "github_ref": "text", "no_project": "switch", "group": "list", "extra": "list"}
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,15 @@ class JobFile:
     Attributes:
         fields: values of a spec, by the names of its fields; requirements as paths of their files. Hidden in `repr`.
         github_url, github_ref: the source of the code; "" for the folder.
+        no_project, group, extra: what of the project of the code to install; None for the usual.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
     github_url: str = ""
     github_ref: str = ""
+    no_project: bool | None = None
+    group: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 def load(path: Path) -> JobFile:
@@ -92,7 +100,9 @@ class _Entry:
     key: str
 
     def read(self, node: yaml.Node) -> Any:
-        shape = "text" if self.key in CODE_KEYS else BY_KEY[self.key].kind.shape
+        shape = _CODE_SHAPES[self.key] if self.key in CODE_KEYS else BY_KEY[self.key].kind.shape
+        if shape == "switch":
+            return self._switch(node)
         if shape == "mapping":
             return self._mapping(node)
         if shape == "list":
@@ -100,10 +110,16 @@ class _Entry:
             texts = [self._text(item) for item in items]
             for item, text in zip(items, texts, strict=True):
                 self._value(item, [text])
-            return self._value(node, texts)
+            return self._value(node, tuple(texts) if self.key in CODE_KEYS else texts)
         if shape == "minutes":
             return self._value(node, self._minutes(node))
         return self._value(node, self._number(node) if shape == "number" else self._text(node))
+
+    def _switch(self, node: yaml.Node) -> bool | None:
+        text = self._text(node).lower()
+        if text and text not in _SWITCHES:
+            self.reject(node, f"must be true or false, not {node.value!r}")
+        return _SWITCHES.get(text)
 
     def _mapping(self, node: yaml.Node) -> Any:
         if not isinstance(node, yaml.MappingNode):

@@ -35,6 +35,8 @@ CACHES = ("on", "read-only", "off")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 MAX_RETRIES = 100
 MAX_LABELS = 100
+LEAST_CPUS, MOST_CPUS, MOST_GPUS = 0.01, 10_000, 10_000  # the smallest share of the kernel
+LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES = 6 << 20, 1 << 50  # the least of an engine
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
@@ -92,6 +94,20 @@ class Code:
             relative_parts(self.subdir, "The code's subdir")
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the environment of a run was found.
+
+    Attributes:
+        file: its path in the code.
+        groups, extras: what was chosen of it.
+    """
+
+    file: str
+    groups: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class RunSpec:
     """A request for one run. The table of `spec.fields` has the other properties of each field.
@@ -99,6 +115,8 @@ class RunSpec:
     Attributes:
         command: a line for the shell.
         machine_type: the name of a request for resources, see `[machine_types]` in the configuration.
+        cpus, memory_bytes, gpus: what the run asks for beside its machine type, and instead of what that has; None for that.
+        gpu_type, gpu_memory_bytes: each of its GPUs has one of these names (`a100`, several with commas) and at least this much.
         executor: the name of the executor; "" for the configured one.
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
@@ -110,6 +128,7 @@ class RunSpec:
         network: `bridge` or `none`; "" for the configured one.
         env: environment variables.
         code: the snapshot; None for a run without code.
+        source: the file of the code that said packages, Python and editable projects; None if they were typed.
         params: fill `:NAME:` in the command.
         timeout_s: stop the run after this many seconds of running time; None for never.
         ignore: gitignore patterns of outputs that are not kept.
@@ -126,6 +145,11 @@ class RunSpec:
 
     command: str
     machine_type: str = "cpu"
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    gpu_type: str = ""
+    gpu_memory_bytes: int | None = None
     executor: str = ""
     mounts: tuple[Mount, ...] = ()
     pip: tuple[str, ...] = ()
@@ -138,6 +162,7 @@ class RunSpec:
     network: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
+    source: Source | None = None
     description: str = ""
     name: str = ""
     labels: tuple[str, ...] = ()
@@ -164,6 +189,7 @@ class RunSpec:
             check_pasted(self.command)
         for text in (self.command, self.description, *self.ignore, *self.params.values()):
             _check_unicode(text)
+        _check_resources(self)
         if self.python and not re.match(_PYTHON, self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
         if self.name:
@@ -217,6 +243,21 @@ class RunSpec:
     def filled_command(self) -> str:
         """The command with every `:NAME:` replaced by its parameter."""
         return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
+
+
+def _check_resources(spec: RunSpec) -> None:
+    if spec.cpus is not None and not LEAST_CPUS <= spec.cpus < MOST_CPUS:
+        _reject(f"A run can ask for {LEAST_CPUS} to {MOST_CPUS - 1} cores, not {spec.cpus:g}.")
+    if spec.memory_bytes is not None and not LEAST_MEMORY_BYTES <= spec.memory_bytes < MOST_MEMORY_BYTES:
+        _reject("A run can ask for 6M of memory or more, less than 1024T.", "Give a unit: --memory 32G")
+    if spec.gpus is not None and not 0 <= spec.gpus <= MOST_GPUS:
+        _reject(f"A run can ask for 0 to {MOST_GPUS} GPUs, not {spec.gpus}.")
+    if spec.gpu_memory_bytes is not None and not 1_000_000 <= spec.gpu_memory_bytes < MOST_MEMORY_BYTES:
+        _reject("A run can ask for 1M of GPU memory or more, less than 1024T.", "Give a unit: --gpu-memory 40G")
+    if spec.gpu_type and (not re.search(r"[A-Za-z0-9]", spec.gpu_type) or len(spec.gpu_type) > 100):
+        _reject(f"GPU type {spec.gpu_type!r} is not like 'a100' or 'rtx 4090'.")
+    if spec.gpus == 0 and (spec.gpu_type or spec.gpu_memory_bytes):
+        _reject("A run without GPUs cannot ask for a type or memory of them.", "Leave out --gpus 0.")
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

@@ -152,7 +152,12 @@ class _Steps:
 def joined(file: JobFile, own: JobFile) -> JobFile:
     """A job file and the fields that stand beside it."""
     return JobFile(
-        fields.joined(file.fields, own.fields), own.github_url or file.github_url, own.github_ref or file.github_ref
+        fields.joined(file.fields, own.fields),
+        own.github_url or file.github_url,
+        own.github_ref or file.github_ref,
+        file.no_project if own.no_project is None else own.no_project,
+        (*file.group, *own.group),
+        (*file.extra, *own.extra),
     )
 
 

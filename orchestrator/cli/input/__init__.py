@@ -12,7 +12,9 @@ empty          refuses empty values
 envfile        reads files of variables
 requirements   reads requirement files
 editables      finds projects of the code that are to be installed editable
+environment    gives a spec the environment that its code says
 capture        captures the code, and warns about missing files
+virtualenv     takes the packages of a virtual environment
 ignored        finds files that a command names and its run will not have
 complete       names the completions of options
 completions    asks the server for their values

@@ -37,7 +37,9 @@ class CodeOptions(NamedTuple):
         whole_folder: send a folder without a repository also if it is big, or the person's home folder.
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
+        no_project, group, extra: what of the project of the code to install.
         asides: files that only say what to cast; no run needs them.
+        deps_from_env: the folder of an environment whose packages the run gets.
     """
 
     github_url: str | None = None
@@ -48,7 +50,11 @@ class CodeOptions(NamedTuple):
     whole_folder: bool = False
     force: bool = False
     json_: bool = False
+    no_project: bool | None = None
+    group: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     asides: tuple[Path, ...] = ()
+    deps_from_env: str | None = None
 
 
 def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapshot | None, str]:

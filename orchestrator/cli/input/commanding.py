@@ -40,6 +40,10 @@ class Commanding(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; its errors also say how to keep options for the command."""
+        if "--deps-from-env" in args:
+            from orchestrator.cli.input.virtualenv import with_value  # 20 ms: packaging; few runs are cast so
+
+            args = with_value(args)
         args = self.meant(ctx, args, told=not ctx.resilient_parsing)
         ctx.meta[_MIXED] = self._with_dashes(ctx.command_path.split(), args)
         try:

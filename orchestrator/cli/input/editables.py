@@ -35,7 +35,7 @@ def with_editables(spec: RunSpec, code: Snapshot | None) -> RunSpec:
     names_one = spec.editables or spec.requirements or any("/" in line or line.startswith(".") for line in spec.pip)
     if code is None or not names_one:
         return spec
-    inside = _Code(code)
+    inside = Folders(code)
     found = [inside.typed(text) for text in spec.editables]
     files = tuple(_without_folders(file, inside, found) for file in spec.requirements)
     lines = []
@@ -50,7 +50,7 @@ def with_editables(spec: RunSpec, code: Snapshot | None) -> RunSpec:
     return replace(spec, pip=(*lines, *sources), requirements=files, editables=tuple(dict.fromkeys(found)))
 
 
-def _without_folders(file: RequirementFile, inside: _Code, found: list[str]) -> RequirementFile:
+def _without_folders(file: RequirementFile, inside: Folders, found: list[str]) -> RequirementFile:
     """The file without the lines that name folders of the code, which are added to `found`. Lines keep their numbers."""
     targets = {}
     for line in logical_lines(file.text):
@@ -61,7 +61,9 @@ def _without_folders(file: RequirementFile, inside: _Code, found: list[str]) -> 
     return replace(file, text=replaced(file.text, targets)) if targets else file
 
 
-class _Code:
+class Folders:
+    """The folders of a run's code, and the projects in them."""
+
     def __init__(self, code: Snapshot) -> None:
         self._code, self._subdir = code, code.code.subdir
         self._entries = {entry.path: entry for entry in code.manifest.entries}
@@ -88,6 +90,11 @@ class _Code:
         is_path = bool(option) or "/" in place or place in (".", "..")
         path = self._from_root(place) if os.path.isabs(place) else self._below(place) if is_path else None
         return path + extras if path is not None and self._is_project(path) else ""
+
+    def project_at(self, path: Path) -> str:
+        """The folder of the project in the code that is at this path of the work tree; "" for none."""
+        found = self._from_root(str(path))
+        return found if found is not None and self._is_project(found) else ""
 
     def _from_root(self, place: str) -> str | None:
         path = os.path.relpath(os.path.realpath(place), self._root)

@@ -37,6 +37,11 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
         "machine_type", "NAME", "Machine type; see spell machine-types. [default: cpu]",
         shell_complete=complete.machine_types,
     ),
+    _option("cpus", "N", "Cores, may be a fraction, instead of those of the machine type.", type=click.FLOAT),
+    _option("memory_bytes", "SIZE", "Memory, such as 32G."),
+    _option("gpus", "N", "How many GPUs.", type=click.INT),
+    _option("gpu_type", "NAME[,NAME]", "Only GPUs of this name, such as a100, h100 or 'rtx 4090'."),
+    _option("gpu_memory_bytes", "SIZE", "Only GPUs with at least this much memory, such as 40G."),
     _option(
         "mounts", "RES[:PATH]", "Mount a resource, read-only: runs/2/data.txt", shell_complete=complete.resources
     ),
@@ -96,6 +101,19 @@ _CODE = (
     click.option(
         "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
     ),
+    click.option(
+        "--deps-from-env",
+        metavar="[DIR]",
+        help="Take the packages of this virtual or conda environment. [default: the active one]",
+    ),
+    click.option(
+        "--no-project",
+        is_flag=True,
+        default=None,
+        help="Do not look for packages in uv.lock, requirements.txt, pyproject.toml, …",
+    ),
+    click.option("--group", multiple=True, metavar="NAME", help="Install this group of the project, too."),
+    click.option("--extra", multiple=True, metavar="NAME", help="Install this extra of the project, too."),
     _FORCE,
     click.option(
         "--env-file", "env_file", type=click.Path(path_type=Path), metavar="FILE", multiple=True,

@@ -18,6 +18,7 @@ from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, InvalidRepository, UsageError
+from orchestrator.pyproject.asked import KINDS, Asked, says_something
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
@@ -64,10 +65,15 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     if named:
         spec = replace(spec, **with_files({"requirements": named}, code))
     spec = with_folders(spec, code)
+    if options.code.deps_from_env:
+        from orchestrator.cli.input.virtualenv import with_virtualenv  # 20 ms: packaging; few runs are cast so
+
+        spec = with_virtualenv(spec, options.code.deps_from_env, code, err=options.code.json_)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
     if code is None and not options.code.no_code:
         _refuse_missing(spec)
+    spec = with_project(spec, code, options.code, job)
     return with_code(spec, code, ignored), code
 
 
@@ -191,6 +197,26 @@ def with_folders(spec: RunSpec, code: Snapshot | None) -> RunSpec:
     from orchestrator.cli.input.editables import with_editables  # 3 ms: tomllib; not every run has packages
 
     return with_editables(spec, code)
+
+
+def with_project(spec: RunSpec, code: Snapshot | None, typed: CodeOptions, job: JobFile | None) -> RunSpec:
+    """The spec with what its code says of its environment; see `cli.input.environment`."""
+    nothing = typed.no_project if typed.no_project is not None else job.no_project if job else None
+    asked = Asked(
+        (*(job.group if job else ()), *typed.group), (*(job.extra if job else ()), *typed.extra), bool(nothing)
+    )
+    if asked == Asked() and not (code and _may_say(code, spec.command)):
+        return spec
+    from orchestrator.cli.input.environment import with_environment  # 2 ms; where there is nothing, nobody waits for it
+
+    is_local = code is not None and not code.code.url and not typed.commit_ref
+    return with_environment(spec, code, asked, is_local=is_local, json_=typed.json_)
+
+
+def _may_say(code: Snapshot, command: str) -> bool:
+    """Whether there may be something to find, or to warn of. Fast."""
+    names = code.untracked and (name for name in code.untracked if name.endswith(KINDS))
+    return ".py" in command or any(names) or says_something(code.manifest.entries, code.code.subdir)
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:

@@ -68,11 +68,12 @@ OPTIONS = {
     "--from": "base base-image container container-image docker image img",
     "--python": "py python-version pyversion",
     "--framework": "frameworks",
-    "-t gpu": "accelerator accelerators cuda device gpu gpus gpus-per-node gpus-per-task gres num-gpus",
-    "--machine-type": (
-        "cores cpu cpus cpus-per-task instance instance-type machine mem mem-per-cpu memory partition pool queue "
-        "resources shm-size"
-    ),
+    "--gpus": "accelerator accelerators cuda device gpu gpus-per-node gpus-per-task gres num-gpus",
+    "--cpus": "cores cpu cpus-per-task num-cpus",
+    "--memory": "mem mem-per-cpu ram",
+    "--gpu-type": "gpu-model gpu-name",
+    "--gpu-memory": "gpu-mem vram",
+    "--machine-type": "instance instance-type machine partition pool queue resources shm-size",
     "--env": "env-var environment envs export set-env variable",
     "--env-file": "dotenv envfile",
     "--secret": "password secrets token",
@@ -137,7 +138,6 @@ SAYS = {
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
-    "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
     "i ti it t tty interactive pty": "A run has no terminal. Open a shell beside its command: spell exec RUN",
     "w workdir chdir cwd working-dir": (

@@ -12,6 +12,7 @@ search_live       the live table of a search
 top_live          the screen of `spell top`
 metric_series     reduces a metric to the points that a terminal can show
 metric_chart      draws metrics as a chart
+search_chart      draws a metric of the trials of a search
 bars              shows progress where a terminal is
 progress          the progress bar
 spinner           the line that shows that something is still going on

@@ -36,7 +36,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, RunningExec, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
@@ -116,7 +116,8 @@ class DockerExecutor(Executor):
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
-            return (f"This Docker engine cannot limit a run to the memory of machine type {machine_type.name!r}.",)
+            whose = "that it asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            return (f"This Docker engine cannot limit a run to the memory {whose}.",)
         return ()
 
     def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
@@ -126,8 +127,15 @@ class DockerExecutor(Executor):
     def has_image(self, image: str) -> bool:
         return self._images.has(image)
 
+    def has_base(self, spec: RunSpec, gpus: int) -> bool:
+        return self._images.is_ready(ImageRequest.of(spec, gpus))
+
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled).base(self._engine)
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        name, state, image = self._images.look(ImageRequest.of(spec, gpus))
+        return PlannedBase(name, state, image.base(self._engine) if image else None)
 
     def base_of(self, image: str) -> Base:
         return self._images.base_of(image)

@@ -21,6 +21,7 @@ lineage    the lineage of a run
 verify     compare outputs with their records
 export     export a run
 imports    import runs from other trackers
+environments  what a run would get
 images     bake images
 machines   list machine types
 gc         garbage collection
@@ -33,6 +34,7 @@ from orchestrator.server.routes import (
     code,
     compare,
     doctor,
+    environments,
     export,
     gc,
     images,
@@ -82,5 +84,6 @@ ROUTERS = (
     export.router,
     imports.router,
     images.router,
+    environments.router,
 )
 """One for each module."""

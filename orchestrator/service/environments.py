@@ -1,0 +1,44 @@
+"""Environments: what a run would get, looked up before it is cast."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.lifecycle.context import Context
+from orchestrator.records.environments import EnvironmentRecord
+from orchestrator.service.access import Who
+from orchestrator.service.executors import Executors
+from orchestrator.spec.run import RunSpec
+
+
+class Environments:
+    """The environments of one home."""
+
+    def __init__(self, context: Context, executors: Executors) -> None:
+        self._context, self._executors = context, executors
+
+    def look(self, who: Who, spec: RunSpec) -> EnvironmentRecord:
+        """The environment that a run of this spec would get. Nothing is built or pulled.
+
+        Raises:
+            InvalidConfig, UsageError: as for a cast.
+            ExecutorFailed: the executor cannot run anything now.
+        """
+        context = self._context
+        name = spec.executor or self._executors.default
+        executor = self._executors.usable(name)
+        executor.refuse(spec)
+        for framework in spec.frameworks or ():
+            context.config.framework(framework)
+        request = context.request(spec)
+        context.environments.check(request)
+        gpus = context.config.machine_type(spec.machine_type).gpus
+        if not executor.has_base(spec, gpus):
+            return EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
+        base = executor.base(spec, gpus, Path(os.devnull), lambda: False)
+        key = context.environments.key(request, base)
+        found = context.environments.get(key)
+        if found is None:
+            return EnvironmentRecord(key, is_built=False, python="", packages=[], executor=name)
+        return EnvironmentRecord(key, is_built=True, python=found.python, packages=[*found.packages], executor=name)

@@ -1,0 +1,5 @@
+import six
+
+
+def name() -> str:
+    return six.ensure_str(b"shop")

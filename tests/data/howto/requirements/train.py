@@ -1,0 +1,4 @@
+import idna
+from shop import name
+
+print(idna.encode(f"{name()}.example"))

@@ -1,0 +1,6 @@
+import six
+from prices import PRICES
+
+
+def total() -> int:
+    return sum(six.itervalues(PRICES))
