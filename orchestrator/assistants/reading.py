@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -13,7 +12,7 @@ import anyio.to_thread
 
 from orchestrator.assistants import answers
 from orchestrator.client.client import Client
-from orchestrator.errors import InvalidConfig, NotFound, UsageError
+from orchestrator.errors import NotFound, UsageError
 from orchestrator.spec.filters import Filter
 from orchestrator.states import FINAL
 
@@ -22,7 +21,7 @@ _MOST_LINES = 2_000
 _MOST_POINTS = 500
 _MOST_WAIT_S = 60.0
 _LOOK_S = 0.5
-_LONGEST_LINE = 2_000  # bytes of one line that is found in a log
+_LONGEST_LINE = 2_000  # characters of one line that is found in a log
 _SHOWN_OF_A_RUN = (
     "number name state wish command description labels project machine_type commit dirty created_at duration_s exit_code "
     "signal message waits_for"
@@ -117,7 +116,8 @@ class Reading:
         Args:
             run: its number, its name, latest or latest~1.
             lines: how many, 2000 at most.
-            search: only lines with this text, in upper or lower case; or a regular expression between slashes: /loss=\\d/.
+            search: only lines with this text, or that match a regular expression between slashes: /loss=[0-9]/, or /nan/i in
+                upper or lower case.
         """
         lines = min(max(lines, 1), _MOST_LINES)
         if search:
@@ -130,18 +130,17 @@ class Reading:
         return f"[cut: the last {len(data)} of {log.end} bytes; search finds lines before]\n{shown}"
 
     def _matching(self, run: str, most: int, search: str) -> str:
-        pattern, kept, count, used = _pattern(search), deque[bytes](), 0, 0
-        for number, line in enumerate(_lines(self._client.logs.get(run).chunks), 1):
-            if pattern.search(line):
-                count += 1
-                kept.append(b"%d: %s" % (number, line[:_LONGEST_LINE]))
-                used += len(kept[-1]) + 1
-                while len(kept) > most or used > answers.MOST_BYTES:
-                    used -= len(kept.popleft()) + 1
-        if not count:
+        kept, used, count = deque[str](), 0, 0
+        for line in self._client.logs.search(run, search, last=most).lines:
+            kept.append(f"{line.line}: {line.text[:_LONGEST_LINE]}")
+            used, count = used + len(kept[-1].encode()) + 1, count + 1
+            while used > answers.MOST_BYTES:
+                used -= len(kept.popleft().encode()) + 1
+        if not kept:
             return f"[no line matches {search!r}]"
-        about = f"[{count} lines match" + (f"; the last {len(kept)} are shown" if len(kept) < count else "") + "]"
-        return "\n".join([about, *(line.decode(errors="replace") for line in kept)])
+        is_cut = count == most or len(kept) < count
+        about = f"[the last {len(kept)} lines that match; there may be more]\n" if is_cut else ""
+        return about + "\n".join(kept)
 
     def read_metrics(self, run: str, name: str = "", points: int = 100) -> str:
         """Return a summary of each metric of a run, or the values of one.
@@ -211,27 +210,3 @@ class Reading:
     def doctor(self) -> str:
         """Check the server's machine: executors, GPUs, disk, … each with its result and what to do about it."""
         return answers.listing("checks", self._client.doctor.examine(), "")
-
-
-def _pattern(search: str) -> re.Pattern[bytes]:
-    """The regular expression of a search.
-
-    Raises:
-        InvalidConfig: it is none.
-    """
-    is_expression = len(search) > 2 and search[0] == search[-1] == "/"
-    try:
-        return re.compile(search[1:-1].encode() if is_expression else re.escape(search.encode()), re.IGNORECASE)
-    except re.error as error:
-        raise InvalidConfig(f"{search} is not a regular expression: {error}.", "Without slashes it is text.") from error
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines of a log, with only a part of it in memory; what a progress bar overwrites is a line of its own."""
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = re.split(rb"\r?\n|\r", rest + chunk)
-        yield from whole
-        rest = rest[-answers.MOST_BYTES :]
-    if rest:
-        yield rest

@@ -37,20 +37,21 @@ def find(path: Path) -> Iterator[Found]:
         raise NotFound(
             f"{path} holds no database of Trackio.", "They are in $TRACKIO_DIR, or in ~/.cache/huggingface/trackio."
         )
-    for file in files:
-        yield from _of_database(file)
+    found = [(file, runs) for file in files if (runs := _runs(file)) is not None]
+    if not found:
+        raise InvalidConfig(f"{files[0]} is no database of Trackio.", "Name its PROJECT.db, or its folder.")
+    yield from sorted(
+        (_found(file, run) for file, runs in found for run in runs), key=lambda item: item.run.started_at or 0.0
+    )
 
 
-def _of_database(path: Path) -> Iterator[Found]:
+def _runs(path: Path) -> list[TrackedRun] | None:
+    """Return the runs of a database; None when it is none of Trackio's."""
     try:
         with opened(path, _LIMIT_S) as database:
-            if not store.is_store(database):
-                raise InvalidConfig(f"{path} is no database of Trackio.", "Name its PROJECT.db, or its folder.")
-            runs = store.runs(database)
+            return store.runs(database) if store.is_store(database) else None
     except Unreadable as error:
         raise InvalidConfig(f"{path} cannot be read: {error}.", "Take a copy from a backup.") from error
-    for run in runs:
-        yield _found(path, run)
 
 
 def _points(path: Path, key: str) -> Iterator[Point]:
