@@ -12,6 +12,7 @@ from benchmarks.environments import environments
 from benchmarks.logs import logs
 from benchmarks.many_runs import many_runs
 from benchmarks.measure import bench
+from benchmarks.projects import found_environment, projects
 from benchmarks.reuse import reuse
 from benchmarks.server import server
 from benchmarks.throughput import big_files, burst
@@ -22,6 +23,8 @@ ALL = {
     "burst": burst,
     "big_files": big_files,
     "environments": environments,
+    "projects": projects,
+    "found_environment": found_environment,
     "logs": logs,
     "server": server,
     "reuse": reuse,

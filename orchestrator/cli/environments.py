@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli import ahead
 from orchestrator.cli.input import complete
-from orchestrator.cli.input.hints import Commanding
+from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.output import show

@@ -16,7 +16,7 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.command_files import refuse_saved
 from orchestrator.cli.input.hints import Group, close_to
-from orchestrator.cli.input.spec import SpecOptions, spec_of, with_code, with_project
+from orchestrator.cli.input.spec import SpecOptions, spec_of, with_code, with_folders, with_project
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.cli.output.workflow_console import follow, workflow_state
@@ -102,7 +102,7 @@ def _read(path: Path, options: CodeOptions, *, fresh: bool) -> tuple[WorkflowSpe
     coded = []
     for step, place, item in zip(steps, places, found.steps, strict=True):
         with _located(f"{path}: step {step.name!r}"):
-            spec = with_project(step.spec, codes[place][0], options, item.job)
+            spec = with_project(with_folders(step.spec, codes[place][0]), codes[place][0], options, item.job)
         coded.append(Step(step.name, with_code(spec, *codes[place]), step.needs))
     return WorkflowSpec(found.name, tuple(coded), reuse=not fresh), [code for code, _ in codes.values() if code]
 

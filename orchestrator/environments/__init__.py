@@ -13,6 +13,9 @@ containers          runs programs of a build in containers
 builder             one build
 image_packages      lets an environment stand on the packages of its image
 uv                  runs uv, and explains its errors
+projects            projects in the code of a run: what a build reads of them
+editables           brings what a build of projects has made to a run
+torch_backend       chooses the build of torch
 find_links          finds wheels that were replaced under the same name
 lock                one builder for each key
 installed           lists the installed packages
@@ -28,6 +31,7 @@ orphans             removes what a killed server left of a build
 
 from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.containers import Container
+from orchestrator.environments.editables import add_to_layer, made_in, needs, with_needs
 from orchestrator.environments.environments import Environments
 from orchestrator.environments.gc import Limit
 from orchestrator.environments.host import Host
@@ -35,6 +39,7 @@ from orchestrator.environments.image_packages import BASES_FILE
 from orchestrator.environments.installed import site_folder
 from orchestrator.environments.layer import installed_in, make_layer
 from orchestrator.environments.own_tools import own_pip, own_uv, pip_works
+from orchestrator.environments.projects import NO_VERSION, VERSION_VARIABLE, Projects, extras_of, projects_of
 from orchestrator.environments.published import Environment
 from orchestrator.environments.request import EnvironmentRequest, check_request, check_requirement
 from orchestrator.environments.requirement_lines import refuse_repositories
@@ -42,6 +47,8 @@ from orchestrator.environments.uv import BuildCancelled
 
 __all__ = [
     "BASES_FILE",
+    "NO_VERSION",
+    "VERSION_VARIABLE",
     "Base",
     "BuildCancelled",
     "Container",
@@ -50,14 +57,21 @@ __all__ = [
     "Environments",
     "Host",
     "Limit",
+    "Projects",
     "Runner",
+    "add_to_layer",
     "check_request",
     "check_requirement",
+    "extras_of",
     "installed_in",
+    "made_in",
     "make_layer",
+    "needs",
     "own_pip",
     "own_uv",
     "pip_works",
+    "projects_of",
     "refuse_repositories",
     "site_folder",
+    "with_needs",
 ]

@@ -4,6 +4,7 @@
   cwd/        where uv runs; an empty project in it hides projects around the home
     asked/    the requirement lines and files
   local/N/    copies of local projects, which are built in them
+  local/code/ a copy of those in the code of the run
   home/       HOME of a build in a container
   uv.json     the uv process or the container that is running now
   venv/       becomes the environment
@@ -26,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.environments import image_packages, uv_cache
+from orchestrator.environments import editables, image_packages, uv_cache
 from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.bytecode import adopt
 from orchestrator.environments.container_settings import UV, container_settings
@@ -189,23 +190,27 @@ class _Build:
         (self._cwd / "pyproject.toml").write_text("[tool.uv]\n")  # keeps uv from the settings of a project further up
         self._shown: dict[str, str] = {}
         self._options, self._arguments = self._write_asked()
+        self._code = folder / "local" / "code"
+        self._copied = self._copy_projects()
         cache = CONTAINERS if plan.base.image else ""
         self._find_links = FindLinks(plan.environments, plan.settings.find_links, cache)
 
     def make(self, surroundings: _Surroundings) -> None:
         """Run uv."""
         runner, uv, env = surroundings.runner, surroundings.uv, surroundings.env
+        if self._plan.asked.projects:
+            env = {**env, **self._plan.asked.projects.variables}
         self._uv = Uv(runner, uv, self._cwd, env, self._log, self._plan.cancelled, self._folder / PROCESS_FILE)
         self._uv.shown |= self._shown
         if self._plan.distrusted:
             self._uv.run("cache", "clean", *sorted(self._plan.distrusted))
         self._create()
-        base, bare = self._plan.base, self._plan.asked.bare
-        if base.image:
+        base, bare, projects = self._plan.base, self._plan.asked.bare, self._plan.asked.projects
+        if base.image and not projects:
             self._uv.run_other(image_packages.list_packages(base, self._made, bare=bare))
         if not bare:
             self._install()
-            if base.image:
+            if base.image and not projects:
                 self._uv.run_other(image_packages.end_list(base, self._made))
 
     def publish(self) -> None:
@@ -216,6 +221,8 @@ class _Build:
                 raise CacheDamaged(found)
             self._log.say(f"Files of {', '.join(sorted(found.packages))} differ from its RECORD, as they came: {found}")
         self._tidy()
+        if self._plan.asked.projects:
+            editables.keep(self._venv, self._code, self._copied)
         packages = distributions(self._venv)
         compiled = adopt(self._venv, packages, self._donors())
         describe(self._venv, self._plan.key, self._plan.asked, self._plan.base, packages, compiled=compiled)
@@ -287,6 +294,19 @@ class _Build:
                 options += ["-r", f"asked/{name}"]
         return options, arguments
 
+    def _copy_projects(self) -> list[str]:
+        """Copy the projects for their build, and name them for uv. Returns the paths of their files."""
+        projects = self._plan.asked.projects
+        if projects is None:
+            return []
+        for note in projects.notes:
+            self._log.say(note)
+        self._shown |= {f"{self._code}/": "", str(self._code): "."}
+        self._options.append("--no-deps")
+        for folder in projects.extras:
+            self._options += ["--editable", str(self._code / folder)]
+        return projects.copy(self._code)
+
     def _text(self, line: Line, file: str, names: list[str], arguments: list[str]) -> str:
         if isinstance(line, Reference):
             return f"{line.option} {os.path.relpath(names[line.file], os.path.dirname(file))}"
@@ -341,7 +361,8 @@ def _file_names(asked: ParsedRequest) -> list[str]:
 
 def _titles(asked: ParsedRequest) -> list[str]:
     lines = [line.path.name if isinstance(line, Local) else line for line in asked.lines]
-    return [*lines, *(file.name for file in asked.files)]
+    folders = asked.projects.extras if asked.projects else ()
+    return [*lines, *(file.name for file in asked.files), *(f"{folder} (editable)" for folder in folders)]
 
 
 def _search_path(python: str, env: Mapping[str, str]) -> str:

@@ -38,6 +38,7 @@ from orchestrator.environments.published import (
 )
 from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, pins, read
 from orchestrator.environments.settings import UvSettings, uv_settings
+from orchestrator.environments.torch_backend import backend_of, chosen
 from orchestrator.environments.uv import BuildLog, Interrupted, disk_full
 from orchestrator.errors import BuildFailed, SpellError, is_disk_full
 from orchestrator.home import Home
@@ -56,6 +57,7 @@ class Environments:
             Relative paths in them start from the current working directory.
         engine: compiles environments of images; containers that dead servers left there are removed.
         built: called when a new environment was built.
+        torch_backend: see `torch_backend.chosen`.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Environments:
         settings: Mapping[str, str] | None = None,
         engine: Engine | None = None,
         built: Callable[[], None] = lambda: None,
+        torch_backend: str = "none",
     ) -> None:
         self._home, self._built = home, built
+        self._torch_backend = torch_backend
         self._engine = engine
         self._variables = dict(os.environ if settings is None else settings)
         self._folder = Path.cwd()
@@ -195,7 +199,13 @@ class Environments:
 
     def _settings(self, asked: ParsedRequest) -> UvSettings:
         return uv_settings(
-            self._variables, self._folder, asked.options, asked.variables, asked.named_variables, pins(asked.files)
+            self._variables,
+            self._folder,
+            asked.options,
+            asked.variables,
+            asked.named_variables,
+            pins(asked.files),
+            backend_of(asked, chosen(self._torch_backend)),
         )
 
     def _build(self, plan: Plan, log_path: Path) -> Environment:

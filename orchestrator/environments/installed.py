@@ -102,6 +102,11 @@ def _record(environment: Path, folder: Path) -> Iterator[tuple[str, str]]:
         return
 
 
+def files_of(environment: Path, folder: Path) -> list[str]:
+    """Return the paths of the files of a package, relative to the site folder, from its `.dist-info` folder."""
+    return [path for path, _ in _record(environment, folder)]
+
+
 def _frozen(environment: Path, folder: Path) -> str:
     stem = folder.name.removesuffix(".dist-info")
     name, _, version = stem.partition("-")

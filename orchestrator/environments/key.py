@@ -116,6 +116,8 @@ def environment_key(
         "files": [_canonical_file(file, hashes) for file in asked.files if file.lines],
         "settings": [] if asked.bare else [without_users(line) for line in settings],
     }
+    if asked.projects:
+        content["projects"] = asked.projects.content
     if base is not None and base.image:
         content |= {"python": base.python, "image": base.image, "stands_on": "the image"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from orchestrator.environments.projects import Projects
 from orchestrator.environments.requirement_lines import check_line, needed, requirement_of
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.redaction import redacted
@@ -78,6 +79,7 @@ class EnvironmentRequest:
         base: the folder from which relative paths (`./x.whl`) start; None refuses them.
         variables: values of `${NAME}` in requirement files; hidden. Only these: the author of such a file must not learn
             other variables of this machine by naming them in the URL of an index.
+        projects: projects of the code, which are all that such an environment holds.
     """
 
     python: str = ""
@@ -85,6 +87,7 @@ class EnvironmentRequest:
     requirement_files: tuple[RequirementFile, ...] = ()
     base: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    projects: Projects | None = None
 
     @property
     def bare(self) -> bool:
@@ -139,6 +142,7 @@ class ParsedRequest:
         options: the settings that requirement files change, by pip's names, as they are written; see
             `settings.uv_settings`.
         variables: the variables of the request.
+        projects: projects of the code, instead of packages.
     """
 
     python: str
@@ -146,6 +150,7 @@ class ParsedRequest:
     files: tuple[ParsedFile, ...]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    projects: Projects | None = None
 
     @property
     def named_variables(self) -> set[str]:
@@ -156,7 +161,7 @@ class ParsedRequest:
     @property
     def bare(self) -> bool:
         """Whether it requests no package."""
-        return not self.lines and not any(file.lines for file in self.files)
+        return not (self.lines or self.projects or any(file.lines for file in self.files))
 
     def locals(self) -> Iterator[Local]:
         """Yield every requirement that is a path."""
@@ -259,7 +264,7 @@ def _read(request: EnvironmentRequest) -> ParsedRequest:
     if "require-hashes" in reader.options:
         files = tuple(_without_needless(file, files) for file in files)
     options = {name: tuple(values) for name, values in reader.options.items()}
-    return ParsedRequest(request.python, tuple(lines), files, options, request.variables)
+    return ParsedRequest(request.python, tuple(lines), files, options, request.variables, request.projects)
 
 
 def _local(text: str) -> Local | None:

@@ -40,6 +40,7 @@ _UV_NAMES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "timeout": (("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT", "HTTP_TIMEOUT"), ()),
     "index-strategy": (("UV_INDEX_STRATEGY",), ("index-strategy",)),
     "link-mode": (("UV_LINK_MODE",), ("link-mode",)),
+    "torch-backend": (("UV_TORCH_BACKEND",), ("torch-backend",)),
 }
 # The server's Python and project are not the run's; we make byte code ourselves; colours are for terminals.
 _DROPPED = frozenset(
@@ -57,6 +58,8 @@ _CHOOSING = (
     *("UV_REQUIRE_HASHES", "UV_NO_BUILD_ISOLATION", "UV_VENV_SEED"),
 )
 FILE_LISTS = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
+_PLACES = ("index-url", "extra-index-url", "find-links", "no-index")
+"""The settings that say where packages come from."""
 _PATHS = ("UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_PYTHON_INSTALL_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PACKAGES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 _HOW_KNOWN = "set it by -e, or name it in pass_env of the configuration."
@@ -94,6 +97,7 @@ def uv_settings(
     variables: Mapping[str, str] | None = None,
     named: Iterable[str] = (),
     pinned: Mapping[str, Requirement] | None = None,
+    torch_backend: str = "",
 ) -> UvSettings:
     """Return the settings for uv, made from the user's settings of pip and uv.
 
@@ -104,13 +108,14 @@ def uv_settings(
         variables: the values of `${NAME}` in requirement files.
         named: the names of these variables in other lines: uv replaces them itself, and must not know others.
         pinned: the requirements in files, by the names of their packages.
+        torch_backend: see `torch_backend`; not used where a setting says where packages come from.
 
     Raises:
         InvalidConfig: a constraint excludes a requirement with a hash.
     """
     known = variables or {}
     translator = _Translator({name: value for name, value in env.items() if name not in named}, folder, options, known)
-    translator.translate(pinned or {})
+    translator.translate(pinned or {}, torch_backend)
     return UvSettings(
         translator.env,
         tuple(translator.args),
@@ -145,7 +150,7 @@ class _Translator:
                 self.env[name] = str(self._absolute(self.env[name]))
         self._uv_keys, self._uv_texts = _uv_files(self.env)
 
-    def translate(self, pinned: Mapping[str, Requirement]) -> None:
+    def translate(self, pinned: Mapping[str, Requirement], torch_backend: str) -> None:
         self.env |= {"UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
         self._indexes()
         self._links()
@@ -155,6 +160,9 @@ class _Translator:
             self._constraint_files()
         self._choices()
         self._connection()
+        says_where = any(self._list(name) or self._given_to_uv(name) for name in _PLACES)
+        if torch_backend and not says_where and not self._given_to_uv("torch-backend"):
+            self.env["UV_TORCH_BACKEND"] = torch_backend
 
     def content(self) -> list[str]:
         found = [f"{name}={self.env[name]}" for name in _CHOOSING if self.env.get(name)]

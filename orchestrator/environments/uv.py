@@ -61,6 +61,8 @@ class IndexAway(BuildFailed):
     def __init__(self, host: str, said: str) -> None:
         asked = f"{host}, which a requirement names," if _DIRECT.search(said) else "The package index"
         cure = "Check the network, proxies and index. An environment that was built before needs none of them."
+        if host == "download.pytorch.org":
+            cure += ' torch comes from the package index with torch_backend = "none" in config.toml.'
         super().__init__(f"{asked} could not be reached: {said}", cure)
         self.host, self.said = host, said
 

@@ -4,6 +4,8 @@ base          the contract
 paths         paths of what a run is given: here, and as the run sees them
 process       each run is a process tree on this machine
 forkserver    starts its supervisors
+beside        an additional command beside that of a process run
+shell         the argument list of an additional command
 docker/       each run is a container
 fake          a scripted executor for tests
 mount_points  makes mount points in the work dir

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import shutil
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config import Config
+from orchestrator.data import caches
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
@@ -22,15 +25,20 @@ from orchestrator.environments import (
     EnvironmentRequest,
     Environments,
     Host,
+    add_to_layer,
+    extras_of,
     make_layer,
+    needs,
     own_pip,
+    projects_of,
     site_folder,
+    with_needs,
 )
-from orchestrator.errors import DiskFull, StaleFence, StoreBusy
-from orchestrator.executors.base import Executor, Launch
+from orchestrator.errors import DiskFull, InvalidConfig, SnapshotMissing, StaleFence, StoreBusy
+from orchestrator.executors.base import CacheBind, Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, runtime_files, threads
+from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads, trackers
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -41,6 +49,7 @@ from orchestrator.store import ClaimedRun, Store
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
+_NO_CODE = "Cast the run in the folder of your project, or name its code: --github-url URL"
 _NEEDED_BYTES = 128 << 10  # some pages of SQLite, and the index of its log
 LEADS: ContextVar[int] = ContextVar("LEADS", default=0)
 """The run that the current thread leads."""
@@ -130,10 +139,12 @@ class Context:
         finally:
             self.waits.pop(number, None)
 
-    def environment(
+    def environments_of(
         self, spec: RunSpec, base: Base, log: Path, cancelled: Callable[[], bool], run: ClaimedRun | None = None
-    ) -> Environment:
-        """Return the environment of a spec; builds it if it does not exist. Raises as `Environments.ensure`.
+    ) -> tuple[Environment, Environment | None]:
+        """Return the environment of a spec, and that of the projects in its code, if it has some; builds what does not exist.
+
+        Raises as `Environments.ensure`.
 
         Args:
             run: the run that will use it, and is told of problems.
@@ -144,17 +155,51 @@ class Context:
                 self.firmly(lambda: self.store.notice(run.number, words))
 
         exposed = run is not None and not self.executors[run.executor].protects_environments
-        return self.environments.ensure(self.request(spec), log, cancelled, base, exposed=exposed, tell=tell)
+        ensure = functools.partial(
+            self.environments.ensure, log=log, cancelled=cancelled, base=base, exposed=exposed, tell=tell
+        )
+        built = ensure(asked) if (asked := self.projects(spec)) else None
+        return ensure(self.request(spec, built)), built
 
-    def request(self, spec: RunSpec) -> EnvironmentRequest:
-        """Return the request for the environment of a spec."""
+    def projects(self, spec: RunSpec) -> EnvironmentRequest | None:
+        """Return the request for the projects in the code of a spec; None if it has none.
+
+        Raises:
+            InvalidConfig: its code has no project where the spec names one.
+        """
+        if not spec.editables:
+            return None
+        if spec.code is None:
+            raise InvalidConfig("There is no code, so no project of it can be installed.", _NO_CODE)
+        found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+        return EnvironmentRequest(spec.python, projects=found)
+
+    def request(self, spec: RunSpec, built: Environment | None = None) -> EnvironmentRequest:
+        """Return the request for the environment of a spec.
+
+        Args:
+            built: the environment of its projects, which says what they need.
+        """
         frameworks = self.config.default_frameworks if spec.frameworks is None else spec.frameworks
         lines = [line for name in frameworks for line in self.config.framework(name)]
         variables = runenv.passed(self.server_env, self.config.pass_env, is_host=True) | dict(spec.env)
-        return EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
+        request = EnvironmentRequest(spec.python, (*lines, *spec.pip), spec.requirements, variables=variables)
+        return with_needs(request, needs(built.path, extras_of(spec.editables))) if built else request
 
-    def launch(self, run: ClaimedRun, spec: RunSpec, environment: Environment, base: Base) -> Launch:
+    def request_as_built(self, spec: RunSpec, base: Base | None) -> EnvironmentRequest:
+        """Return the request for the environment of a spec, with what its projects need, if they were built before."""
+        asked = None
+        with contextlib.suppress(SnapshotMissing):  # who casts a run of it is told
+            asked = self.projects(spec)
+        return self.request(spec, self.environments.get(self.environments.key(asked, base)) if asked else None)
+
+    def launch(
+        self, run: ClaimedRun, spec: RunSpec, base: Base, environment: Environment, projects: Environment | None
+    ) -> Launch:
         """Return all that the executor of a run needs to start it, and make its layer.
+
+        Args:
+            environment, projects: as `environments_of` returns them.
 
         Raises:
             SecretLost, MountFailed, DiskFull, BuildFailed: when something of it cannot be had.
@@ -165,11 +210,14 @@ class Context:
         bytecode = self.environments.bytecode_until_compiled(environment)
         executor = self.executors[run.executor]
         places = executor.run_paths(base, self._given(number, environment.path, bytecode))
+        shared = self._caches(spec)
         last = runtime_files.last_folders(places, environment.python)
         try:
             if not executor.protects_environments:
                 runtime_files.copy_pip(home)
             make_layer(home.layer(number), environment.path, places.environment, last)
+            if projects:
+                add_to_layer(home.layer(number), projects.path, places.code)
         except OSError as error:
             raise as_phase(error) from error
         return Launch(
@@ -178,7 +226,7 @@ class Context:
             command=spec.filled_command,
             code=code,
             subdir=subdir,
-            env=self._env(run, spec, places, environment.path),
+            env=self._env(run, spec, places, environment.path, shared),
             binds=tuple(mount_views.binds(home, self.store, number, spec)),
             base=base,
             environment=environment.path,
@@ -199,6 +247,9 @@ class Context:
             grace_s=self.config.grace_s,
             secrets=self.secrets.open(spec.secrets),
             log_bytes=self.config.limits.log_bytes,
+            caches=tuple(
+                CacheBind(folder.source, _seen_at(places, folder), shared.is_read_only) for folder in shared.folders
+            ),
         )
 
     def code_as_seen(self, run: ClaimedRun) -> str:
@@ -213,7 +264,9 @@ class Context:
         environment = home.environment(record.environment or "")
         places = executor.run_paths(executor.base_of(record.image or ""), self._given(run.number, environment))
         subdir = spec.code.subdir if spec.code else ""
-        env = self._env(run, spec, places, environment) | self.secrets.open_what_is_there(spec.secrets)
+        env = self._env(run, spec, places, environment, self._caches(spec)) | self.secrets.open_what_is_there(
+            spec.secrets
+        )
         return env, f"{places.code}/{subdir}".rstrip("/")
 
     def _given(self, number: int, environment: Path, bytecode: Path | None = None) -> GivenPaths:
@@ -233,7 +286,15 @@ class Context:
         found = [home.runs, home.uploads, home.store, home.config, own_pip()]
         return tuple(path for path in found if path and path.exists())
 
-    def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths, environment: Path) -> dict[str, str]:
+    def _caches(self, spec: RunSpec) -> caches.Caches:
+        try:
+            return caches.of_run(self.home, self.config.caches, spec.caches)
+        except OSError as error:
+            raise as_phase(error) from error
+
+    def _env(
+        self, run: ClaimedRun, spec: RunSpec, places: RunPaths, environment: Path, shared: caches.Caches
+    ) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
         site = site_folder(environment).relative_to(environment)  # not of the layer, which the run may have removed
         how_many = threads.variables(
@@ -241,7 +302,7 @@ class Context:
             {*places.variables, *inherited, *spec.env},
             is_held=bool(run.cores) and self.executors[run.executor].holds_cores,
         )
-        return how_many | runenv.compose(
+        env = runenv.compose(
             self.home,
             run.number,
             places,
@@ -249,11 +310,28 @@ class Context:
             gpus=run.gpus,
             asked=spec.env,
             inherited=inherited,
-            bare=self.request(spec).bare,
+            bare=self.request(spec).bare and not spec.editables,
             site=f"{places.layer}/{site}",
+            checkpoints=checkpoints.folder_of(spec),
         )
+        seen_at = {folder.name: _seen_at(places, folder) for folder in shared.folders}
+        taken = {*places.variables, *env, *spec.secrets}
+        of_caches = caches.variables_of(shared, seen_at, env.get("HOME", ""), taken)
+        subdir = spec.code.subdir if spec.code else ""
+        of_trackers = trackers.variables(
+            f"{places.code}/{subdir}".rstrip("/"),
+            {*places.variables, *inherited, *spec.env, *spec.secrets},
+            self.server_env,
+            is_host=places.is_host,
+        )
+        return how_many | of_caches | of_trackers | env
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
         """Return the machine type as it was when the run was cast; the configuration may have changed since."""
         known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
         return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
+
+
+def _seen_at(places: RunPaths, folder: caches.CacheFolder) -> str:
+    """Return where a run sees a folder for caches."""
+    return "-".join(filter(None, (places.caches, folder.name))) if places.caches else str(folder.source)

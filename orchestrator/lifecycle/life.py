@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.environments import Base, BuildCancelled, Environment
+from orchestrator.environments import Base, BuildCancelled, Environment, made_in
 from orchestrator.errors import (
     BuildFailed,
     Conflict,
@@ -44,8 +44,8 @@ from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import State, StopRequest
 from orchestrator.store import RELEASED, ClaimedRun, Unheeded
-from orchestrator.telemetry.metrics import ingest_metrics
 from orchestrator.telemetry.samples import last_sample
+from orchestrator.telemetry.trackers.watcher import take_rest
 
 _log = logging.getLogger(__name__)
 _LOST = ("supervisor_lost", "container_lost")
@@ -109,7 +109,7 @@ class Life:
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
         env |= {"TERM": term} if term else {}
-        return self.executor.open_exec(handle, command, env, cwd, terminal=terminal)
+        return self.executor.open_exec(handle, command, env, cwd, self.run.cores, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
@@ -241,6 +241,7 @@ class Life:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
         self._stop_if_requested()
+        self.context.home.begun(self.run.number, self.run.attempt).touch()
         try:
             handle = self.executor.start(launch, self._stop_requested.is_set)
         except Conflict:
@@ -278,16 +279,18 @@ class Life:
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _build(self) -> tuple[Environment, Base]:
+    def _build(self) -> tuple[Base, Environment, Environment | None]:
         home, number = self.context.home, self.run.number
         self.work.check_free()
         try:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-            self.work.make()
-            home.metrics(number).touch()
             log, cancelled = home.build_log(number), self._stop_requested.is_set
+            self.work.make(cancelled)
+            home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
-            environment = self.context.environment(self.spec, base, log, cancelled, self.run)
+            environment, projects = self.context.environments_of(self.spec, base, log, cancelled, self.run)
+            if projects:
+                self.work.add(made_in(projects.path))
         except OSError as error:
             raise as_phase(error) from error
         except InvalidConfig as error:  # not visible when it was cast: for example a missing local wheel
@@ -301,7 +304,7 @@ class Life:
             packages=json.dumps(environment.packages),
         )
         self._stop_if_requested()
-        return environment, base
+        return base, environment, projects
 
     def _attend(self, handle: Handle) -> None:
         self.handle = handle
@@ -322,7 +325,7 @@ class Life:
                 verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
             )
             return
-        self.context.firmly(lambda: ingest_metrics(self.context.store, self.context.home, self.run.number))
+        self.context.firmly(lambda: take_rest(self.context.store, self.context.home, self.run.number, self.run.attempt))
         notices.tell(self.context, self.run.number, verdict)
         self._finish(verdict)
 

@@ -50,7 +50,7 @@ class Images:
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
-        request = images.ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
+        request = images.ImageRequest.of(spec, self._context.config.machine_for(spec).gpus)
         if lack := self._engine.lacks():
             raise ExecutorFailed(f"The image cannot be built: {lack}", "See what works here: spell doctor")
         return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
@@ -66,7 +66,7 @@ class Images:
         push: bool,
     ) -> ImageRecord:
         image = self._bases.ensure(request, log, cancelled)
-        environment = self._context.environment(spec, image.base(self._engine), log, cancelled)
+        environment = self._context.environments_of(spec, image.base(self._engine), log, cancelled)[0]
         baked = self._bases.bake(image, environment.path, tag, log, cancelled)
         if push:
             self._bases.push(tag, log, cancelled)

@@ -99,14 +99,19 @@ def from_file(name: str, other: str) -> str:
 
 def redirected(text: str, targets: Mapping[int, str]) -> str:
     """A text whose references in some lines (by their number) name other files. Every line keeps its number."""
-    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
-    for line, _ in references(text):
-        if line.number in targets:
-            new = f"{split_option(line.text)[0]} {targets[line.number]}"
-            for index in range(line.number - 1, len(lines)):
-                old = lines[index].splitlines()[0]
-                lines[index] = new + lines[index][len(old) :]
-                if not _is_continued(old):
-                    break
-                new = ""
-    return "".join(lines)
+    options = {line.number: split_option(line.text)[0] for line, _ in references(text)}
+    return replaced(text, {at: f"{options[at]} {target}" for at, target in targets.items() if at in options})
+
+
+def replaced(text: str, lines: Mapping[int, str]) -> str:
+    """A text with other logical lines in place of some, by their number. Every line keeps its number."""
+    found = text.removeprefix("\ufeff").splitlines(keepends=True)
+    for number, line in lines.items():
+        new = line
+        for index in range(number - 1, len(found)):
+            old = found[index].splitlines()[0]
+            found[index] = new + found[index][len(old) :]
+            if not _is_continued(old):
+                break
+            new = ""
+    return "".join(found)

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 from orchestrator.capture.snapshot import Snapshot
@@ -27,6 +27,7 @@ from orchestrator.spec.requirements import (
     names_path,
     redirected,
     references,
+    replaced,
     split_option,
 )
 from orchestrator.spec.run import RequirementFile
@@ -191,13 +192,26 @@ class _InCode:
         assert self._entry is not None
         with self._code.open_blob(self._entry.digest) as file:
             text = decoded(file.read(), self.name)
+        folders = {}
         for number, line in logical_lines(text):
             option, value = split_option(line) if line.startswith("-") else ("", line)
             if names_path(option, value):
-                self._refuse(number, line)
-        return text
+                folders[number] = f"{option} {self._project(value) or self._refuse(number, line)}".strip()
+        return replaced(text, folders) if folders else text
 
-    def _refuse(self, number: int, line: str) -> None:
+    def _project(self, value: str) -> str:
+        """The folder of a project in the code, as seen from where the command works; "" if it is none."""
+        place, rest = _SPLIT.findall(value)[0]
+        place, bracket, extras = place.partition("[")
+        subdir = self._code.code.subdir
+        for folder in (subdir, posixpath.dirname(self._path)):
+            path = posixpath.normpath(posixpath.join(folder, place))
+            names = {posixpath.normpath(f"{path}/{name}") for name in ("pyproject.toml", "setup.py", "setup.cfg")}
+            if any(entry.path in names for entry in self._code.manifest.entries):
+                return f"./{posixpath.relpath(path, subdir or '.')}{bracket}{extras}{rest}"
+        return ""
+
+    def _refuse(self, number: int, line: str) -> NoReturn:
         code = self._code.code
         words = f"{self.name}, line {number}: {line!r} is a path in the run's code, which a build does not see."
         if not code.url:

@@ -14,9 +14,10 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.command_files import files_of, refuse_saved
+from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
-from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.errors import InvalidConfig, InvalidRepository, UsageError
 from orchestrator.pyproject.asked import KINDS, Asked, says_something
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
@@ -34,17 +35,19 @@ class SpecOptions:
         fields: by the names of a spec's fields; None and () where nothing was typed. Hidden in `repr`.
         code: those that say its code.
         file: a job file.
+        env_files: files of variables.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
     code: CodeOptions = field(default_factory=CodeOptions)
     file: Path | None = None
+    env_files: Sequence[Path] = ()
 
     @classmethod
-    def of(cls, *, file: Path | None = None, **typed: Any) -> SpecOptions:
+    def of(cls, *, file: Path | None = None, env_file: Sequence[Path] = (), **typed: Any) -> SpecOptions:
         """The options that click gives a verb."""
         fields = {name: typed.pop(name) for name in BY_NAME if name in typed}
-        return cls(fields, CodeOptions(**typed), file)
+        return cls(fields, CodeOptions(**typed), file, env_file)
 
 
 def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
@@ -61,8 +64,15 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     code, ignored = capture(options.code._replace(asides=asides), *((job.github_url, job.github_ref) if job else ()))
     if named:
         spec = replace(spec, **with_files({"requirements": named}, code))
+    spec = with_folders(spec, code)
+    if options.code.deps_from_env:
+        from orchestrator.cli.input.virtualenv import with_virtualenv  # 20 ms: packaging; few runs are cast so
+
+        spec = with_virtualenv(spec, options.code.deps_from_env, code, err=options.code.json_)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
+    if code is None and not options.code.no_code:
+        _refuse_missing(spec)
     spec = with_project(spec, code, options.code, job)
     return with_code(spec, code, ignored), code
 
@@ -74,6 +84,21 @@ def _load(path: Path) -> JobFile:
     return jobfile.load(path)
 
 
+def _refuse_missing(spec: RunSpec) -> None:
+    """Refuse a command that names a file of a folder of which nothing is sent.
+
+    Raises:
+        InvalidRepository: it does.
+    """
+    mounted = {normal_path(mount.path) for mount in spec.mounts}
+    for name in missing_words(spec.filled_command, Path.cwd(), "", (), mounted):
+        if Path(name).is_file():
+            raise InvalidRepository(
+                f"{name!r} is in the command, but no files of {Path.cwd()} are sent.",
+                "Change into the folder of the project, or send all of this one: --whole-folder",
+            )
+
+
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     """Warn about files in the command that are here, but that the run will not have."""
     subdir = code.code.subdir
@@ -83,18 +108,9 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked) | told
     captured = [entry.path for entry in code.manifest.entries]
     missing = missing_words(spec.filled_command, Path.cwd(), subdir, captured, known)
-    for name, (why, cure) in zip(missing, why_missing(Path.cwd(), missing), strict=True):
+    reasons = why_missing(Path.cwd(), missing, is_repository=bool(code.code.commit))
+    for name, (why, cure) in zip(missing, reasons, strict=True):
         show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
-
-
-def _lost_quotes(words: Sequence[str]) -> bool:
-    """Whether a second shell would read other words than the first did; `&&` and the like may be meant for the second."""
-    if len(words) < 2:
-        return False
-    return any(
-        re.search(r"[\s'\"\\]", word) or (re.search(r"[();&|<>`]", word) and not re.match(r"\d*[;&|<>]", word))
-        for word in words
-    )
 
 
 def spec_of(options: SpecOptions, job: Mapping[str, Any]) -> RunSpec:
@@ -120,7 +136,7 @@ def _spec(options: SpecOptions, values: Mapping[str, Any]) -> RunSpec:
     command = values.get("command", "")
     if not command.strip():
         raise UsageError("The command is missing.", f"Try: {click.get_current_context().command_path} -h")
-    if _lost_quotes(words):
+    if lost_quotes(words):
         show.warn(
             f"The words are joined by spaces, and the shell of the run reads: {command}\n"
             "  To keep the quotes that your own shell removed, put the whole command into quotes."
@@ -153,18 +169,34 @@ def with_files(values: Mapping[str, Any], code: Snapshot | None = None) -> dict[
 
 def _values(options: SpecOptions) -> dict[str, Any]:
     """The values of the fields that were typed."""
-    return {name: _value(name, typed) for name, typed in options.fields.items() if typed not in (None, ())}
+    found = {name: _value(name, typed) for name, typed in options.fields.items() if typed not in (None, ())}
+    if options.env_files:
+        from orchestrator.cli.input.envfile import read_files  # 1 ms, and the parser 40: few runs have such files
+
+        others = {**found.get("secrets", {}), **found.get("env", {})}
+        unsaid = {name: value for name, value in read_files(options.env_files).items() if name not in others}
+        found["env"] = {**unsaid, **found.get("env", {})}
+    return found
 
 
 def _value(name: str, typed: Any) -> Any:
     field = BY_NAME[name]
     if name == "command":
-        typed = " ".join(typed)
+        typed = line_of(typed)
     if field.kind is MAPPING:
         typed = _pairs(typed, field.options[-1])
     if field.kind is FILES:
         return tuple(FileName(name, Path(), is_typed=True) for name in typed)
     return field.kind.read(typed, Path())
+
+
+def with_folders(spec: RunSpec, code: Snapshot | None) -> RunSpec:
+    """The spec, in which folders of the code that requirements name are projects of the snapshot."""
+    if not (spec.editables or spec.requirements or spec.pip):
+        return spec
+    from orchestrator.cli.input.editables import with_editables  # 3 ms: tomllib; not every run has packages
+
+    return with_editables(spec, code)
 
 
 def with_project(spec: RunSpec, code: Snapshot | None, typed: CodeOptions, job: JobFile | None) -> RunSpec:
@@ -206,10 +238,19 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name:
+        if not equals and option == "--env" and (known := _of_shell(name)) is not None:
+            value = known
+        elif not equals or not name:
             long = f"--e{text}" if option == "--env" else ""  # click reads -executor as -e xecutor
             is_meant = any(long in item.options for item in BY_NAME.values())
             cure = f"Did you mean {long}, with two dashes?" if is_meant else ""
+            if not cure and option == "--env":
+                cure = f"Your shell has no variable {text} to take the value from."
             raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.", cure)
         found[name] = value
     return found
+
+
+def _of_shell(name: str) -> str | None:
+    """The value of a variable of the shell; None if it has none, or this is no name."""
+    return os.environ.get(name) if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else None

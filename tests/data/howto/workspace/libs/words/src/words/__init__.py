@@ -1,0 +1,6 @@
+"""Splits texts."""
+
+
+def of(text: str) -> list[str]:
+    """The words of a text, each once."""
+    return sorted(set(text.split()))
