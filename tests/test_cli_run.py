@@ -84,7 +84,8 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
             "--framework pytorch==2.9 -e A=1 --env B=x=y --env EMPTY= -d 'two words' --name a-name --label one --label two "
             "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process "
             "--retries 2 --stop-condition 'loss > 10:100' --stop-condition 'loss < 0.1 && acc > 0.9' "
-            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook --no-code --checkpoints out/put"
+            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook --no-code --checkpoints out/put "
+            "--caches off --cpus 0.5 --memory 64M"
         ),
         "train --lr :LR:",
         cwd=tmp_path,
@@ -118,6 +119,12 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "no_output_timeout_s": 1800.0,
         "notify": ["***"],
         "secrets": {},
+        "caches": "off",
+        "cpus": 0.5,
+        "memory_bytes": 64 << 20,
+        "gpus": None,
+        "gpu_type": "",
+        "gpu_memory_bytes": None,
         "resume": "",
         "checkpoints": "out/put",
     }

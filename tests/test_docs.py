@@ -122,7 +122,8 @@ def wrong(line: str) -> list[str]:
             return unknown
         command, rest = command.commands[names[0]], rest[1:]
     if isinstance(command, Commanding):
-        rest = command.meant(click.Context(command), rest)
+        above = click.Context(group, **group.context_settings)  # click keeps the help option of the first parser
+        rest = command.meant(click.Context(command, parent=above), rest)
     return unknown_options(command, rest)
 
 

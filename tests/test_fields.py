@@ -25,6 +25,7 @@ from orchestrator.spec.run import Code, RequirementFile, RunSpec, Source, to_wir
 
 ROOT = Path(__file__).parents[1]
 HOW = {
+    "dry_run",
     "deps_from_env",
     "file",
     "env_file",

@@ -1,6 +1,7 @@
 """Executors run the commands of runs. All fulfil one contract (`base.Executor`) and pass one test, `tests/test_executors.py`.
 
 base          the contract
+running_exec  the contract of an additional command beside that of a run
 paths         paths of what a run is given: here, and as the run sees them
 process       each run is a process tree on this machine
 forkserver    starts its supervisors

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -23,6 +23,7 @@ from typing import ClassVar, NamedTuple
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.records.ports import PortRecord
@@ -162,33 +163,6 @@ class Usage:
     cpu_time_s: float
     memory_bytes: int
     processes: int
-
-
-class RunningExec(ABC):
-    """An additional, interactive command beside that of a run."""
-
-    run_is_over = False
-    """Whether it ended because its run did; set by `exit_code`."""
-
-    @abstractmethod
-    def read(self) -> Iterator[tuple[int, bytes]]:
-        """Yield its output as it comes: 1 and bytes of stdout, 2 and bytes of stderr. Ends when the command ends."""
-
-    @abstractmethod
-    def write(self, data: bytes) -> None:
-        """Write to its input; b"" ends the input."""
-
-    @abstractmethod
-    def resize(self, columns: int, rows: int) -> None:
-        """Set the size of its terminal."""
-
-    @abstractmethod
-    def exit_code(self) -> int:
-        """Return its exit code. Call it after `read` has ended."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the command: the client has gone."""
 
 
 class PlannedBase(NamedTuple):

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.errors import Conflict
-from orchestrator.executors.base import RunningExec
 from orchestrator.executors.forkserver import boot
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.shell import argv
 
 _TOKEN = "SPELL_SESSION"  # noqa: S105  a name

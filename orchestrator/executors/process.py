@@ -26,11 +26,12 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.beside import ProcessExec
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
 from orchestrator.inside.ports import reachable
 from orchestrator.records.machines import CheckRecord, MachineType

@@ -23,35 +23,13 @@ from orchestrator.errors import BuildFailed, DiskFull, SpellError, is_disk_full
 from orchestrator.images import bake as image_bake
 from orchestrator.images import intermediate
 from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, remove_abandoned_names
+from orchestrator.images.image_request import ImageRequest
 from orchestrator.images.probe import Contents, Probes, choose
 from orchestrator.images.stream import Transfer, Watch, follow
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.plans import BUILD, PULL, READY
-from orchestrator.spec.run import RunSpec
 
 PROBES = ".images"  # in the folder of all environments
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """A request for the image of a container.
-
-    Attributes:
-        reference: the name or ID of an image; "" for the configured one.
-        apt: packages to install into it.
-        python: the wanted version ("3.12"); "" for any.
-        gpu: whether the run has GPUs.
-    """
-
-    reference: str = ""
-    apt: tuple[str, ...] = ()
-    python: str = ""
-    gpu: bool = False
-
-    @classmethod
-    def of(cls, spec: RunSpec, gpus: int) -> ImageRequest:
-        """Return the request of a spec, for a run with this number of GPUs."""
-        return cls(spec.image, spec.apt, spec.python, gpus > 0)
 
 
 @dataclass(frozen=True, slots=True)

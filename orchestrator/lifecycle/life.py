@@ -35,7 +35,8 @@ from orchestrator.errors import (
     StaleFence,
     is_disk_full,
 )
-from orchestrator.executors.base import Handle, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Handle, Usage, Verdict
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.lifecycle import notices, retry, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.outcome import NEVER_STARTED, as_phase, as_requested, decide, facts_of, not_kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.executors.base import RunningExec
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.service.access import Access, Who
 from orchestrator.service.stats import not_running

@@ -22,7 +22,7 @@ from typing import Any
 from orchestrator.engine.connection import Engine, EngineError
 from orchestrator.engine.hijack import start_exec
 from orchestrator.errors import Conflict
-from orchestrator.executors.base import RunningExec
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.shell import argv
 
 _log = logging.getLogger(__name__)

@@ -36,7 +36,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
@@ -52,8 +52,10 @@ from orchestrator.executors.mount_points import (
     mount_refused,
 )
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.verdict import as_words, read_verdict, remove_unfinished
-from orchestrator.images.images import ImageRequest, Images
+from orchestrator.images.image_request import ImageRequest
+from orchestrator.images.images import Images
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
 from orchestrator.records.ports import PortRecord
