@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Environments:
         Raises:
             InvalidConfig, UsageError: as for a cast.
             ExecutorFailed: the executor cannot run anything now.
+            SnapshotMissing: its code has projects to install, and was not sent.
         """
         context = self._context
         name = spec.executor or self._executors.default
@@ -31,14 +33,18 @@ class Environments:
         executor.refuse(spec)
         for framework in spec.frameworks or ():
             context.config.framework(framework)
-        request = context.request(spec)
-        context.environments.check(request)
+        context.environments.check(context.request(spec))
+        projects = context.projects(spec)
+        nothing = EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
         gpus = context.config.machine_type(spec.machine_type).gpus
         if not executor.has_base(spec, gpus):
-            return EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
+            return nothing
         base = executor.base(spec, gpus, Path(os.devnull), lambda: False)
-        key = context.environments.key(request, base)
+        made = context.environments.get(context.environments.key(projects, base)) if projects else None
+        if projects and made is None:
+            return nothing
+        key = context.environments.key(context.request(spec, made), base)
         found = context.environments.get(key)
         if found is None:
-            return EnvironmentRecord(key, is_built=False, python="", packages=[], executor=name)
+            return dataclasses.replace(nothing, key=key)
         return EnvironmentRecord(key, is_built=True, python=found.python, packages=[*found.packages], executor=name)
