@@ -34,6 +34,9 @@ _NOTE = "spell-projects.json"
 _MADE = "spell-made"
 _KEPT = (".py", ".pyi", ".so")
 _REWRITTEN = (".pth", ".py", ".json")
+_FIRST = (b"sys.meta_path.append(_EditableFinder)", b"sys.meta_path.insert(0, _EditableFinder)")
+"""setuptools' finder of packages comes last, so a folder `demo/` of the code, which is on the path of a run, would hide the
+package `demo/demo/`: a folder without `__init__.py` counts as a package too, where nothing before it is found."""
 
 
 def keep(environment: Path, code: Path, known: Iterable[str]) -> None:
@@ -157,7 +160,7 @@ def add_to_layer(layer: Path, environment: Path, code: str) -> None:
                 continue
             content = read_inside(environment, source)
             if name.endswith(_REWRITTEN):
-                for before, after in reversed(paths):
+                for before, after in (*reversed(paths), _FIRST):
                     content = content.replace(before, after)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # a project's own command goes before that of a package

@@ -25,6 +25,7 @@ from orchestrator.environments import (
     EnvironmentRequest,
     Environments,
     Host,
+    Projects,
     add_to_layer,
     extras_of,
     make_layer,
@@ -49,6 +50,7 @@ from orchestrator.store import ClaimedRun, Store
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
+_MOST_KNOWN = 8
 _NO_CODE = "Cast the run in the folder of your project, or name its code: --github-url URL"
 _NEEDED_BYTES = 128 << 10  # some pages of SQLite, and the index of its log
 LEADS: ContextVar[int] = ContextVar("LEADS", default=0)
@@ -65,6 +67,7 @@ class Context:
         server_env: the server's own environment variables.
         waits: for each run that waits for something of this machine, like disk space: what for.
         closing: set when the server ends.
+        projects_known: the projects in the code of the last runs.
     """
 
     store: Store
@@ -78,6 +81,7 @@ class Context:
     server_env: Mapping[str, str]
     closing: threading.Event
     waits: dict[int, str] = field(default_factory=dict)
+    projects_known: dict[tuple[object, ...], Projects] = field(default_factory=dict, repr=False)
 
     def firmly(self, write: Callable[[], T]) -> T:
         """Write to the store, however long the disk stays full or another program holds the file.
@@ -171,7 +175,13 @@ class Context:
             return None
         if spec.code is None:
             raise InvalidConfig("There is no code, so no project of it can be installed.", _NO_CODE)
-        found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+        same = (spec.code.tree, spec.editables, tuple(spec.env.items()))
+        found = self.projects_known.get(same)  # reading 10,000 files of a manifest takes 60 ms, and a run asks twice
+        if found is None:
+            found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+            if len(self.projects_known) >= _MOST_KNOWN:
+                self.projects_known.clear()
+            self.projects_known[same] = found
         return EnvironmentRequest(spec.python, projects=found)
 
     def request(self, spec: RunSpec, built: Environment | None = None) -> EnvironmentRequest:
