@@ -168,7 +168,15 @@ class Field(NamedTuple):
 
 CODE_KEYS = ("github_url", "github_ref")
 """The keys of a job file that say which code to capture. The spec has no such fields."""
-_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
+_CODE_OPTIONS = (
+    "--github-url",
+    "--github-ref",
+    "--commit-ref",
+    "--include-untracked",
+    "--submodules",
+    "--no-code",
+    "--whole-folder",
+)
 
 FIELDS = (
     Field("command", TEXT, "command", is_fixed=True, is_compared=True),
