@@ -64,6 +64,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Repository" if run.commit else "Folder", run.repository),
         ("Git Commit", run.commit + (" [Uncommitted]" if run.dirty else "")),
         ("Git URL", str(code.get("url", ""))),
+        ("Submodules", "\n".join(f"{it['path']} {it['commit'][:8]} {it['url']}" for it in code.get("submodules", ()))),
         ("Machine Type", run.machine_type),
         ("Resources", _resources(spec)),
         ("Executor", run.executor),
