@@ -43,7 +43,9 @@ def main() -> int:
     try:
         watched = _Run(request["pid"], request["start_time"])
         is_inside = watched.join()
-        if not is_inside:
+        if is_inside:
+            isolation.be_unreachable()  # until it is the command, the child could still mount, and the run sees it
+        else:
             isolation.adopt_orphans()
         pid, inner_pid = _start(request, is_inside=is_inside)
     except OSError as error:
