@@ -170,7 +170,8 @@ class Runs:
             if "code" in changes:
                 raise
             words = f"The code of run {run.number} is not kept any more."
-            raise Conflict(words, "Cast it again with: spell run") from None
+            cure = f"Take that of this folder: spell resume {run.number} --current-code"
+            raise Conflict(words, cure if is_resumed else "Cast it again with: spell run") from None
 
     def check(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         """The run that a spec would become, and warnings for the person. Raises as `cast`.
