@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,14 +138,17 @@ def _scan(workspace: Workspace) -> _Found:
     return found
 
 
-def unsaved(workspace: Workspace, only: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def unsaved(
+    workspace: Workspace, only: str = "", is_known: Callable[[str], bool] = lambda _folder: False
+) -> Iterator[tuple[str, os.stat_result]]:
     """Yield what would be kept if the run ended now, links and special files too. Changes nothing in its work dir.
 
     Args:
         only: look only at this path, and below it.
+        is_known: whether a folder need not be looked into any more.
     """
     before = {entry.path: entry for entry in workspace.manifest.entries}
-    for path, status in _walk(workspace, before, [], only=only, is_used=True):
+    for path, status in _walk(workspace, before, [], only=only, is_known=is_known, is_used=True):
         with contextlib.suppress(OSError):  # it has just vanished
             if not (path in before and _is_unchanged(workspace, path, status, before[path])):
                 yield path, status
@@ -157,6 +160,7 @@ def _walk(
     notes: list[tuple[str, str]],
     *,
     only: str = "",
+    is_known: Callable[[str], bool] = lambda _folder: False,
     is_used: bool = False,
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the files that may be outputs.
@@ -164,7 +168,7 @@ def _walk(
     Args:
         before: the paths of the code.
         notes: gets what cannot be kept.
-        only: a path; "" for all.
+        only, is_known: as of `unsaved`.
         is_used: whether the command still uses them, so that modes stay as they are.
     """
     root, mounted = workspace.code, workspace.mounted
@@ -172,6 +176,8 @@ def _walk(
     todo = [""]
     while todo:  # no recursion, because a run may nest folders very deep
         below = todo.pop()
+        if is_known(below):
+            continue
         try:
             with contextlib.suppress(OSError):
                 if not is_used:

@@ -129,7 +129,7 @@ SAYS = {
         "A run gets the code as it is on the disk; --commit-ref takes another commit, --github-url another repository."
     ),
     "update upgrade": "To upgrade spell, use pip; then: spell server stop",
-    "pause suspend hold": "A run cannot be paused. End it and keep its outputs with: spell stop RUN; cast it again with: spell rerun RUN",
+    "pause suspend hold": "A run cannot be paused. End it and keep its outputs with: spell stop RUN; go on from its checkpoints with: spell resume RUN",
     "build": "Nothing is built beforehand: spell run --pip, --apt and --from make the environment. To keep one: spell image build",
     "events": "What happens to a run is in its log and details: spell logs -v RUN, spell info RUN; what is active: spell top",
     "restart reload": "Type `spell server stop`; any command starts it again.",
