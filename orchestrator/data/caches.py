@@ -75,6 +75,9 @@ _OPENED = frozenset(
 )
 """Folders whose members are items, beside those of every tool."""
 
+_WHOLE = frozenset({"uv"})
+"""Tools whose whole cache is one item: parts of it name others, and trust that they are there."""
+
 
 class CacheFolder(NamedTuple):
     """A folder for caches.
@@ -174,13 +177,15 @@ class Item(NamedTuple):
 def items(home: Home) -> list[Item]:
     """Return all items of all people, the last used first."""
     found = [_item(path) for person in _members(home.caches) for path in _below(person, "")]
-    return sorted(found, key=lambda item: -item.used_at)
+    return sorted(
+        (item for item in found if item.used_at), key=lambda item: -item.used_at
+    )  # an empty folder has no use
 
 
 def _below(root: Path, inside: str) -> Iterator[Path]:
     for path in _members(root / inside):
         below = f"{inside}/{path.name}".lstrip("/")
-        if (not inside or below in _OPENED) and path.is_dir() and not path.is_symlink():
+        if (below in _OPENED or (not inside and below not in _WHOLE)) and path.is_dir() and not path.is_symlink():
             yield from _below(root, below)
         else:
             yield path
