@@ -139,9 +139,20 @@ def of_run(home: Home, config: CachesConfig, asked: str) -> Caches:
             folders.append(CacheFolder(Path(place), variable))
             variables[variable] = (variable, "")
         elif written:
-            (shared / written).mkdir(parents=True, exist_ok=True)  # NLTK takes no folder that is missing
+            _make(shared, written)  # NLTK takes no folder that is missing
             variables[variable] = ("", written)
     return Caches((CacheFolder(shared), *folders), variables, is_read_only)
+
+
+def _make(shared: Path, below: str) -> None:
+    """Make a folder of the shared one. What an earlier run has put in its place goes: a link would lead later runs elsewhere."""
+    place = shared
+    place.mkdir(parents=True, exist_ok=True)
+    for name in below.split("/"):
+        place /= name
+        if place.is_symlink() or place.is_file():
+            place.unlink(missing_ok=True)
+        place.mkdir(exist_ok=True)
 
 
 def variables_of(caches: Caches, seen_at: Mapping[str, str], home: str, taken: Collection[str]) -> dict[str, str]:
