@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pathspec import GitIgnoreSpec
 
@@ -32,6 +33,7 @@ _CACHE_TAG, _CACHE_SIGNATURE = (
 )  # https://bford.info/cachedir
 _VENV = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html
 _KINDS = {_VENV: "a virtual environment", _CACHE_TAG: "a cache"}
+_BACKEND: Literal["simple"] = "simple"  # the others, taken where they are installed, refuse names that are not UTF-8
 _HUGGING_FACE = ("models--", "datasets--", "spaces--")
 
 
@@ -172,7 +174,7 @@ def _walk(
         is_used: whether the command still uses them, so that modes stay as they are.
     """
     root, mounted = workspace.code, workspace.mounted
-    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
+    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore], backend=_BACKEND)
     todo = [""]
     while todo:  # no recursion, because a run may nest folders very deep
         below = todo.pop()
@@ -290,4 +292,4 @@ def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
 
 def check_patterns(patterns: Sequence[str]) -> None:
     """Raise ValueError when one of the gitignore patterns cannot be read."""
-    GitIgnoreSpec.from_lines(patterns)
+    GitIgnoreSpec.from_lines(patterns, backend=_BACKEND)
