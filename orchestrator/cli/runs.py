@@ -56,6 +56,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Waits For", _waits_for(run)),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
+        ("Imported From", f"{run.imported.origin} in {run.imported.path}" if run.imported else ""),
         ("Resumed From", spec.get("resume", "")),
         ("Resumed As", ", ".join(f"run {number}" for number in run.resumed_by)),
         ("Search", str(run.search or "")),

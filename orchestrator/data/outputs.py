@@ -83,7 +83,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
         else:
             _gather(workspace, found, staging)
             os.rename(staging, target)
-        kept = list(_seal(run, target))
+        kept = list(seal(run, target))
     except OSError as error:
         kind = DiskFull if is_disk_full(error) else SaveFailed
         raise kind(f"{error.filename}: {error.strerror}") from error
@@ -274,7 +274,7 @@ def _move(source: Path, target: Path, beside: Path) -> None:
     os.rename(beside, target)
 
 
-def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
+def seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
     """Take the write bits off everything below `target`, and list the files."""
     folders = [target]
     for path, status in below(target):

@@ -121,7 +121,8 @@ _CODE = (
         help="Environment variables from a file, such as .env; -e wins.",
     ),
     click.option(
-        "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
+        "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml|JOB.sbatch",
+        help="Take the spec from a job file, or from a script with #SBATCH lines."
     ),
 )  # fmt: skip
 
