@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.environments import EnvironmentRecord
@@ -37,9 +35,9 @@ class Environments:
         projects = context.projects(spec)
         nothing = EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
         gpus = context.config.machine_type(spec.machine_type).gpus
-        if not executor.has_base(spec, gpus):
+        base = executor.look(spec, gpus).base
+        if base is None:
             return nothing
-        base = executor.base(spec, gpus, Path(os.devnull), lambda: False)
         made = context.environments.get(context.environments.key(projects, base)) if projects else None
         if projects and made is None:
             return nothing
