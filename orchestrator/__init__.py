@@ -26,6 +26,7 @@ runtime        is imported by its code, and sends metrics
 telemetry/     reads its log, metrics and usage
 data/          saves its outputs, and keeps uploads, code and secrets
 content/       files by content: manifests, packs and hashes
+formats/       readers of the files that its code may write for a tracker of experiments
 store/         records it in SQLite
 records/       the answers of the server about it
 states         its states, legal moves and end reasons

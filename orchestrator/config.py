@@ -26,6 +26,13 @@ free_gb = 0                        # no run is cast while the home's disk has le
 environments_gb = 0                # above it, the least recently used environments are removed; 0 for no limit
 home_gb = 0                        # no run is cast and nothing is uploaded while the home takes more; 0 for no limit
 
+[caches]
+enabled = true                     # what tools in a run download is kept for later runs; see data/caches.py
+limit_gb = 0                       # above it, what was not used for longest is removed; 0 for no limit
+
+[caches.folders]                   # variables that name a cache to a tool: a folder in the shared one, or on this machine
+HF_HOME = "/data/huggingface"
+
 [docker]
 host = ""                          # the engine's socket, unix:///…; "" finds it
 base_image = "python:{version}-slim"
@@ -42,7 +49,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,12 +60,12 @@ from pydantic_core import ErrorDetails
 from orchestrator import machine
 from orchestrator.errors import HomeUnusable, InvalidConfig, UsageError
 from orchestrator.records.machines import MachineType
+from orchestrator.spec.run import LEAST_CPUS, LEAST_MEMORY_BYTES, MOST_CPUS, MOST_GPUS, MOST_MEMORY_BYTES, RunSpec
+from orchestrator.spec.variables import MADE
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _REACH = ("dns", "dns_opt", "dns_search", "extra_hosts")
-_LEAST_CPUS = 0.01  # the smallest share of the kernel, and the least memory of an engine
-_LEAST_MEMORY_GB = 6 / 1024
-_MOST_MEMORY_GB = 1 << 20
+_LEAST_MEMORY_GB, _MOST_MEMORY_GB = LEAST_MEMORY_BYTES / _GIB, MOST_MEMORY_BYTES / _GIB
 _MOST_PIDS = 1 << 22  # that Linux numbers
 _WEEK_S = 7 * 86400.0
 _STRICT = ConfigDict(extra="forbid")
@@ -73,9 +80,9 @@ DEFAULT_FRAMEWORKS = {
 class MachineTypeConfig:
     """`[machine_types.NAME]`: cores (may be a fraction), memory in GiB, number of GPUs; processes and shared memory."""
 
-    cpus: Annotated[float, Ge(_LEAST_CPUS), Lt(10_000)] = 1
+    cpus: Annotated[float, Ge(LEAST_CPUS), Lt(MOST_CPUS)] = 1
     memory_gb: Annotated[float, Ge(_LEAST_MEMORY_GB), Lt(_MOST_MEMORY_GB)] | None = None
-    gpus: Annotated[int, Ge(0), Le(10_000)] = 0
+    gpus: Annotated[int, Ge(0), Le(MOST_GPUS)] = 0
     pids: Annotated[int, Ge(16), Le(_MOST_PIDS)] = 4096
     shm_gb: Annotated[float, Gt(0), Lt(_MOST_MEMORY_GB)] | None = None
 
@@ -136,6 +143,34 @@ class LimitsConfig:
         return int(self.home_gb * _GIB)
 
 
+def _check_cache_folders(folders: dict[str, str]) -> dict[str, str]:
+    for name, folder in folders.items():
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("SPELL_") or name in MADE:
+            raise ValueError(f"{name!r} cannot be the name of a variable for a cache")
+        if not folder.startswith(("/", "~")) and {"..", "."}.intersection(folder.split("/")):
+            raise ValueError(f"{name}: {folder!r} is neither a path of this machine nor a name in the shared folder")
+    return folders
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class CachesConfig:
+    """`[caches]`: what runs keep for later runs. See the module's docstring."""
+
+    enabled: bool = True
+    limit_gb: Annotated[float, Ge(0), Lt(1 << 30)] = 0.0
+    folders: Annotated[dict[str, str], AfterValidator(_check_cache_folders)] = field(default_factory=dict)
+
+    def is_on(self, asked: str) -> bool:
+        """Whether a run has caches; `asked` is the field of its spec."""
+        return asked in ("on", "read-only") or (not asked and self.enabled)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most disk space that caches may take while nothing of them is in use; 0 for no limit."""
+        return int(self.limit_gb * _GIB)
+
+
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -154,6 +189,7 @@ class Config:
     machine_types: dict[str, MachineTypeConfig] = field(default_factory=dict)
     docker: DockerConfig = field(default_factory=DockerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    caches: CachesConfig = field(default_factory=CachesConfig)
 
     @property
     def home_mode(self) -> int:
@@ -177,6 +213,27 @@ class Config:
         if found := types.get(name.lower()):
             return found
         raise UsageError(f"There is no machine type {name!r}.", f"There are: {', '.join(types)}.")
+
+    def machine_for(self, spec: RunSpec) -> MachineType:
+        """Return the machine type of a spec, with what the spec asks for by word instead of what the type has.
+
+        Whoever asks for GPUs and names no machine type gets the type `gpu`. A type with GPUs gives its cores for each.
+
+        Raises:
+            UsageError: when the type does not exist.
+        """
+        asks = bool(spec.gpus or spec.gpu_type or spec.gpu_memory_bytes)
+        base = self.machine_type("gpu" if asks and spec.machine_type.lower() == "cpu" else spec.machine_type)
+        gpus = (max(base.gpus, 1) if asks else base.gpus) if spec.gpus is None else spec.gpus
+        share = base.cpus * gpus / base.gpus if base.gpus and gpus else base.cpus
+        return replace(
+            base,
+            cpus=spec.cpus or max(base.cpus, min(share, machine.usable_cpus())),
+            memory_bytes=spec.memory_bytes or base.memory_bytes,
+            gpus=gpus,
+            gpu_type=spec.gpu_type,
+            gpu_memory_bytes=spec.gpu_memory_bytes or 0,
+        )
 
     def framework_names(self) -> list[str]:
         """All sets of packages: the built-in ones, and those of the file."""
@@ -230,9 +287,11 @@ def _words(problem: ErrorDetails) -> str:
     return f"there is no such field; there are: {names}"
 
 
-def _table(place: Sequence[int | str]) -> type[Config | DockerConfig | LimitsConfig | MachineTypeConfig]:
+def _table(place: Sequence[int | str]) -> type[Config | CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]:
     """Return the class of the table that a field is in."""
     if len(place) == 1:
         return Config
-    tables = {"docker": DockerConfig, "limits": LimitsConfig}
+    tables: dict[str, type[CachesConfig | DockerConfig | LimitsConfig | MachineTypeConfig]] = {
+        "docker": DockerConfig, "limits": LimitsConfig, "caches": CachesConfig,
+    }  # fmt: skip
     return tables.get(str(place[0]), MachineTypeConfig)

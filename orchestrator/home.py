@@ -23,6 +23,7 @@ $SPELL_HOME                     default ~/.spell
     runtime/                    what every run has: modules to import, the commands spell and uv, pip
     removed/                    files that are being removed
     sharing/                    files that will replace identical outputs
+    caches/owner/huggingface/   what tools in runs download, for later runs
     scratch/                    files of requests that are being answered; emptied when a server starts
 
 The root is for its owner only unless the configuration says otherwise (`open_to`), `store` always. Where a folder lies in the
@@ -119,6 +120,7 @@ class Home:
         self.removed = self.store / "removed"
         self.dedup = self.store / "sharing"
         self.scratch = self.store / "scratch"
+        self.caches = self.store / "caches"
 
     @property
     def socket(self) -> Path:
@@ -168,6 +170,7 @@ class Home:
                 self.removed,
                 self.dedup,
                 self.scratch,
+                self.caches,
             ):
                 make_folder(folder, _TREE)
             self.check_socket()
@@ -257,6 +260,10 @@ class Home:
     def metrics(self, number: int) -> Path:
         """The metrics that `orchestrator.runtime.send_metric` appends, one JSON object a line."""
         return self.log_dir(number) / "metrics.jsonl"
+
+    def begun(self, number: int, attempt: int) -> Path:
+        """An empty file, written just before the command of an attempt is started."""
+        return self.attempt_dir(number, attempt) / "begun"
 
     def attempt_dir(self, number: int, attempt: int) -> Path:
         """Request, claim and verdict of one attempt; shared by server and supervisor."""

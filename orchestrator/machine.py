@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +19,51 @@ import pynvml
 from orchestrator.records.machines import MachineType
 
 _LATELY_S = 1.0
+_USABLE = 0.98
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU of this machine: its index, its maker's name ("NVIDIA A100-SXM4-40GB"), and its memory in bytes."""
+
+    index: int
+    name: str
+    memory_bytes: int
+
+    def fits(self, names: str, memory_bytes: int) -> bool:
+        """Whether it has one of these names (with commas between them; "" for any) and this much memory.
+
+        A name is made of whole words of the maker's: `a10` is no A100, `rtx4090` and `RTX 4090` are the same. Makers round
+        the memory up, and drivers keep a part of it.
+        """
+        words = re.findall(r"[a-z0-9]+", self.name.lower())
+        ours = {"".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1)}
+        asked = [re.findall(r"[a-z0-9]+", name.lower()) for name in names.split(",") if name.strip()]
+        named = not asked or any(ours.issuperset(parts) for parts in asked)
+        return named and self.memory_bytes >= memory_bytes * _USABLE
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """The number of cores, bytes of memory, and indices of GPUs; `cores` are the indices of the cores, empty where the
-    kernel holds no process to some of them (macOS)."""
+    kernel holds no process to some of them (macOS). `kinds` are the GPUs as far as the driver tells them, free or not."""
 
     cpus: float
     memory_bytes: int
     gpus: tuple[int, ...]
     cores: tuple[int, ...] = ()
+    kinds: tuple[Gpu, ...] = ()
+
+    def suitable(self, gpu_type: str, gpu_memory_bytes: int) -> tuple[int, ...]:
+        """Return the GPUs that such a request can have; the smallest first, so that the big ones are left for others."""
+        known = {gpu.index: gpu for gpu in self.kinds}
+        if not gpu_type and not gpu_memory_bytes:
+            fitting: Iterable[int] = self.gpus
+        else:
+            fitting = (at for at in self.gpus if at in known and known[at].fits(gpu_type, gpu_memory_bytes))
+        return tuple(sorted(fitting, key=lambda at: (known[at].memory_bytes if at in known else 0, at)))
 
     def fits(self, cpus: float, memory_bytes: int, gpus: int) -> bool:
         """Whether a request for this much fits."""
@@ -107,12 +140,27 @@ def lacks(total: Capacity, wanted: MachineType) -> str:
         return f"it asks for {(wanted.memory_bytes or 0) / gib:.1f} GiB of memory; this machine has {has} GiB"
     if wanted.gpus > len(total.gpus):
         return f"it asks for {wanted.gpus} GPU{'s' * (wanted.gpus > 1)}; this machine has {len(total.gpus) or 'none'}"
+    if wanted.gpus > len(total.suitable(wanted.gpu_type, wanted.gpu_memory_bytes)):
+        has = ", ".join(f"{gpu.name} ({_gpu_size(gpu.memory_bytes)})" for gpu in total.kinds)
+        asked = gpu_words(wanted.gpus, wanted.gpu_type, wanted.gpu_memory_bytes)
+        return f"it asks for {asked}; this machine has {has or 'GPUs whose names the driver does not tell'}"
     return ""
+
+
+def gpu_words(count: int, gpu_type: str, gpu_memory_bytes: int) -> str:
+    """Return a number of GPUs in words: "2 GPUs of type a100 with 40G"."""
+    kind = f" of type {' or '.join(name.strip() for name in gpu_type.split(','))}" if gpu_type else ""
+    return f"{count} GPU{'s' * (count != 1)}{kind}" + (f" with {_gpu_size(gpu_memory_bytes)}" * bool(gpu_memory_bytes))
+
+
+def _gpu_size(memory_bytes: int) -> str:
+    """The memory of a GPU as its maker would: `40G`."""
+    return f"{memory_bytes / 1e9:.3g}G"
 
 
 def detect() -> Capacity:
     """Return the capacity of this machine that this process may use."""
-    return Capacity(usable_cpus(), psutil.virtual_memory().total, tuple(range(gpu_count())), _cores())
+    return Capacity(usable_cpus(), psutil.virtual_memory().total, tuple(range(gpu_count())), _cores(), gpu_kinds())
 
 
 def usable_cpus() -> float:
@@ -172,6 +220,18 @@ def cuda_version() -> int:
         return version // 1000 * 10 + version % 1000 // 10
     except pynvml.NVMLError:
         return 0
+
+
+def gpu_kinds() -> tuple[Gpu, ...]:
+    """Return the GPUs of this machine, without those of which the driver tells no name or memory."""
+    found = []
+    for index in range(gpu_count()):
+        with contextlib.suppress(pynvml.NVMLError):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            name = pynvml.nvmlDeviceGetName(device)
+            text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)  # bytes in old releases
+            found.append(Gpu(index, text, int(pynvml.nvmlDeviceGetMemoryInfo(device).total)))
+    return tuple(found)
 
 
 def gpu_samples(indices: Sequence[int]) -> list[dict[str, float]]:

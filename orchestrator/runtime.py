@@ -1,24 +1,28 @@
 """For code inside a run: send metrics, find the checkpoint folder, react to a stop.
 
 It needs only the standard library and works from Python 3.6 on (so no `from __future__ import annotations`), so every run
-can import it without installing anything (`from orchestrator.runtime import send_metric`). Outside a run it works too, but sends nothing.
+can import it without installing anything (`from orchestrator.runtime import send_metric`). Outside a run it works too, but
+sends nothing, and says so once.
 
 Format of the metrics file (named by `SPELL_METRICS`): one JSON object a line, with `name`, `value`, `at` (seconds since
 the epoch) and `step` (a whole number, or null for one more than the last).
 """
 
+import contextlib
 import json
 import math
 import os
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Callable, Optional, SupportsFloat  # noqa: UP035 - names that old Pythons have
+from typing import Callable, Optional, Set, SupportsFloat  # noqa: UP035 - names that old Pythons have
 
 CHECKPOINTS = "checkpoints"
 LONGEST_NAME = 250
 MOST_STEP = (1 << 63) - 1
+_SAID: Set[str] = set()  # noqa: UP006 - the same
 
 
 def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> None:  # noqa: UP045 - see above
@@ -31,6 +35,7 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
     """
     path = os.environ.get("SPELL_METRICS")
     if not path:
+        _say_once("send_metric does nothing here, as this is no run of spell. To record metrics: spell run COMMAND")
         return
     try:
         number = float(value)
@@ -44,6 +49,15 @@ def send_metric(name: str, value: SupportsFloat, step: Optional[int] = None) -> 
             os.close(fd)
     except Exception as error:
         warnings.warn(f"The metric {str(name)[:LONGEST_NAME]!r} was not recorded: {error}", stacklevel=2)
+
+
+def _say_once(words: str) -> None:
+    """Write a line to stderr, once in a process. It must break no script, also one that makes warnings errors or closed stderr."""
+    if words in _SAID:
+        return
+    _SAID.add(words)
+    with contextlib.suppress(Exception):  # there may be nowhere to say it
+        sys.stderr.write("spell: " + words + "\n")
 
 
 def _check(name: str, value: float, step: Optional[int]) -> None:  # noqa: UP045 - see above

@@ -218,6 +218,11 @@ def test_list_info_and_metrics(own: Spell) -> None:
         == "RUN METRIC STEP VALUE TIME".split()
     )
     assert [item["run"] for item in own("hyper", "metrics", "1", "--json").json()] == [1, 2]
+    drawn = own(
+        "hyper", "metrics", "1", "--chart", "--log", env={"LC_ALL": "C.UTF-8", "COLUMNS": "60"}
+    ).out.splitlines()
+    assert drawn[:2] == ["loss", "* 1 x=1   + 2 x=2"]
+    assert own("hyper", "metrics", "1", "--chart", "--csv").code == 2
     nothing = own("hyper", "metrics", "1", "acc")
     assert (nothing.code, nothing.out, nothing.err) == (0, "", "Its trials have sent no such metrics.\nSent: loss\n")
     cast = own("hyper", "random", "-b", "--json", "-n", "2", "--param", "x=0:1", "true :x:").json()

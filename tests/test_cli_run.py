@@ -21,7 +21,7 @@ from engines import TEST_IMAGE
 from orchestrator.machine import detect
 
 JOKES = Path(__file__).parents[2] / "shared" / "data" / "onelinefun.csv"
-NO_REPOSITORY = "WARNING: Could not find a git repository, so no user files will be available."
+NO_REPOSITORY = "WARNING: Could not find a git repository, so no user files will be available.\n"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,8 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
             "--framework pytorch==2.9 -e A=1 --env B=x=y --env EMPTY= -d 'two words' --name a-name --label one --label two "
             "--param LR=0.1 --timeout 1.5 --ignore '*.tmp' --ignore cache/ --executor process "
             "--retries 2 --stop-condition 'loss > 10:100' --stop-condition 'loss < 0.1 && acc > 0.9' "
-            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook"
+            "--no-output-timeout 30 --notify http://127.0.0.1:9/hook --no-code --checkpoints out/put "
+            "--caches off --cpus 0.5 --memory 64M"
         ),
         "train --lr :LR:",
         cwd=tmp_path,
@@ -99,11 +100,13 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "pip": ["six==1.17", 'attrs>=1; python_version>"3"'],
         "requirements": [{"name": "requirements.txt", "text": "six\n"}],
         "python": "3.11",
+        "editables": [],
         "frameworks": ["pytorch==2.9"],
         "image": "",
         "apt": [],
         "network": "",
         "code": None,
+        "source": None,
         "description": "two words",
         "name": "a-name",
         "labels": ["one", "two"],
@@ -116,6 +119,14 @@ def test_every_option_becomes_a_part_of_the_spec(full: Spell, tmp_path: Path) ->
         "no_output_timeout_s": 1800.0,
         "notify": ["***"],
         "secrets": {},
+        "caches": "off",
+        "cpus": 0.5,
+        "memory_bytes": 64 << 20,
+        "gpus": None,
+        "gpu_type": "",
+        "gpu_memory_bytes": None,
+        "resume": "",
+        "checkpoints": "out/put",
     }
     assert (run["command"], run["name"], run["labels"]) == ("train --lr 0.1", "a-name", ["one", "two"])
 
@@ -130,7 +141,7 @@ def test_options_of_containers(docker_spell: Spell, option: str) -> None:
 
 def test_background_prints_the_number_and_returns(full: Spell) -> None:
     done = full("run", "-b", "true")
-    assert (done.code, done.err) == (0, NO_REPOSITORY + "\n")
+    assert (done.code, done.err) == (0, "")
     assert done.out == f"💫 Casting spell #{done.number}…\nView logs with `spell logs -f {done.number}`\n"
 
 
@@ -229,25 +240,18 @@ def test_bad_input_gets_a_clear_error_and_no_run(
     assert spell.client.runs.get("latest").number == before
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("python -m http.server", "spell run -- python -m http.server"),
-        ("python train.py --epochs 3", "spell run -- python train.py --epochs 3"),
-        ("-t cpu python train.py --lr=0.1", "spell run -t cpu -- python train.py --lr=0.1"),
-        ("python -c 'print(1)'", "spell run -- python -c 'print(1)'"),
-        ("bash -e x.sh", "spell run -- bash -e x.sh"),
-        ("--label x grep --color=always -n x", "spell run --label x -- grep --color=always -n x"),
-    ],
-)
-def test_options_of_the_command_that_spell_took_for_its_own(
-    full: Spell, tmp_path: Path, typed: str, meant: str
-) -> None:
-    done = full("run", *shlex.split(typed), cwd=tmp_path)
+def test_options_of_the_command_that_spell_took_for_its_own(full: Spell, tmp_path: Path) -> None:
+    done = full("run", "./train.sh", "--project", "x y!", cwd=tmp_path)
     assert done.code != 0
-    assert f"If that option belongs to the command: {meant}\n" in done.err
-    run = queued(full, *shlex.split(meant)[2:], cwd=tmp_path)  # what it says to type is understood
-    assert run["command"].split() == shlex.split(meant.partition("-- ")[2])
+    assert "WARNING: The options after the command were taken as spell's" in done.err
+    assert "If that option belongs to the command: spell run -- ./train.sh --project 'x y!'\n" in done.err
+    run = queued(full, "--", "./train.sh", "--project", "x y!", cwd=tmp_path)  # what it says to type is understood
+    assert run["command"] == "./train.sh --project 'x y!'"
+    done = full("run", "-b", "python", "train.py", "--lr", "0.1", "--name", "a b", "-t=gpu", cwd=tmp_path)
+    text = "WARNING: spell has no option --lr, so all that follows 'python' was taken as the command's, --name, -t too."
+    assert text in done.err
+    assert full.client.runs.get(str(done.number)).command == "python train.py --lr 0.1 --name 'a b' -t=gpu"
+    assert "No such option '--lr'." in full("run", "--lr", "0.1", "python", "x.py").err
 
 
 def test_no_such_hint_where_the_command_was_quoted(spell: Spell, tmp_path: Path) -> None:
@@ -276,7 +280,7 @@ def test_rule_for_mounting_outputs_of_other_runs(spell: Spell, tmp_path: Path) -
 def test_a_placeholder_that_nobody_fills_is_warned_of(full: Spell) -> None:
     done = full("run", "-b", "train --lr :LR: :LR: --url http://x:80/y")
     assert done.err.count("The command's ':LR:' stays as it is; --param LR=VALUE would fill it.") == 1
-    assert done.err.count("WARNING") == 2  # and that there is no repository
+    assert done.err.count("WARNING") == 1
 
 
 def test_pip_arguments_never_reach_a_shell(spell: Spell, tmp_path: Path) -> None:
@@ -423,21 +427,62 @@ def test_runs_are_mounted_by_number_name_and_latest(spell: Spell) -> None:
         assert spell.client.runs.get("latest").mounts == [{"resource": f"runs/{number}/data.txt", "path": "in/x.txt"}]
 
 
-@pytest.mark.parametrize(
-    ("words", "is_told"),
-    [
-        (["--", "python", "-c", "print(1)"], True),
-        (["echo", "a  b"], True),
-        (["echo 'a  b'"], False),
-        (["--", "echo", "--lr=0.1", "&&", "true"], False),
-    ],
-)
-def test_words_that_lose_their_quotes_are_told(spell: Spell, words: list[str], is_told: bool) -> None:
-    done = spell("run", *words)
-    assert ("WARNING: The words are joined by spaces, and the shell of the run reads: " in done.err) == is_told
-
-
 # -- code -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_no_repository_goes_along(spell: Spell, tmp_path: Path) -> None:
+    project = tmp_path / "plain"
+    (project / "deep").mkdir(parents=True)
+    (project / "train.py").write_text("import deep.part, sys; print(sys.argv[1:])")
+    (project / "deep" / "part.py").write_text("")
+    for name in (".env", "data.bin"):
+        (project / name).write_text("x")
+    (project / ".gitignore").write_text("*.bin\n")
+    done = spell("run", "python", "train.py", "--lr", "0.1", "data.bin", cwd=project)
+    assert done.code == 0 and "\n['--lr', '0.1', 'data.bin']\n" in done.out
+    assert done.out.startswith("✨ Preparing folder plain (3 files, ")
+    assert "WARNING: Left out, as their names are those of secrets: .env\n" in done.err
+    assert "WARNING: 'data.bin' is in the command, but it is left out" in done.err
+    code = spell.client.runs.get("latest").spec["code"]
+    assert (code["repository"], code["commit"], code["dirty"]) == ("plain", "", False)
+    assert "Folder        plain\n" in spell("info", "latest").out
+    git(project, "init", "-q")  # a repository without commits: the same, from any of its folders
+    done = spell("run", "--json", "cat ../.gitignore", cwd=project / "deep")
+    assert (done.code, done.json()["spec"]["code"]) == (0, {**code, "subdir": "deep"})
+    assert spell("run", "-b", "--no-code", "true", cwd=project).code == 0
+    assert spell.client.runs.get("latest").spec["code"] is None
+
+
+def test_what_is_no_project_is_sent_only_when_asked_for(full: Spell, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("")
+    home = {"HOME": str(tmp_path)}
+    for folder, env in ((tmp_path, home), (Path("/"), {}), (tmp_path.parent, home)):
+        done = full("run", "-b", "echo hi", cwd=folder, env=env)
+        assert (done.code, done.err.startswith(NO_REPOSITORY)) == (0, True), folder
+        assert full.client.runs.get("latest").spec["code"] is None
+    before = full.client.runs.get("latest").number
+    done = full("run", "-b", "python train.py", cwd=tmp_path, env=home)
+    assert (done.code, "'train.py' is in the command, but no files of" in done.err) == (6, True)
+    assert full.client.runs.get("latest").number == before
+    done = full("run", "-b", "--whole-folder", "python train.py", cwd=tmp_path, env=home)
+    assert (done.code, done.err) == (0, "") and "(1 file, 0B)" in done.out
+
+
+def test_a_big_folder_is_sent_only_when_asked_for(full: Spell, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / "b").open("wb") as file:
+        file.truncate(300 << 20)
+    before = full.client.runs.get("latest").number
+    done = full("run", "-b", "-f", "true", cwd=tmp_path)
+    assert (done.code, done.out) == (6, "")
+    assert f"Folder {tmp_path.name} is big (2 files, 300M). The biggest in it: data (300M), a (1B)." in done.err
+    assert "send all of it: --whole-folder" in done.err
+    assert full.client.runs.get("latest").number == before
+    (tmp_path / ".spellignore").write_text("/data\n")
+    assert full("run", "-b", "true", cwd=tmp_path).code == 0
 
 
 def test_code_goes_along_with_its_changes(spell: Spell, repo: Path) -> None:
@@ -491,8 +536,8 @@ def test_other_commits_and_repositories(spell: Spell, repo: Path, tmp_path: Path
 
 def test_repository_without_commits_and_without_git(spell: Spell, tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    empty = spell("run", "true", cwd=tmp_path)
-    assert empty.code == 6
+    empty = spell("run", "-c", "HEAD", "true", cwd=tmp_path)
+    assert empty.code == 5
     without = spell("run", "true", cwd=tmp_path, env={"PATH": "/nonexistent"})
     assert (without.code, "git" in without.err, "Traceback" in without.err) == (6, True, False)
 
@@ -568,7 +613,7 @@ def test_second_command_of_the_tutorial_with_its_quoting(spell: Spell, jokes_url
         (r"""spell run 'echo "$SPELL_RUN" | wc -l'""", "1"),
         (r'''spell run "for i in 1 2; do echo n\$i; done"''', "n1"),
         (r"""spell run $'echo one\necho two'""", "one"),
-        (r'''spell run echo "a  b"''', "a b"),
+        (r'''spell run echo "a  b"''', "a  b"),
         (r'''spell run "cat <<'END'
 \$not expanded
 END"''', "$not expanded"),

@@ -162,19 +162,18 @@ def hint(option: str, verb: str = "run") -> str:
 
 def test_options_of_other_tools_lead_to_ours(spell: Spell) -> None:
     meant = {
-        "--gpus": "-t gpu", "--tag": "--label", "--detach": "--background", "--volume": "--mount",
-        "--requirements": "--pip-req", "--memory": "--machine-type", "--image": "--from", "--job-name": "--name",
+        "--gpu": "--gpus", "--tag": "--label", "--detach": "--background", "--volume": "--mount",
+        "--requirements": "--pip-req", "--mem": "--memory", "--partition": "--machine-type", "--image": "--from", "--job-name": "--name",
         "--nmae": "--name", "--machin-type": "--machine-type",
     }  # fmt: skip
     assert {option: hint(option) for option in meant} == {
         option: f"Did you mean {ours!r}?" for option, ours in meant.items()
     }
     assert hint("--tail", "logs") == "Did you mean '-n'?" and hint("--format", "ps") == "Did you mean '--json'?"
-    assert hint("--epochs") == "" and "--save-command" in hint("--dry-run")
-    assert "-e NAME=VALUE" in hint("--env-file") and "--secret NAME" in hint("--env-file")
+    assert hint("--epochs") == "" and hint("--dotenv") == "Did you mean '--env-file'?"
     assert "spell exec RUN" in hint("--tty") and hint("--tty", "ps") == ""
-    lines = spell("run", "--gpus", "2", "python train.py").err.splitlines()
-    assert lines[-1] == "Error: No such option '--gpus'. Did you mean '-t gpu'?"
+    lines = spell("run", "--gpu", "2", "python train.py").err.splitlines()
+    assert lines[-1] == "Error: No such option '--gpu'. Did you mean '--gpus'?"
 
 
 def test_words_of_other_tools_lead_to_what_there_is() -> None:

@@ -143,13 +143,14 @@ NO_REPOSITORY = "Could not find a git repository, so no user files will be avail
 
 def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> None:
     before = len(spell.client.runs.list())
-    with on_terminal(spell, "run", "ls", cwd=tmp_path) as terminal:
+    home = {"HOME": str(tmp_path)}  # nobody's project
+    with on_terminal(spell, "run", "ls", cwd=tmp_path, **home) as terminal:
         assert terminal.sees("Continue anyway")[-1] == NO_REPOSITORY
         terminal.type("n\n")
         assert terminal.ends() == 1
         assert terminal.screen.lines[-1] == "Nothing was cast."
     assert len(spell.client.runs.list()) == before
-    with on_terminal(spell, "run", "ls; echo end", cwd=tmp_path) as terminal:
+    with on_terminal(spell, "run", "ls; echo end", cwd=tmp_path, **home) as terminal:
         terminal.sees("Continue anyway")
         terminal.type("\n")
         assert terminal.ends() == 0
@@ -158,11 +159,36 @@ def test_asked_where_there_is_no_repository(spell: Spell, tmp_path: Path) -> Non
 
 
 def test_who_interrupts_a_question_is_done(spell: Spell, tmp_path: Path) -> None:
-    with on_terminal(spell, "run", "true", cwd=tmp_path) as terminal:
+    with on_terminal(spell, "run", "true", cwd=tmp_path, HOME=str(tmp_path)) as terminal:
         terminal.sees(NO_REPOSITORY)
         terminal.interrupt()
         terminal.sees(lambda lines: "Nothing was cast." in lines)
         assert terminal.ends() == 130
+
+
+def test_asked_whether_to_keep_the_secrets_of_a_file(spell: Spell, repo: Path) -> None:
+    (repo / ".git" / "vars").write_text("MY_TOKEN=abcdefghijkl\n")
+    words = ["run", "--env-file", ".git/vars", "echo $MY_TOKEN"]
+    with on_terminal(spell, *words, cwd=repo) as terminal:
+        terminal.sees("Keep them as secrets of spell")
+        terminal.type("\n")
+        assert terminal.ends() == 0
+        assert "✨ Run is running ***" in " ".join(terminal.screen.lines)
+    assert [item.name for item in spell.client.secrets.list()] == ["MY_TOKEN"]
+    spell.client.secrets.remove("MY_TOKEN")
+
+
+def test_asked_before_a_big_folder_is_sent(spell: Spell, tmp_path: Path) -> None:
+    folder = tmp_path / "big"
+    folder.mkdir()
+    with (folder / "data").open("wb") as file:
+        file.truncate(300 << 20)
+    before = len(spell.client.runs.list())
+    with on_terminal(spell, "run", "ls", cwd=folder) as terminal:
+        assert terminal.sees("Send all of it?")[0].startswith("Folder big is big (1 file, 300M). The biggest in it")
+        terminal.type("\n")
+        assert terminal.ends() == 1
+    assert len(spell.client.runs.list()) == before
 
 
 def test_asked_about_untracked_files(spell: Spell, repo: Path) -> None:

@@ -180,7 +180,7 @@ def test_f38_while_an_upload_comes_in(disk: Disk, make_spell: Callable[..., Spel
 
 
 def workspace(root: Path) -> Workspace:
-    return Workspace(root, make([]), 0, frozenset(), ())
+    return Workspace(root, make([]), frozenset(), ())
 
 
 def test_f40_a_huge_tree_is_saved_in_time_that_only_its_files_cost(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from orchestrator import config
+from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.main import spell as group
 from orchestrator.cli.verbs import VERBS
 from orchestrator.config import Config
@@ -120,6 +121,9 @@ def wrong(line: str) -> list[str]:
         if unknown := sorted(set(names) - set(command.list_commands(context))):
             return unknown
         command, rest = command.commands[names[0]], rest[1:]
+    if isinstance(command, Commanding):
+        above = click.Context(group, **group.context_settings)  # click keeps the help option of the first parser
+        rest = command.meant(click.Context(command, parent=above), rest)
     return unknown_options(command, rest)
 
 

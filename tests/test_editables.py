@@ -83,8 +83,12 @@ def builds(spell: Spell, number: int) -> bool:
 def test_a_project_is_installed_from_the_snapshot(spell: Spell, project: Path) -> None:
     """Commands, metadata, local dependencies and extras are there; nothing is left, and no edit of code builds."""
     command = "mainone && sidelib && spellneed && pip list && echo x > out.txt"
-    done = spell("run", "--no-project", "--editable", ".[fast]", command, cwd=project)
+    words = ("--no-project", "--editable", ".[fast]")
+    assert spell("env", *words, "--json", cwd=project).json()["key"] == "", "what they need is not known yet"
+    done = spell("run", *words, command, cwd=project)
     assert done.code == 0, done
+    known = spell("env", *words, "--json", cwd=project).json()
+    assert (known["is_built"], known["key"]) == (True, spell.client.runs.get(done.number).environment)
     code = spell.home.work_dir(done.number) / "code"
     assert f"mainone 1.0 1.0 {code}/src/mainone/__init__.py" in done.out
     assert f"sidelib 1.0 1.0 {code}/libs/sidelib/src/sidelib/__init__.py" in done.out

@@ -401,17 +401,6 @@ def test_clients_that_speak_otherwise(home: Spell) -> None:
     assert talk(home, hello, *flood)["error"]["code"] == "invalid_config"
 
 
-def test_a_run_of_the_process_executor(make_spell: Callable[..., Spell]) -> None:
-    spell = make_spell()
-    number = spell.cast('rm -rf "$VIRTUAL_ENV"; echo up; sleep 1000')
-    spell.says(number, b"up")
-    done = spell("exec", str(number), "true")
-    assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(
-        "ERROR: A run of the process executor has no container, so no command can be started in it."
-    )
-
-
 def test_help_and_completion(home: Spell) -> None:
     help_ = CliRunner().invoke(group, ["exec", "--help"], prog_name="spell").output
     assert help_.startswith("Usage: spell exec [OPTIONS] RUN [COMMAND]...")

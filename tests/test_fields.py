@@ -24,11 +24,29 @@ from orchestrator.spec.redaction import MASK, masked
 from orchestrator.spec.run import Code, RequirementFile, RunSpec, Source, to_wire
 
 ROOT = Path(__file__).parents[1]
-HOW = {"deps_from_env", "file", "force", "background", "reuse", "verbose", "json_", "save_command", "from_file"}
+HOW = {
+    "dry_run",
+    "deps_from_env",
+    "file",
+    "env_file",
+    "force",
+    "background",
+    "reuse",
+    "verbose",
+    "json_",
+    "save_command",
+    "from_file",
+    "current_code",
+}
 """Options of `spell run` that do not say what the run is."""
 FULL = RunSpec(
     command="train :LR:",
     machine_type="gpu",
+    cpus=2.5,
+    memory_bytes=32 << 30,
+    gpus=2,
+    gpu_type="a100",
+    gpu_memory_bytes=40_000_000_000,
     executor="process",
     mounts=(Mount("runs/2/data.txt", "data.txt"), Mount("uploads/x", "/abs/x")),
     pip=("six", "torch==2.9"),
@@ -54,6 +72,9 @@ FULL = RunSpec(
     no_output_timeout_s=1800.0,
     notify=("https://example.org/hook",),
     secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
+    caches="off",
+    resume="runs/2/checkpoints",
+    checkpoints="output",
 )
 """A spec with another value than the default in each field."""
 
@@ -222,6 +243,8 @@ def spell(home: Spell) -> Iterator[Spell]:
 CHANGES: dict[str, Any] = {
     "command": "echo :X: >&2",
     "machine_type": "gpu",
+    "cpus": 0.5,
+    "memory_bytes": 64 << 20,
     "pip": ("six",),
     "requirements": (RequirementFile("r.txt", "six\n"),),
     "python": "3.12",
@@ -239,12 +262,16 @@ CHANGES: dict[str, Any] = {
     "no_output_timeout_s": 90.0,
     "notify": ("http://127.0.0.1:9/hook",),
     "secrets": {"TOKEN": "TOKEN"},
+    "caches": "off",
+    "checkpoints": "output",
 }
-"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, editables in tests/test_editables.py."""
+"""For each field another value; what containers alone have, mounts and code are compared in tests/test_reuse.py, `editables` in
+tests/test_editables.py, `resume` in tests/test_resume.py, GPUs by word in tests/test_resources.py."""
 
 
 def test_nothing_is_forgotten() -> None:
-    elsewhere = {"executor", "mounts", "image", "apt", "network", "code", "editables", "source"}
+    other = {"executor", "mounts", "image", "apt", "network", "code", "editables", "resume", "source"}
+    elsewhere = other | {"gpus", "gpu_type", "gpu_memory_bytes"}
     assert CHANGES.keys() | elsewhere == BY_NAME.keys()
 
 

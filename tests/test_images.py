@@ -39,7 +39,8 @@ from orchestrator.environments.uv import BuildCancelled, BuildLog
 from orchestrator.errors import BuildFailed, DiskFull, InvalidConfig
 from orchestrator.home import Home
 from orchestrator.images import build, intermediate, probe
-from orchestrator.images.images import Image, ImageRequest, Images
+from orchestrator.images.image_request import ImageRequest
+from orchestrator.images.images import Image, Images
 from orchestrator.images.stream import Watch
 from orchestrator.records.gc import RemovedRecord
 

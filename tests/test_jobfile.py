@@ -30,6 +30,11 @@ description: "two: words"
 name: trained
 labels: [one, two words]
 machine_type: gpu
+cpus: 2.5
+memory: 32G
+gpus: 2
+gpu_type: a100, rtx 4090
+gpu_memory: 40G
 executor: docker
 image: registry.example:5000/base@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 apt: [tree, ffmpeg=7:5.1.6-0+deb12u1]
@@ -54,6 +59,8 @@ stop_conditions: "loss > 10:100"
 project: jokes
 notify: https://example.org/hook
 secrets: [TOKEN, KEY=API_KEY]
+resume: 7
+checkpoints: output
 ignore: ["*.tmp", cache/]
 github_url: https://example.org/code.git
 github_ref: v1
@@ -68,6 +75,11 @@ def test_every_field(tmp_path: Path) -> None:
         name="trained",
         labels=("one", "two words"),
         machine_type="gpu",
+        cpus=2.5,
+        memory_bytes=32 << 30,
+        gpus=2,
+        gpu_type="a100, rtx 4090",
+        gpu_memory_bytes=40_000_000_000,
         executor="docker",
         image=f"registry.example:5000/base@sha256:{'a' * 64}",
         apt=("tree", "ffmpeg=7:5.1.6-0+deb12u1"),
@@ -87,6 +99,8 @@ def test_every_field(tmp_path: Path) -> None:
         project="jokes",
         notify=("https://example.org/hook",),
         secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
+        resume="7",
+        checkpoints="output",
         ignore=("*.tmp", "cache/"),
     )
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")

@@ -13,7 +13,7 @@ from conftest import BIN, Spell, wait_for
 from sqlalchemy.dialects import sqlite
 from terminal import Terminal
 
-from orchestrator.cli.listing import since
+from orchestrator.cli.input.durations import since
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError, UsageError
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.filters import Filter, parse_sort

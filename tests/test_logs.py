@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import select
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
@@ -19,7 +21,9 @@ from conftest import DEADLINE_S, Spell, wait_for
 
 from orchestrator.client.client import Client
 from orchestrator.client.follow import Followed
+from orchestrator.content.log_pattern import LogPattern
 from orchestrator.home import Home
+from orchestrator.telemetry import log_search
 from orchestrator.telemetry.logs import tail
 
 CONFIG = "grace_s = 1\n[machine_types.cpu]\ncpus = 0.05\n"
@@ -496,3 +500,94 @@ def test_f23_followers_of_a_big_log_do_not_fill_the_servers_memory(own: Spell) -
     assert size == 100_000_000
     assert own.client.logs.get(str(number), 2).read().count(b"\n") >= 1
     assert server.memory_info().rss - before < 50 << 20
+
+
+# -- looked for --------------------------------------------------------------------------------------------------------
+
+
+def naive(
+    data: bytes, expression: bytes, start: int, last: int | None, around: int
+) -> list[tuple[int, int, int, bool]]:
+    """What `search` should find, by the simplest means."""
+    pieces, line, at = [], 1, 0
+    for end in re.finditer(rb"\r\n|\r|\n", data):
+        pieces.append((line, at, end.start() - at))
+        line, at = line + end[0].count(b"\n"), end.end()
+    pieces += [(line, at, len(data) - at)] if at < len(data) else []
+    hits = [i for i, (_, at, size) in enumerate(pieces) if at >= start and re.search(expression, data[at : at + size])]
+    hits = hits if last is None else hits[max(0, len(hits) - last) :]
+    shown = {near for hit in hits for near in range(hit - around, hit + around + 1) if 0 <= near < len(pieces)}
+    return [(*pieces[place], place in hits) for place in sorted(shown) if pieces[place][1] >= start]
+
+
+def test_a_search_finds_what_a_simple_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In logs of lines, progress bars and both, at every boundary of blocks, from either end."""
+    random, path = Random(5), tmp_path / "log"
+    words = [b"a", b"b", b"ab", b"xyz", b"", b"\n", b"\n", b"\r", b"\r\n"]
+    wanted = {"ab": b"ab", "/^a/": b"^a", "/b$/": rb"b\Z", "/a.*B/i": b"(?i)a.*B", "/^$/": rb"^\Z", r"/a\sb/": rb"a\tb"}
+    for _ in range(400):
+        data = b"".join(random.choices(words, k=random.randrange(120)))
+        path.write_bytes(data)
+        longest = max(map(len, re.split(rb"[\r\n]", data)))
+        monkeypatch.setattr(log_search, "_BLOCK_BYTES", random.choice([longest + 3, 64 + longest, 1000]))
+        start = log_search.aligned(path, random.choice([0, random.randrange(len(data) + 1)]), len(data))
+        start = start if data[start - 1 : start] in (b"\n", b"\r") else 0
+        text, last, around = random.choice(list(wanted)), random.choice([None, 0, 1, 5]), random.choice([0, 0, 1, 3])
+        found = log_search.search(
+            path, tmp_path / "none", LogPattern(text), log_search.Wanted(last, around), (start, len(data))
+        )
+        simple = naive(data, wanted[text], start, last, around)
+        assert [(line.line, line.offset, line.size, line.is_hit) for line in found] == simple, (data, text, start, last)
+
+
+def test_a_search_passes_over_the_hole_of_a_long_log(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        file.write(b"one\ntwo\n")
+        file.seek(64 << 20)
+        file.write(b"\nthree\n")
+    end = path.stat().st_size
+    shown = b"".join(tail(path, None, end)).splitlines()
+    for last in (None, 5):
+        found = log_search.search(path, tmp_path / "none", LogPattern("/^t/"), log_search.Wanted(last), (0, end))
+        numbers = {line.text: line.line for line in found}
+        assert list(numbers) == ["two", "three"] and shown[numbers["two"] - 1] == b"two"
+
+
+def test_lines_that_are_looked_for(spell: Spell) -> None:
+    script = (
+        r"""for i in 1 2 3; do echo "row $i"; done; printf '\r10%% loss=0.5\r20%% loss=0.25\n'; echo 'error: NaN /x/'"""
+    )
+    number = str(spell.run(script).number)
+
+    def said(*words: str) -> tuple[int, list[str]]:
+        done = spell("logs", number, *words)
+        return done.code, done.out.splitlines()
+
+    assert said("--search", "row") == (0, ["1:row 1", "2:row 2", "3:row 3"])
+    assert said("-s", "row", "-n", "1", "-C", "1") == (0, ["2-row 2", "3:row 3", "4-"])
+    assert said("-s", r"/loss=0\.2\d/") == (0, ["4:20% loss=0.25"]), "of a progress bar one state"
+    assert said("-s", "/nan/i") == (0, ["5:error: NaN /x/"])
+    code, (line,) = said("-s", "NaN", "-t", "--since", "1h")
+    assert code == 0 and re.fullmatch(r"\d{4}-.*Z 5:error: NaN /x/", line)
+    assert said("-s", "row", "--since", "2099-01-01") == (1, [])
+    assert said("--since", "2099-01-01") == (0, []) and len(said("--since", "1h")[1]) == 7
+    assert said("--since", "1h", "-n", "1") == (0, ["error: NaN /x/"])
+    assert said("-f", "-s", "row 2") == (0, ["row 2"])
+    refused = spell("logs", number, "-s", r"/(a)\1/")
+    assert refused.code == 3 and r"/(a)\1/ is not a regular expression" in refused.err and "grep -P" in refused.err
+    assert spell("logs", number, "-C", "2").code == 3
+
+
+def test_what_comes_is_looked_for_too(spell: Spell, tmp_path: Path) -> None:
+    """An expression that takes for ever in Python ends at once."""
+    gate = tmp_path / "gate"
+    hard = "echo " + "a" * 5000 + "b"
+    number = spell.cast(f"echo first x; {hard}; while [ ! -e {gate} ]; do sleep 0.05; done; echo no; printf 'last x'")
+    spell.says(number, b"first")
+    assert spell("logs", str(number), "-s", "/^(a+)+$/").code == 1
+    with spell.popen("logs", "-f", str(number), "-s", "/ x$/", stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"first x\n"
+        gate.touch()
+        assert process.stdout.read() == b"last x\n"
+    assert process.returncode == 0

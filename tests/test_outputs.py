@@ -442,11 +442,11 @@ def _workspace(root: Path, count: int) -> Workspace:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"file {index}")
     (code / "same").write_text("same")
-    os.utime(code / "same", ns=(5, 5))
     (code / "link").symlink_to("d0/in/0")
     os.mkfifo(code / "pipe")
     same = Entry("same", FILE, hashlib.sha256(b"same").hexdigest(), 4)
-    return Workspace(code, Manifest((same,)), 5, frozenset(), ())
+    os.utime(code / "same", ns=(same.mtime_ns, same.mtime_ns))
+    return Workspace(code, Manifest((same,)), frozenset(), ())
 
 
 def _check_saved(target: Path, count: int, found: list[ArtifactRecord]) -> None:
@@ -488,7 +488,7 @@ from orchestrator.data import outputs
 from orchestrator.content.manifest import Entry, FILE, Manifest
 root = Path(sys.argv[1])
 same = Entry("same", FILE, sys.argv[2], 4)
-workspace = outputs.Workspace(root / "work" / "code", Manifest((same,)), 5, frozenset(), ())
+workspace = outputs.Workspace(root / "work" / "code", Manifest((same,)), frozenset(), ())
 print("ready", flush=True)
 outputs.save(1, workspace, root / "work" / "outputs", root / "runs-1")
 """

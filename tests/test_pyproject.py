@@ -132,6 +132,15 @@ optional = false
 groups = ["dev"]
 markers = "python_version < '4'"
 files = []
+[[package]]
+name = "attrs"
+version = "3"
+optional = true
+groups = ["main", "docs"]
+files = []
+markers = { main = "extra == \\"more\\"" }
+[extras]
+more = ["attrs"]
 [metadata]
 lock-version = "2.1"
 python-versions = ">=3.9"
@@ -233,6 +242,18 @@ def test_each_kind_of_file(
         return
     assert found is not None
     assert (found.file, sorted(lines(found)), found.editables) == (file, sorted(wanted), editables)
+
+
+def test_what_is_chosen_of_other_locks() -> None:
+    poetry, pdm, pipfile = {"poetry.lock": POETRY}, {"pdm.lock": PDM}, {"Pipfile.lock": PIPFILE}
+    dev = "idna==2 ; python_version < '4'"
+    assert lines(look(poetry, asked=Asked(("dev",), ("more",)))) == ["six==1", dev, "attrs==3"]
+    assert lines(look(poetry, asked=Asked(("docs",)))) == ["six==1", "attrs==3"]
+    assert lines(look(pdm, asked=Asked(("dev",)))) == lines(look(pipfile, asked=Asked(("dev",)))) == ["six==1", dev]
+    for files in (poetry, pdm, pipfile):
+        with pytest.raises(InvalidConfig, match="has no group 'nope'") as caught:
+            look(files, asked=Asked(("nope",)))
+        assert "dev" in caught.value.cure
 
 
 def test_uv_lock() -> None:
@@ -424,13 +445,17 @@ def test_runs_get_what_is_found(make_spell: Callable[..., Spell], repo: Path) ->
     again = spell("rerun", "latest", "-b")
     assert again.code == 0
     assert spell.ended(2).environment == before["key"] and spell.ended(2).spec["source"] == run["spec"]["source"]
+    (repo / "uv.lock").write_text("")
+    seen = spell("run", "-b", "true", cwd=repo / "sub")
+    assert "uv.lock is not tracked by git, so the run does not have it" in seen.err
+    (repo / "uv.lock").unlink()
     bare = spell("run", "--no-project", "python -c 'import idna'", "--json")
     assert bare.code == 1 and bare.json()["spec"]["source"] is None
     refused = spell("run", "--group", "dev", "true")
     assert refused.code == 3 and "requirements.txt has no groups" in refused.err
     beside = spell("run", "--pip-req", "requirements.txt", "--extra", "x", "true")
     assert beside.code == 3 and "takes the place of the project" in beside.err
-    assert spell("ps", "--json").json()[-1]["number"] == 3  # nothing that was refused has a number
+    assert spell("ps", "--json").json()[-1]["number"] == 4  # nothing that was refused has a number
     assert spell("run", "--save-command", "saved.yaml", "--no-project", "true").code == 0
     assert "no-project: true" in (repo / "saved.yaml").read_text()
     assert spell("run", "--from-file", "saved.yaml", "--json").json()["spec"]["source"] is None

@@ -60,11 +60,23 @@ def lines(path: Path) -> list[dict[str, Any]]:
 # -- outside of a run ----------------------------------------------------------------------------------------------
 
 
-def test_outside_of_a_run_nothing_is_sent(outside: Path) -> None:
+def test_outside_of_a_run_nothing_is_sent(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runtime, "_SAID", set())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         runtime.send_metric("loss", 0.5)
+        runtime.send_metric("loss", "no number")  # type: ignore[arg-type]
     assert list(outside.iterdir()) == []
+    said = capsys.readouterr()
+    assert (
+        said.err
+        == "spell: send_metric does nothing here, as this is no run of spell. To record metrics: spell run COMMAND\n"
+    )
+    monkeypatch.setattr(runtime, "_SAID", set())
+    monkeypatch.setattr(runtime.sys, "stderr", None)
+    runtime.send_metric("loss", 0.5)  # where there is nobody to hear it
 
 
 def test_outside_of_a_run_checkpoints_lie_here(outside: Path) -> None:

@@ -50,6 +50,11 @@ GOOD: dict[str, list[Any]] = {
     "env": [{}, {"A": ""}, {"_a1": "x\ny"}, {"PATH": "/bin"}, {"SPELLING": "x"}],
     "timeout_s": [None, 0.001, 1, 999_999_999],
     "description": ["", "x" * 10_000, "a\nb"],
+    "cpus": [None, 0.01, 1, 2.5, 9999],
+    "memory_bytes": [None, 6 << 20, 1 << 40],
+    "gpus": [None, 0, 1, 10_000],
+    "gpu_type": ["", "a100", "A100-80GB, h100", "rtx 4090"],
+    "gpu_memory_bytes": [None, 40_000_000_000],
 }
 BAD: dict[str, list[Any]] = {
     "command": ["", " ", "\n\t", "a\0b", "x" * 100_001, "\ud800"],
@@ -60,6 +65,11 @@ BAD: dict[str, list[Any]] = {
     "env": [{"": "x"}, {"1a": "x"}, {"a b": "x"}, {"a=b": "x"}, {"A\n": "x"}, {"A": "x\0"}, {"SPELL_HOME": "x"}],
     "timeout_s": [0, -1, float("nan"), float("inf"), 1e9],
     "description": ["\udcff"],
+    "cpus": [0, -1, 0.001, 10_000, float("nan"), float("inf")],
+    "memory_bytes": [0, -1, 32, 1 << 50],
+    "gpus": [-1, 10_001],
+    "gpu_type": ["-", " ", "x" * 101],
+    "gpu_memory_bytes": [0, -1, 40],
     "params": [{"1": "x"}, {"A B": "x"}, {"": "x"}, {"X": "not in the command"}],
 }
 

@@ -13,7 +13,8 @@ import pytest
 from conftest import BIN, Spell
 from terminal import Terminal
 
-from orchestrator.cli.output.metric_series import Series
+from orchestrator.cli.output.metric_chart import charts
+from orchestrator.cli.output.metric_series import Look, Series
 
 SEND = "from orchestrator.runtime import send_metric as send"
 
@@ -104,6 +105,36 @@ def test_no_peak_is_lost() -> None:
     assert [step for step, _ in series.points] == sorted(step for step, _ in series.points)
 
 
+def test_a_chart_on_a_logarithmic_scale() -> None:
+    look = Look(log=True)
+    falling, other = Series(look), Series(look)
+    for step in range(7):
+        falling.add(step, 10.0**-step)
+        other.add(step, 5.0 - step)
+    lines = charts({"falling": {"falling": falling}, "other": {"other": other}}, 60, 40, look)
+    assert lines[0] == "Not shown, as a logarithmic scale has no place for them: 2 values"
+    places = [line.split("┤")[0].strip() for line in lines if "┤" in line]
+    assert {"1", "0.01", "0.0001", "1e-06"} <= set(places)
+    nothing = Series(look)
+    nothing.add(0, -1.0)
+    assert len(charts({"nothing": {"nothing": nothing}}, 60, 40, look)) == 1
+
+
+def test_smoothing_is_that_of_tensorboard() -> None:
+    series = Series(Look(smooth=0.5))
+    for step, value in enumerate((1.0, 0.0, 2.0)):
+        series.add(step, value)
+    assert series.points == [(0, 1.0), (1, pytest.approx(1 / 3)), (2, pytest.approx(9 / 7))]
+
+
+def test_separate_charts_and_values_that_plotext_cannot_draw() -> None:
+    both = {name: {name: Series()} for name in ("a", "b")}
+    for step in range(4):
+        both["a"]["a"].add(step, step)
+        both["b"]["b"].add(step, 1.7e308 * (-1) ** step)
+    assert len([line for line in charts(both, 60, 40, Look(separate=True)) if line in ("a", "b")]) == 2
+
+
 def test_metrics_are_followed_until_the_run_ends(spell: Spell) -> None:
     go = spell.home.root / "go-metrics"
     lines = (SEND, "import pathlib, time", "send('loss', 1)", f"go = pathlib.Path('{go}')", "while not go.exists(): time.sleep(0.01)", "send('loss', 2)")  # fmt: skip
@@ -117,6 +148,7 @@ def test_metrics_are_followed_until_the_run_ends(spell: Spell) -> None:
 
 
 def test_what_cannot_be_had_together(spell: Spell, sent: str) -> None:
+    assert "no chart was asked for" in spell("metrics", sent, "--csv", "--log").err
     done = spell("metrics", sent, "--csv", "--json")
     assert (done.code, "Choose one of" in done.err) == (2, True)
 

@@ -110,6 +110,7 @@ def test_who_sets_what_in_a_container(tmp_path: Path) -> None:
             inherited=inherited,
             bare=bare,
             site="/layer/lib",
+            checkpoints="checkpoints",
         )
 
     found = composed({}, bare=True)

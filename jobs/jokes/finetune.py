@@ -40,6 +40,7 @@ from orchestrator.runtime import checkpoint_dir, on_stop, send_metric
 
 END_OF_TEXT = "<|endoftext|>"
 LOWEST_RATE = 0.1  # the cosine ends at this share of the peak
+AUTO = "auto" if "SPELL_RUN" in os.environ else ""  # a run has checkpoints only from `spell resume`, or a retry
 LINE_EVERY_S = 2.0  # seconds between progress lines in a log
 
 
@@ -74,7 +75,7 @@ def parse_call() -> argparse.Namespace:
     parser.add_argument("--model", default="gpt2", help="folder of a model, or its name on the hub (default: gpt2)")
     parser.add_argument("--data", type=Path, default=Path("data.txt"), help="one joke a line (default: data.txt)")
     parser.add_argument("--output", type=Path, default=Path("model"), help="folder for the result (default: model)")
-    parser.add_argument("--resume", default="", help="a checkpoint, a folder of them, or 'auto': this run's, if any")
+    parser.add_argument("--resume", default=AUTO, help="a checkpoint, a folder of them, or 'auto': this run's, if any")
     parser.add_argument("--checkpoint-every", type=int, default=50, help="steps between checkpoints (default: 50)")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="newest ones that stay (default: 2)")
     parser.add_argument("--smoke", action="store_true", help="defaults for a quick try, given in brackets")
@@ -307,8 +308,7 @@ class LogLines:
 
 def progress_bar(progress: Progress) -> tqdm[Any]:
     """Return a progress bar: it moves on a terminal, and prints a line every LINE_EVERY_S seconds in a log."""
-    watched = sys.stdout.isatty()
-    where, interval_s = (sys.stdout, 0.1) if watched else (LogLines(), LINE_EVERY_S)
+    where, interval_s = (sys.stdout, 0.1) if sys.stdout.isatty() else (LogLines(), LINE_EVERY_S)
     return tqdm(total=progress.steps, initial=progress.step, unit="step", ncols=100, file=where, mininterval=interval_s)
 
 
@@ -386,8 +386,8 @@ def main() -> None:
 
     checkpoint = train(training, data, call, stop, bf16=bf16)
     if progress.step < progress.steps:
-        where = os.path.relpath(checkpoint)
-        print(f"Stopped at step {progress.step} of {progress.steps}; go on with --resume {where}")
+        how = f"spell resume {os.environ['SPELL_RUN']}" if AUTO else f"--resume {os.path.relpath(checkpoint)}"
+        print(f"Stopped at step {progress.step} of {progress.steps}; go on with {how}")
         return
     training.tokenizer.save_pretrained(call.output)
     training.model.save_pretrained(call.output)

@@ -51,8 +51,12 @@ def path_text(path: bytes) -> str:
     return text
 
 
-def check_size(files: Iterable[tuple[int, bytes]]) -> None:
-    """Refuse a snapshot that is too big. `files` are sizes in bytes with paths.
+def check_size(files: Iterable[tuple[int, bytes]], *, is_tracked: bool = True) -> None:
+    """Refuse a snapshot that is too big.
+
+    Args:
+        files: sizes in bytes with paths.
+        is_tracked: whether they are those of a repository.
 
     Raises:
         InvalidRepository: names the biggest files.
@@ -62,9 +66,9 @@ def check_size(files: Iterable[tuple[int, bytes]]) -> None:
     if total > MAX_SNAPSHOT_BYTES:
         biggest = ", ".join(f"{path.decode(errors='replace')} ({_readable(size)})" for size, path in ordered[:_BIGGEST])
         raise InvalidRepository(
-            f"The files of the repository hold {_readable(total)}, more than the {_readable(MAX_SNAPSHOT_BYTES)} "
-            f"that a snapshot may hold. The biggest: {biggest}.",
-            "Remove them from git (git rm --cached), upload them once, and mount them.",
+            f"The files of the {'repository' if is_tracked else 'folder'} hold {_readable(total)}, more than the "
+            f"{_readable(MAX_SNAPSHOT_BYTES)} that a snapshot may hold. The biggest: {biggest}.",
+            "Name them in .spellignore, upload them once (spell upload), and mount them.",
         )
 
 

@@ -198,21 +198,22 @@ class Git(NamedTuple):
             end(process)
 
 
-def _finish(process: subprocess.Popen[bytes], stdin: bytes = b"") -> Result:
+def _finish(process: subprocess.Popen[bytes], stdin: bytes = b"", limit_s: float | None = None) -> Result:
     try:
-        out, err = process.communicate(stdin or None)
+        out, err = process.communicate(stdin or None, limit_s)
         return Result(process.returncode, out or b"", err or b"")
     finally:
         end(process)
 
 
-def finish(process: subprocess.Popen[bytes], what: str) -> bytes:
+def finish(process: subprocess.Popen[bytes], what: str, limit_s: float | None = None) -> bytes:
     """Wait for a started command and return its output.
 
     Raises:
         InvalidRepository: with git's message, when it failed; `what` names the command.
+        TimeoutExpired: when it takes longer than `limit_s` seconds; it is killed then.
     """
-    return checked(_finish(process), what).out
+    return checked(_finish(process, limit_s=limit_s), what).out
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

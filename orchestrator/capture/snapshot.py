@@ -1,7 +1,7 @@
 """A snapshot of the code that a run sees: its manifest, its origin, and its blobs, ready to be sent.
 
-It is taken from a working tree with its uncommitted changes, from another commit of the same repository, or from a git
-URL. The repository is only read.
+It is taken from a working tree with its uncommitted changes, from another commit of the same repository, from a git
+URL, or from a folder that is no repository. All of them are only read.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from orchestrator.capture import blobs
 from orchestrator.capture.git import Git, Location, Objects, Result, checked, commit_command, locate, parse_commit
-from orchestrator.capture.worktree import capture
+from orchestrator.capture.worktree import capture, check_still, hashed
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
 from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
 from orchestrator.spec.run import Code
+
+if TYPE_CHECKING:
+    from orchestrator.capture.folder import Listing
 
 _STREAMED_BYTES = 1 << 20  # bigger objects are not read into memory as a whole
 _REF = r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z"
@@ -79,15 +82,16 @@ class Snapshot:
 
 
 class _OnDisk(NamedTuple):
-    """Blobs in a working tree, and the patch."""
+    """Blobs in a working tree, and the patch, if there is one."""
 
     root: bytes
     entries: Mapping[str, Entry]
-    patch: blobs.Patch
+    patch: blobs.Patch | None
 
     def reader(self, digest: str, size: int) -> BinaryIO:
         entry = self.entries.get(digest)
         if entry is None:
+            assert self.patch is not None
             return blobs.checked_reader(self.patch.chunks(), digest, size, "The diff")
         place = self.root + b"/" + entry.path.encode()
         chunks = blobs.link_chunks(place) if entry.mode == LINK else blobs.file_chunks(place, size)
@@ -118,19 +122,20 @@ def _place(cwd: Path | Location) -> Location:
     return place
 
 
-def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False) -> Snapshot:
+def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False, ignore: Sequence[str] = ()) -> Snapshot:
     """Take the tracked files around `cwd` as they are on the disk, with all uncommitted changes.
 
     Args:
         cwd: any directory of the working tree (or its location); a run starts in the same one.
         include_untracked: also take untracked files that are not ignored.
+        ignore: patterns of files that are left out, tracked or not.
 
     Raises:
-        InvalidRepository: when the repository or a commit is missing, or a file cannot be taken.
+        InvalidRepository: when the repository or a commit is missing (`folder.look` finds its files then), or a file cannot be taken.
         Conflict: when a file changed meanwhile.
     """
     place = _place(cwd)
-    found = capture(place, include_untracked=include_untracked)
+    found = capture(place, include_untracked=include_untracked, ignore=ignore)
     manifest = make(found.entries)
     sources = {entry.digest: entry for entry in manifest.entries}
     sizes = {entry.digest: entry.size for entry in manifest.entries}
@@ -144,6 +149,25 @@ def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False) ->
     warnings = (*found.warnings, *_subdir_warning(manifest, subdir))
     bytes_of = _OnDisk(os.fsencode(place.root), sources, found.patch)
     return Snapshot(manifest, code, found.commit.subject, untracked, warnings, sizes, bytes_of, found.left_out)
+
+
+def of_folder(listing: Listing) -> Snapshot:
+    """Take the files of a folder that is no repository, or has no commit yet.
+
+    Raises:
+        InvalidRepository: when a file cannot be taken, or all are too big.
+        Conflict: when a file changed meanwhile.
+    """
+    blobs.check_size(((status.st_size, path) for path, status in listing.files.items()), is_tracked=False)
+    root = os.fsencode(listing.root)
+    found, pointers = hashed(root, listing.files)
+    check_still(root, listing.files)
+    manifest = make(found)
+    sources = {entry.digest: entry for entry in manifest.entries}
+    sizes = {entry.digest: entry.size for entry in manifest.entries}
+    code = Code(manifest.tree, blobs.path_text(listing.subdir), listing.root.name)
+    warnings = tuple(blobs.lfs_warning(pointers))
+    return Snapshot(manifest, code, "", (), warnings, sizes, _OnDisk(root, sources, None))
 
 
 def of_commit(cwd: Path | Location, ref: str) -> Snapshot:

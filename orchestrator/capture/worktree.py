@@ -1,6 +1,6 @@
 """Captures a git working tree as it is on the disk: its files, their hashes, and its difference to the commit as a patch.
 
-The files are those in the index, plus untracked ones on request. Their bytes are taken raw, so that line endings and Git
+The files are those in the index, plus untracked ones on request, without those that `.spellignore` names. Their bytes are taken raw, so that line endings and Git
 LFS content are what the user's own command would read. Git decides what counts as a difference, by the repository's
 attributes and without the user's settings (see `git`).
 
@@ -19,11 +19,11 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.capture import blobs
+from orchestrator.capture import blobs, patterns
 from orchestrator.capture.git import (
     CONVERSIONS_COMMAND,
     Commit,
@@ -44,6 +44,7 @@ from orchestrator.errors import InvalidRepository
 _GITLINK = b"160000"
 _CRLF_MAX_BYTES = 1 << 20
 _LAST_DAY_S = 2**31 - 1
+_NAMED = 3
 _STAGED = ("--cached", "--raw", "--no-renames", "--no-abbrev", "-z", "--ignore-submodules=none")
 _REFRESH = (
     "-q", "--unmerged", "--ignore-submodules", "--refresh",
@@ -57,6 +58,10 @@ _DIFF = (
 )  # fmt: skip
 
 
+class NoCommit(InvalidRepository):
+    """A repository without commits: only the files of its folder can be taken."""
+
+
 class _Repository:
     """One repository of the working tree: the outermost one or a submodule. Paths are relative to its root.
 
@@ -65,6 +70,7 @@ class _Repository:
         prefix: its path in the outermost one: b"" or b"libs/x/".
         base: the commit (or the empty tree) from which its patch starts.
         tracked: the paths in its index, with the tag that `git ls-files -v` gives them.
+        left_out: the paths in its index that `.spellignore` leaves out.
         converts: whether the user's settings convert line endings between disk and git.
         staged: paths that differ between base and index, with the base's blob; filled only if needed.
         links: its submodules, with the commits in its index.
@@ -79,6 +85,7 @@ class _Repository:
     def __init__(self, place: Location, prefix: bytes, base: str, *, converts: bool) -> None:
         self.place, self.prefix, self.base, self.converts = place, prefix, base, converts
         self.tracked: dict[bytes, bytes] = {}
+        self.left_out: list[bytes] = []
         self.staged: dict[bytes, str] = {}
         self.links: dict[bytes, str] = {}
         self.modules: list[bytes] = []
@@ -96,7 +103,7 @@ class Capture(NamedTuple):
         patch: the difference to the commit.
         untracked: files that are neither tracked nor ignored, whether included or not.
         warnings: sentences for the user.
-        left_out: submodules and other repositories that warnings name.
+        left_out: files, submodules and other repositories that warnings name.
     """
 
     commit: Commit
@@ -107,15 +114,19 @@ class Capture(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def capture(place: Location, *, include_untracked: bool) -> Capture:
+def capture(place: Location, *, include_untracked: bool, ignore: Sequence[str] = ()) -> Capture:
     """Hash the files of a working tree and take its patch.
 
+    Args:
+        ignore: patterns of files that are left out, tracked or not; the patch has what they changed.
+
     Raises:
-        InvalidRepository: when it has no commit, is too big, or holds a file that cannot be taken.
+        NoCommit: when it has no commit.
+        InvalidRepository: when it is too big, or holds a file that cannot be taken.
         Conflict: when a file changed meanwhile.
     """
     root = os.fsencode(place.root)
-    commit, repositories = _survey(place)
+    commit, repositories = _survey(place, ignore)
     tracked = _look(root, (r.prefix + path for r in repositories for path in r.tracked))
     untracked = [r.prefix + path for r in repositories for path in r.untracked]
     files = tracked | (_look(root, untracked) if include_untracked else {})
@@ -126,24 +137,26 @@ def capture(place: Location, *, include_untracked: bool) -> Capture:
         patch = blobs.Patch(scratch / "patch")
         first = _start_diff(repositories[0], scratch / "0", patch)
         try:
-            entries, pointers = _hash(root, files)
+            entries, pointers = hashed(root, files)
             finish(first, "diff")
         finally:
             end(first)
         for number, repository in enumerate(repositories[1:], 1):
             finish(_start_diff(repository, scratch / str(number), patch), "diff")
-    _check_still(root, files)
+    check_still(root, files)
     warnings = (*_warnings(repositories, tracked), *blobs.lfs_warning(pointers))
     names = tuple(path.decode(errors="backslashreplace") for path in untracked)
-    left_out = (r.prefix + path for r in repositories for path in (*r.nested, *(set(r.links) - set(r.modules))))
+    left_out = (
+        r.prefix + path for r in repositories for path in (*r.left_out, *r.nested, *(set(r.links) - set(r.modules)))
+    )
     told = tuple(path.decode(errors="backslashreplace").rstrip("/") for path in left_out)
     return Capture(commit, tuple(entries), patch, names, warnings, told)
 
 
-def _survey(place: Location) -> tuple[Commit, list[_Repository]]:
-    commit, outer = _read(place, b"", "HEAD")
+def _survey(place: Location, ignore: Sequence[str]) -> tuple[Commit, list[_Repository]]:
+    commit, outer = _read(place, b"", "HEAD", ignore)
     if commit is None:
-        raise InvalidRepository(f"Repository {place.root.name} has no commits yet.", "Make one: git add, git commit.")
+        raise NoCommit(f"Repository {place.root.name} has no commits yet.", "Make one: git add, git commit.")
     found, pending = [], [outer]
     while pending:
         repository = pending.pop()
@@ -153,7 +166,7 @@ def _survey(place: Location) -> tuple[Commit, list[_Repository]]:
             if inner is not None:
                 repository.modules.append(path)
                 base = repository.staged.get(path, wanted)
-                pending.append(_read(inner, repository.prefix + path + b"/", base)[1])
+                pending.append(_read(inner, repository.prefix + path + b"/", base, ignore)[1])
     return commit, found
 
 
@@ -162,13 +175,15 @@ def _module(folder: Path) -> Location | None:
     return place if place is not None and not place.subdir and folder.samefile(place.root) else None
 
 
-def _read(place: Location, prefix: bytes, base: str) -> tuple[Commit | None, _Repository]:
+def _read(place: Location, prefix: bytes, base: str, ignore: Sequence[str]) -> tuple[Commit | None, _Repository]:
     """List a repository. The commit is None if `base` names none; its base is the empty tree then."""
     git = Git(place.root)
-    head, index, others, conversions = git.gather(
+    rules = tuple(patterns.options(ignore, prefix))
+    head, index, others, *left_out, conversions = git.gather(
         commit_command(base),
         ("ls-files", "-z", "--cached", "--stage", "-v"),
-        ("ls-files", "-z", "--others", "--exclude-standard"),
+        ("ls-files", "-z", "--others", "--exclude-standard", *rules),
+        *([("ls-files", "-z", "--cached", "--ignored", *rules)] if rules else []),
         as_checked_out=[CONVERSIONS_COMMAND],
     )
     commit = None if head.code else parse_commit(head.out)
@@ -183,6 +198,9 @@ def _read(place: Location, prefix: bytes, base: str) -> tuple[Commit | None, _Re
             repository.links[path] = oid.decode()
         else:
             repository.tracked[path] = tag
+    for path in b"".join(checked(result, "ls-files").out for result in left_out).split(b"\0")[:-1]:
+        if repository.tracked.pop(path, None) is not None:
+            repository.left_out.append(path)
     for path in checked(others, "ls-files").out.split(b"\0")[:-1]:
         if path.endswith(b"/"):
             repository.nested.append(path)
@@ -310,7 +328,7 @@ def _copy_index(source: Path, target: Path) -> Path:
     return target
 
 
-def _hash(root: bytes, files: dict[bytes, os.stat_result]) -> tuple[list[Entry], list[str]]:
+def hashed(root: bytes, files: dict[bytes, os.stat_result]) -> tuple[list[Entry], list[str]]:
     """Return the entries, and the paths of those that are Git LFS pointers."""
     entries: list[Entry] = []
     pointers: list[str] = []
@@ -340,7 +358,7 @@ def _hash_file(place: bytes, size: int) -> tuple[str, int, bool]:
     return digest.hexdigest(), total, blobs.is_lfs_pointer(start, total)
 
 
-def _check_still(root: bytes, files: dict[bytes, os.stat_result]) -> None:
+def check_still(root: bytes, files: dict[bytes, os.stat_result]) -> None:
     """Refuse a capture whose hashes may be of another moment than the patch."""
     for path, before in files.items():
         try:
@@ -354,6 +372,9 @@ def _check_still(root: bytes, files: dict[bytes, os.stat_result]) -> None:
 
 
 def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_result]) -> Iterator[str]:
+    if ignored := [repository.prefix + path for repository in repositories for path in repository.left_out]:
+        names = ", ".join(path.decode(errors="replace") for path in ignored[:_NAMED]) + ", …" * (len(ignored) > _NAMED)
+        yield f"Tracked files that .spellignore names are left out: {names}"
     for repository in repositories:
         for path in repository.links:
             if path not in repository.modules:

@@ -5,18 +5,25 @@ main        finds the verb; turns an error into a message and an exit code
 verbs       the table of all verbs, for `--help`
 completion  prints the script of shell completion
 run         run
+plan        what `spell run --dry-run` shows
 ahead       loads modules while a verb waits for git
 rerun       rerun
+resume      resume, and run --resume
 workflows   workflow
 searches    hyper
 uploads     upload, rm
 secrets     secret
-runs        logs, info, stop, kill, wait
+kept_secrets  offers to keep secrets of a .env
+logs        logs
+runs        info, stop, kill, wait
 listing     ps, search
 top         top
 stats       stats
 metrics     metrics
 exec        exec
+ports       port
+notebook    notebook
+write_back  writes notebooks of a run into the work tree
 environments  env
 files       ls, cat, cp
 compare     diff, verify

@@ -1,4 +1,4 @@
-"""`spell exec`: a shell or a command in the container of a running run, on this terminal or with pipes."""
+"""`spell exec`: a shell or a command beside that of a running run, on this terminal or with pipes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _TERMINATED = 143
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def exec(ctx: click.Context, run: str, command: Sequence[str]) -> None:  # noqa: A001
-    """Open a shell in the container of RUN, or run COMMAND there: one quoted string for a shell, or several words.
+    """Open a shell beside the command of RUN, or run COMMAND there: one quoted string for a shell, or several words.
+
+    It sees what the run sees: in its container, or in the namespaces of a process run.
 
     The command gets this terminal if there is one, else pipes for standard input, output and error. The exit code is
     that of COMMAND.

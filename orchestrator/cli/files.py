@@ -23,6 +23,7 @@ from orchestrator.client.client import connect
 from orchestrator.content.links import is_below, said_target
 from orchestrator.errors import DiskFull, InvalidConfig, SpellError, UsageError, is_disk_full
 from orchestrator.records.files import FileRecord
+from orchestrator.states import FINAL, State, spoken
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _CHUNK_BYTES = 1 << 20
@@ -52,12 +53,29 @@ def ls(resource: str, human: bool, json_: bool) -> None:
         target = f" → {item.link}" if item.link else ""
         name = show.line(f"{item.path}{'/' if item.is_dir else ''}{target}")
         show.say(f"{size.rjust(12)} {_moment(item)}   {name}")
+    if any(not item.final for item in found) or (not found and head == "runs"):
+        _say_not_final(resource, is_empty=not found)
     if link:
         show.say(f"---\n{link.alias} → {link.resource}")
 
 
+def _say_not_final(resource: str, *, is_empty: bool = False) -> None:
+    """Say on standard error that files are those of a run that has not ended."""
+    reference = resource.strip("/").split("/")[1:2]
+    if not reference:
+        show.say("Runs without a time have not ended: their files are not final.", err=True)
+        return
+    with connect() as client:
+        run = client.runs.get(reference[0])
+    if run.state not in FINAL:
+        words = "it has written no file yet" if is_empty else "these files are not final"
+        show.say(f"Run {run.number} is still {spoken(State(run.state))}: {words}.", err=True)
+
+
 def _moment(item: FileRecord) -> str:
     old = time.time() - item.modified_at > _YEAR_S
+    if item.is_dir and not item.final and item.path.isdecimal() and not item.modified_at:
+        return " " * 12
     return time.strftime("%b %d  %Y" if old else "%b %d %H:%M", time.localtime(item.modified_at))
 
 
@@ -72,6 +90,9 @@ def cat(resource: Sequence[str]) -> None:
                 raise UsageError(f"{name!r} is a folder.", f"Copy it: spell cp {name}")
             for chunk in found.chunks:
                 sys.stdout.buffer.write(chunk)
+            if not found.is_final:
+                sys.stdout.buffer.flush()
+                show.say(f"{name} is not final: its run has not ended.", err=True)
     sys.stdout.buffer.flush()
 
 
@@ -108,8 +129,9 @@ def cp(resource: str, destination: str, force: bool, ignore: bool) -> None:
             ) from error
         except tarfile.TarError as error:
             raise SpellError(f"The copy of {resource!r} is incomplete: {error}.") from error
+    unfinished = "" if found.is_final else " They are not final: the run has not ended."
     skipped = f" Skipped {show.count(target.skipped, 'file')}." if target.skipped else ""
-    show.say(f"✔ Copied {show.count(target.copied, 'file')}.{skipped}")
+    show.say(f"✔ Copied {show.count(target.copied, 'file')}.{skipped}{unfinished}")
     click.get_current_context().exit(int(target.lost > 0))
 
 

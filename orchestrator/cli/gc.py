@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
+from orchestrator.errors import InvalidConfig
 from orchestrator.records.gc import GcRecord
+from orchestrator.spec.sizes import size_bytes
 
 _DAY_S = 86400.0
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)I?B?", re.IGNORECASE | re.ASCII)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Size(click.ParamType[int]):
@@ -24,10 +22,10 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes."""
-        found = _SIZE.fullmatch(str(value).strip())
-        if not found:
-            self.fail(f"{value!r} is not a size; write it as 500M or 20GB.", param, ctx)
-        return int(float(found[1]) * 1024 ** _POWERS[found[2].upper()])
+        try:
+            return size_bytes(str(value))
+        except InvalidConfig as error:
+            self.fail(error.message, param, ctx)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,18 +44,19 @@ class Size(click.ParamType[int]):
     "keep_bytes",
     type=Size(),
     metavar="SIZE",
-    help="Then remove younger ones too, least recently used first, until environments take at most SIZE (20GB), and "
-    "outputs of archived runs at most SIZE.",
+    help="Then remove younger ones too, least recently used first, until environments take at most SIZE (20GB), "
+    "outputs of archived runs at most SIZE, and caches at most SIZE.",
 )
+@click.option("--only", type=click.Choice(["caches"]), help="Remove only from the caches that runs share.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def gc(dry_run: bool, days: float, keep_bytes: int | None, json_: bool) -> None:
+def gc(dry_run: bool, days: float, keep_bytes: int | None, only: str | None, json_: bool) -> None:
     """Remove unused data. Outputs, code and environments of kept runs stay.
 
-    It removes containers of ended runs, unused images, environments and snapshots of code, and outputs of archived runs
-    that no kept run mounted and no link leads to."""
+    It removes containers of ended runs, unused images, environments and snapshots of code, outputs of archived runs
+    that no kept run mounted and no link leads to, and what is unused in the caches that runs share."""
     words = "The server still removes what it has begun with. See what is left: spell gc --dry-run"
     with interruptible(words), connect() as client:
-        found = client.gc.remove(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes)
+        found = client.gc.remove(days * _DAY_S, dry_run=dry_run, keep_bytes=keep_bytes, only=only or "")
     for words in found.warnings:
         show.warn(words)
     if json_:
@@ -73,4 +72,6 @@ def _print(found: GcRecord, verb: str) -> None:
     for item in found.removed:
         by_kind[item.kind] = by_kind.get(item.kind, 0) + item.size_bytes
     parts = ", ".join(f"{kind} {show.size(count)}" for kind, count in by_kind.items())
+    if found.caches_bytes:
+        show.say(f"The caches of runs take {show.size(found.caches_bytes)}.")
     show.say(f"{verb} {show.size(sum(by_kind.values()))}{f': {parts}' if len(by_kind) > 1 else ''}.")

@@ -66,7 +66,7 @@ def _branches(
         edge, before, is_last, level = todo.pop()
         name = other_end(edge)
         below = edges.get(name, ())
-        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} at {edge.path}: {_described(nodes[name])}"
+        line = f"{before}{'└─' if is_last else '├─'} {edge.resource} {'copied to' if edge.copied else 'at'} {edge.path}: {_described(nodes[name])}"
         if name in seen and below:
             yield f"{line} (see above)"
             continue

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.durations import since
 from orchestrator.cli.output import show
 from orchestrator.client.client import Client, connect
 from orchestrator.client.runs import Runs
-from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.records.run_summary import RunSummary
-from orchestrator.spec.durations import seconds
 from orchestrator.spec.filters import Filter, parse_sort
 from orchestrator.states import ACTIVE, State
 
@@ -150,22 +147,6 @@ def _latest(client: Client, found: Sequence[RunSummary], name: str) -> list[str]
         last = {item.name: item.last for item in client.metrics.summaries(str(run.number))}
         values.append(f"{last[name]:g}" if name in last else "-")
     return ["-"] * (len(found) - len(values)) + values
-
-
-def since(text: str) -> float:
-    """Parse a time: a duration ago (`2h`), or a date with or without a time. Returns seconds since the epoch.
-
-    Raises:
-        UsageError: if it is neither.
-    """
-    with suppress(InvalidConfig):
-        return time.time() - seconds(text)
-    try:
-        return datetime.fromisoformat(text).timestamp()  # in the local zone, unless it names one
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"{text!r} is not a time.", "Write it as 90s, 30m, 2h, 3d, 1w (ago), 2026-11-01 or 2026-11-01T14:30."
-        ) from None
 
 
 def _states(texts: Sequence[str]) -> list[str]:

@@ -9,18 +9,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.output import show
-from orchestrator.cli.output.metric_series import Series
+from orchestrator.cli.output.metric_series import Look, Series
 from orchestrator.cli.output.redraw import Redraw
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import NotFound, UsageError
 from orchestrator.records.metrics import MetricRecord, MetricSummary
 from orchestrator.spec.run import to_wire
 
+F = TypeVar("F", bound=Callable[..., Any])
 _MORE_RUNS = re.compile(r"\d+|latest(~\d+)?")
 _LOOK_S = 0.5
 _CSV = ["run_id", "metric_name", "timestamp", "index", "value"]
@@ -30,7 +32,35 @@ _HOW_TO_SEND = (
     "  from orchestrator.runtime import send_metric\n"
     '  send_metric("loss", 0.5, step=1)'
 )
+_LOOK: Sequence[Callable[[Any], Any]] = (
+    click.option("--log", is_flag=True, help="Chart on a logarithmic scale."),
+    click.option(
+        "--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="W", show_default=False,
+        help="Chart moving averages; W, from 0 to below 1, is the weight of what came before, as in TensorBoard.",
+    ),
+    click.option("--separate", is_flag=True, help="A chart for each metric, each with its own scale."),
+)  # fmt: skip
 _SUMMARY = ["METRIC", "COUNT", "STEP", "LAST", "MIN", "MAX", "MEAN"]
+
+
+def chart_options(command: F) -> F:
+    """Add the options that say how charts look."""
+    for option in reversed(_LOOK):
+        command = option(command)
+    return command
+
+
+def of_look(look: Look, chart: bool | None, *, listed: bool) -> bool | None:
+    """Return whether to draw a chart: an option about its look asks for one.
+
+    Raises:
+        UsageError: if something else is asked for, too.
+    """
+    if look == Look():
+        return chart
+    if chart is False or listed:
+        raise UsageError("--log, --smooth and --separate are about charts, and no chart was asked for.")
+    return True
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,23 +70,27 @@ _SUMMARY = ["METRIC", "COUNT", "STEP", "LAST", "MIN", "MAX", "MEAN"]
 @click.option(
     "--chart/--no-chart", "chart", default=None, help="Draw the values (default on a terminal), or list them."
 )
+@chart_options
 @click.option(
     "--csv", "csv_", is_flag=True, help="Print all values as CSV: run_id, metric_name, timestamp, index, value."
 )
 @click.option("--json", "json_", is_flag=True, help="Print all values as JSON; with -f one line for each.")
-def metrics(run: str, names: Sequence[str], follow: bool, chart: bool | None, csv_: bool, json_: bool) -> None:
-    """Show the metrics that RUN sent with send_metric: a line for each metric, or the values of each NAME.
+def metrics(
+    run: str, names: Sequence[str], follow: bool, chart: bool | None, csv_: bool, json_: bool, **look: Any
+) -> None:
+    """Show the metrics that RUN sent with send_metric, or logged by a tracker such as TensorBoard: a line for each metric, or the values of each NAME.
 
     Words after RUN that are whole numbers, latest or latest~1 are further runs; all other words are names of metrics."""
     if csv_ + json_ + bool(chart) > 1:
         raise UsageError("Choose one of --csv, --json and --chart.")
+    chart = of_look(Look(**look), chart, listed=csv_ or json_)
     more = [word for word in names if _MORE_RUNS.fullmatch(word)]
     names = [word for word in names if word not in more]
     with connect() as client:
         runs = list(dict.fromkeys(str(client.runs.get(reference).number) for reference in (run, *more)))
         if names and not follow:
             _check_names(client, runs, names)
-        view = _View(client, runs, names, follow=follow)
+        view = _View(client, runs, names, Look(**look), follow=follow)
         if csv_:
             shown = view.csv()
         elif json_:
@@ -99,8 +133,9 @@ def _check_names(client: Client, runs: Sequence[str], names: Sequence[str]) -> N
 class _View:
     """Some metrics of some runs. Its methods print them, and return whether there was anything to print."""
 
-    def __init__(self, client: Client, runs: Sequence[str], names: Sequence[str], *, follow: bool) -> None:
+    def __init__(self, client: Client, runs: Sequence[str], names: Sequence[str], look: Look, *, follow: bool) -> None:
         self._metrics, self._runs, self._names, self._follow = client.metrics, runs, names, follow
+        self._look = look
 
     def csv(self) -> bool:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -130,11 +165,11 @@ class _View:
         for page in self._pages():
             for item in page:
                 label = f"{item.run} {item.name}" if len(self._runs) > 1 else item.name
-                found.setdefault(item.name, {}).setdefault(label, Series()).add(item.step, item.value)
+                found.setdefault(item.name, {}).setdefault(label, Series(self._look)).add(item.step, item.value)
             if found and (self._follow and page):
-                screen.show(charts(found, *shutil.get_terminal_size(), scrolls=not screen.in_place))
+                screen.show(charts(found, *shutil.get_terminal_size(), self._look, scrolls=not screen.in_place))
         if found and not self._follow:
-            sys.stdout.write("\n".join(charts(found, *shutil.get_terminal_size())) + "\n")
+            sys.stdout.write("\n".join(charts(found, *shutil.get_terminal_size(), self._look)) + "\n")
         return bool(found)
 
     def summaries(self) -> bool:

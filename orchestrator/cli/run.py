@@ -9,14 +9,16 @@ import click
 from orchestrator.cli import ahead
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding
-from orchestrator.cli.input.options import spec_options
+from orchestrator.cli.input.commanding import Commanding
+from orchestrator.cli.input.options import current_code_option, spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
+from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
     from orchestrator.client.client import Client
+    from orchestrator.records.casts import CastRecord
 
 
 def _connect() -> Client:
@@ -30,22 +32,45 @@ def _connect() -> Client:
 @click.command(
     cls=Commanding,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="COMMAND is one quoted string for the shell, or several words, which are joined by spaces. Options may stand "
-    "before or after it. Put -- before a command that has options: spell run -- python train.py --epochs 3",
+    epilog="COMMAND is one quoted string for the shell, or several words. Options stand before it, or after a quoted one. "
+    "After -- all words are the command's: spell run -- python train.py --name x",
 )
 @click.argument("command", nargs=-1, shell_complete=complete.files)
 @spec_options
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Cast nothing, only say what would be sent, built and mounted, and where it would run.",
+)
 @click.option("-b", "--background", is_flag=True, help="Do not follow the log.")
 @click.option("--reuse", is_flag=True, help="Reuse an identical complete run if there is one.")
 @click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
 @click.option("--json", "json_", is_flag=True, help="Print the run as JSON: at once with -b, else when it has ended.")
+@current_code_option
 @command_files
 @click.pass_context
-def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, **typed: Any) -> None:
+def run(
+    ctx: click.Context,
+    /,
+    *,
+    background: bool,
+    reuse: bool,
+    verbose: bool,
+    dry_run: bool,
+    current_code: bool,
+    **typed: Any,
+) -> None:
     """Cast a run: put `spell run` in front of any command."""
     options = SpecOptions.of(**typed)
     ahead.load(_connect)
+    if current_code and not options.fields["resume"]:
+        raise UsageError("--current-code belongs to --resume.", "Leave it out: a run has the code of this folder.")
+    if dry_run and options.fields["resume"]:
+        raise UsageError("--dry-run does not go with --resume.", "Leave one of them out.")
     with interruptible(NOTHING_CAST):
+        if (earlier := options.fields["resume"]) and not options.file:
+            cast = _resume(earlier, options, reuse=reuse, current_code=current_code)
+            ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
         spec, code = build_spec(options)
         warn_unfilled(spec)
         with _connect() as client:
@@ -53,6 +78,25 @@ def run(ctx: click.Context, /, *, background: bool, reuse: bool, verbose: bool, 
                 from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
 
                 see_project(client, spec.project, force=options.code.force)
+            if dry_run:
+                from orchestrator.cli.plan import show_plan  # 1 ms; few runs are only looked at
+
+                show_plan(client.runs.plan(spec, code, reuse=reuse), code, json_=options.code.json_)
+                return
+            if options.env_files:
+                from orchestrator.cli.kept_secrets import with_secrets  # 1 ms: few runs have such files
+
+                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
             with casting("spell ps"):
                 cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
+
+
+def _resume(earlier: str, options: SpecOptions, *, reuse: bool, current_code: bool) -> CastRecord:
+    """Cast what was typed as changes of an earlier run, with its checkpoints."""
+    from orchestrator.cli.resume import cast_resumed  # 2 ms: few runs are resumed
+
+    if reuse:
+        raise UsageError("--reuse finds a run that did all from its beginning, and --resume goes on.", "Leave one out.")
+    with _connect() as client:
+        return cast_resumed(client, earlier, options, current_code=current_code)

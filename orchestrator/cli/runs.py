@@ -1,74 +1,26 @@
-"""Shows, ends and waits for runs: logs, info, stop, kill, wait."""
+"""Shows, ends and waits for runs: info, stop, kill, wait."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.output import show
-from orchestrator.cli.output.console import Console, exit_code
-from orchestrator.cli.output.detach import BROKEN_PIPE, INTERRUPTED, detached, going_on, interruptible
-from orchestrator.cli.output.streams import close_stdout
-from orchestrator.cli.output.timestamps import Stamper
+from orchestrator.cli.output.console import exit_code
+from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import ServerUnavailable, SpellError
-from orchestrator.records.position import Position
 from orchestrator.records.runs import RunRecord
+from orchestrator.spec.sizes import size_text
 from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMAND_WIDTH = 40
-
-
-@click.command(context_settings=_HELP)
-@click.argument("run", shell_complete=complete.runs)
-@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run has ended.")
-@click.option("-n", "lines", type=click.IntRange(0, 1_000_000_000), metavar="N", help="Show only the last N lines.")
-@click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line (UTC).")
-@click.option("-v", "--verbose", is_flag=True, help="Show all states and their logs.")
-@click.pass_context
-def logs(ctx: click.Context, run: str, follow: bool, lines: int | None, timestamps: bool, verbose: bool) -> None:
-    """Show the log of RUN. The output of its command goes to stdout byte for byte, everything else to stderr."""
-    with connect() as client:
-        found = client.runs.get(run)
-        number = str(found.number)
-        console = Console(verbose=verbose, status_to_stderr=True)
-        over = found.state not in ACTIVE
-        if timestamps:
-            console.stamp = Stamper(client.logs, found)
-        if verbose and over and lines is None:
-            console.end(console.follow(client.runs.follow(number)))
-            return
-        if lines is not None or not follow:
-            log = client.logs.get(number, lines)
-            chunks, position = log.chunks, Position(log=log.end)
-            if console.stamp and lines is not None:
-                chunks = console.stamp.last(chunks, log.end)
-            for chunk in chunks:
-                console.log(chunk)
-        if follow:
-            ctx.exit(_follow(client, console, number, Position.START if lines is None else position))
-        elif over:
-            console.end(found)
-
-
-def _follow(client: Client, console: Console, number: str, position: Position) -> int:
-    try:
-        with going_on(number):
-            ended = console.follow(client.runs.follow(number, position))
-    except KeyboardInterrupt:
-        click.echo(err=True)
-        detached(number, err=True)
-        return INTERRUPTED
-    except BrokenPipeError:  # `spell logs -f 1 | head`: the reader has closed the pipe
-        close_stdout()
-        return BROKEN_PIPE
-    console.end(ended)
-    return exit_code(ended)
 
 
 @click.command(context_settings=_HELP)
@@ -104,13 +56,16 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Waits For", _waits_for(run)),
         ("Attempts", "\n".join(_attempts(run))),
         ("Rerun Of", str(run.rerun_of or "")),
+        ("Resumed From", spec.get("resume", "")),
+        ("Resumed As", ", ".join(f"run {number}" for number in run.resumed_by)),
         ("Search", str(run.search or "")),
         ("Command", run.command),
         ("Description", run.description),
-        ("Repository", run.repository),
+        ("Repository" if run.commit else "Folder", run.repository),
         ("Git Commit", run.commit + (" [Uncommitted]" if run.dirty else "")),
         ("Git URL", str(code.get("url", ""))),
         ("Machine Type", run.machine_type),
+        ("Resources", _resources(spec)),
         ("Executor", run.executor),
         ("Docker Image", _image(spec.get("image", ""), run.image or "")),
         ("Network", spec.get("network", "")),
@@ -124,6 +79,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Peak Memory", show.size(run.max_rss_bytes) if run.max_rss_bytes else ""),
         ("Time Limit", "" if spec["timeout_s"] is None else show.duration(spec["timeout_s"])),
         ("Labels", ", ".join(run.labels)),
+        ("Checkpoints", spec.get("checkpoints", "")),
         ("Mounts", ", ".join(f"{item['resource']} at {item['path']}" for item in run.mounts)),
         ("Mounted By", ", ".join(f"run {number}" for number in run.mounted_by)),
         ("Environment Vars", ", ".join(spec["env"])),
@@ -137,9 +93,23 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Apt Packages", ", ".join(spec.get("apt", ()))),
         ("Installed", ", ".join(run.packages)),
         ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
+        ("Logged Parameters", ", ".join(f"{key}={show.cut(value, 40)}" for key, value in run.logged.items())),
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _resources(spec: Mapping[str, Any]) -> str:
+    """Return what a run asked for by word, beside its machine type."""
+    size, gpu_size = spec.get("memory_bytes"), spec.get("gpu_memory_bytes")
+    words = [
+        f"{spec['cpus']:g} cores" if spec.get("cpus") else "",
+        f"{size_text(size)} of memory" if size else "",
+        show.count(spec["gpus"], "GPU") if spec.get("gpus") is not None else "",
+        f"GPUs of type {spec['gpu_type']}" if spec.get("gpu_type") else "",
+        f"{size_text(gpu_size, 1000)} for each GPU" if gpu_size else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def _waits_for(run: RunRecord) -> str:

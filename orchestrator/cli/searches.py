@@ -13,12 +13,16 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
-from orchestrator.cli.input.hints import Commanding, Group
+from orchestrator.cli.input.commanding import Commanding
+from orchestrator.cli.input.hints import Group
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
-from orchestrator.cli.metrics import sent_instead
+from orchestrator.cli.kept_secrets import with_secrets
+from orchestrator.cli.metrics import chart_options, of_look, sent_instead
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
+from orchestrator.cli.output.metric_series import Look
+from orchestrator.cli.output.search_chart import chart_trials
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials, warn_of_samplers
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import UsageError
@@ -130,8 +134,12 @@ def _cast(
     space = parse_space(params, json_param)
     _check_whole(command, space)
     first = tuple(f"{name}={_first(values)}" for name, values in space.items())
+    options = SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed)
     with interruptible(NOTHING_CAST):
-        spec, code = build_spec(SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed))
+        spec, code = build_spec(options)
+        if options.env_files:
+            with connect() as client:
+                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
     search = SearchSpec(
         kind=kind,
         spec=spec,
@@ -291,11 +299,18 @@ def resume(ctx: click.Context, search: str, background: bool, json_: bool) -> No
 @hyper.command(context_settings=_HELP)
 @click.argument("search", shell_complete=complete.searches)
 @click.argument("name", default="", shell_complete=complete.metrics_of_search)
+@click.option("--chart", is_flag=True, help="Draw the metric of the search, or NAME, of its best trials.")
+@chart_options
 @click.option("--csv", "csv_", is_flag=True, help="Print CSV with a header.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def metrics(search: str, name: str, csv_: bool, json_: bool) -> None:
+def metrics(search: str, name: str, chart: bool, csv_: bool, json_: bool, **look: Any) -> None:
     """List the values that the trials of SEARCH sent with send_metric: all, or only those of the metric NAME."""
+    if csv_ + json_ + chart > 1:
+        raise UsageError("Choose one of --csv, --json and --chart.")
     with connect() as client:
+        if of_look(Look(**look), chart or None, listed=csv_ or json_):
+            chart_trials(client, client.searches.get(search), name, Look(**look))
+            return
         trials = client.searches.get(search).trials
         found = (item for trial in trials if trial.run for item in client.metrics.list(str(trial.run), name))
         if csv_:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from orchestrator.cli.input import complete
+from orchestrator.cli.input.envfile import read_files, secrets_in
 from orchestrator.cli.input.hints import Group
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
-from orchestrator.errors import UsageError
+from orchestrator.errors import NotFound, UsageError
 from orchestrator.spec.names import check_secret_name
 
 MASKED_BYTES = 4
@@ -54,6 +56,26 @@ def _value(name: str) -> bytes:
         return typed.encode(errors="surrogateescape")
     value = sys.stdin.buffer.read()
     return value.removesuffix(b"\r\n") if value.endswith(b"\r\n") else value.removesuffix(b"\n")
+
+
+@secret.command("import", context_settings=_HELP)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("name", nargs=-1)
+def import_(file: Path, name: Sequence[str]) -> None:
+    """Set secrets from a FILE of variables (.env): each NAME, or all whose names say that they are secrets."""
+    variables = read_files([file])
+    if missing := [one for one in name if one not in variables]:
+        raise NotFound(f"{file} has no variable {missing[0]}.", f"It has {', '.join(variables)}." if variables else "")
+    found = {one: variables[one] for one in name} if name else secrets_in(variables)
+    if not found:
+        cure = f"Name those that are: spell secret import {file} NAME"
+        raise NotFound(f"No variable of {file} is a secret by its name.", cure)
+    for one in found:
+        check_secret_name(one)
+    with connect() as client:
+        for one, value in found.items():
+            put = client.secrets.put(one, value.encode(errors="surrogateescape"))
+            show.say(f"Secret {put.name} {'set' if put.created_at == put.updated_at else 'overwritten'}")
 
 
 @secret.command("list", context_settings=_HELP)

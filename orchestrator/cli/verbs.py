@@ -53,9 +53,16 @@ def _rerun() -> click.Command:
     return rerun
 
 
+@_verb("resume", "Go on from the checkpoints of an earlier run.")
+def _resume() -> click.Command:
+    from orchestrator.cli.resume import resume  # 54 ms
+
+    return resume
+
+
 @_verb("logs", "Show the log of a run.")
 def _logs() -> click.Command:
-    from orchestrator.cli.runs import logs  # 45 ms
+    from orchestrator.cli.logs import logs  # 45 ms
 
     return logs
 
@@ -81,11 +88,25 @@ def _info() -> click.Command:
     return info
 
 
-@_verb("exec", "Open a shell or run a command in a run's container.")
+@_verb("exec", "Open a shell or run a command beside that of a run.")
 def _exec() -> click.Command:
     from orchestrator.cli.exec import exec as exec_  # 40 ms
 
     return exec_
+
+
+@_verb("port", "Forward ports of this machine to a run, or list its ports.")
+def _port() -> click.Command:
+    from orchestrator.cli.ports import port  # 40 ms
+
+    return port
+
+
+@_verb("notebook", "Start JupyterLab as a run, or come back to it.")
+def _notebook() -> click.Command:
+    from orchestrator.cli.notebook import notebook  # 60 ms
+
+    return notebook
 
 
 @_verb("env", "Show the environment that a run would get.")

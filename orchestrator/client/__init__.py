@@ -13,6 +13,7 @@ follow     follows a run through lost connections
 logs       reads logs
 metrics    reads metrics
 stats      the usage of runs
+ports      lists and forwards ports of runs
 exec       runs an additional command in the container of a run
 resources  lists and reads outputs and uploads
 uploads    uploads folders and files

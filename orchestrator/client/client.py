@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.client.logs import Logs
     from orchestrator.client.machines import Machines
     from orchestrator.client.metrics import Metrics
+    from orchestrator.client.ports import Ports
     from orchestrator.client.projects import Projects
     from orchestrator.client.resources import Resources
     from orchestrator.client.runs import Runs
@@ -132,6 +133,13 @@ class Client:
         from orchestrator.client.exec import Exec  # 41 ms
 
         return Exec(self.transport)
+
+    @cached_property
+    def ports(self) -> Ports:
+        """Ports that runs listen on."""
+        from orchestrator.client.ports import Ports  # 60 ms
+
+        return Ports(self.transport)
 
     @cached_property
     def compare(self) -> Compare:

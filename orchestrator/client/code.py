@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import BinaryIO, Protocol
 
 from orchestrator.client.transport import CHUNK_BYTES, Transport, chunks
+from orchestrator.content import manifest as manifests
 from orchestrator.content.manifest import Manifest
 from orchestrator.content.packs import SMALL_BYTES, grouped, pack
 from orchestrator.errors import ConnectionLost
@@ -56,6 +57,10 @@ class Code:
             self._call("POST", "/blobs", content=_packed(code, group))
         if missing:
             self._call("POST", "/trees", content=b"%b\n%b" % (manifest.encode(), _packed(code, last)))
+
+    def tree(self, tree: str) -> Manifest:
+        """Return the manifest of the code of a run."""
+        return manifests.from_json(b"".join(chunks(self._transport.stream("GET", f"/trees/{tree}"))))
 
     def blob(self, digest: str) -> bytes:
         """Return the content of a blob, for example the diff of a run's code."""

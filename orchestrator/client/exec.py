@@ -1,4 +1,4 @@
-"""Commands in the container of a run, on the client's side. `orchestrator/server/exec.py` describes the protocol."""
+"""Commands beside that of a run, on the client's side. `orchestrator/server/exec.py` describes the protocol."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Output:
 
 
 class Exec:
-    """Starts commands in the containers of runs."""
+    """Starts commands beside those of runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -59,7 +59,7 @@ class Exec:
         term: str = "",
         size: TerminalSize | None = None,
     ) -> ExecProcess:
-        """Start a command in a run's container.
+        """Start a command beside that of a run: in its container, or its namespaces.
 
         Args:
             command: program and arguments; one word is a line for a shell, and no word starts a shell.
@@ -69,7 +69,7 @@ class Exec:
 
         Raises:
             NotFound: if the run does not exist.
-            Conflict: if it is not running, or not in a container.
+            Conflict: if it is not running.
         """
         run = self._transport.call("GET", f"/runs/{quote(reference)}")  # starts the server if it does not run
         pair = [size.columns, size.rows] if size else None
@@ -78,7 +78,7 @@ class Exec:
 
 
 class ExecProcess:
-    """A command in a run's container, and a context manager. One thread may read while another writes.
+    """A command beside that of a run, and a context manager. One thread may read while another writes.
 
     Attributes:
         run_is_over: whether it ended because its run ended; known when `read` has ended.

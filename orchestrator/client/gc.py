@@ -15,15 +15,20 @@ class Gc:
     def __init__(self, transport: Transport) -> None:
         self._call = transport.call
 
-    def remove(self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None) -> GcRecord:
+    def remove(
+        self, older_than_s: float, *, dry_run: bool = False, keep_bytes: int | None = None, only: str = ""
+    ) -> GcRecord:
         """Remove data that no kept run needs.
 
         Args:
             older_than_s: minimum time since the last use, in seconds.
             dry_run: only return what would be removed.
             keep_bytes: remove younger data too, until each kind takes no more bytes than this.
+            only: `caches` to leave all else; "" for everything.
         """
-        query: dict[str, float] = {"older_than_s": older_than_s, "dry_run": dry_run}
+        query: dict[str, float | str] = {"older_than_s": older_than_s, "dry_run": dry_run}
+        query |= {"only": only} if only else {}
         query |= {} if keep_bytes is None else {"keep_bytes": keep_bytes}
         found = self._call("POST", "/gc", params=query, read_limit_s=_LIMIT_S, may_repeat=True)
-        return GcRecord([from_wire(RemovedRecord, item) for item in found["removed"]], found["warnings"])
+        removed = [from_wire(RemovedRecord, item) for item in found["removed"]]
+        return GcRecord(removed, found["warnings"], found["caches_bytes"])

@@ -19,12 +19,14 @@ class Download:
         size_bytes: of all its files.
         chunks: the bytes of a file, or a tar stream of a folder; can be read once.
         is_tar: whether it is a tar stream: that of a folder, or of one sparse file.
+        is_final: False for files of a run that has not ended: as they are now.
     """
 
     kind: str
     size_bytes: int
     chunks: Iterator[bytes]
     is_tar: bool = False
+    is_final: bool = True
 
     def read(self) -> bytes:
         """Return all bytes at once."""
@@ -52,4 +54,10 @@ class Resources:
         answer = self._transport.stream("GET", f"/files/{quote_path(resource)}", params=query)
         headers = answer.headers
         is_tar = headers.get("content-type", "") == "application/x-tar"
-        return Download(headers["spell-kind"], int(headers["spell-total-bytes"]), chunks(answer), is_tar)
+        return Download(
+            headers["spell-kind"],
+            int(headers["spell-total-bytes"]),
+            chunks(answer),
+            is_tar,
+            "spell-final" not in headers,
+        )

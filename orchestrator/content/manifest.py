@@ -3,6 +3,10 @@
 Format: one entry per file, sorted by path (code points). The tree is the SHA-256 over, for each entry,
 `MODE SP DIGEST SP SIZE SP PATH NUL` in UTF-8. Modes are git's: 100644, 100755 (executable), 120000 (symbolic link).
 A digest is the SHA-256 of the file's bytes as they are in the working tree; for a link, of its text.
+
+A manifest has no times. Where its files are made, their modification times follow from their content, as many tools take path
+and time for the content (`datasets` for its cache, Python for byte code), and all runs may have their code at one path: so
+what changes gets another time, and what stays keeps it. The order of the times means nothing, as after `git clone`.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ _SPECIAL = {
 _NO_NAMES = frozenset(("", ".", ".."))
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPE = rb"\\x([89a-f][0-9a-f]|5c)"
+_FROM_S = 1_000_000_000  # 2001: all formats know it (zip from 1980 on), and `make` finds it in the past
+_SPAN_S = 1 << 29  # to 2018
 _LIKE_AN_ESCAPE = rb"\\(?=x([89a-f][0-9a-f]|5c))"
 
 
@@ -54,6 +60,12 @@ class Entry(NamedTuple):
     mode: str
     digest: str
     size: int
+
+    @property
+    def mtime_ns(self) -> int:
+        """Its modification time in nanoseconds since the epoch: whole microseconds, which every file system and archive keeps."""
+        number = int(self.digest[:16], 16)
+        return ((_FROM_S + number % _SPAN_S) * 1_000_000 + number // _SPAN_S % 1_000_000) * 1000
 
 
 class Manifest(NamedTuple):

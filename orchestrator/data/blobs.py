@@ -163,8 +163,8 @@ class BlobStore:
             raise CodeFailed(f"the manifest of snapshot {tree[:12]} is damaged; cast again")
         return found
 
-    def unpack(self, manifest: Manifest, root: Path, mtime_ns: int) -> None:
-        """Write the snapshot below `root`, which must be empty. Every file gets this modification time.
+    def unpack(self, manifest: Manifest, root: Path) -> None:
+        """Write the snapshot below `root`, which must be empty. Modification times follow from the content.
 
         Raises:
             CodeFailed: when a blob is missing or does not hash to its digest.
@@ -178,7 +178,7 @@ class BlobStore:
                 made.add(folder)
             try:
                 self._unpack(entry, root / entry.path)
-                os.utime(root / entry.path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+                os.utime(root / entry.path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
             except FileNotFoundError as error:
                 self._forget(manifest)
                 raise CodeFailed(f"the content of {entry.path!r} is missing from the store") from error

@@ -1,8 +1,8 @@
 """Saves the outputs of a run: its new or modified files are moved to `runs/N/…` by rename, and sealed.
 
 Unchanged code, mounted inputs, ignored files and folders that say that they are caches are not outputs. Every file of
-the code was unpacked with the same modification time; a file that still has that time and its size is unchanged. Others
-are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
+the code was unpacked with the modification time of its content (`content/manifest.py`); a file that still has that time and
+its size is unchanged. Others are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Workspace:
     Attributes:
         code: the root of the code.
         manifest: the manifest of the code that was unpacked there.
-        mtime_ns: the modification time that every file of the code got, in nanoseconds.
         mounted: relative paths of mount points.
         ignore: gitignore patterns of files that are not kept.
         seen_at: absolute paths of the root of the code, as the command may have written them into links.
@@ -50,7 +49,6 @@ class Workspace:
 
     code: Path
     manifest: Manifest
-    mtime_ns: int
     mounted: frozenset[str]
     ignore: tuple[str, ...]
     seen_at: tuple[str, ...] = ()
@@ -140,9 +138,35 @@ def _scan(workspace: Workspace) -> _Found:
     return found
 
 
+def unsaved(workspace: Workspace, only: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield what would be kept if the run ended now, links and special files too. Changes nothing in its work dir.
+
+    Args:
+        only: look only at this path, and below it.
+    """
+    before = {entry.path: entry for entry in workspace.manifest.entries}
+    for path, status in _walk(workspace, before, [], only=only, is_used=True):
+        with contextlib.suppress(OSError):  # it has just vanished
+            if not (path in before and _is_unchanged(workspace, path, status, before[path])):
+                yield path, status
+
+
 def _walk(
-    workspace: Workspace, before: Collection[str], notes: list[tuple[str, str]]
+    workspace: Workspace,
+    before: Collection[str],
+    notes: list[tuple[str, str]],
+    *,
+    only: str = "",
+    is_used: bool = False,
 ) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files that may be outputs.
+
+    Args:
+        before: the paths of the code.
+        notes: gets what cannot be kept.
+        only: a path; "" for all.
+        is_used: whether the command still uses them, so that modes stay as they are.
+    """
     root, mounted = workspace.code, workspace.mounted
     ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
     todo = [""]
@@ -150,7 +174,8 @@ def _walk(
         below = todo.pop()
         try:
             with contextlib.suppress(OSError):
-                os.chmod(root / below, 0o755)  # the command may have removed our permission
+                if not is_used:
+                    os.chmod(root / below, 0o755)  # the command may have removed our permission
             entries = list(os.scandir(root / below))
         except OSError as error:
             notes.append((below, f"cannot be read: {error.strerror}"))
@@ -163,13 +188,16 @@ def _walk(
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             is_dir = entry.is_dir(follow_symlinks=False)
+            if only and not f"{only}/".startswith(f"{path}/") and not path.startswith(f"{only}/"):
+                continue
             if ignored.match_file(path + "/" if is_dir else path):
                 continue
-            if path in mounted and not is_dir and (entry.is_symlink() or not entry.stat().st_size):
-                continue  # the mount point itself; a run may have replaced it by another file
             if is_dir:
                 todo.append(path)
-            else:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # of a command that goes on
+                if path in mounted and (entry.is_symlink() or not entry.stat().st_size):
+                    continue  # the mount point itself; a run may have replaced it by another file
                 yield path, entry.stat(follow_symlinks=False)
 
 
@@ -197,7 +225,7 @@ def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry
         return False
     if bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
         return False
-    return status.st_mtime_ns == workspace.mtime_ns or sha256(workspace.code / path) == entry.digest
+    return status.st_mtime_ns == entry.mtime_ns or sha256(workspace.code / path) == entry.digest
 
 
 def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,18 +24,43 @@ def tarred(found: Iterable[Member], *, sparse: bool) -> Iterator[bytes]:
         sparse: leave out holes; https://www.gnu.org/software/tar/manual/html_node/PAX-1.html
     """
     for item in found:
-        info = tarfile.TarInfo(item.path)
-        info.mtime, info.mode = int(item.status.st_mtime), stat.S_IMODE(item.status.st_mode) | stat.S_IWUSR
-        if item.link:
-            info.type, info.linkname = tarfile.SYMTYPE, item.link
-            yield _header(info)
-        elif stat.S_ISDIR(item.status.st_mode):
-            info.type = tarfile.DIRTYPE
+        info = _info(item, item.status)
+        if not info.isreg():
             yield _header(info)
         else:
-            info.size = item.status.st_size
             yield from _file(info, item.place, _data_of(item.place, item.status) if sparse else None)
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def tarred_now(found: Iterable[Member], opened: Callable[[str], BinaryIO | None]) -> Iterator[bytes]:
+    """As `tarred`, for files that somebody still writes: each has the size that it has when its turn comes.
+
+    Args:
+        opened: opens the file at a member's place; None when it is gone, and is left out.
+    """
+    for item in found:
+        info = _info(item, item.status)
+        if not info.isreg():
+            yield _header(info)
+        elif file := opened(item.place):
+            with file:
+                info = _info(item, os.fstat(file.fileno()))
+                yield _header(info)
+                yield from read_exactly(file, info.size)
+                yield b"\0" * (-info.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _info(item: Member, status: os.stat_result) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(item.path)
+    info.mtime, info.mode = int(status.st_mtime), stat.S_IMODE(status.st_mode) | stat.S_IWUSR
+    if item.link:
+        info.type, info.linkname = tarfile.SYMTYPE, item.link
+    elif stat.S_ISDIR(status.st_mode):
+        info.type = tarfile.DIRTYPE
+    else:
+        info.size = status.st_size
+    return info
 
 
 def has_holes(place: Path, status: os.stat_result) -> bool:
@@ -81,6 +106,16 @@ def _read(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
         yield chunk
         size -= len(chunk)
+
+
+def read_exactly(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield so many bytes of a file, a mebibyte at a time. One that became shorter is filled up with zeros."""
+    for chunk in _read(file, size):
+        yield chunk
+        size -= len(chunk)
+    while size > 0:
+        yield bytes(min(size, _CHUNK_BYTES))
+        size -= _CHUNK_BYTES
 
 
 def _header(info: tarfile.TarInfo) -> bytes:

@@ -5,7 +5,7 @@ An executor runs one attempt of one run and returns how it ended. It keeps nothi
 file. No caller asks which executor it has.
 
 Calls for one attempt: lacks/refuse/warnings (when it is cast) → base → run_paths → prepare → start → wait → destroy; stop,
-usage and open_exec at any time between start and destroy; after a restart of spelld, recover instead of base … start.
+usage, open_exec, ports and connect at any time between start and destroy; after a restart of spelld, recover instead of base … start.
 
 To add an executor: one module beside this one, one line in `server/assembly.py`, and `tests/test_executors.py` must pass
 with it.
@@ -13,17 +13,20 @@ with it.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from orchestrator.environments.base import Base
 from orchestrator.errors import Conflict
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 
 UV_IN_CONTAINERS = "/opt/spell/uv"
@@ -42,6 +45,15 @@ class Bind:
     source: Path
     target: str
     resource: str = "RESOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheBind:
+    """A folder of this machine for caches, at the absolute path `target`, where the run may write unless it may only read."""
+
+    source: Path
+    target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,7 @@ class Launch:
         grace_s: time between TERM and KILL.
         secrets: further variables, hidden in `repr`; they reach the command only in memory, and its log shows `***`.
         log_bytes: the most disk space that the log may take; None for no limit.
+        caches: what it has of the caches that runs share.
     """
 
     number: int
@@ -102,6 +115,7 @@ class Launch:
     cores: tuple[int, ...] = ()
     log_bytes: int | None = None
     home: Path | None = None
+    caches: tuple[CacheBind, ...] = ()
 
     @property
     def writable(self) -> tuple[Path, ...]:
@@ -151,31 +165,18 @@ class Usage:
     processes: int
 
 
-class RunningExec(ABC):
-    """An additional, interactive command in the container of a run."""
+class PlannedBase(NamedTuple):
+    """What `Executor.base` would have to do.
 
-    run_is_over = False
-    """Whether it ended because its run did; set by `exit_code`."""
+    Attributes:
+        image: the name of the image; "" for this machine.
+        state: `ready`, `pull` or `build`.
+        base: what it would return; None where only doing it will tell.
+    """
 
-    @abstractmethod
-    def read(self) -> Iterator[tuple[int, bytes]]:
-        """Yield its output as it comes: 1 and bytes of stdout, 2 and bytes of stderr. Ends when the command ends."""
-
-    @abstractmethod
-    def write(self, data: bytes) -> None:
-        """Write to its input; b"" ends the input."""
-
-    @abstractmethod
-    def resize(self, columns: int, rows: int) -> None:
-        """Set the size of its terminal."""
-
-    @abstractmethod
-    def exit_code(self) -> int:
-        """Return its exit code. Call it after `read` has ended."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the command: the client has gone."""
+    image: str
+    state: str
+    base: Base | None
 
 
 class Executor(ABC):
@@ -225,10 +226,6 @@ class Executor(ABC):
         """Whether `base` can use exactly this image (an ID)."""
         return False
 
-    def has_base(self, spec: RunSpec, gpus: int) -> bool:
-        """Whether `base` has all that it needs, so that it builds and pulls nothing."""
-        return True
-
     @abstractmethod
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         """Return what the environment of this run is built on; builds it first if necessary.
@@ -240,6 +237,14 @@ class Executor(ABC):
 
         Raises:
             BuildFailed, DiskFull, BuildCancelled, InvalidConfig: when it cannot be built.
+        """
+
+    @abstractmethod
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        """Return what `base` would have to do; builds nothing.
+
+        Raises:
+            BuildFailed, EngineError: as `base`, where that can be known now.
         """
 
     @abstractmethod
@@ -299,23 +304,45 @@ class Executor(ABC):
         """Return what it uses now; None when it is over."""
 
     def open_exec(
-        self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],
+        *,
+        terminal: bool,
     ) -> RunningExec:
-        """Start an additional command in the container of a running attempt.
+        """Start an additional command beside that of a running attempt: in its container, or its namespaces.
 
         Args:
             command: program and arguments; a single word is a line for a shell; empty for the shell itself.
             env: all its environment variables.
             cwd: its working directory, as the run sees it.
+            cores: those that the run was given; empty for any.
             terminal: whether it gets a terminal (its stderr is then merged into its stdout).
 
         Raises:
             Conflict: this executor cannot do it, or the attempt is over.
         """
-        raise Conflict(
-            f"A run of the {self.name} executor has no container, so no command can be started in it.",
-            "Look at it with the tools of this machine: it is an ordinary process.",
-        )
+        raise Conflict(f"No command can be started beside a run of the {self.name} executor.")
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        """Return the TCP ports that processes of a running attempt listen on, in order.
+
+        Raises:
+            Conflict: this executor has no ports, or the attempt is over.
+            ExecutorFailed: they cannot be known now.
+        """
+        raise Conflict(f"A run of the {self.name} executor has no ports.")
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        """Return a connection to a TCP port that a process of a running attempt listens on; None where none does.
+
+        Raises:
+            Conflict, ExecutorFailed: as of `ports`; also when the port does not answer.
+        """
+        raise Conflict(f"A run of the {self.name} executor has no ports.")
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:  # noqa: B027  most executors leave nothing
         """Remove what a dead server may have left of attempts that are no longer led.

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, ExecutorFailed, InvalidConfig
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.records.machines import MachineType
+from orchestrator.records.plans import READY
 from orchestrator.spec.run import RunSpec
 
 _VERSION = 1
@@ -49,6 +50,9 @@ class FakeExecutor(Executor):
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Host())
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        return PlannedBase("", READY, Base(Host()))
 
     def base_of(self, image: str) -> Base:
         return Base(Host())

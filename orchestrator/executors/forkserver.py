@@ -21,13 +21,18 @@ import orchestrator
 from orchestrator.supervisor.secrets_pipe import line_of
 
 _PACKAGE_PARENT = str(Path(orchestrator.__file__).parent.parent)
-_BOOT = (
-    f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
-    "from orchestrator.supervisor import forkserver, main; "
-    "sys.exit(forkserver.main() if sys.argv[1:] else main.probe())"
-)
-# The interpreter itself, not the shim of a version manager or virtual environment, which costs up to 0.1 s.
-PROBE = [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", _BOOT]
+
+
+def boot(modules: str, action: str) -> list[str]:
+    """Return a command that imports modules of the supervisor, and does something with them."""
+    words = (
+        f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); from orchestrator.supervisor import {modules}; {action}"
+    )
+    # The interpreter itself, not the shim of a version manager or virtual environment, which costs up to 0.1 s.
+    return [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-c", words]
+
+
+PROBE = boot("forkserver, main", "sys.exit(forkserver.main() if sys.argv[1:] else main.probe())")
 """A command that ends with 0 where runs can have private namespaces."""
 _POLL_S = 0.1
 _TRIES = 3

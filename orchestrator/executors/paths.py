@@ -46,6 +46,7 @@ class RunPaths:
         home: the HOME; "" for the server's.
         certificates: the CA bundle to trust; "" for the one in the server's variables.
         is_host: whether the run sees this machine's files, and so its server and variables that name files.
+        caches: the folder of shared caches, and beside it, after a hyphen and a name, other ones; "" where they are on this machine.
     """
 
     code: str
@@ -62,3 +63,4 @@ class RunPaths:
     home: str = ""
     certificates: str = ""
     is_host: bool = True
+    caches: str = ""

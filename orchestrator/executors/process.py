@@ -14,10 +14,11 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ import psutil
 
 from orchestrator.environments import Base, Host
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, InvalidConfig, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
+from orchestrator.executors.beside import ProcessExec
 from orchestrator.executors.forkserver import PROBE, Forkserver
 from orchestrator.executors.mount_points import inside, make_mount_points, make_placeholder
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.verdict import phase_error, read_verdict, remove_unfinished
+from orchestrator.inside.ports import reachable
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.plans import READY
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import check_given
 from orchestrator.supervisor import identity
@@ -44,7 +50,9 @@ _ALLOW_NAMESPACES = (
 )
 _GPU_CURE = "See nvidia-smi and spell doctor; the server counts the GPUs again after: spell server stop"
 _LOST_POLL_S = 0.1
+_ENDING_S = 2.0  # until a run is over whose processes are killed
 _TRIES = 3
+_CONNECT_LIMIT_S = 5.0
 
 
 class ProcessExecutor(Executor):
@@ -100,14 +108,19 @@ class ProcessExecutor(Executor):
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         found = []
         if machine_type.memory_bytes:
-            what = f"The process executor reserves the memory of machine type {machine_type.name!r}"
-            found.append(f"{what}, but cannot limit a run to it.")
+            whose = "that the run asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            found.append(f"The process executor reserves the memory {whose}, but cannot limit a run to it.")
+        if spec.caches == "read-only" and self.isolation == "none":
+            found.append("Private namespaces are not available here, so the run can write to its caches all the same.")
         if spec.mounts and self.isolation == "none" and os.geteuid() == 0:
             found.append("Private namespaces are not available here, so a run started as root can write to its mounts.")
         return tuple(found)
 
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return Base(Host())
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        return PlannedBase("", READY, Base(Host()))
 
     def base_of(self, image: str) -> Base:
         return Base(Host())
@@ -190,6 +203,53 @@ class ProcessExecutor(Executor):
                     count += 1
         return Usage(cpu_time_s, memory_bytes, count) if count else None  # over, but not reaped yet
 
+    def open_exec(
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],
+        *,
+        terminal: bool,
+    ) -> RunningExec:
+        if not _alive(handle):
+            raise Conflict("The run is over.")
+        return ProcessExec(
+            handle.data,
+            command,
+            {**env, _MARK: str(handle.folder)},
+            cwd,
+            cores if self.holds_cores else (),
+            terminal=terminal,
+            is_run_over=lambda: _wait_gone(handle, _ENDING_S),
+        )
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        """Return its ports: a run shares the network of this machine, so they are those of its own processes."""
+        if not _alive(handle):
+            raise Conflict("The run is over.")
+        found = set()
+        for pid in identity.descendants(int(handle.data["pid"])):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                name = process.name()
+                for item in process.net_connections("tcp"):
+                    if item.status == psutil.CONN_LISTEN:
+                        found.add((item.laddr.port, item.laddr.ip, name))
+        return [PortRecord(*item) for item in sorted(found)]
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        address = next((item.address for item in self.ports(handle) if item.port == port), "")
+        if not address:
+            return None
+        try:
+            connection = socket.create_connection((reachable(address), port), _CONNECT_LIMIT_S)
+        except OSError as error:
+            raise ExecutorFailed(f"port {port} does not answer: {error.strerror or error}") from error
+        connection.settimeout(None)
+        return connection
+
     def checks(self, gpus: int) -> Iterator[CheckRecord]:
         if self.isolation == "namespaces":
             words = "available: mounts of a process run are read-only, and no process outlives its run"
@@ -222,6 +282,7 @@ class ProcessExecutor(Executor):
             binds += [(str(launch.home), str(launch.home), False)] if launch.home else []
             binds += [(str(path), str(path), True) for path in launch.protected]
             binds += [(str(path), str(path), False) for path in launch.writable]
+            binds += [(str(cache.source), cache.target, cache.read_only) for cache in launch.caches]
             binds += [(str(bind.source), str(inside(launch, bind)), True) for bind in launch.binds]
         shell = shutil.which("bash") or "/bin/sh"
         request = {

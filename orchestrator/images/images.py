@@ -23,35 +23,13 @@ from orchestrator.errors import BuildFailed, DiskFull, SpellError, is_disk_full
 from orchestrator.images import bake as image_bake
 from orchestrator.images import intermediate
 from orchestrator.images.build import REPOSITORY, Recipe, build, dockerfile, remove_abandoned_names
-from orchestrator.images.probe import OLDEST, Contents, Probes
-from orchestrator.images.probe import Python as ImagePython
+from orchestrator.images.image_request import ImageRequest
+from orchestrator.images.probe import Contents, Probes, choose
 from orchestrator.images.stream import Transfer, Watch, follow
 from orchestrator.records.gc import RemovedRecord
-from orchestrator.spec.run import RunSpec
+from orchestrator.records.plans import BUILD, PULL, READY
 
 PROBES = ".images"  # in the folder of all environments
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRequest:
-    """A request for the image of a container.
-
-    Attributes:
-        reference: the name or ID of an image; "" for the configured one.
-        apt: packages to install into it.
-        python: the wanted version ("3.12"); "" for any.
-        gpu: whether the run has GPUs.
-    """
-
-    reference: str = ""
-    apt: tuple[str, ...] = ()
-    python: str = ""
-    gpu: bool = False
-
-    @classmethod
-    def of(cls, spec: RunSpec, gpus: int) -> ImageRequest:
-        """Return the request of a spec, for a run with this number of GPUs."""
-        return cls(spec.image, spec.apt, spec.python, gpus > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +105,42 @@ class Images:
         contents = self._contents(base, reference, watch)
         apt = tuple(sorted(set(request.apt)))
         if contents.pythons:
-            python = _choose(contents, request.python, reference)
+            python = choose(contents, request.python, reference)
             if not apt:
                 return Image(base, reference, python.path, python.version, contents)
         recipe = self._recipe(base, apt, is_gpu=request.gpu, has_python=bool(contents.pythons))
         added = ", ".join(apt if contents.pythons else ("Python", *apt))
         built = self._find(recipe.tag) or self._build(recipe, f"{added} could not be installed into {reference}", watch)
         contents = self._contents(built, recipe.tag, watch)
-        python = _choose(contents, request.python, reference)
+        python = choose(contents, request.python, reference)
         return Image(built, recipe.tag, python.path, python.version, contents)
+
+    def look(self, request: ImageRequest) -> tuple[str, str, Image | None]:
+        """Return what `ensure` would have to do, without doing it.
+
+        Returns:
+            The name of the image, what it needs (`ready`, `pull` or `build`), and the image if it is known already.
+
+        Raises:
+            BuildFailed, EngineError: as `ensure`.
+        """
+        reference = self.reference(request)
+        apt = tuple(sorted(set(request.apt)))
+        base = self._find(reference)
+        contents = self._probes.found(base) if base else None
+        if base is None or contents is None:
+            return reference, READY if base else PULL, None
+        if contents.pythons:
+            python = choose(contents, request.python, reference)
+            if not apt:
+                return reference, READY, Image(base, reference, python.path, python.version, contents)
+        recipe = self._recipe(base, apt, is_gpu=request.gpu, has_python=bool(contents.pythons))
+        built = self._find(recipe.tag)
+        contents = self._probes.found(built) if built else None
+        if built is None or contents is None:
+            return recipe.tag, READY if built else BUILD, None
+        python = choose(contents, request.python, reference)
+        return recipe.tag, READY, Image(built, recipe.tag, python.path, python.version, contents)
 
     def reference(self, request: ImageRequest) -> str:
         """Return the name of the requested or configured image."""
@@ -146,16 +151,6 @@ class Images:
     def has(self, image: str) -> bool:
         """Whether the engine has this image, by ID or name."""
         return self._find(image) is not None
-
-    def is_ready(self, request: ImageRequest) -> bool:
-        """Whether `ensure` would neither pull nor build anything."""
-        reference = self.reference(request)
-        base = self._find(reference)
-        contents = self._probes.known(base) if base else None
-        if contents is None or not contents.pythons:
-            return False
-        apt = tuple(sorted(set(request.apt)))
-        return not apt or self._find(self._recipe(base or "", apt, is_gpu=request.gpu, has_python=True).tag) is not None
 
     def base_of(self, image: str) -> Base:
         """Return an image (by its ID) that was used before, as that on which its environment was built."""
@@ -376,25 +371,3 @@ _Watching = Callable[[str], contextlib.AbstractContextManager[Watch]]
 def _base(engine: Engine, image: str, python: str, contents: Contents) -> Base:
     runner = Container(engine, image, python) if python else Container(engine, image)
     return Base(runner, image, python, contents.path, contents.pythonpath, frozenset(contents.variables))
-
-
-def _choose(contents: Contents, wanted: str, reference: str) -> ImagePython:
-    """Return the Python of the wanted version.
-
-    Raises:
-        BuildFailed: when the image has no such Python.
-    """
-    found = contents.python(wanted)
-    if found is not None:
-        return found
-    if not contents.pythons:
-        oldest = ".".join(map(str, OLDEST))
-        raise BuildFailed(
-            f"The image {reference} has no Python of {oldest} or later, and none could be installed.",
-            "Choose an image that has it, for example --from python:3.12-slim.",
-        )
-    versions = ", ".join(dict.fromkeys(python.version for python in contents.pythons))
-    raise BuildFailed(
-        f"The image {reference} has Python {versions}, not {wanted}.",
-        f"Choose an image that has it (for example --from python:{wanted}-slim), or another version.",
-    )

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments.containers import labels, new_name
-from orchestrator.errors import PhaseFailed
+from orchestrator.errors import BuildFailed, PhaseFailed
 from orchestrator.images.stream import Watch, follow
 
 OLDEST = (3, 6)  # the reaper needs it
@@ -85,6 +85,28 @@ class Contents:
         return next((python for python in self.pythons if python.parts[: len(parts)] == parts), None)
 
 
+def choose(contents: Contents, wanted: str, reference: str) -> Python:
+    """Return the Python of the wanted version.
+
+    Raises:
+        BuildFailed: when the image has no such Python.
+    """
+    found = contents.python(wanted)
+    if found is not None:
+        return found
+    if not contents.pythons:
+        oldest = ".".join(map(str, OLDEST))
+        raise BuildFailed(
+            f"The image {reference} has no Python of {oldest} or later, and none could be installed.",
+            "Choose an image that has it, for example --from python:3.12-slim.",
+        )
+    versions = ", ".join(dict.fromkeys(python.version for python in contents.pythons))
+    raise BuildFailed(
+        f"The image {reference} has Python {versions}, not {wanted}.",
+        f"Choose an image that has it (for example --from python:{wanted}-slim), or another version.",
+    )
+
+
 class Probes:
     """The contents of images by their IDs.
 
@@ -118,7 +140,11 @@ class Probes:
 
     def known(self, image: str) -> Contents:
         """Return the contents of an image that was examined before; empty when they are no longer known."""
-        return self._read(image) or Contents("", ())
+        return self.found(image) or Contents("", ())
+
+    def found(self, image: str) -> Contents | None:
+        """Return the contents of an image that was examined before; None for any other."""
+        return self._read(image)
 
     def used(self, image: str) -> None:
         """Record that the image with this ID is used now."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config import Config
+from orchestrator.data import caches
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
@@ -38,10 +39,10 @@ from orchestrator.environments import (
     with_needs,
 )
 from orchestrator.errors import DiskFull, InvalidConfig, SnapshotMissing, StaleFence, StoreBusy
-from orchestrator.executors.base import Executor, Launch
+from orchestrator.executors.base import CacheBind, Executor, Launch
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.home import Home
-from orchestrator.lifecycle import mount_views, runtime_files, threads
+from orchestrator.lifecycle import checkpoints, mount_views, runtime_files, threads, trackers
 from orchestrator.lifecycle import variables as runenv
 from orchestrator.lifecycle.outcome import as_phase
 from orchestrator.machine import whole_cores
@@ -229,6 +230,7 @@ class Context:
         bytecode = self.environments.bytecode_until_compiled(environment)
         executor = self.executors[run.executor]
         places = executor.run_paths(base, self._given(number, environment.path, bytecode))
+        shared = self._caches(spec)
         last = runtime_files.last_folders(places, environment.python)
         try:
             if not executor.protects_environments:
@@ -244,7 +246,7 @@ class Context:
             command=spec.filled_command,
             code=code,
             subdir=subdir,
-            env=self._env(run, spec, places, environment.path),
+            env=self._env(run, spec, places, environment.path, shared),
             binds=tuple(mount_views.binds(home, self.store, number, spec)),
             base=base,
             environment=environment.path,
@@ -265,6 +267,9 @@ class Context:
             grace_s=self.config.grace_s,
             secrets=self.secrets.open(spec.secrets),
             log_bytes=self.config.limits.log_bytes,
+            caches=tuple(
+                CacheBind(folder.source, _seen_at(places, folder), shared.is_read_only) for folder in shared.folders
+            ),
         )
 
     def code_as_seen(self, run: ClaimedRun) -> str:
@@ -279,7 +284,9 @@ class Context:
         environment = home.environment(record.environment or "")
         places = executor.run_paths(executor.base_of(record.image or ""), self._given(run.number, environment))
         subdir = spec.code.subdir if spec.code else ""
-        env = self._env(run, spec, places, environment) | self.secrets.open_what_is_there(spec.secrets)
+        env = self._env(run, spec, places, environment, self._caches(spec)) | self.secrets.open_what_is_there(
+            spec.secrets
+        )
         return env, f"{places.code}/{subdir}".rstrip("/")
 
     def _given(self, number: int, environment: Path, bytecode: Path | None = None) -> GivenPaths:
@@ -299,7 +306,15 @@ class Context:
         found = [home.runs, home.uploads, home.store, home.config, own_pip()]
         return tuple(path for path in found if path and path.exists())
 
-    def _env(self, run: ClaimedRun, spec: RunSpec, places: RunPaths, environment: Path) -> dict[str, str]:
+    def _caches(self, spec: RunSpec) -> caches.Caches:
+        try:
+            return caches.of_run(self.home, self.config.caches, spec.caches)
+        except OSError as error:
+            raise as_phase(error) from error
+
+    def _env(
+        self, run: ClaimedRun, spec: RunSpec, places: RunPaths, environment: Path, shared: caches.Caches
+    ) -> dict[str, str]:
         inherited = runenv.passed(self.server_env, self.config.pass_env, is_host=places.is_host)
         site = site_folder(environment).relative_to(environment)  # not of the layer, which the run may have removed
         how_many = threads.variables(
@@ -307,7 +322,7 @@ class Context:
             {*places.variables, *inherited, *spec.env},
             is_held=bool(run.cores) and self.executors[run.executor].holds_cores,
         )
-        return how_many | runenv.compose(
+        env = runenv.compose(
             self.home,
             run.number,
             places,
@@ -317,9 +332,26 @@ class Context:
             inherited=inherited,
             bare=self.request(spec).bare and not spec.editables,
             site=f"{places.layer}/{site}",
+            checkpoints=checkpoints.folder_of(spec),
         )
+        seen_at = {folder.name: _seen_at(places, folder) for folder in shared.folders}
+        taken = {*places.variables, *env, *spec.secrets}
+        of_caches = caches.variables_of(shared, seen_at, env.get("HOME", ""), taken)
+        subdir = spec.code.subdir if spec.code else ""
+        of_trackers = trackers.variables(
+            f"{places.code}/{subdir}".rstrip("/"),
+            {*places.variables, *inherited, *spec.env, *spec.secrets},
+            self.server_env,
+            is_host=places.is_host,
+        )
+        return how_many | of_caches | of_trackers | env
 
     def _machine(self, run: ClaimedRun, spec: RunSpec) -> MachineType:
         """Return the machine type as it was when the run was cast; the configuration may have changed since."""
         known = self.config.types().get(spec.machine_type) or MachineType(spec.machine_type, run.cpus)
         return dataclasses.replace(known, cpus=run.cpus, memory_bytes=run.memory_bytes or None)
+
+
+def _seen_at(places: RunPaths, folder: caches.CacheFolder) -> str:
+    """Return where a run sees a folder for caches."""
+    return "-".join(filter(None, (places.caches, folder.name))) if places.caches else str(folder.source)

@@ -35,7 +35,8 @@ from orchestrator.errors import (
     StaleFence,
     is_disk_full,
 )
-from orchestrator.executors.base import Handle, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Handle, Usage, Verdict
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.lifecycle import notices, retry, workdir
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.outcome import NEVER_STARTED, as_phase, as_requested, decide, facts_of, not_kept
@@ -44,8 +45,8 @@ from orchestrator.spec.run import RunSpec
 from orchestrator.spec.validate import read_spec
 from orchestrator.states import State, StopRequest
 from orchestrator.store import RELEASED, ClaimedRun, Unheeded
-from orchestrator.telemetry.metrics import ingest_metrics
 from orchestrator.telemetry.samples import last_sample
+from orchestrator.telemetry.trackers.watcher import take_rest
 
 _log = logging.getLogger(__name__)
 _LOST = ("supervisor_lost", "container_lost")
@@ -109,7 +110,7 @@ class Life:
         if handle is None:
             raise Conflict(f"Run {self.run.number} is not running.")
         env |= {"TERM": term} if term else {}
-        return self.executor.open_exec(handle, command, env, cwd, terminal=terminal)
+        return self.executor.open_exec(handle, command, env, cwd, self.run.cores, terminal=terminal)
 
     # -- the thread of this run ---------------------------------------------------------------------------------
 
@@ -241,6 +242,7 @@ class Life:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
         self._stop_if_requested()
+        self.context.home.begun(self.run.number, self.run.attempt).touch()
         try:
             handle = self.executor.start(launch, self._stop_requested.is_set)
         except Conflict:
@@ -283,9 +285,9 @@ class Life:
         self.work.check_free()
         try:
             home.attempt_dir(number, self.run.attempt).mkdir(parents=True, exist_ok=True)
-            self.work.make()
-            home.metrics(number).touch()
             log, cancelled = home.build_log(number), self._stop_requested.is_set
+            self.work.make(cancelled)
+            home.metrics(number).touch()
             base = self.executor.base(self.spec, len(self.run.gpus), log, cancelled)
             environment, projects = self.context.environments_of(self.spec, base, log, cancelled, self.run)
             if projects:
@@ -324,7 +326,7 @@ class Life:
                 verdict.reason, f"{verdict.detail}; its outputs were not saved: its processes may still write them"
             )
             return
-        self.context.firmly(lambda: ingest_metrics(self.context.store, self.context.home, self.run.number))
+        self.context.firmly(lambda: take_rest(self.context.store, self.context.home, self.run.number, self.run.attempt))
         notices.tell(self.context, self.run.number, verdict)
         self._finish(verdict)
 

@@ -82,7 +82,7 @@ def _make(view: Path, found: Sequence[Member]) -> None:
             try:
                 os.link(item.place, target)
             except OSError:  # another disk, or too many names
-                shutil.copy(item.place, target)
+                shutil.copy2(item.place, target)  # the time, too: tools take it for the content
     for folder in reversed(folders):
         folder.chmod(0o555)
 

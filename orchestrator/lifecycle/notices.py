@@ -13,6 +13,7 @@ from orchestrator.spec.filters import Filter
 from orchestrator.states import State
 from orchestrator.telemetry import logs
 from orchestrator.telemetry.metrics import lines_lost
+from orchestrator.telemetry.trackers import besides as logged_besides
 
 _NAMED = 3
 _MOST_RUNNING = 10_000
@@ -32,6 +33,8 @@ def tell(context: Context, number: int, verdict: Verdict) -> None:
         _tell(context, number, f"The log grew beyond its limit: {cut_bytes} bytes from its middle were dropped")
     if lost := lines_lost(context.store, context.home, number):
         _tell_once(context, number, _NO_METRICS, f"{_NO_METRICS}{lost}. {_METRICS_FORM}")
+    for start, text in logged_besides.sentences(context.store.trackers.sources(number)):
+        _tell_once(context, number, start, text)
     if packages := installed_in(context.home.layer(number)):
         _tell_once(context, number, _INSTALLED, of_packages(packages))
 

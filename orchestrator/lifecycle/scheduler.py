@@ -4,7 +4,7 @@
     admit   queued runs that fit are claimed, and a thread leads each of them (`life.Life`)
 
 Order: first in, first out. A waiting run keeps its place: a later run may pass only if it needs nothing that the
-waiting run lacks (a run that waits for a GPU does not block runs without one).
+waiting run lacks (a run that waits for a GPU does not block runs without one, nor those that take one it cannot have).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from orchestrator.store import ClaimedRun, MachineRequest, Unheeded
 
 _log = logging.getLogger(__name__)
 _ANSWER_S = 1.0
+_NOT_CAST = 1 << 62
 _CLOCK_S = 0.01  # the clock that measures pauses may be coarser than the one that ends a wait
 
 
@@ -86,6 +87,10 @@ class Scheduler:
         with self._lock:
             return [(number, life.run.gpus, life.usage) for number, life in self._lives.items()]
 
+    def commands(self) -> list[tuple[int, int]]:
+        """Return number and attempt of the runs whose command is running."""
+        return [(life.run.number, life.run.attempt) for life in self.lives() if life.handle]
+
     def close(self) -> None:
         """Admit no more. Runs go on without us: their supervisors lead them."""
         self._context.closing.set()
@@ -117,6 +122,23 @@ class Scheduler:
             self._answer_until = now + _ANSWER_S
         return self._answer.get(number, "")
 
+    def would_wait_for(self, cpus: float, memory_bytes: int, gpus: int) -> str:
+        """Return what a run that was cast now would wait for, in words; "" if it would start at once."""
+        new = MachineRequest(_NOT_CAST, 0, None, cpus, memory_bytes, gpus, (), ())
+        free, queue, blocked_gpus = self.free(), [*self._context.store.queued(), new], False
+        for run in queue:  # as `_admit` goes through it
+            if blocked_gpus and run.gpus_wanted:
+                continue
+            if not free.fits(run.cpus, run.memory_bytes, 0):
+                break
+            if run.gpus_wanted > len(free.gpus):
+                blocked_gpus = True
+                continue
+            if run is new:
+                return ""
+            free = free.without(run.cpus, run.memory_bytes, free.gpus[: run.gpus_wanted])
+        return self._waiting(queue, set(), [_NOT_CAST]).get(_NOT_CAST, "")
+
     def _waiting(self, queue: Iterable[MachineRequest], paused: set[int], wanted: Collection[int]) -> dict[int, str]:
         return waiting(self.capacity, list(self._context.store.occupying()), queue, paused, wanted)
 
@@ -139,20 +161,21 @@ class Scheduler:
         free, cores = self._left_by(occupying), CoreLoad(self.capacity.cores, self._core_use.lately())
         for other in occupying:
             cores.give(other.cpus, other.cores)
-        blocked_gpus = False
+        gpus_lack = False
         for run in self._context.store.queued():
             if run.stop_request:  # it was asked to end between two attempts
                 self._cancel(run.number)
                 continue
-            wants_gpus = run.gpus_wanted > 0
-            if blocked_gpus and wants_gpus:
+            gpus = free.suitable(run.gpu_type, run.gpu_memory_bytes) if run.gpus_wanted else ()
+            if gpus_lack and run.gpus_wanted > len(gpus):
                 continue
             if not free.fits(run.cpus, run.memory_bytes, 0):
                 return  # every run needs cores and memory, so no later run may pass
-            if run.gpus_wanted > len(free.gpus):
-                blocked_gpus = True
+            if run.gpus_wanted > len(gpus):
+                gpus_lack = True
+                free = free.without(0, 0, gpus)  # they wait for it, and a later run may have others
                 continue
-            claimed = self._context.store.claim(run.number, free.gpus[: run.gpus_wanted], cores.least_used(run.cpus))
+            claimed = self._context.store.claim(run.number, gpus[: run.gpus_wanted], cores.least_used(run.cpus))
             if claimed:
                 free = free.without(claimed.cpus, claimed.memory_bytes, claimed.gpus)
                 cores.give(claimed.cpus, claimed.cores)

@@ -11,7 +11,6 @@ from pathlib import Path
 from orchestrator.executors.paths import RunPaths
 from orchestrator.home import Home
 from orchestrator.lifecycle import runtime_files
-from orchestrator.runtime import CHECKPOINTS
 
 ANYWHERE = ("LANG", "LC_*", "TZ", "*_proxy", "*_PROXY", "HF_ENDPOINT")
 """Variables of the server that every run gets; `pass_env` of the configuration adds to them."""
@@ -100,6 +99,7 @@ def compose(
     inherited: Mapping[str, str],
     bare: bool,
     site: str,
+    checkpoints: str,
 ) -> dict[str, str]:
     """Return all variables of one run; a container adds those of its image that are not among them.
 
@@ -114,6 +114,7 @@ def compose(
         inherited: see `passed`.
         bare: whether no packages and no Python were asked for: a container then has those of its image as they are.
         site: the folder of the packages in its layer, as the run sees it.
+        checkpoints: the folder of its checkpoints, relative to the root of the code.
     """
     usual = {
         "PYTHONUNBUFFERED": "1",
@@ -140,7 +141,7 @@ def compose(
     env["SPELL_RUN"] = str(number)
     env["SPELL_METRICS"] = paths.metrics
     env["SPELL_ATTEMPT"] = str(attempt)
-    env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{CHECKPOINTS}"
+    env["SPELL_CHECKPOINT_DIR"] = f"{paths.code}/{checkpoints}"
     return env
 
 

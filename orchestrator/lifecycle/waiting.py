@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from orchestrator.machine import Capacity
+from orchestrator.machine import Capacity, gpu_words
 from orchestrator.store import MachineRequest
 
 _NAMED = 5
@@ -39,20 +39,22 @@ def waiting(
             break
         if run.number in left:
             left.remove(run.number)
-            lacks = list(_lacks(free, holding, run))
+            lacks = list(_lacks(total, free, holding, run))
             behind = [f"run {first.number}, which is before it"] if first else ["the scheduler"]
             found[run.number] = f"{' and '.join(lacks or behind)}; {_ordinal(place)} in the queue"
         first = first or run
     return found | dict.fromkeys(left.intersection(paused), PAUSE)
 
 
-def _lacks(free: Capacity, holding: Sequence[MachineRequest], run: MachineRequest) -> Iterator[str]:
+def _lacks(total: Capacity, free: Capacity, holding: Sequence[MachineRequest], run: MachineRequest) -> Iterator[str]:
     if not free.fits(run.cpus, 0, 0):
         yield f"{_count(run.cpus, 'core')}{_held_by(holding)}"
     if run.memory_bytes > free.memory_bytes:
         yield f"{run.memory_bytes / _GIB:.1f} GiB of memory{_held_by([each for each in holding if each.memory_bytes])}"
-    if run.gpus_wanted > len(free.gpus):
-        yield f"{_count(run.gpus_wanted, 'GPU')}{_held_by([each for each in holding if each.gpus])}"
+    if run.gpus_wanted > len(free.suitable(run.gpu_type, run.gpu_memory_bytes)):
+        wanted = set(total.suitable(run.gpu_type, run.gpu_memory_bytes))
+        holders = [each for each in holding if wanted.intersection(each.gpus)]
+        yield f"{gpu_words(run.gpus_wanted, run.gpu_type, run.gpu_memory_bytes)}{_held_by(holders)}"
 
 
 def _held_by(holders: Sequence[MachineRequest]) -> str:

@@ -15,18 +15,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from orchestrator.content import manifest as manifests
 from orchestrator.content.files import remove_tree, sha256
-from orchestrator.content.manifest import FILE, Entry, Manifest
+from orchestrator.content.manifest import FILE, Entry, Manifest, actual
 from orchestrator.data import outputs
+from orchestrator.data.unsaved import Unsaved
 from orchestrator.errors import CodeFailed, InvalidConfig, SaveFailed
 from orchestrator.home import Home
+from orchestrator.lifecycle import checkpoints
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.files import ArtifactRecord
-from orchestrator.runtime import CHECKPOINTS
 from orchestrator.spec.mounts import path_in_code
 from orchestrator.spec.run import RunSpec
 from orchestrator.store import ClaimedRun
@@ -47,16 +48,18 @@ class WorkDir:
     def __init__(self, context: Context, run: ClaimedRun, spec: RunSpec) -> None:
         self._context, self._run, self._spec = context, run, spec
         self._number = run.number
-        self._mtime_ns = int(run.created_at) * 1_000_000_000
         self.root = context.home.work_dir(run.number)
         self._code = self.root / "code"
         self._own_manifest = self.root / "manifest.json"
         self._whole = self.root / "whole"
-        self._checkpoints = self._code / CHECKPOINTS
+        self._checkpoints = self._code / checkpoints.folder_of(spec)
         self._kept = context.home.checkpoints(run.number)
 
-    def make(self) -> None:
-        """Make the work dir, from the snapshot and the checkpoints of the attempt before.
+    def make(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Make the work dir, from the snapshot and the checkpoints of the attempt before, or of the run to resume.
+
+        Args:
+            cancelled: whether the rest need not be copied.
 
         Raises:
             CodeFailed, DiskFull, SaveFailed, OSError: when it cannot be made.
@@ -68,11 +71,13 @@ class WorkDir:
         (self.root / "scratch").mkdir()
         if code:
             manifest = self._context.blobs.tree(code.tree)
-            self._context.blobs.unpack(manifest, self._code, self._mtime_ns)
+            self._context.blobs.unpack(manifest, self._code)
             self._own_manifest.write_text(manifest.to_json())
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
+        if self._spec.resume and not self._kept.exists():
+            self._begin_with(self._spec.resume, cancelled)  # before it is whole: half of them must not be kept
         self._whole.touch()
         self._bring_checkpoints()
 
@@ -88,14 +93,26 @@ class WorkDir:
             if target.parent.resolve().is_relative_to(self._code.resolve()) and not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-                os.utime(target, ns=(self._mtime_ns, self._mtime_ns))
-                entries.append(Entry(name, FILE, sha256(target) or "", target.stat().st_size))
+                entry = Entry(name, FILE, sha256(target) or "", target.stat().st_size)
+                os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+                entries.append(entry)
         if entries:
             self._own_manifest.write_text(manifests.joined([*self._manifest().entries, *entries]).to_json())
 
+    def _begin_with(self, resource: str, cancelled: Callable[[], bool]) -> None:
+        """Copy the checkpoints of an earlier run, and say so."""
+        home, (_, number, *_below) = self._context.home, resource.split("/")
+        source = home.root / actual(resource)
+        if not source.is_dir():
+            raise CodeFailed(f"{resource}, with the checkpoints of run {number}, does not exist any more")
+        folder = checkpoints.folder_of(self._spec)
+        files, size = checkpoints.bring(source, home.run_dir(int(number)), self._code, folder, cancelled)
+        words = f"Begins with {resource}: {files} file{'' if files == 1 else 's'}, {size} bytes, copied to {folder}"
+        self._context.firmly(lambda: self._context.store.notice(self._number, words))
+
     def _keep_checkpoints(self) -> None:
         """Set the checkpoints of the attempt before aside. At any time they are in exactly one of both folders."""
-        is_there = self._whole.exists() and self._checkpoints.is_dir() and not self._checkpoints.is_symlink()
+        is_there = self._whole.exists() and self._checkpoints.is_dir() and self._is_in_code(self._checkpoints)
         if is_there and not self._kept.exists():
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             self._checkpoints.chmod(0o755)  # only a writable folder can be moved
@@ -104,6 +121,9 @@ class WorkDir:
     def _bring_checkpoints(self) -> None:
         if not self._kept.exists():
             return
+        if not self._is_in_code(self._checkpoints.parent):
+            raise CodeFailed(f"{checkpoints.folder_of(self._spec)!r} leads out of the code through a link")
+        self._checkpoints.parent.mkdir(parents=True, exist_ok=True)
         remove_tree(self._checkpoints)
         os.rename(self._kept, self._checkpoints)
         for mount in self._spec.mounts:
@@ -111,15 +131,28 @@ class WorkDir:
             if place.is_relative_to(self._checkpoints) and place.is_symlink():
                 place.unlink()  # as the mounts of the attempt before were made
 
+    def _is_in_code(self, place: Path) -> bool:
+        """Whether no link stands on the way to a place in the work dir."""
+        return place.resolve() == self._code.resolve() / place.relative_to(self._code)
+
     def save(self) -> list[ArtifactRecord]:
         """Move what the run has left to `runs/N`. Raises as `outputs.save`."""
         target = self._context.home.run_dir(self._number)
         if not target.exists():
             self._code.mkdir(parents=True, exist_ok=True)
             self._bring_checkpoints()  # of an attempt that was stopped before there was a next one
-        is_one_disk = self._context.home.runs.stat().st_dev == self.root.stat().st_dev
-        staging = self.root / "outputs" if is_one_disk else target.with_name(f".saving-{self._number}")
-        return outputs.save(self._number, self._workspace(), staging, target)
+        return outputs.save(self._number, self._workspace(), self._staging, target)
+
+    def unsaved(self) -> Unsaved:
+        """Return what the run has left so far."""
+        return Unsaved(self._workspace(), self._staging, self._context.home.run_dir(self._number))
+
+    @property
+    def _staging(self) -> Path:
+        """Where its outputs are gathered: on the disk of `runs`."""
+        home = self._context.home
+        is_one_disk = home.runs.stat().st_dev == self.root.stat().st_dev
+        return self.root / "outputs" if is_one_disk else home.runs / f".saving-{self._number}"
 
     def check_free(self) -> None:
         """Check that nothing lies at the path of its outputs.
@@ -146,7 +179,6 @@ class WorkDir:
         return outputs.Workspace(
             code=self._code,
             manifest=self._manifest(),
-            mtime_ns=self._mtime_ns,
             mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
             ignore=(*self._context.config.ignore, *self._spec.ignore),
             seen_at=(self._context.code_as_seen(self._run), os.path.realpath(self._code)),

@@ -4,6 +4,7 @@
 Times are seconds since the epoch (UTC); sizes are bytes; an unknown value is null.
 
 casts        a run that was cast
+plans        what a cast would do
 run_summary  a run in a list
 runs         a run, its attempts, its usage
 events       an event of a run
@@ -17,6 +18,7 @@ workflows    workflows and their steps
 searches     searches and their trials
 projects     projects
 links        links
+ports        ports that runs listen on
 compare      differences, lineage and verification of runs
 images       baked images
 environments  what a run would get

@@ -115,12 +115,13 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class EdgeRecord:
-    """A mount: the run `target` sees `resource` of `source` at `path`."""
+    """A mount: the run `target` sees `resource` of `source` at `path`; or has begun with a copy of it there (`copied`)."""
 
     source: str
     target: str
     resource: str
     path: str
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,16 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A line of `spell ls`. `link` is the target of a symbolic link, else ""."""
+    """A line of `spell ls`.
+
+    Attributes:
+        link: the target of a symbolic link, else "".
+        final: False for a file of a run that has not ended, which may still change.
+    """
 
     path: str
     size: int
     modified_at: float
     is_dir: bool
     link: str = ""
+    final: bool = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class RemovedRecord:
     """One thing that `spell gc` has removed or, with --dry-run, would remove: its name for people, and its size.
 
-    `kind` is `environment`, `image`, `package`, `snapshot`, `outputs`, `work` or `upload`.
+    `kind` is `environment`, `image`, `package`, `snapshot`, `outputs`, `work`, `upload` or `cache`.
     """
 
     what: str
@@ -19,7 +19,9 @@ class RemovedRecord:
 
 @dataclass(frozen=True, slots=True)
 class GcRecord:
-    """Everything that `spell gc` has removed, or would remove; `warnings` names the parts that it could not check."""
+    """Everything that `spell gc` has removed, or would remove; `warnings` names the parts that it could not check, and
+    `caches_bytes` is what the caches of runs take now."""
 
     removed: list[RemovedRecord]
     warnings: list[str]
+    caches_bytes: int = 0

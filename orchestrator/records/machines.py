@@ -13,6 +13,7 @@ class MachineType:
         cpus: cores, may be a fraction.
         memory_bytes: None if it reserves none.
         gpus: their number.
+        gpu_type, gpu_memory_bytes: the names that they may have, see `machine.Gpu`, and the least memory of each.
         pids, shm_bytes: the limits of processes and of shared memory of its containers; None for half of its memory.
     """
 
@@ -22,6 +23,8 @@ class MachineType:
     gpus: int = 0
     pids: int = 4096
     shm_bytes: int | None = None
+    gpu_type: str = ""
+    gpu_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

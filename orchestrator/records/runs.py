@@ -46,6 +46,8 @@ class RunRecord(RunSummary):
     outputs_count: int
     outputs_bytes: int
     outputs_removed_at: float | None
+    resumed_by: list[int] = field(default_factory=list)
+    logged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from orchestrator.states import FINAL, State
 from orchestrator.store import Store
 from orchestrator.store.database import Database
 from orchestrator.telemetry.samples import Sampler
+from orchestrator.telemetry.trackers.watcher import TrackerWatcher
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Assembly:
         self._scheduler.start()
         self._loop.start()
         self._sampler = Sampler(context.store, context.home, context.config.sample_interval_s, self._scheduler.running)
+        self._trackers = TrackerWatcher(context.store, context.home, self._scheduler.commands)
         self._watchdog = Watchdog(context.store, context.home, self._scheduler.lives, self._scheduler.stop)
         self._webhooks.start()
         self._quota.start()
@@ -157,6 +159,7 @@ class Assembly:
         self._loop.close()
         self._scheduler.close()
         self._sampler.close()
+        self._trackers.close()
         self._watchdog.close()
         self._webhooks.close()
         self._quota.close()

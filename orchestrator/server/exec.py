@@ -1,4 +1,4 @@
-"""An additional command in the container of a run, over a WebSocket: `/runs/{reference}/exec`.
+"""An additional command beside that of a run, over a WebSocket: `/runs/{reference}/exec`.
 
 The client's first frame describes the command; then both sides send at any time:
 
@@ -55,7 +55,7 @@ class _Command:
 
 @router.websocket("/runs/{reference}/exec")
 async def run_exec(websocket: WebSocket, reference: str, service: TheService, who: Person) -> None:
-    """Run a command, or a shell, in the container of a running run."""
+    """Run a command, or a shell, beside that of a running run."""
     await websocket.accept()
     running: RunningExec | None = None
     outcome: Mapping[str, Any] | None = None

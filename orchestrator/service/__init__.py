@@ -6,8 +6,10 @@ code             receives the code of runs
 runs             casts, lists, inspects and stops runs
 quota            enforces the space limits of the home
 executors        chooses the executor of a run
+plan             what a cast would do
 reuse            finds an identical complete run
 rerun            makes the spec of a rerun
+resume           finds the checkpoints that a run begins with
 workflows        workflows: cast, list, inspect, stop
 searches         searches: cast, list, inspect, stop, resume
 uploads          receives uploads
@@ -15,8 +17,10 @@ secrets          sets secrets
 logs             reads logs
 metrics          ingests metrics, then reads them
 stats            reads the usage of runs
-exec             starts additional commands in containers of runs
+exec             starts additional commands beside those of runs
+ports            lists the ports of runs, and connects to them
 resources        lists and sends outputs and uploads
+unsaved          finds the files of runs that have not ended
 labels           labels runs
 archive          hides runs, and brings them back
 projects         groups runs

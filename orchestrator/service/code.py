@@ -38,6 +38,10 @@ class Code:
         """Save a blob if it has this digest; raises as `BlobStore.put`."""
         self._blobs.put(digest, chunks)
 
+    def tree(self, who: Who, tree: str) -> str:
+        """The manifest of a snapshot, as JSON; raises as `BlobStore.tree`."""
+        return self._blobs.tree(tree).to_json()
+
     def blob(self, who: Who, digest: str) -> Iterator[bytes]:
         """The content of a blob.
 

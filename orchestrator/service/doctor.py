@@ -45,16 +45,22 @@ class Doctor:
 
     def examine(self, who: Who) -> list[CheckRecord]:
         """The results of all checks."""
-        found = examine(self._context, self._executors.default)
+        found = examine(self._context, self._executors.default, more=[("caches", self._quota.check_caches)])
         return [*found, *_config(self._server), *modes(self._context.home, self._context.config), *self._quota.checks()]
 
 
-def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[CheckRecord]:
+def examine(
+    context: Context,
+    default: str,
+    limit_s: float = _LIMIT_S,
+    more: Iterable[tuple[str, Callable[[], Iterable[CheckRecord]]]] = (),
+) -> list[CheckRecord]:
     """Run all checks at the same time.
 
     Args:
         default: the executor of specs that name none.
         limit_s: the time limit of each part.
+        more: further parts, by name.
     """
     gpus = len(detect().gpus)
     parts: list[tuple[str, Callable[[], Iterable[CheckRecord]]]] = [
@@ -62,6 +68,7 @@ def examine(context: Context, default: str, limit_s: float = _LIMIT_S) -> list[C
         ("executor", lambda: _default(context.executors[default])),
         *((name, lambda executor=executor: executor.checks(gpus)) for name, executor in context.executors.items()),
         ("gpu", _gpus),
+        *more,
     ]
     waiting = [_Part(name, look) for name, look in parts]
     deadline = time.monotonic() + limit_s

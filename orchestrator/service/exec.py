@@ -1,10 +1,10 @@
-"""Additional commands in the container of a run."""
+"""Additional commands beside that of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.executors.base import RunningExec
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.service.access import Access, Who
 from orchestrator.service.stats import not_running
@@ -14,13 +14,13 @@ __all__ = ["Exec", "RunningExec"]
 
 
 class Exec:
-    """Starts additional commands in the containers of one home's runs."""
+    """Starts additional commands beside those of one home's runs."""
 
     def __init__(self, store: Store, scheduler: Scheduler, access: Access) -> None:
         self._store, self._scheduler, self._access = store, scheduler, access
 
     def start(self, who: Who, reference: str, command: Sequence[str], term: str, *, terminal: bool) -> RunningExec:
-        """Start a command, or a shell, in the container of a run.
+        """Start a command, or a shell, beside that of a run.
 
         Args:
             command: program and arguments. One word is a line for a shell; no word starts a shell.
@@ -29,7 +29,7 @@ class Exec:
 
         Raises:
             NotFound: the run does not exist.
-            Conflict: it does not run now, or not in a container.
+            Conflict: it does not run now.
         """
         number = self._access.resolve(who, reference)
         life = self._scheduler.life(number)

@@ -26,7 +26,7 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.access import Access, Who
 from orchestrator.service.export_packages import packages_of
-from orchestrator.service.export_texts import dockerfile, job_file, readme, variables
+from orchestrator.service.export_texts import dockerfile, inputs_of, job_file, readme, variables
 from orchestrator.service.metrics import Metrics
 from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.run import RunSpec, to_wire
@@ -131,13 +131,13 @@ class Export:
                 yield _Member(path, source=blob, size=entry.size, mode=mode)
 
     def _inputs(self, who: Who, spec: RunSpec) -> Iterator[_Member]:
-        for mount in spec.mounts:
+        for resource, _ in inputs_of(spec):
             try:
-                path = self._access.path(who, mount.resource)
+                path = self._access.path(who, resource)
             except NotFound as error:
                 cure = "Export it without inputs."
-                raise NotFound(f"The input {mount.resource!r} does not exist any more.", cure) from error
-            yield from _tree(path, f"inputs/{actual(mount.resource)}", self._context.home.whole(path))
+                raise NotFound(f"The input {resource!r} does not exist any more.", cure) from error
+            yield from _tree(path, f"inputs/{actual(resource)}", self._context.home.whole(path))
 
     def _outputs(self, run: RunRecord, with_outputs: bool, warnings: list[str]) -> Iterator[_Member]:  # noqa: FBT001
         recorded = self._context.store.lineage.outputs(run.number)
@@ -166,10 +166,8 @@ class Export:
         yield _text(".dockerignore", _IGNORED)
         if spec.env or spec.secrets:
             yield _text("variables.env", variables(spec))
-        if spec.mounts:
-            yield _text(
-                "inputs.json", json.dumps([self._known(mount.resource, mount.path) for mount in spec.mounts], indent=2)
-            )
+        if inputs := inputs_of(spec):
+            yield _text("inputs.json", json.dumps([self._known(resource, path) for resource, path in inputs], indent=2))
         for name, path in (("log", home.log(run.number)), ("build.log", home.build_log(run.number))):
             yield _Member(name, source=path, size=path.stat().st_size) if path.is_file() else _bytes(name, b"")
         for name in ("orchestrator/__init__.py", "orchestrator/runtime.py"):

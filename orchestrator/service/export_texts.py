@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from orchestrator.environments import NO_VERSION, VERSION_VARIABLE, extras_of
+from orchestrator.lifecycle.checkpoints import folder_of
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.export_packages import Packages
 from orchestrator.spec.fields import BY_KEY, FILES
@@ -79,6 +80,12 @@ def _outer(inner: Sequence[set[int]]) -> list[int]:
     return outer
 
 
+def inputs_of(spec: RunSpec) -> list[tuple[str, str]]:
+    """Resource and path of what a run mounts, and of the checkpoints that it begins with."""
+    found = [(mount.resource, mount.path) for mount in spec.mounts]
+    return [*found, *([(spec.resume, folder_of(spec))] if spec.resume else [])]
+
+
 def dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) -> str:
     """The Dockerfile of an image that runs the command without spell."""
     return "\n".join(_dockerfile(run, spec, base, packages)) + "\n"
@@ -110,10 +117,10 @@ def _dockerfile(run: RunRecord, spec: RunSpec, base: str, packages: Packages) ->
         yield "COPY ca.pem /opt/run/"
         yield f"RUN {_editable(spec)}"
     yield "ENV PYTHONPATH=/spell:${PYTHONPATH:+$PYTHONPATH:}/opt/run/runtime"
-    yield "ENV PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR=/spell/checkpoints"
+    yield f"ENV PYTHONUNBUFFERED=1 SPELL_CHECKPOINT_DIR={_in_env(f'/spell/{folder_of(spec)}')}"
     yield f"ENV SPELL_RUN={run.number} SPELL_ATTEMPT=1 SPELL_METRICS=/opt/run/metrics.jsonl"
     subdir = spec.code.subdir if spec.code else ""
-    yield f"WORKDIR {json.dumps(f'/spell/{subdir}'.rstrip('/').replace('$', chr(92) + '$'), ensure_ascii=False)}"
+    yield f"WORKDIR {_in_env(f'/spell/{subdir}'.rstrip('/'))}"
     yield "ENTRYPOINT []"
     yield 'CMD ["/bin/sh", "/opt/run/command.sh"]'
 
@@ -122,6 +129,11 @@ def _editable(spec: RunSpec) -> str:
     folders = (f"--editable {shlex.quote(f'/spell/{folder}')}" for folder in extras_of(spec.editables))
     version = f"export {VERSION_VARIABLE}={NO_VERSION}"  # the exported code has no history
     return f"{_TRUSTING}; {version}; python -m pip install --no-cache-dir --no-deps {' '.join(folders)}"
+
+
+def _in_env(path: str) -> str:
+    """A path as a Dockerfile has it in quotes."""
+    return json.dumps(path.replace("$", "\\$"), ensure_ascii=False) if re.search(r"[^\w/.-]", path) else path
 
 
 # As `environments.image_packages` does for a run.
@@ -166,10 +178,10 @@ def _readme(run: RunRecord, spec: RunSpec, warnings: Sequence[str], there: Colle
         yield "\nBehind a proxy, add `--build-arg https_proxy=…`. If the proxy has its own certificate, put it into `ca.pem`."
     if spec.env or spec.secrets:
         yield "\nThe command needs variables: fill in their values in `variables.env` first. They were not exported."
-    if spec.mounts:
+    if inputs := inputs_of(spec):
         where = "are in `inputs/`" if "inputs" in there else "are not here: put them where the command above names them"
         yield f"\nThe command reads these files and folders, which {where} (`inputs.json` has their hashes):\n"
-        yield from (f"- `{mount.resource}` at `{mount.path}`" for mount in spec.mounts)
+        yield from (f"- `{resource}` at `{path}`" for resource, path in inputs)
     for warning in warnings:
         yield f"\n**Differs from the run**: {warning}"
     yield from _table(there)
@@ -221,7 +233,8 @@ def _flags(run: RunRecord, spec: RunSpec) -> Iterator[str]:
     if run.gpus or "gpu" in run.machine_type:
         yield "--gpus all"
     subdir = spec.code.subdir if spec.code else ""
-    for mount in spec.mounts:
-        place = path_in_code(subdir, mount.path)
+    places = [(mount.resource, path_in_code(subdir, mount.path), ":ro") for mount in spec.mounts]
+    places += [(spec.resume, folder_of(spec), "")] if spec.resume else []  # which it may write to
+    for resource, place, mode in places:
         target = place if place.startswith("/") else f"/spell/{place}"
-        yield f'-v "$PWD"/{shlex.quote(f"inputs/{mount.resource}")}:{shlex.quote(target)}:ro'
+        yield f'-v "$PWD"/{shlex.quote(f"inputs/{resource}")}:{shlex.quote(target)}{mode}'

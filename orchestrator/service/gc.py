@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from orchestrator.data import caches
 from orchestrator.data.uploads import gc_partial
 from orchestrator.environments import Limit
 from orchestrator.errors import SpellError
@@ -43,23 +44,30 @@ class Gc:
         self._context, self._scheduler, self._changed = context, scheduler, changed
         self._removing = threading.Lock()  # two at once would report the same things twice
 
-    def remove(self, who: Who, older_than_s: float, keep_bytes: int | None, *, dry_run: bool) -> GcRecord:
+    def remove(
+        self, who: Who, older_than_s: float, keep_bytes: int | None, *, dry_run: bool, only: str = ""
+    ) -> GcRecord:
         """Remove everything that no run needs and that was not used for a while.
 
-        That is: containers of ended runs, images, environments, snapshots of code, incomplete uploads, and outputs and work
-        dirs of archived runs. If a part cannot be looked at now (an engine is down), `warnings` says so and the other
+        That is: containers of ended runs, images, environments, snapshots of code, incomplete uploads, outputs and work
+        dirs of archived runs, and caches of runs. If a part cannot be looked at now (an engine is down), `warnings` says so and the other
         parts are removed.
 
         Args:
             older_than_s: things that were used in this time stay.
-            keep_bytes: the size to which environments, and outputs of archived runs, are reduced: beyond it the least
-                recently used ones go, even young ones. None for no limit.
+            keep_bytes: the size to which environments, outputs of archived runs, and caches are reduced: beyond it the
+                least recently used ones go, even young ones. None for no limit.
             dry_run: only report.
+            only: `caches` to leave all else; "" for everything.
         """
         removed: list[RemovedRecord] = []
         warnings: list[str] = []
         with self._removing, self._context.store.way_out():
-            for part in _parts(self._context, self._scheduler, older_than_s, keep_bytes, dry_run=dry_run):
+            of_caches = functools.partial(
+                gc_caches, self._context, time.time() - older_than_s, keep_bytes, dry_run=dry_run
+            )
+            others = () if only else _parts(self._context, self._scheduler, older_than_s, keep_bytes, dry_run=dry_run)
+            for part in (*others, of_caches):
                 try:
                     removed += part()
                 except SpellError as error:
@@ -67,8 +75,9 @@ class Gc:
                 except OSError as error:
                     _log.exception("a part of gc failed")
                     warnings.append(f"{error.filename or 'A file'}: {error.strerror or error}")
-        self._changed()
-        return GcRecord(removed, warnings)
+        if not dry_run:
+            self._changed()
+        return GcRecord(removed, warnings, caches.size_bytes(self._context.home))
 
 
 class _Removal(Protocol):
@@ -93,6 +102,13 @@ def _parts(
     yield functools.partial(gc_runs.gc_work, context, before, dry_run=dry_run)
     yield functools.partial(gc_runs.gc_snapshots, context, min(before, time.time() - gc_runs.CAST_S), dry_run=dry_run)
     yield functools.partial(gc_partial, context.home, older_than_s, dry_run=dry_run)
+
+
+def gc_caches(
+    context: Context, before: float, keep_bytes: int | None, *, dry_run: bool = False
+) -> Sequence[RemovedRecord]:
+    """Remove what was not used since a moment from the caches of runs; see `caches.gc`."""
+    return caches.gc(context.home, before, keep_bytes, context.store.gc.busy_since(), dry_run=dry_run)
 
 
 def limit_environments(context: Context, keep_bytes: int) -> Sequence[RemovedRecord]:

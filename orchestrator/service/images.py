@@ -16,6 +16,7 @@ from orchestrator.environments.orphans import BUILDING
 from orchestrator.errors import ExecutorFailed, SpellError
 from orchestrator.images import images
 from orchestrator.images.bake import check_tag
+from orchestrator.images.image_request import ImageRequest
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.images import ImageRecord
 from orchestrator.service.access import Who
@@ -50,7 +51,7 @@ class Images:
             ExecutorFailed: no engine answers.
         """
         check_tag(tag)
-        request = images.ImageRequest.of(spec, self._context.config.machine_type(spec.machine_type).gpus)
+        request = ImageRequest.of(spec, self._context.config.machine_for(spec).gpus)
         if lack := self._engine.lacks():
             raise ExecutorFailed(f"The image cannot be built: {lack}", "See what works here: spell doctor")
         return self._streamed(lambda log, cancelled: self._bake(spec, request, tag, log, cancelled, push=push))
@@ -58,7 +59,7 @@ class Images:
     def _bake(
         self,
         spec: RunSpec,
-        request: images.ImageRequest,
+        request: ImageRequest,
         tag: str,
         log: Path,
         cancelled: Callable[[], bool],

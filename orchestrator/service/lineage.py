@@ -35,7 +35,9 @@ class Lineage:
         return LineageRecord(
             root=f"runs/{root}",
             nodes=self._nodes(root, edges),
-            edges=[EdgeRecord(_source(item), f"runs/{item.run}", item.resource, item.path) for item in edges],
+            edges=[
+                EdgeRecord(_source(item), f"runs/{item.run}", item.resource, item.path, item.copied) for item in edges
+            ],
             complete=all(complete for _, complete in found),
         )
 

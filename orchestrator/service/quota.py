@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.content.files import sizes_below
+from orchestrator.data import caches
 from orchestrator.data.blobs import ROOM_CURE, free_bytes
 from orchestrator.errors import DiskFull
 from orchestrator.lifecycle.context import Context
 from orchestrator.loops import Loop
 from orchestrator.records.machines import CheckRecord
-from orchestrator.service.gc import limit_environments
+from orchestrator.service.gc import gc_caches, limit_environments
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = 3700.0  # environments that were too young the first time are old enough then
@@ -21,16 +22,21 @@ _MEASURED_S, _REFUSED_S = (
     60.0,
     5.0,
 )  # how long a measurement is valid; and one for which a cast or an upload was refused
+_CACHES_AGAIN_S = 300.0
 _LEAST_FREE_BYTES = 256 << 10
 _FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
+_CACHES_CURE = (
+    "When these runs have ended: spell gc --only caches --older-than 0; or raise limit_gb in [caches] of config.toml."
+)
 _CURE = (
-    "Make room: spell archive RUN…, then spell gc --older-than 0; spell rm uploads/NAME; "
+    "Make room: spell gc --only caches --older-than 0; spell archive RUN…, then spell gc --older-than 0; "
+    "spell rm uploads/NAME; "
     "or raise home_gb in [limits] of config.toml."
 )
 
 
 class Quota:
-    """Enforces the space limits of one home: `free_gb`, `home_gb` and `environments_gb` of the configuration.
+    """Enforces the space limits of one home: `free_gb`, `home_gb`, `environments_gb` and that of caches in the configuration.
 
     Args:
         context: the home, its store and configuration.
@@ -38,11 +44,13 @@ class Quota:
 
     def __init__(self, context: Context) -> None:
         self._context, self._limits = context, context.config.limits
+        self._limit_caches_bytes = context.config.caches.limit_bytes
         self._is_new = True  # the limit may be lower than that of the last server
         self._trim_at: float | None = None
         self._measured: dict[str, int] = {}
         self._measured_at: float | None = None
-        self._loop = Loop("quota", self._trim, self._measure, wait_s=self._until_trim_s)
+        self._caches_at, self._caches_bytes = 0.0, 0
+        self._loop = Loop("quota", self._trim, self._trim_caches, self._measure, wait_s=self._until_trim_s)
 
     def start(self) -> None:
         """Begin."""
@@ -59,7 +67,7 @@ class Quota:
 
     def changed(self) -> None:
         """Much was removed: measure again."""
-        self._measured_at = None
+        self._measured_at, self._caches_at = None, 0.0
         self._loop.wake()
 
     # -- checks before a cast or an upload ----------------------------------------------------------------------
@@ -103,6 +111,24 @@ class Quota:
             raise DiskFull(f"{words} {_shares(used)}.", _CURE)
         self._loop.wake()
 
+    def warnings(self) -> Iterator[str]:
+        """Yield what a person who casts a run should know."""
+        if self._limit_caches_bytes and self._caches_bytes > self._limit_caches_bytes:
+            yield f"{self._words_of_full_caches(self._caches_bytes)}\n  {_CACHES_CURE}"
+
+    def _words_of_full_caches(self, taken: int) -> str:
+        allowed = f"limit_gb of [caches] allows {_size(self._limit_caches_bytes)}"
+        return f"The caches of runs take {_size(taken)}, and {allowed}: active runs use them."
+
+    def check_caches(self) -> Iterator[CheckRecord]:
+        """What the caches of runs take."""
+        taken, limit = caches.size_bytes(self._context.home), self._limit_caches_bytes
+        if limit and taken > limit:
+            yield CheckRecord("caches", "warn", self._words_of_full_caches(taken), _CACHES_CURE)
+        elif self._context.config.caches.enabled or taken:
+            words = f"the caches of runs take {_size(taken)}{f' of {_size(limit)} (limit_gb)' if limit else ''}"
+            yield CheckRecord("caches", "ok", f"{words}, in {self._context.home.caches}")
+
     def checks(self) -> Iterator[CheckRecord]:
         """Whether a run can be cast, and the size of the home if `home_gb` limits it."""
         wanted, free = self._limits.free_bytes, free_bytes(self._context.home.root)
@@ -132,7 +158,9 @@ class Quota:
     # -- in the background --------------------------------------------------------------------------------------
 
     def _until_trim_s(self) -> float | None:
-        return None if self._trim_at is None else max(0.0, self._trim_at - time.monotonic())
+        ends = [self._trim_at] if self._trim_at is not None else []
+        ends += [self._caches_at] if self._limit_caches_bytes else []
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _trim(self) -> None:
         is_again = self._trim_at is not None and time.monotonic() >= self._trim_at
@@ -147,6 +175,15 @@ class Quota:
             raise
         self._trim_at = time.monotonic() + _AGAIN_S if was_new else None
 
+    def _trim_caches(self) -> None:
+        """Hold the caches to `limit_gb`, as far as active runs do not use them; runs write to them at any time."""
+        if not self._limit_caches_bytes or time.monotonic() < self._caches_at:
+            return
+        self._caches_at = time.monotonic() + _CACHES_AGAIN_S
+        for removed in gc_caches(self._context, 0.0, self._limit_caches_bytes):
+            _log.info("removed for limit_gb: %s", removed.what)
+        self._caches_bytes = caches.size_bytes(self._context.home)
+
     def _measure(self) -> None:
         """Measure the parts that the store does not know; a file with several names counts once."""
         is_fresh = self._measured_at is not None and time.monotonic() < self._measured_at + _MEASURED_S
@@ -157,6 +194,7 @@ class Quota:
         self._measured = {
             "environments": self._bytes(counted, home.environments),
             "snapshots": self._bytes(counted, home.blobs, home.trees),
+            "caches": self._bytes(counted, home.caches),
             "uploads": self._bytes(counted, home.incoming),
             "logs and work dirs": self._bytes(counted, home.logs, home.work, home.removed),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.fields import FIELDS, joined
 from orchestrator.spec.redaction import redacted, without_users
-from orchestrator.spec.run import RequirementFile, RunSpec, to_wire
+from orchestrator.spec.run import PLACEHOLDER, RequirementFile, RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
 
 _FIXED = [field.name for field in FIELDS if field.is_fixed]
@@ -55,19 +55,20 @@ class Repeat:
     warnings: list[str]
 
 
-def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repeat:
+def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any], *, may_change: Collection[str] = ()) -> Repeat:
     """Make the spec of a rerun.
 
     Args:
         run: with the values of its variables.
         changes: fields of a spec, as JSON values. They are joined to those of the run as the table of `spec.fields` says; a
             requirement replaces that of the same package.
+        may_change: fields that a rerun keeps, and this one may change. Another command loses the parameters that it lacks.
 
     Raises:
         InvalidConfig: a change is not possible, or a local package is gone.
     """
     for name in _FIXED:
-        if name in changes:
+        if name in changes and name not in may_change:
             raise InvalidConfig(f"A rerun cannot change the {name} of its run.", "Cast a new run with: spell run")
     spec = dataclasses.replace(read_spec(run.spec), executor=run.executor)
     spec, base, warnings = _on_same_image(context, run, spec, changes)
@@ -77,7 +78,11 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any]) -> Repe
         warnings += more
     elif run.spec["pip"] or run.spec["requirements"] or run.spec["frameworks"]:
         warnings.append(f"Run {run.number} ended before its packages were installed, so they are resolved now.")
-    merged = read_spec(joined(to_wire(spec), changes))
+    asked = to_wire(spec)
+    if isinstance(command := changes.get("command"), str):
+        wanted = set(PLACEHOLDER.findall(command))
+        asked["params"] = {name: value for name, value in asked["params"].items() if name in wanted}
+    merged = read_spec(joined(asked, changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
 
 

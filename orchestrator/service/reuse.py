@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from orchestrator.content.files import sha256
 from orchestrator.content.manifest import LINK, actual
 from orchestrator.errors import SpellError
+from orchestrator.lifecycle.checkpoints import folder_of
 from orchestrator.lifecycle.context import Context
 from orchestrator.spec.mounts import Mount, normal_path
 from orchestrator.spec.run import RunSpec
@@ -64,6 +65,8 @@ class Reuse:
                 (normal_path(mount.path), *words) for mount, words in zip(spec.mounts, inputs, strict=True) if words
             ),
         }
+        if spec.resume or spec.checkpoints:  # else it is what it was before there were these fields
+            content["checkpoints"] = [spec.resume, folder_of(spec)]
         if spec.editables:
             content["editables"] = list(spec.editables)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

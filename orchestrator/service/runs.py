@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator import machine
+from orchestrator.data import caches
 from orchestrator.data.outputs import check_patterns
 from orchestrator.errors import Conflict, ImpossibleRequest, InvalidConfig, SnapshotMissing
 from orchestrator.lifecycle.context import Context
@@ -15,12 +16,15 @@ from orchestrator.records.casts import CastRecord
 from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
 from orchestrator.records.machines import MachineType
+from orchestrator.records.plans import PlanRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
 from orchestrator.service.access import Access, Who
 from orchestrator.service.executors import Executors
+from orchestrator.service.plan import planned
 from orchestrator.service.quota import Quota
 from orchestrator.service.rerun import repeat
+from orchestrator.service.resume import Resume
 from orchestrator.service.reuse import Reuse
 from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.filters import Filter, Sort
@@ -39,14 +43,21 @@ class Runs:
         access: resolves references.
         executors: chooses the executor of a run.
         quota: refuses a cast when the home is full.
+        resume: finds the checkpoints that a run begins with.
     """
 
     def __init__(
-        self, context: Context, scheduler: Scheduler, access: Access, executors: Executors, quota: Quota
+        self,
+        context: Context,
+        scheduler: Scheduler,
+        access: Access,
+        executors: Executors,
+        quota: Quota,
+        resume: Resume,
     ) -> None:
         self._context, self._store = context, context.store
         self._scheduler, self._access, self._executors, self._quota = scheduler, access, executors, quota
-        self._reuse = Reuse(context)
+        self._reuse, self._resume = Reuse(context), resume
 
     def cast(
         self,
@@ -67,14 +78,14 @@ class Runs:
         Raises:
             UsageError: the machine type is unknown.
             InvalidConfig: the executor is unknown, or cannot do what the spec asks for.
-            ImpossibleRequest: the machine type is larger than this machine.
+            ImpossibleRequest: it asks for more than this machine has.
             NotFound, Conflict: a mount or secret does not exist.
             SnapshotMissing: the code has not been sent.
             DiskFull: see `Quota.check`.
         """
         if before := self._cast_before(key):
             return before
-        new, warnings = self._new_run(spec, lambda resource: self._access.mountable(who, resource))
+        new, warnings = self._new_run(who, spec, lambda resource: self._access.mountable(who, resource))
         new = dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new), key=key)
         if reuse and (earlier := self._reuse.find(new)):
             return CastRecord(earlier, new.spec.machine_type, self._reuse.warnings(spec, earlier), reused=True)
@@ -121,13 +132,37 @@ class Runs:
         """
         if before := self._cast_before(key):
             return before
-        run = self._store.record(self._access.resolve(who, reference))
-        repeated = repeat(self._context, run, {"project": run.project, **changes})  # it may have changed since then
-        new, warnings = self._new_run(repeated.spec, lambda resource: self._access.mountable(who, resource))
+        return self._again(who, self._access.resolve(who, reference), changes, key)
+
+    def resume(self, who: Who, reference: str, changes: Mapping[str, Any], *, key: str = "") -> CastRecord:
+        """Cast a run again that begins with the checkpoints of the earlier one.
+
+        Args:
+            key: as of `cast`.
+            changes: as of `rerun`; also another command, code, or folder of its outputs (`resume`).
+
+        Raises:
+            NotFound: the run does not exist, or left no checkpoints.
+            Conflict: it has not ended or was killed, or its code was removed.
+            SpellError: as `cast`.
+        """
+        if before := self._cast_before(key):
+            return before
+        number = self._access.resolve(who, reference)
+        return self._again(who, number, {"resume": str(number), **changes}, key, is_resumed=True)
+
+    def _again(
+        self, who: Who, number: int, changes: Mapping[str, Any], key: str, *, is_resumed: bool = False
+    ) -> CastRecord:
+        run = self._store.record(number)
+        may_change = ("command", "code") if is_resumed else ()
+        changes = {"project": run.project, **changes}  # it may have changed since then
+        repeated = repeat(self._context, run, changes, may_change=may_change)
+        new, warnings = self._new_run(who, repeated.spec, lambda resource: self._access.mountable(who, resource))
         new = dataclasses.replace(
             new,
             fingerprint=self._reuse.fingerprint(new),
-            rerun_of=run.number,
+            rerun_of=None if is_resumed else run.number,
             key=key,
             environment=repeated.environment,
             image=repeated.image,
@@ -135,32 +170,49 @@ class Runs:
         try:
             return self._add(new, [*warnings, *repeated.warnings])
         except SnapshotMissing:
+            if "code" in changes:
+                raise
             words = f"The code of run {run.number} is not kept any more."
             raise Conflict(words, "Cast it again with: spell run") from None
 
-    def check(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
+    def plan(self, who: Who, spec: RunSpec, digests: Sequence[str], *, reuse: bool = False) -> PlanRecord:
+        """What casting a run would do now. Casts nothing; raises as `cast`, where that does not come from its code.
+
+        Args:
+            digests: of the blobs of its code, which need not have been sent.
+            reuse: as of `cast`.
+        """
+        new, warnings = self._new_run(who, spec, lambda resource: self._access.mountable(who, resource))
+        earlier = (
+            self._reuse.find(dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))) if reuse else None
+        )
+        return planned(self._context, self._scheduler, new, digests, warnings, earlier)
+
+    def check(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         """The run that a spec would become, and warnings for the person. Raises as `cast`.
 
         Args:
             mountable: the canonical form of a resource that can be mounted.
         """
-        new, warnings = self._new_run(spec, mountable)
+        new, warnings = self._new_run(who, spec, mountable)
         self._require_code(new.spec)
         return new, warnings
 
-    def _new_run(self, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
-        wanted = self._machine_type(spec.machine_type)
+    def _new_run(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
+        wanted = self._machine_for(spec)
         name = spec.executor or self._executors.default
         executor = self._executors.usable(name)
         self._check(spec)
         self._quota.check()
         self._context.secrets.require(spec.secrets)
+        caches.check(self._context.config.caches, spec.caches)
         if spec.project:
             self._store.projects.require(spec.project)
         mounts = tuple(Mount(mountable(mount.resource), mount.path) for mount in spec.mounts)
-        spec = dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name)
+        spec = self._resume.found(who, dataclasses.replace(spec, mounts=mounts, machine_type=wanted.name))
         executor.refuse(spec)
         warnings = [*([] if spec.executor else self._executors.passed_over(name)), *executor.warnings(spec, wanted)]
+        warnings += self._quota.warnings() if self._context.config.caches.is_on(spec.caches) else ()
         return NewRun(spec, name, wanted.cpus, wanted.memory_bytes, wanted.gpus), warnings
 
     def _require_code(self, spec: RunSpec) -> None:
@@ -169,11 +221,14 @@ class Runs:
             raise SnapshotMissing(f"The server does not have snapshot {code.tree[:12]}.")
         self._context.projects(spec)  # it refuses folders that hold no project
 
-    def _machine_type(self, name: str) -> MachineType:
-        wanted = self._context.config.machine_type(name)
+    def _machine_for(self, spec: RunSpec) -> MachineType:
+        wanted = self._context.config.machine_for(spec)
         lack = machine.lacks(self._scheduler.capacity, wanted)
         if lack:
-            raise ImpossibleRequest(f"Machine type {wanted.name!r} can never run here: {lack}.")
+            by_word = (spec.cpus, spec.memory_bytes, spec.gpus, spec.gpu_type, spec.gpu_memory_bytes)
+            asks = any(by_word)
+            who = "This run can never start here" if asks else f"Machine type {wanted.name!r} can never run here"
+            raise ImpossibleRequest(f"{who}: {lack}.")
         return wanted
 
     def _check(self, spec: RunSpec) -> None:

@@ -39,7 +39,7 @@ class Searches:
             SpellError: as `Runs.cast`.
         """
         search.check_varies()
-        new, warnings = self._runs.check(search.spec, lambda resource: self._access.mountable(who, resource))
+        new, warnings = self._runs.check(who, search.spec, lambda resource: self._access.mountable(who, resource))
         seed = random.randrange(_SEEDS) if search.seed is None else search.seed  # noqa: S311 - no secret depends on it
         # the executor is chosen now: if it cannot run anything later, the search waits for it
         spec = dataclasses.replace(new.spec, executor=new.executor)

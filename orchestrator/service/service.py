@@ -26,14 +26,17 @@ from orchestrator.service.links import Links
 from orchestrator.service.logs import Logs
 from orchestrator.service.machines import Machines
 from orchestrator.service.metrics import Metrics
+from orchestrator.service.ports import Ports
 from orchestrator.service.projects import Projects
 from orchestrator.service.quota import Quota
 from orchestrator.service.resources import Resources
+from orchestrator.service.resume import Resume
 from orchestrator.service.runs import Runs
 from orchestrator.service.searches import Searches
 from orchestrator.service.secrets import Secrets
 from orchestrator.service.server import Server
 from orchestrator.service.stats import Stats
+from orchestrator.service.unsaved import UnsavedFiles
 from orchestrator.service.uploads import Uploads
 from orchestrator.service.verify import Verify
 from orchestrator.service.workflows import Workflows
@@ -66,13 +69,14 @@ class Service:
     ) -> None:
         store, found = context.store, resources.Resources(context.home, context.store)
         access, executors = Access(store, found), Executors(context, defaults)
-        self.runs = Runs(context, scheduler, access, executors, quota)
+        self.runs = Runs(context, scheduler, access, executors, quota, Resume(store, access, found))
         self.logs = Logs(context, scheduler, access)
         self.metrics = Metrics(context, access)
         self.stats = Stats(store, scheduler, access)
         self.exec = Exec(store, scheduler, access)
+        self.ports = Ports(store, scheduler, access)
         self.code = Code(context)
-        self.resources = Resources(found, access)
+        self.resources = Resources(found, access, UnsavedFiles(context))
         self.uploads = Uploads(incoming, store, access)
         self.secrets = Secrets(context.secrets, access)
         self.searches = Searches(store, access, self.runs, wake)

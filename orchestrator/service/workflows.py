@@ -45,7 +45,7 @@ class Workflows:
         warnings: dict[str, None] = {}  # each once, in their order
         for step in spec.steps:
             with _named(step.name):
-                new, found = self._runs.check(step.spec, mountable)
+                new, found = self._runs.check(who, step.spec, mountable)
             # the executor is chosen now: if it cannot run anything later, the step waits for it
             steps.append(dataclasses.replace(step, spec=dataclasses.replace(new.spec, executor=new.executor)))
             warnings |= dict.fromkeys(found)

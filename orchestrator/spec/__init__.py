@@ -7,6 +7,7 @@ type_checks   checks the types of what a program gives
 mounts        mounts of a run
 variables     variables of a run that cannot have any value
 durations     durations
+sizes         sizes
 conditions    stop conditions
 pasted        typographic dashes and quotes
 texts         decodes files

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestrator.errors import InvalidConfig
 from orchestrator.spec.mounts import Mount, normal_path, parse_mount
 from orchestrator.spec.redaction import masked, redacted
+from orchestrator.spec.sizes import size_bytes, size_text
 
 if TYPE_CHECKING:  # not needed to make a spec; every `spell run` loads this
     from pathlib import Path
@@ -58,6 +59,12 @@ def _count(written: float, _folder: Path) -> int:
     return int(written)
 
 
+def _gpus(written: float, _folder: Path) -> int:
+    if written != written // 1:
+        raise InvalidConfig(f"A run gets whole GPUs, not {written:g}.")
+    return int(written)
+
+
 def _secrets(texts: Sequence[str], _folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
@@ -75,6 +82,12 @@ TEXT = Kind("text")
 LIST = Kind("list", lambda texts, _folder: tuple(texts), list)
 MAPPING = Kind("mapping", lambda pairs, _folder: dict(pairs), dict)
 COUNT = Kind("number", _count)
+CORES = Kind("number")
+GPUS = Kind("number", _gpus)
+SIZE = Kind("text", lambda text, _folder: size_bytes(text) if text else None, size_text)
+GPU_SIZE = Kind(
+    "text", lambda text, _folder: size_bytes(text, 1000) if text else None, lambda size: size_text(size, 1000)
+)
 MINUTES = Kind("minutes", lambda minutes, _folder: minutes * 60, lambda seconds: seconds / 60)
 MOUNTS = Kind(
     "list",
@@ -156,11 +169,16 @@ class Field(NamedTuple):
 CODE_KEYS = ("github_url", "github_ref", "no_project", "group", "extra")
 """The keys of a job file that say which code to capture, and what of its project to install. The spec has no such fields."""
 PROJECT_OPTIONS = ("--no-project", "--group", "--extra")
-_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked")
+_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
 
 FIELDS = (
     Field("command", TEXT, "command", is_fixed=True, is_compared=True),
     Field("machine_type", TEXT, "machine_type", ("-t", "--machine-type")),
+    Field("cpus", CORES, "cpus", ("--cpus",)),
+    Field("memory_bytes", SIZE, "memory", ("--memory",)),
+    Field("gpus", GPUS, "gpus", ("--gpus",), is_compared=True),
+    Field("gpu_type", TEXT, "gpu_type", ("--gpu-type",)),
+    Field("gpu_memory_bytes", GPU_SIZE, "gpu_memory", ("--gpu-memory",)),
     Field("executor", TEXT, "executor", ("--executor",), is_compared=True),
     Field("mounts", MOUNTS, "mounts", ("-m", "--mount"), mounted, is_compared=True),
     Field("pip", PACKAGES, "pip", ("--pip",), added, redacted, is_environment=True, is_compared=True),
@@ -186,6 +204,9 @@ FIELDS = (
     Field("no_output_timeout_s", MINUTES, "no_output_timeout_min", ("--no-output-timeout",)),
     Field("notify", LIST, "notify", ("--notify",), added, masked),
     Field("secrets", SECRETS, "secrets", ("--secret",), updated, is_compared=True),
+    Field("caches", TEXT, "caches", ("--caches",)),
+    Field("resume", TEXT, "resume", ("--resume",), is_compared=True),
+    Field("checkpoints", TEXT, "checkpoints", ("--checkpoints",), is_compared=True),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_KEY = {field.key: field for field in FIELDS if field.key}

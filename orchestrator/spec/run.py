@@ -31,9 +31,12 @@ _IMAGE = r"(?i)[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?\Z"
 _LONGEST = 500  # of an image's name
 _APT = r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9][\w.+:~-]*)?\Z"
 NETWORKS = ("bridge", "none")
+CACHES = ("on", "read-only", "off")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 MAX_RETRIES = 100
 MAX_LABELS = 100
+LEAST_CPUS, MOST_CPUS, MOST_GPUS = 0.01, 10_000, 10_000  # the smallest share of the kernel
+LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES = 6 << 20, 1 << 50  # the least of an engine
 MAX_COMMAND_BYTES = 100_000  # the kernel takes 128 KiB in one argument
 
 
@@ -112,6 +115,8 @@ class RunSpec:
     Attributes:
         command: a line for the shell.
         machine_type: the name of a request for resources, see `[machine_types]` in the configuration.
+        cpus, memory_bytes, gpus: what the run asks for beside its machine type, and instead of what that has; None for that.
+        gpu_type, gpu_memory_bytes: each of its GPUs has one of these names (`a100`, several with commas) and at least this much.
         executor: the name of the executor; "" for the configured one.
         mounts: resources of earlier runs, read-only.
         pip, requirements: requirement lines and requirement files (by value).
@@ -133,10 +138,18 @@ class RunSpec:
         no_output_timeout_s: stop the run when it has been idle for this many seconds; None for never.
         notify: webhooks to call when it ends. A webhook's URL is its key, so it is hidden like values of variables.
         secrets: environment variables, and the names of the secrets whose values they get.
+        caches: `on`, `read-only` or `off`: what it has of the caches that runs share; "" for the configured one.
+        resume: a run, or a folder of its outputs (`runs/7/checkpoints`), whose files it begins with, as its own checkpoints.
+        checkpoints: the folder of its checkpoints, relative to the caller's directory; "" for the usual one.
     """
 
     command: str
     machine_type: str = "cpu"
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    gpu_type: str = ""
+    gpu_memory_bytes: int | None = None
     executor: str = ""
     mounts: tuple[Mount, ...] = ()
     pip: tuple[str, ...] = ()
@@ -162,6 +175,9 @@ class RunSpec:
     no_output_timeout_s: float | None = None
     notify: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    caches: str = ""
+    resume: str = ""
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -173,6 +189,7 @@ class RunSpec:
             check_pasted(self.command)
         for text in (self.command, self.description, *self.ignore, *self.params.values()):
             _check_unicode(text)
+        _check_resources(self)
         if self.python and not re.match(_PYTHON, self.python):
             _reject(f"Python version {self.python!r} is not like '3.12'.")
         if self.name:
@@ -190,10 +207,12 @@ class RunSpec:
         if self.project:
             check_project(self.project)
         _check_container(self.image, self.apt, self.network)
+        _check_choice("caches", self.caches, CACHES)
         _check_env(self.env)
         _check_secrets(self.secrets, self.env)
         _check_requirements(self.pip, self.editables)
         check_distinct(self.mounts)
+        _check_checkpoints(self.resume, self.checkpoints)
         self._check_params()
         if len(self.filled_command.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
             _reject(f"The command is longer than {MAX_COMMAND_BYTES} bytes.", "Put it into a script.")
@@ -226,6 +245,21 @@ class RunSpec:
         return PLACEHOLDER.sub(lambda found: self.params.get(found[1], found[0]), self.command)
 
 
+def _check_resources(spec: RunSpec) -> None:
+    if spec.cpus is not None and not LEAST_CPUS <= spec.cpus < MOST_CPUS:
+        _reject(f"A run can ask for {LEAST_CPUS} to {MOST_CPUS - 1} cores, not {spec.cpus:g}.")
+    if spec.memory_bytes is not None and not LEAST_MEMORY_BYTES <= spec.memory_bytes < MOST_MEMORY_BYTES:
+        _reject("A run can ask for 6M of memory or more, less than 1024T.", "Give a unit: --memory 32G")
+    if spec.gpus is not None and not 0 <= spec.gpus <= MOST_GPUS:
+        _reject(f"A run can ask for 0 to {MOST_GPUS} GPUs, not {spec.gpus}.")
+    if spec.gpu_memory_bytes is not None and not 1_000_000 <= spec.gpu_memory_bytes < MOST_MEMORY_BYTES:
+        _reject("A run can ask for 1M of GPU memory or more, less than 1024T.", "Give a unit: --gpu-memory 40G")
+    if spec.gpu_type and (not re.search(r"[A-Za-z0-9]", spec.gpu_type) or len(spec.gpu_type) > 100):
+        _reject(f"GPU type {spec.gpu_type!r} is not like 'a100' or 'rtx 4090'.")
+    if spec.gpus == 0 and (spec.gpu_type or spec.gpu_memory_bytes):
+        _reject("A run without GPUs cannot ask for a type or memory of them.", "Leave out --gpus 0.")
+
+
 def _check_labels(labels: tuple[str, ...]) -> None:
     if len(labels) > MAX_LABELS:
         _reject(f"A run can have at most {MAX_LABELS} labels.")
@@ -241,8 +275,12 @@ def _check_container(image: str, apt: tuple[str, ...], network: str) -> None:
     for package in apt:
         if not re.match(_APT, package):
             _reject(f"{package!r} is not an apt package.", "Write it as NAME or NAME=VERSION.")
-    if network and network not in NETWORKS:
-        _reject(f"Unknown network {network!r}.", f"Choose one of: {', '.join(NETWORKS)}.")
+    _check_choice("network", network, NETWORKS)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value and value not in choices:
+        _reject(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(choices)}.")
 
 
 def split_editable(text: str) -> tuple[str, str]:
@@ -255,6 +293,13 @@ def split_editable(text: str) -> tuple[str, str]:
     if not folder or "\n" in text or "\0" in text or (bracket and not re.match(r"[\w\s.,-]*\]\Z", extras)):
         _reject(f"{text!r} is not of the form FOLDER or FOLDER[EXTRA].")
     return posixpath.normpath(folder), extras.removesuffix("]")
+
+
+def _check_checkpoints(resume: str, folder: str) -> None:
+    if resume:
+        relative_parts(resume, "The run to resume", "Give a run, or a folder of its outputs: runs/7/output")
+    if folder:
+        relative_parts(folder, "The folder of checkpoints", "Give a folder below the working directory.")
 
 
 def _check_webhook(url: str) -> None:

@@ -10,6 +10,7 @@ casts      keys of requests to cast, so that one that comes twice casts once
 attempts   failed attempts
 artifacts  outputs of runs, with their hashes
 metrics    metrics of runs
+trackers   files of trackers in runs: how far they were read; parameters that were logged
 samples    what runs used
 lineage    mounts between runs
 reuse      earlier runs that did the same

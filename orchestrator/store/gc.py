@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, not_, or_, select, update
 
 from orchestrator.errors import Conflict
-from orchestrator.states import ACTIVE, FINAL
+from orchestrator.states import ACTIVE, FINAL, State
 from orchestrator.store.database import Database
 from orchestrator.store.tables import links, mounts, runs, searches, steps, workflows
 
@@ -45,6 +45,12 @@ class GcStore:
                     found.trees.add(str(code["tree"]))
                     found.blobs.add(str(code["diff"]))
         return found
+
+    def busy_since(self) -> float | None:
+        """Return when the first of the runs that have begun, and not ended, was cast; None if there is none."""
+        is_busy = or_(and_(runs.c.state.in_(list(ACTIVE)), runs.c.state != State.MACHINE_REQUESTED), runs.c.held)
+        with self._db.read() as connection:
+            return connection.scalar(select(func.min(runs.c.created_at)).where(is_busy)) or None
 
     def removable(self) -> list[tuple[int, float]]:
         """Return archived runs whose outputs are not needed, with the time of the last use, the latest first."""
@@ -146,8 +152,8 @@ def _wanted(connection: Connection) -> set[int]:
     """Return runs that steps of open workflows, or trials of open searches, will mount."""
     found = set()
     for spec in _pending(connection, of_open=True):
-        for mount in spec.get("mounts", ()):
-            parts = str(mount["resource"]).split("/")
+        for resource in (*(mount["resource"] for mount in spec.get("mounts", ())), spec.get("resume", "")):
+            parts = str(resource).split("/")
             if parts[0] == "runs" and len(parts) > 1 and parts[1].isdecimal():
                 found.add(int(parts[1]))
     return found

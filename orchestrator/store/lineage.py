@@ -8,19 +8,23 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select
 
 from orchestrator.store.database import Database
-from orchestrator.store.tables import artifacts, links, metric_summaries, mounts, runs, steps
+from orchestrator.store.tables import RESUMED, artifacts, links, metric_summaries, mounts, runs, steps
 
 _AT_ONCE = 500  # numbers in one query
 _SEEN = 300  # shown characters of a command
 
 
 class MountRow(NamedTuple):
-    """A mount: run `run` sees `resource` at `path`; `source_run` is the run of the resource, if any."""
+    """A mount: run `run` sees `resource` at `path`; `source_run` is the run of the resource, if any.
+
+    `copied`: it is no mount, but the folder that the run began with.
+    """
 
     run: int
     resource: str
     path: str
     source_run: int | None
+    copied: bool
 
 
 class OutputRow(NamedTuple):
@@ -60,7 +64,9 @@ class LineageStore:
         return self._mounts(mounts.c.source_run, sorted(numbers))
 
     def _mounts(self, column: ColumnElement[int | None], numbers: Sequence[int]) -> Iterator[MountRow]:
-        wanted = select(mounts.c.run, mounts.c.resource, mounts.c.path, mounts.c.source_run)
+        wanted = select(
+            mounts.c.run, mounts.c.resource, mounts.c.path, mounts.c.source_run, mounts.c.position == RESUMED
+        )
         for some in _parts(numbers):
             query = wanted.where(column.in_(some)).order_by(mounts.c.run, mounts.c.position)
             with self._db.read() as connection:

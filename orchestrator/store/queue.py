@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Select, TextClause, and_, bindparam, func, not_, select, text
+from sqlalchemy import ColumnElement, Float, Select, TextClause, and_, bindparam, case, func, not_, select, text
 
 from orchestrator.states import State, StopRequest
 from orchestrator.store.database import Database
@@ -26,9 +26,16 @@ def _is_paused() -> ColumnElement[bool]:
     return and_(at.is_not(None), at > now, at <= now + _LONGEST_PAUSE_S)
 
 
+def _of_spec(name: str) -> ColumnElement[Any]:
+    found = func.json_extract(runs.c.spec, f"$.{name}")
+    return case((runs.c.gpus_wanted > 0, found), else_=None).label(name)
+
+
 def _requests(which: ColumnElement[bool] | TextClause) -> Select[Any]:
     columns = [runs.c[name] for name in "number fence wish cpus memory_bytes gpus_wanted gpus cores".split()]
-    return select(*columns).where(which).order_by(runs.c.number).execution_options(yield_per=_ROWS_AT_ONCE)
+    # Few runs ask for a kind of GPU, so the spec has it and no column.
+    kinds = [_of_spec(name) for name in ("gpu_type", "gpu_memory_bytes")]
+    return select(*columns, *kinds).where(which).order_by(runs.c.number).execution_options(yield_per=_ROWS_AT_ONCE)
 
 
 _QUEUED = _requests(and_(runs.c.state == State.MACHINE_REQUESTED, not_(_is_paused())))
@@ -73,4 +80,6 @@ class QueueReader:
                     row.gpus_wanted,
                     tuple(json.loads(row.gpus)),
                     tuple(json.loads(row.cores)),
+                    row.gpu_type or "",
+                    row.gpu_memory_bytes or 0,
                 )

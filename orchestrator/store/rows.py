@@ -58,7 +58,11 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class MachineRequest:
-    """The part of the machine that a run needs, and the GPUs and cores that it has (`gpus`, `cores`)."""
+    """The part of the machine that a run needs, and the GPUs and cores that it has (`gpus`, `cores`).
+
+    Attributes:
+        gpu_type, gpu_memory_bytes: see `machine.Gpu.fits`.
+    """
 
     number: int
     fence: int
@@ -68,6 +72,8 @@ class MachineRequest:
     gpus_wanted: int
     gpus: tuple[int, ...]
     cores: tuple[int, ...]
+    gpu_type: str = ""
+    gpu_memory_bytes: int = 0
 
 
 def claimed_run(row: Row[Any]) -> ClaimedRun:

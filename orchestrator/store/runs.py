@@ -15,7 +15,8 @@ from orchestrator.records.runs import AttemptRecord, RunRecord
 from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database
-from orchestrator.store.tables import attempts, events, labels, mounts, projects, runs, trials
+from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, projects, runs, trials
+from orchestrator.store.trackers import parameters_of
 
 _LISTED = runs.outerjoin(projects, projects.c.id == runs.c.project)
 _AT_ONCE = 500  # SQLite takes so many variables in one statement
@@ -97,12 +98,18 @@ class RunReader:
             if row is None:
                 raise NotFound(f"There is no run {number}.", "See them with: spell ps")
             mounted = connection.execute(
-                select(mounts.c.resource, mounts.c.path).where(mounts.c.run == number).order_by(mounts.c.position)
+                select(mounts.c.resource, mounts.c.path)
+                .where(mounts.c.run == number, mounts.c.position != RESUMED)
+                .order_by(mounts.c.position)
             ).all()
-            users = connection.scalars(
-                select(mounts.c.run).where(mounts.c.source_run == number).distinct().order_by(mounts.c.run)
+            users = connection.execute(
+                select(mounts.c.run, (mounts.c.position == RESUMED).label("has_resumed"))
+                .where(mounts.c.source_run == number)
+                .distinct()
+                .order_by(mounts.c.run)
             ).all()
             words = _labels_of(connection, [number]).get(number, [])
+            logged = parameters_of(connection, number)
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
@@ -118,8 +125,10 @@ class RunReader:
             labels=words,
             search=search,
             mounts=[dict(item._mapping) for item in mounted],
-            mounted_by=list(users),
+            mounted_by=[row.run for row in users if not row.has_resumed],
+            resumed_by=[row.run for row in users if row.has_resumed],
             attempts=[AttemptRecord(*item[1:]) for item in tried],
+            logged=logged,
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:

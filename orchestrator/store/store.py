@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from orchestrator.errors import Conflict, NotFound, StaleFence
 from orchestrator.records.runs import AttemptRecord, SampleRecord
+from orchestrator.runtime import CHECKPOINTS
 from orchestrator.spec.run import to_wire
 from orchestrator.states import ACTIVE, ENDS, FINAL, MOVES, State, StopRequest
 from orchestrator.store.archive import ArchiveStore
@@ -36,7 +37,8 @@ from orchestrator.store.samples import SampleStore, add_sample
 from orchestrator.store.searches import SearchStore
 from orchestrator.store.secrets import SecretStore
 from orchestrator.store.stop_requests import StopRequestReader, check_acceptable, check_heeded
-from orchestrator.store.tables import attempts, events, labels, mounts, runs
+from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, runs
+from orchestrator.store.trackers import TrackerStore
 from orchestrator.store.uploads import UploadStore
 from orchestrator.store.webhooks import WebhookStore, add_notifications
 from orchestrator.store.workflows import WorkflowStore
@@ -105,6 +107,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
         self.gc = GcStore(database)
         self.secrets = SecretStore(database)
         self.uploads = UploadStore(database)
+        self.trackers = TrackerStore(database)
         self.projects = ProjectStore(database)
         self.links = LinkStore(database)
         self.labels = LabelStore(database)
@@ -147,18 +150,20 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
                 "project": open_project(connection, spec.project) if spec.project else None,
             }
             number = connection.execute(_ADD_RUN, columns).inserted_primary_key[0]  # type: ignore[index]
-            for position, mount in enumerate(spec.mounts):
-                source = mount.resource.split("/")
+            sources = [(position, mount.resource, mount.path) for position, mount in enumerate(spec.mounts)]
+            sources += [(RESUMED, spec.resume, spec.checkpoints or CHECKPOINTS)] if spec.resume else []
+            for position, resource, path in sources:
+                kind, name, *_ = resource.split("/")
                 connection.execute(
                     insert(mounts).values(
                         run=number,
                         position=position,
-                        resource=mount.resource,
-                        path=mount.path,
-                        source_run=int(source[1]) if source[0] == "runs" else None,
+                        resource=resource,
+                        path=path,
+                        source_run=int(name) if kind == "runs" else None,
                     )
                 )
-            if spec.mounts:
+            if sources:
                 check_sources(connection, number)
             for label in sorted(set(spec.labels)):
                 connection.execute(insert(labels).values(run=number, label=label))

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration. A test compares it with Alembic's."""
 
 metadata = MetaData()
@@ -120,6 +120,9 @@ mounts = Table(
     Index("mounts_source", "source_run"),
 )
 
+RESUMED = -1
+"""The position of the folder that a run begins with (`spell resume`): it is copied, and not among the run's mounts."""
+
 SHARED = "size >= 4096 AND sha256 <> ''"
 """Artifacts that may share their bytes. A query must use exactly this text, or SQLite does not use the index."""
 
@@ -196,7 +199,35 @@ metric_summaries = Table(
     Column("least", Float, nullable=False),
     Column("most", Float, nullable=False),
     Column("total", Float, nullable=False),
+    Column("source", String, nullable=False, default="", server_default=text("''")),
     Index("metric_summaries_last", "name", "last", "run"),
+)
+
+tracker_sources = Table(
+    "tracker_sources",
+    metadata,
+    Column("run", ForeignKey("runs.number"), primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("prefix", String, nullable=False),
+    Column("counts", Text, nullable=False, default="{}"),
+)
+
+tracker_files = Table(
+    "tracker_files",
+    metadata,
+    Column("run", ForeignKey("runs.number"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("inode", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+)
+
+logged_parameters = Table(
+    "logged_parameters",
+    metadata,
+    Column("run", ForeignKey("runs.number"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("source", String, nullable=False),
 )
 
 projects = Table(

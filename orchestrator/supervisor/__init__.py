@@ -11,6 +11,7 @@ verdict       how the command ended
 log_limit     keeps a log below its size limit
 log_times     records when the log grew
 masking       replaces secrets in the log by `***`
+beside        runs an additional command in the namespaces of a process run
 gpus          checks that a run sees the GPUs that it was given
 secrets_pipe  passes the secrets of a run through a pipe
 isolation     mount and process namespaces

@@ -61,10 +61,22 @@ def cut_bytes(path: Path) -> int:
 
 def tail(path: Path, lines: int | None, end: int, most_bytes: int = _LOOK_BACK_BYTES) -> Iterator[bytes]:
     """Yield a log's bytes up to offset `end`, or only the last `lines` lines, at most `most_bytes`."""
-    if not end:
+    yield from between(path, start_of_last(path, lines, end, most_bytes), end)
+
+
+def start_of_last(path: Path, lines: int | None, end: int, most_bytes: int = _LOOK_BACK_BYTES) -> int:
+    """Return where the last `lines` lines before offset `end` begin, at most `most_bytes`; 0 without `lines`."""
+    if lines is None or not end:
+        return 0
+    with path.open("rb") as file:
+        return _start_of_last(file, lines, end, most_bytes)
+
+
+def between(path: Path, offset: int, end: int) -> Iterator[bytes]:
+    """Yield a log's bytes from one offset to another."""
+    if offset >= end:
         return
     with path.open("rb") as file:
-        offset = 0 if lines is None else _start_of_last(file, lines, end, most_bytes)
         while True:
             chunk, offset = _read(file.fileno(), offset, _CHUNK_BYTES, end)
             if not chunk:

@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import math
+from collections.abc import Mapping
 
 from orchestrator.home import Home
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.runtime import LONGEST_NAME, MOST_STEP
 from orchestrator.store import Store
+from orchestrator.store.metrics import SENT
 
 _log = logging.getLogger(__name__)
 _METRICS_AT_ONCE_BYTES = 4 << 20
@@ -36,8 +38,18 @@ def ingest_metrics(store: Store, home: Home, number: int) -> None:
             return
         steps = store.last_steps(number)
         found = [record for line in whole.splitlines() if (record := _metric(number, line, steps))]
-        store.add_metrics(number, found, offset, offset + len(whole))
+        renamed = store.add_metrics(number, found, offset, offset + len(whole))
+        if renamed:
+            _tell_renamed(store, number, renamed)
         offset += len(whole)
+
+
+def _tell_renamed(store: Store, number: int, renamed: Mapping[str, str]) -> None:
+    start = "Metrics that were sent by send_metric "
+    if not any(event.kind == "notice" and event.text.startswith(start) for event in store.events(number)):
+        name, place = next(iter(renamed.items()))
+        words = f"have names that a tracker of this run uses, such as {name}: they are recorded as {place}"
+        store.notice(number, f"{start}{words}")
 
 
 def lines_lost(store: Store, home: Home, number: int) -> int:
@@ -48,8 +60,9 @@ def lines_lost(store: Store, home: Home, number: int) -> int:
     with contextlib.suppress(OSError), path.open("rb") as file:
         while left > 0 and (block := file.read(_METRICS_AT_ONCE_BYTES)):
             lines, last, left = lines + block.count(b"\n"), block[-1:], left - len(block)
+    sent = sum(summary.count for summary in store.metric_summaries(number, SENT))
     lines += last not in (b"", b"\n")
-    return max(lines - sum(summary.count for summary in store.metric_summaries(number)), 0) if lines else 0
+    return max(lines - sent, 0) if lines else 0
 
 
 def _metric(number: int, line: bytes, steps: dict[str, int]) -> MetricRecord | None:

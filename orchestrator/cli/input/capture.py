@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from orchestrator.capture import snapshot
+from orchestrator.capture import patterns, snapshot
 from orchestrator.capture.git import locate
 from orchestrator.capture.snapshot import Snapshot
-from orchestrator.cli.input.ignored import is_secret
+from orchestrator.capture.worktree import NoCommit
 from orchestrator.cli.output import show
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
 from orchestrator.home import Home, default_home
 from orchestrator.spec.texts import decoded
 
+if TYPE_CHECKING:
+    from orchestrator.capture.folder import Listing
+
 _NO_REPOSITORY = "Could not find a git repository, so no user files will be available."
+_MANY_FILES, _MANY_BYTES = 50_000, 256 << 20  # more of a folder without a repository is not sent without a question
 _SHOWN_UNTRACKED = 10
+_SHOWN = 5
 _NAME_WIDTH = 200
 
 
@@ -27,6 +33,8 @@ class CodeOptions(NamedTuple):
     """The options that say which code a run gets, by their names on the command line.
 
     Attributes:
+        no_code: send none.
+        whole_folder: send a folder without a repository also if it is big, or the person's home folder.
         force: ask nothing.
         json_: standard output is JSON, so that notes go to standard error.
         no_project, group, extra: what of the project of the code to install.
@@ -38,6 +46,8 @@ class CodeOptions(NamedTuple):
     github_ref: str | None = None
     commit_ref: str | None = None
     include_untracked: bool = False
+    no_code: bool = False
+    whole_folder: bool = False
     force: bool = False
     json_: bool = False
     no_project: bool | None = None
@@ -66,22 +76,91 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
         return _with_warnings(snapshot.of_url(url, ref, _cache_dir()))
     if ref:
         raise InvalidConfig("Option --github-ref needs --github-url.")
+    if options.no_code:
+        return None, ""
     place = locate(cwd)
     if place is None:
         if options.commit_ref:
             words = f"--commit-ref {options.commit_ref}: the current folder is in no git repository."
             raise InvalidRepository(words, "Change into it, or name it: --github-url URL --github-ref REF")
-        _go_on_without_repository(options.force)
-        return None, _read_spellignore(cwd)
+        return _of_folder(cwd, options)
     if options.commit_ref:
         return _with_warnings(snapshot.of_commit(place, options.commit_ref))
     include = options.include_untracked or _configured_untracked()
-    code = snapshot.of_working_tree(place, include_untracked=include)
+    ignored = _read_spellignore(place.root)
+    try:
+        code = snapshot.of_working_tree(place, include_untracked=include, ignore=patterns.lines_of(ignored))
+    except NoCommit:
+        return _of_folder(place.root, options, place.subdir, has_git=True)
     if code.untracked:
         _go_on_without_untracked(code, place.root, options)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=options.json_)
-    return _with_warnings(code)[0], _read_spellignore(place.root)
+    return _with_warnings(code)[0], ignored
+
+
+def _of_folder(
+    root: Path, options: CodeOptions, subdir: bytes = b"", *, has_git: bool = False
+) -> tuple[Snapshot | None, str]:
+    """The code in a folder that is no repository, or one without commits, and the text of its `.spellignore`."""
+    from orchestrator.capture.folder import look  # 1 ms: most code is in a repository
+
+    ignored = _read_spellignore(root)
+    home = default_home()
+    is_project = has_git or not _is_above(root, Path.home(), home)
+    if not is_project and not options.whole_folder:
+        _go_on_without_code(root, options.force)
+        return None, ignored
+    rules = patterns.lines_of(ignored)
+    listing = look(root, subdir, has_git=has_git, ignore=rules, without=[home], hidden=is_project)
+    if listing.secrets:
+        names = _names(listing.secrets)
+        show.warn(
+            f"Left out, as their names are those of secrets: {names}\n"
+            "  Give a run their values with --env-file or --secret, or send them: !NAME in .spellignore"
+        )
+    if listing.special:
+        show.warn(f"Left out, as they are no files: {_names(listing.special)}")
+    if not listing.files:
+        return None, ignored
+    _go_on_with_size(listing, options)
+    show.say(f"✨ Preparing folder {listing.root.name} ({_extent(listing)})…", err=options.json_)
+    return _with_warnings(snapshot.of_folder(listing))[0], ignored
+
+
+def _is_above(root: Path, *places: Path) -> bool:
+    """Whether a folder is one of these, or has one of them in it and nobody's project: a home folder, `/`, `/home`."""
+    here = os.path.realpath(root)
+    person = os.path.realpath(places[0])
+    return here in map(os.path.realpath, places) or here == "/" or person.startswith(f"{here}/")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(show.cut(name, _NAME_WIDTH) for name in names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
+
+
+def _extent(listing: Listing) -> str:
+    return f"{show.count(len(listing.files), 'file')}, {show.size(listing.total_bytes)}"
+
+
+def _go_on_with_size(listing: Listing, options: CodeOptions) -> None:
+    """Ask before a big folder is sent.
+
+    Raises:
+        InvalidRepository: nobody can be asked.
+    """
+    if options.whole_folder or (len(listing.files) <= _MANY_FILES and listing.total_bytes <= _MANY_BYTES):
+        return
+    biggest = ", ".join(f"{show.cut(name, _NAME_WIDTH)} ({show.size(size)})" for size, name in listing.biggest(_SHOWN))
+    text = f"Folder {listing.root.name} is big ({_extent(listing)}). The biggest in it: {biggest}."
+    if not _may_ask(options.force):
+        raise InvalidRepository(
+            text,
+            "Name in .spellignore what the run does not need, upload data once and mount it (spell upload), or send "
+            "all of it: --whole-folder",
+        )
+    show.say(text)
+    click.confirm("Send all of it? (.spellignore names what not to send)", default=False, abort=True)
 
 
 def _with_warnings(code: Snapshot) -> tuple[Snapshot, str]:
@@ -94,10 +173,10 @@ def _with_warnings(code: Snapshot) -> tuple[Snapshot, str]:
         return code, _patterns(file.read())
 
 
-def _read_spellignore(folder: Path) -> str:
+def _read_spellignore(place: Path) -> str:
     """The `.spellignore` of a folder, tracked by git or not."""
     try:
-        return _patterns((folder / ".spellignore").read_bytes())
+        return _patterns((place / ".spellignore").read_bytes())
     except FileNotFoundError:
         return ""
 
@@ -113,11 +192,14 @@ def _may_ask(force: bool) -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and not force
 
 
-def _go_on_without_repository(force: bool) -> None:
+def _go_on_without_code(place: Path, force: bool) -> None:
     if _may_ask(force):
         click.confirm(f"{_NO_REPOSITORY} Continue anyway?", default=True, abort=True)
     else:
-        show.warn(_NO_REPOSITORY)
+        show.warn(
+            f"{_NO_REPOSITORY}\n"
+            f"  {place} is no project: change into the folder of yours, or send all of this one: --whole-folder"
+        )
 
 
 def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -> None:
@@ -131,7 +213,7 @@ def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -
     listed += f"\n  … and {more} more" if more > 0 else ""
     repository = code.code.repository
     text = f"There are some untracked files in repo {repository}. They won't be available on this run.\n{listed}"
-    if found := next(filter(is_secret, names), ""):
+    if found := next(filter(patterns.is_secret, names), ""):
         text += f"\n  Keep {show.cut(found, _NAME_WIDTH)} out of git: give its values with spell secret set NAME and --secret NAME."
     if _may_ask(options.force):
         show.say(text)

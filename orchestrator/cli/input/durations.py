@@ -1,10 +1,13 @@
-"""Durations as values of options."""
+"""Durations and times as values of options."""
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import click
 
-from orchestrator.errors import InvalidConfig
+from orchestrator.errors import InvalidConfig, UsageError
 
 
 class Duration(click.ParamType[float]):
@@ -35,3 +38,23 @@ class Duration(click.ParamType[float]):
         if (self._least is not None and found < self._least) or (self._most is not None and found > self._most):
             self.fail(f"{value!r} is not between {self._least:g} and {self._most:g} {self._unit}.", param, ctx)
         return found
+
+
+def since(text: str) -> float:
+    """Parse a time: a duration ago (`2h`), or a date with or without a time. Returns seconds since the epoch.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    from datetime import datetime  # 2 ms; few commands have such an option
+
+    from orchestrator.spec.durations import seconds  # 0.3 ms, too
+
+    with suppress(InvalidConfig):
+        return time.time() - seconds(text)
+    try:
+        return datetime.fromisoformat(text).timestamp()  # in the local zone, unless it names one
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"{text!r} is not a time.", "Write it as 90s, 30m, 2h, 3d, 1w (ago), 2026-11-01 or 2026-11-01T14:30."
+        ) from None

@@ -10,7 +10,8 @@ from pathlib import Path
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig
-from orchestrator.pyproject.asked import KINDS, Asked
+from orchestrator.pyproject.asked import KINDS, Asked, upwards
+from orchestrator.pyproject.files import joined
 from orchestrator.pyproject.find import Wanted, find
 from orchestrator.pyproject.found import Found
 from orchestrator.spec.run import RequirementFile, RunSpec, Source
@@ -38,6 +39,8 @@ def with_environment(spec: RunSpec, code: Snapshot | None, asked: Asked, *, is_l
             )
         return spec
     found = _find(spec, code, asked, is_local=is_local) if code else None
+    if code:
+        _warn_untracked(code, found)
     if found is None:
         if chosen:
             raise InvalidConfig(
@@ -47,6 +50,16 @@ def with_environment(spec: RunSpec, code: Snapshot | None, asked: Asked, *, is_l
         return spec
     show.say(f"✨ {line_of(found, spec)}", err=json_)
     return applied(spec, found, asked)
+
+
+def _warn_untracked(code: Snapshot, found: Found | None) -> None:
+    """Warn about a file that would say the environment, if the run had it."""
+    places = [joined(folder, name) for folder in upwards(code.code.subdir) for name in KINDS]
+    there = [path for path in places if path in code.untracked]
+    if there and (found is None or found.file not in places or places.index(there[0]) < places.index(found.file)):
+        show.warn(
+            f"{there[0]} is not tracked by git, so the run does not have it, nor the packages that it names: git add {there[0]}"
+        )
 
 
 def _find(spec: RunSpec, code: Snapshot, asked: Asked, *, is_local: bool) -> Found | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import shlex
@@ -10,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.capture.git import Git
+from orchestrator.capture.patterns import is_secret
 
 _MOST_WORDS = 1000
-_SECRET = (".env", ".env.*", "*.env", ".netrc", "*.pem", "id_rsa*", "id_ed25519*", "*credentials*.json", "secrets.*")
 
 
 def missing_words(command: str, cwd: Path, subdir: str, captured: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -44,11 +43,11 @@ def missing_words(command: str, cwd: Path, subdir: str, captured: Iterable[str],
     return found
 
 
-def why_missing(cwd: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def why_missing(cwd: Path, paths: Sequence[str], *, is_repository: bool = True) -> Iterator[tuple[str, str]]:
     """Yield what is said of each path that `missing_words` found, and what to do. Asks git which of them it ignores."""
     links = {path: next((part for part in _above(path) if os.path.islink(cwd / part)), "") for path in paths}
     asked = [path for path in paths if not links[path]]
-    ignored = _ignored(cwd, asked) if asked else frozenset()
+    ignored = _ignored(cwd, asked) if asked and is_repository else frozenset()
     for path in paths:
         if link := links[path]:
             is_absolute = os.readlink(cwd / link).startswith("/")
@@ -58,7 +57,8 @@ def why_missing(cwd: Path, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
                 _mounted(path, "U"),
             )
         else:
-            why, cure = _why(cwd / path, path, is_ignored=path in ignored)
+            found = _why(cwd / path, path, is_ignored=path in ignored)
+            why, cure = found if is_repository else _why_of_folder(cwd / path, path)
             yield f"{why}: the run will not have it, unless it makes it itself.", cure
 
 
@@ -74,14 +74,16 @@ def _why(place: Path, path: str, *, is_ignored: bool) -> tuple[str, str]:
     return "git keeps no empty folders", "Let the command make it: mkdir -p"
 
 
+def _why_of_folder(place: Path, path: str) -> tuple[str, str]:
+    if is_secret(path):
+        return "its name is that of secrets", "Give a run its values with --env-file or --secret"
+    if place.is_dir() and not any(place.iterdir()):
+        return "an empty folder is not sent", "Let the command make it: mkdir -p"
+    return "it is left out", f"Send it by a line !PATTERN in .spellignore, or {_mounted(path)}"
+
+
 def _mounted(path: str, first: str = "u") -> str:
     return f"{first}pload it once and mount it: spell upload {shlex.quote(path)}"
-
-
-def is_secret(path: str) -> bool:
-    """Whether a file is, by its name, one of secrets, which belong neither into git nor into a snapshot."""
-    name = path.rpartition("/")[2]
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _SECRET)
 
 
 def _above(path: str) -> list[str]:

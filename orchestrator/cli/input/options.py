@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.input import complete
 from orchestrator.cli.input.durations import Duration
 from orchestrator.spec.fields import BY_NAME
-from orchestrator.spec.run import MAX_RETRIES, NETWORKS
+from orchestrator.spec.run import CACHES, MAX_RETRIES, NETWORKS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,11 +28,20 @@ def _option(name: str, metavar: str, words: str, **more: Any) -> Callable[[F], F
     return click.option(*field.options, name, metavar=metavar, help=words, multiple=is_many, **more)
 
 
+_RESUME = _option(
+    "resume", "RUN", "Begin with the checkpoints of RUN, or with a folder of its outputs: runs/7/output",
+    shell_complete=complete.runs,
+)  # fmt: skip
 _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "machine_type", "NAME", "Machine type; see spell machine-types. [default: cpu]",
         shell_complete=complete.machine_types,
     ),
+    _option("cpus", "N", "Cores, may be a fraction, instead of those of the machine type.", type=click.FLOAT),
+    _option("memory_bytes", "SIZE", "Memory, such as 32G."),
+    _option("gpus", "N", "How many GPUs.", type=click.INT),
+    _option("gpu_type", "NAME[,NAME]", "Only GPUs of this name, such as a100, h100 or 'rtx 4090'."),
+    _option("gpu_memory_bytes", "SIZE", "Only GPUs with at least this much memory, such as 40G."),
     _option(
         "mounts", "RES[:PATH]", "Mount a resource, read-only: runs/2/data.txt", shell_complete=complete.resources
     ),
@@ -46,7 +55,7 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "network", "bridge|none", "The network of its container. [default: bridge]", type=click.Choice(NETWORKS)
     ),
-    _option("env", "K=V", "An environment variable."),
+    _option("env", "K[=V]", "An environment variable; without =V, with the value of your shell."),
     _option("description", "TEXT", "[default: the message of the commit]"),
     _option("name", "NAME", "A name to call the run by, in mounts too."),
     _option("labels", "LABEL", "A label to find it by.", shell_complete=complete.labels),
@@ -66,14 +75,32 @@ _FIELDS: tuple[Callable[[Any], Any], ...] = (
         "secrets", "NAME[=VAR]", "Give it a secret as an environment variable; see spell secret.",
         shell_complete=complete.secrets,
     ),
+    _option(
+        "caches", "on|read-only|off", "The caches that runs share, for models, datasets, packages. [default: on]",
+        type=click.Choice(CACHES),
+    ),
+    _RESUME,
+    _option("checkpoints", "FOLDER", "The folder of its checkpoints, for --retries and spell resume. [default: checkpoints]"),
 )  # fmt: skip
 
 
+_UNTRACKED = click.option(
+    "--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."
+)
+_FORCE = click.option("-f", "--force", is_flag=True, help="Ask no questions.")
+_CURRENT_CODE = click.option(
+    "--current-code", is_flag=True, help="Resume with the code of this folder. [default: that of the resumed run]"
+)
+_NOW = (_CURRENT_CODE, _UNTRACKED, _FORCE)
 _CODE = (
     click.option("--github-url", metavar="URL", help="Take the code from this git URL instead."),
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
-    click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores."),
+    _UNTRACKED,
+    click.option("--no-code", is_flag=True, help="Send no code."),
+    click.option(
+        "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
+    ),
     click.option(
         "--deps-from-env",
         metavar="[DIR]",
@@ -87,11 +114,15 @@ _CODE = (
     ),
     click.option("--group", multiple=True, metavar="NAME", help="Install this group of the project, too."),
     click.option("--extra", multiple=True, metavar="NAME", help="Install this extra of the project, too."),
-    click.option("-f", "--force", is_flag=True, help="Ask no questions."),
+    _FORCE,
+    click.option(
+        "--env-file", "env_file", type=click.Path(path_type=Path), metavar="FILE", multiple=True,
+        help="Environment variables from a file, such as .env; -e wins.",
+    ),
     click.option(
         "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
     ),
-)
+)  # fmt: skip
 
 
 def spec_options(command: F) -> F:
@@ -102,6 +133,16 @@ def spec_options(command: F) -> F:
 def change_options(command: F) -> F:
     """Give a verb the options of a spec without those that say its code."""
     return _with(_FIELDS, command)
+
+
+def resume_options(command: F) -> F:
+    """Give a verb the options of a spec for a run that is resumed, with the code of then or of now."""
+    return _with((*(option for option in _FIELDS if option is not _RESUME), *_NOW), command)
+
+
+def current_code_option(command: F) -> F:
+    """Give a verb the option that takes the code of now for a run that is resumed."""
+    return _CURRENT_CODE(command)
 
 
 def _with(options: Sequence[Callable[[F], F]], command: F) -> F:

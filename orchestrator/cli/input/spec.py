@@ -14,10 +14,11 @@ import click
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.capture import CodeOptions, capture
 from orchestrator.cli.input.command_files import files_of, refuse_saved
+from orchestrator.cli.input.commanding import line_of, lost_quotes
 from orchestrator.cli.input.ignored import missing_words, why_missing
 from orchestrator.cli.output import show
-from orchestrator.errors import InvalidConfig, UsageError
-from orchestrator.pyproject.asked import Asked, says_something
+from orchestrator.errors import InvalidConfig, InvalidRepository, UsageError
+from orchestrator.pyproject.asked import KINDS, Asked, says_something
 from orchestrator.spec.fields import BY_NAME, FILES, MAPPING, FileName, joined
 from orchestrator.spec.mounts import normal_path
 from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
@@ -34,17 +35,19 @@ class SpecOptions:
         fields: by the names of a spec's fields; None and () where nothing was typed. Hidden in `repr`.
         code: those that say its code.
         file: a job file.
+        env_files: files of variables.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
     code: CodeOptions = field(default_factory=CodeOptions)
     file: Path | None = None
+    env_files: Sequence[Path] = ()
 
     @classmethod
-    def of(cls, *, file: Path | None = None, **typed: Any) -> SpecOptions:
+    def of(cls, *, file: Path | None = None, env_file: Sequence[Path] = (), **typed: Any) -> SpecOptions:
         """The options that click gives a verb."""
         fields = {name: typed.pop(name) for name in BY_NAME if name in typed}
-        return cls(fields, CodeOptions(**typed), file)
+        return cls(fields, CodeOptions(**typed), file, env_file)
 
 
 def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
@@ -68,6 +71,8 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
         spec = with_virtualenv(spec, options.code.deps_from_env, code, err=options.code.json_)
     if code is not None and not code.code.url and not options.code.commit_ref:
         _warn_ignored(spec, code)
+    if code is None and not options.code.no_code:
+        _refuse_missing(spec)
     spec = with_project(spec, code, options.code, job)
     return with_code(spec, code, ignored), code
 
@@ -79,6 +84,21 @@ def _load(path: Path) -> JobFile:
     return jobfile.load(path)
 
 
+def _refuse_missing(spec: RunSpec) -> None:
+    """Refuse a command that names a file of a folder of which nothing is sent.
+
+    Raises:
+        InvalidRepository: it does.
+    """
+    mounted = {normal_path(mount.path) for mount in spec.mounts}
+    for name in missing_words(spec.filled_command, Path.cwd(), "", (), mounted):
+        if Path(name).is_file():
+            raise InvalidRepository(
+                f"{name!r} is in the command, but no files of {Path.cwd()} are sent.",
+                "Change into the folder of the project, or send all of this one: --whole-folder",
+            )
+
+
 def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     """Warn about files in the command that are here, but that the run will not have."""
     subdir = code.code.subdir
@@ -88,18 +108,9 @@ def _warn_ignored(spec: RunSpec, code: Snapshot) -> None:
     known = {normal_path(mount.path) for mount in spec.mounts} | set(untracked) | told
     captured = [entry.path for entry in code.manifest.entries]
     missing = missing_words(spec.filled_command, Path.cwd(), subdir, captured, known)
-    for name, (why, cure) in zip(missing, why_missing(Path.cwd(), missing), strict=True):
+    reasons = why_missing(Path.cwd(), missing, is_repository=bool(code.code.commit))
+    for name, (why, cure) in zip(missing, reasons, strict=True):
         show.warn(f"{name!r} is in the command, but {why}\n  {cure}")
-
-
-def _lost_quotes(words: Sequence[str]) -> bool:
-    """Whether a second shell would read other words than the first did; `&&` and the like may be meant for the second."""
-    if len(words) < 2:
-        return False
-    return any(
-        re.search(r"[\s'\"\\]", word) or (re.search(r"[();&|<>`]", word) and not re.match(r"\d*[;&|<>]", word))
-        for word in words
-    )
 
 
 def spec_of(options: SpecOptions, job: Mapping[str, Any]) -> RunSpec:
@@ -125,7 +136,7 @@ def _spec(options: SpecOptions, values: Mapping[str, Any]) -> RunSpec:
     command = values.get("command", "")
     if not command.strip():
         raise UsageError("The command is missing.", f"Try: {click.get_current_context().command_path} -h")
-    if _lost_quotes(words):
+    if lost_quotes(words):
         show.warn(
             f"The words are joined by spaces, and the shell of the run reads: {command}\n"
             "  To keep the quotes that your own shell removed, put the whole command into quotes."
@@ -158,13 +169,20 @@ def with_files(values: Mapping[str, Any], code: Snapshot | None = None) -> dict[
 
 def _values(options: SpecOptions) -> dict[str, Any]:
     """The values of the fields that were typed."""
-    return {name: _value(name, typed) for name, typed in options.fields.items() if typed not in (None, ())}
+    found = {name: _value(name, typed) for name, typed in options.fields.items() if typed not in (None, ())}
+    if options.env_files:
+        from orchestrator.cli.input.envfile import read_files  # 1 ms, and the parser 40: few runs have such files
+
+        others = {**found.get("secrets", {}), **found.get("env", {})}
+        unsaid = {name: value for name, value in read_files(options.env_files).items() if name not in others}
+        found["env"] = {**unsaid, **found.get("env", {})}
+    return found
 
 
 def _value(name: str, typed: Any) -> Any:
     field = BY_NAME[name]
     if name == "command":
-        typed = " ".join(typed)
+        typed = line_of(typed)
     if field.kind is MAPPING:
         typed = _pairs(typed, field.options[-1])
     if field.kind is FILES:
@@ -187,15 +205,18 @@ def with_project(spec: RunSpec, code: Snapshot | None, typed: CodeOptions, job: 
     asked = Asked(
         (*(job.group if job else ()), *typed.group), (*(job.extra if job else ()), *typed.extra), bool(nothing)
     )
-    may_be_script = ".py" in spec.command
-    if asked == Asked() and (
-        not code or not (may_be_script or says_something(code.manifest.entries, code.code.subdir))
-    ):
+    if asked == Asked() and not (code and _may_say(code, spec.command)):
         return spec
     from orchestrator.cli.input.environment import with_environment  # 2 ms; where there is nothing, nobody waits for it
 
     is_local = code is not None and not code.code.url and not typed.commit_ref
     return with_environment(spec, code, asked, is_local=is_local, json_=typed.json_)
+
+
+def _may_say(code: Snapshot, command: str) -> bool:
+    """Whether there may be something to find, or to warn of. Fast."""
+    names = code.untracked and (name for name in code.untracked if name.endswith(KINDS))
+    return ".py" in command or any(names) or says_something(code.manifest.entries, code.code.subdir)
 
 
 def with_code(spec: RunSpec, code: Snapshot | None, ignored: str = "") -> RunSpec:
@@ -217,10 +238,19 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name:
+        if not equals and option == "--env" and (known := _of_shell(name)) is not None:
+            value = known
+        elif not equals or not name:
             long = f"--e{text}" if option == "--env" else ""  # click reads -executor as -e xecutor
             is_meant = any(long in item.options for item in BY_NAME.values())
             cure = f"Did you mean {long}, with two dashes?" if is_meant else ""
+            if not cure and option == "--env":
+                cure = f"Your shell has no variable {text} to take the value from."
             raise InvalidConfig(f"{option} {text!r} is not of the form NAME=VALUE.", cure)
         found[name] = value
     return found
+
+
+def _of_shell(name: str) -> str | None:
+    """The value of a variable of the shell; None if it has none, or this is no name."""
+    return os.environ.get(name) if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 VERBS = {
     "run": "cast create execute go launch new sbatch srun start submit train up",
-    "rerun": "again clone-run repeat restart resubmit resume retry requeue",
+    "rerun": "again clone-run repeat restart resubmit retry requeue",
+    "resume": "continue unpause warm-start",
     "logs": "log less more output tail stdout",
     "logs -f": "attach fg follow view",
     "ps": "history jobs list queue runs sacct squeue status",
@@ -15,6 +16,8 @@ VERBS = {
     "search": "find grep",
     "info": "describe details get inspect scontrol show",
     "exec": "bash connect debug enter shell ssh sh",
+    "port": "expose forward port-forward ports publish tunnel",
+    "notebook": "ipython jupyter jupyterlab lab notebooks",
     "stats": "gpu nvidia-smi usage",
     "top": "dashboard htop monitor ui watch",
     "stop": "abort cancel end halt interrupt quit scancel",
@@ -65,12 +68,14 @@ OPTIONS = {
     "--from": "base base-image container container-image docker image img",
     "--python": "py python-version pyversion",
     "--framework": "frameworks",
-    "-t gpu": "accelerator accelerators cuda device gpu gpus gpus-per-node gpus-per-task gres num-gpus",
-    "--machine-type": (
-        "cores cpu cpus cpus-per-task instance instance-type machine mem mem-per-cpu memory partition pool queue "
-        "resources shm-size"
-    ),
+    "--gpus": "accelerator accelerators cuda device gpu gpus-per-node gpus-per-task gres num-gpus",
+    "--cpus": "cores cpu cpus-per-task num-cpus",
+    "--memory": "mem mem-per-cpu ram",
+    "--gpu-type": "gpu-model gpu-name",
+    "--gpu-memory": "gpu-mem vram",
+    "--machine-type": "instance instance-type machine partition pool queue resources shm-size",
     "--env": "env-var environment envs export set-env variable",
+    "--env-file": "dotenv envfile",
     "--secret": "password secrets token",
     "--label": "label-add labels tag tags",
     "--name": "job-name n run-name title",
@@ -128,19 +133,17 @@ SAYS = {
     "build": "Nothing is built beforehand: spell run --pip, --apt and --from make the environment. To keep one: spell image build",
     "events": "What happens to a run is in its log and details: spell logs -v RUN, spell info RUN; what is active: spell top",
     "restart reload": "Type `spell server stop`; any command starts it again.",
-    "jupyter notebook lab serve deploy": "spell has no notebooks and serves no models.",
+    "serve deploy": "spell serves no models. A program that does can run, and spell port RUN PORT leads to it.",
 }
 """What to say where spell has no verb for a word."""
 
 OPTION_SAYS = {
-    "env-file": "There is no such option. Give each variable with -e NAME=VALUE, and a secret value with --secret NAME.",
-    "dry-run dry simulate": "Nothing is cast only for show. Write the spec without casting it: --save-command FILE",
     "rm": "Leave it out: of a run only its log, records and outputs stay.",
-    "i ti it t tty interactive pty": "A run has no terminal. Open a shell in its container: spell exec RUN",
+    "i ti it t tty interactive pty": "A run has no terminal. Open a shell beside its command: spell exec RUN",
     "w workdir chdir cwd working-dir": (
         "A run starts in the folder that it is cast from, with a copy of the code: change the folder before."
     ),
-    "P port ports publish expose": "spell opens no ports of a run.",
+    "P p port ports publish expose": "A port of a run needs no option: forward it while it runs, with spell port RUN PORT",
     "u uid user privileged cap-add": "A container runs as you, without privileges.",
     "N nodes ntasks num-nodes distributed array": "A run has one machine. For many runs see: spell hyper -h",
 }

@@ -18,6 +18,7 @@ from orchestrator.records.run_summary import RunSummary
 from orchestrator.states import FINAL, State
 
 if TYPE_CHECKING:
+    from orchestrator.cli.output.sieve import Sieve
     from orchestrator.cli.output.timestamps import Stamper
 
 _TITLES = {
@@ -53,7 +54,7 @@ class Console:
         status_to_stderr: whether stdout gets only the output of the run's command, byte for byte.
 
     Attributes:
-        stamp: if set, puts times before the lines of that output.
+        stamp: if set, puts times before the lines of that output, or shows only some of them.
     """
 
     def __init__(self, *, verbose: bool = False, status_to_stderr: bool = False) -> None:
@@ -64,7 +65,7 @@ class Console:
         self._state: State | None = None
         self._at_line_start = True
         self._told_of_waiting, self._queued_at = False, 0.0
-        self.stamp: Stamper | None = None
+        self.stamp: Stamper | Sieve | None = None
 
     def follow(self, items: Iterable[Followed]) -> RunSummary:
         """Show the run until it has ended, and return its summary."""

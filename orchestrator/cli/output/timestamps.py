@@ -39,11 +39,9 @@ class Stamper:
         if run.state in FINAL and not self._logs.times(self._number, 0):
             self._has_any = False
 
-    def last(self, chunks: Iterator[bytes], end: int) -> Iterator[bytes]:
-        """Yield chunks that end at offset `end`, and set the offset at which they begin."""
-        data = b"".join(chunks)
-        self._offset = end - len(data)
-        yield data
+    def begin(self, offset: int) -> None:
+        """Set the offset at which the next bytes begin."""
+        self._offset = offset
 
     def stamped(self, data: bytes) -> bytes:
         """Return the next bytes of the log, with times."""
@@ -53,7 +51,7 @@ class Stamper:
         found = []
         for line in _lines(data):
             if self._begins:
-                found.append(_stamp(self._time(self._offset)))
+                found.append(stamp(self.time(self._offset)))
             found.append(line)
             hole = _HOLE.fullmatch(line)
             self._offset += int(hole[1]) - 1 if hole else len(line)  # a line feed came before it
@@ -65,8 +63,8 @@ class Stamper:
             show.warn(f"Run {self._number} has no recorded times, so its lines are shown without them.")
         self._offset += len(data)
 
-    def _time(self, offset: int) -> float:
-        """Return when the log became longer than `offset`."""
+    def time(self, offset: int) -> float:
+        """Return when the log became longer than `offset`, which must not fall from call to call."""
         while True:
             while self._times and self._times[0].offset <= offset:
                 self._times.popleft()
@@ -87,6 +85,7 @@ def _lines(data: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _stamp(at: float) -> bytes:
+def stamp(at: float) -> bytes:
+    """Return a time as it stands before a line."""
     moment = dt.datetime.fromtimestamp(at, dt.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ " % (moment.microsecond // 1000)

@@ -22,17 +22,11 @@ from typing import Any
 from orchestrator.engine.connection import Engine, EngineError
 from orchestrator.engine.hijack import start_exec
 from orchestrator.errors import Conflict
-from orchestrator.executors.base import RunningExec
+from orchestrator.executors.running_exec import RunningExec
+from orchestrator.executors.shell import argv
 
 _log = logging.getLogger(__name__)
 _TOKEN = "SPELL_SESSION"  # noqa: S105  a name
-_SHELL = 'command -v bash >/dev/null 2>&1 && exec bash "$@"; exec sh "$@"'
-# The engine sets the size of a terminal only after the start: the command waits for that, for at most half a second.
-_SIZED = """
-tries=0
-while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.01; done
-exec "$@"
-"""
 # HUP as from a closed terminal; a second later, what is left is killed, and what was started meanwhile.
 _END = """
 of_session() {
@@ -92,7 +86,7 @@ class DockerExec(RunningExec):
         self._token = f"{_TOKEN}={secrets.token_hex(16)}"
         self._exit_code: int | None = None
         self._closed = threading.Event()
-        self._id = self._create(_argv(command, terminal=terminal), env, cwd)
+        self._id = self._create(argv(command, terminal=terminal), env, cwd)
         self._socket = start_exec(engine, self._id, terminal=terminal)
 
     def _create(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
@@ -216,10 +210,3 @@ def _inner_pid(pid: int | None) -> str:
         return ""
     inner = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
     return inner[-1] if len(inner) > 1 and inner[-1] != "1" else ""  # 1 would be the run's own reaper
-
-
-def _argv(command: Sequence[str], *, terminal: bool) -> list[str]:
-    """Return the argument list to start."""
-    shell = ["sh", "-c", _SHELL, "sh", *(["-c", command[0]] if command else [])]
-    argv = ["sh", "-c", 'exec "$@"', "sh", *command] if len(command) > 1 else shell
-    return ["sh", "-c", _SIZED, "sh", *argv] if terminal else argv

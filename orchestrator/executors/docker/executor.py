@@ -17,12 +17,14 @@ Files in the attempt's folder (the container sees `inside/`):
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,11 +36,12 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
-from orchestrator.executors.base import Executor, Handle, Launch, RunningExec, Usage, Verdict
+from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
 from orchestrator.executors.docker.exit import await_death, find_out, insist, note_process
 from orchestrator.executors.docker.places import mounts
+from orchestrator.executors.docker.ports import Ports
 from orchestrator.executors.docker.report import await_reaper, read_word
 from orchestrator.executors.docker.usage import usage
 from orchestrator.executors.mount_points import (
@@ -49,10 +52,13 @@ from orchestrator.executors.mount_points import (
     mount_refused,
 )
 from orchestrator.executors.paths import GivenPaths, RunPaths
+from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.verdict import as_words, read_verdict, remove_unfinished
-from orchestrator.images.images import ImageRequest, Images
+from orchestrator.images.image_request import ImageRequest
+from orchestrator.images.images import Images
 from orchestrator.records.gc import RemovedRecord
 from orchestrator.records.machines import CheckRecord, MachineType
+from orchestrator.records.ports import PortRecord
 from orchestrator.spec.run import RunSpec
 from orchestrator.spec.variables import CAPABILITIES, capabilities, check_given
 from orchestrator.supervisor import identity
@@ -89,6 +95,7 @@ class DockerExecutor(Executor):
     def __init__(self, engine: Engine, images: Images, config: DockerConfig, certificates: Path | None = None) -> None:
         self._engine, self._images, self._config, self._certificates = engine, images, config, certificates
         self.is_chosen = engine.is_named
+        self._ports = Ports(engine)
         self._home_key = hashlib.sha256(os.fsencode(engine.key)).hexdigest()[:8]
 
     @property
@@ -111,7 +118,8 @@ class DockerExecutor(Executor):
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
         if machine_type.memory_bytes and not self._engine.info.get("MemoryLimit", True):
-            return (f"This Docker engine cannot limit a run to the memory of machine type {machine_type.name!r}.",)
+            whose = "that it asks for" if spec.memory_bytes else f"of machine type {machine_type.name!r}"
+            return (f"This Docker engine cannot limit a run to the memory {whose}.",)
         return ()
 
     def conditions(self, spec: RunSpec, gpus: int) -> tuple[str, ...]:
@@ -121,11 +129,12 @@ class DockerExecutor(Executor):
     def has_image(self, image: str) -> bool:
         return self._images.has(image)
 
-    def has_base(self, spec: RunSpec, gpus: int) -> bool:
-        return self._images.is_ready(ImageRequest.of(spec, gpus))
-
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled).base(self._engine)
+
+    def look(self, spec: RunSpec, gpus: int) -> PlannedBase:
+        name, state, image = self._images.look(ImageRequest.of(spec, gpus))
+        return PlannedBase(name, state, image.base(self._engine) if image else None)
 
     def base_of(self, image: str) -> Base:
         return self._images.base_of(image)
@@ -148,6 +157,7 @@ class DockerExecutor(Executor):
             home=places.HOME,
             certificates=places.CERTIFICATES if self._certificates else "",
             is_host=False,
+            caches=places.CACHES,
         )
 
     def prepare(self, launch: Launch) -> None:
@@ -222,11 +232,40 @@ class DockerExecutor(Executor):
         return usage(self._engine, handle)
 
     def open_exec(
-        self, handle: Handle, command: Sequence[str], env: Mapping[str, str], cwd: str, *, terminal: bool
+        self,
+        handle: Handle,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        cores: Sequence[int],  # the container's own
+        *,
+        terminal: bool,
     ) -> RunningExec:
+        self._check_alive(handle)
+        return DockerExec(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
+
+    def ports(self, handle: Handle) -> Sequence[PortRecord]:
+        with self._of_living(handle) as container:
+            return self._ports.list(container, handle.folder)
+
+    def connect(self, handle: Handle, port: int) -> socket.socket | None:
+        with self._of_living(handle) as container:
+            return self._ports.connect(container, handle.folder, port)
+
+    @contextlib.contextmanager
+    def _of_living(self, handle: Handle) -> Iterator[str]:
+        """Yield its container. An error that its end has caused is a `Conflict`."""
+        self._check_alive(handle)
+        try:
+            yield str(handle.data["container"])
+        except ExecutorFailed:
+            self._check_alive(handle)
+            raise
+
+    @staticmethod
+    def _check_alive(handle: Handle) -> None:
         if files.is_over(handle.folder):
             raise Conflict("The run is over.")
-        return DockerExec(self._engine, str(handle.data["container"]), command, env, cwd, terminal=terminal)
 
     def sweep(self, needed: Callable[[int, int], bool]) -> None:
         with self._engine.translated_errors():
@@ -244,6 +283,7 @@ class DockerExecutor(Executor):
         return checks.checks(self._engine, self._config, gpus)
 
     def destroy(self, handle: Handle) -> None:
+        self._ports.forget(str(handle.data["container"]))
         self.stop(handle, kill=True)
         with files.opened(handle.folder / "line") as line:
             files.await_end(line, _END_LIMIT_S)

@@ -14,6 +14,7 @@ OURS = "/opt/spell"
 CODE, HOME = "/spell", "/home/spell"
 ENVIRONMENT, LAYER, RUNTIME = ENVIRONMENT_IN_CONTAINERS, LAYER_IN_CONTAINERS, f"{OURS}/runtime"
 PIP, METRICS = f"{OURS}/pip", f"{OURS}/metrics.jsonl"
+CACHES = f"{OURS}/caches"
 INSIDE, REAPER, CERTIFICATES = f"{OURS}/inside", f"{OURS}/reaper", f"{OURS}/certificates.pem"
 _PACKAGE = Path(orchestrator.__file__).parent
 
@@ -34,6 +35,8 @@ def mounts(launch: Launch, certificates: Path | None) -> Iterator[dict[str, Any]
     yield _bind(_PACKAGE, f"{REAPER}/orchestrator", read_only=True)
     if certificates:
         yield _bind(certificates, CERTIFICATES, read_only=True)
+    for cache in launch.caches:
+        yield _bind(cache.source, cache.target, read_only=cache.read_only)
     for bind in launch.binds:
         target = bind.target if bind.target.startswith("/") else f"{CODE}/{bind.target}"
         yield _bind(bind.source.resolve(), target, read_only=True)

@@ -6,6 +6,7 @@ runs       cast, list, inspect, rerun, stop and kill runs
 logs       read or follow logs
 metrics    read metrics
 stats      the usage of runs
+ports      list and forward the ports of runs
 resources  list and download outputs and uploads
 uploads    upload and remove folders and files
 secrets    set, list and remove secrets
@@ -42,6 +43,7 @@ from orchestrator.server.routes import (
     logs,
     machines,
     metrics,
+    ports,
     projects,
     resources,
     runs,
@@ -64,6 +66,7 @@ ROUTERS = (
     logs.router,
     metrics.router,
     stats.router,
+    ports.router,
     resources.router,
     uploads.router,
     secrets.router,

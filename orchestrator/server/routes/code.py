@@ -28,6 +28,12 @@ async def put_blobs(request: Request, service: TheService, who: Person) -> Respo
     return Response(status_code=204)
 
 
+@router.get("/trees/{tree}")
+def tree(tree: str, service: TheService, who: Person) -> Response:
+    """The manifest of a snapshot, as JSON."""
+    return Response(service.code.tree(who, check_digest(tree)), media_type="application/json")
+
+
 @router.get("/blobs/{digest}")
 def blob(digest: str, service: TheService, who: Person) -> Response:
     """The content of a blob, for example the patch of a run's uncommitted changes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -20,6 +20,7 @@ def remove(
     older_than_s: Annotated[float, Query(ge=0, lt=1e10)],
     dry_run: bool = False,  # noqa: FBT001, FBT002  of the query
     keep_bytes: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
+    only: Literal["", "caches"] = "",
 ) -> Response:
     """Remove what earlier runs left, if no run needs it and it was not used for so long."""
-    return answer(service.gc.remove(who, older_than_s, keep_bytes, dry_run=dry_run))
+    return answer(service.gc.remove(who, older_than_s, keep_bytes, dry_run=dry_run, only=only))

@@ -19,9 +19,13 @@ def resources(resource: str, service: TheService, who: Person) -> Response:
 
 @router.get("/files/{resource:path}")
 def files(resource: str, service: TheService, who: Person, sparse: bool = False) -> Response:  # noqa: FBT001, FBT002
-    """A file's bytes; a folder as a tar stream (media type application/x-tar), and with `sparse` a sparse file, too."""
+    """A file's bytes; a folder as a tar stream (media type application/x-tar), and with `sparse` a sparse file, too.
+
+    `Spell-Final: false` marks files of a run that has not ended.
+    """
     found = service.resources.download(who, resource, sparse=sparse)
     headers = {"Spell-Total-Bytes": str(found.size_bytes), "Spell-Kind": found.kind}
+    headers |= {} if found.is_final else {"Spell-Final": "false"}
     if found.is_tar:
         return StreamingResponse(found.chunks, headers=headers, media_type="application/x-tar")
     headers["Content-Length"] = str(found.size_bytes)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from orchestrator.records.casts import CastRecord
 from orchestrator.records.events import EventRecord
 from orchestrator.records.files import ArtifactRecord
+from orchestrator.records.plans import PlanRecord
 from orchestrator.records.run_summary import RunSummary
 from orchestrator.records.runs import RunRecord
 from orchestrator.server.dependencies import CastKey, Person, TheService, answer
@@ -32,6 +33,19 @@ def cast(
     """Cast a run, or reuse an identical one. 409 with code `snapshot_missing`: send the code first."""
     found = service.runs.cast(who, read_spec(spec), reuse=reuse, key=key)
     return answer(found, 200 if found.reused else 201)
+
+
+@router.post("/runs/plan", response_model=PlanRecord)
+def plan(
+    service: TheService,
+    who: Person,
+    spec: Annotated[dict[str, Any], Body()],
+    blobs: Annotated[list[str], Body()],
+    *,
+    reuse: bool = False,
+) -> Response:
+    """What casting a run would do now; nothing is cast. `blobs` are the digests of its code, which need not have been sent."""
+    return answer(service.runs.plan(who, read_spec(spec), blobs, reuse=reuse))
 
 
 @router.get("/runs", response_model=list[RunSummary])
@@ -79,6 +93,18 @@ def rerun(
 ) -> Response:
     """Cast a run again; `changes` are fields of a spec."""
     return answer(service.runs.rerun(who, reference, changes, key=key), 201)
+
+
+@router.post("/runs/{reference}/resume", response_model=CastRecord, status_code=201)
+def resume(
+    reference: str,
+    service: TheService,
+    who: Person,
+    changes: Annotated[dict[str, Any], Body()],
+    key: CastKey = "",
+) -> Response:
+    """Cast a run again that begins with its checkpoints; `changes` are fields of a spec. 409 as for a cast."""
+    return answer(service.runs.resume(who, reference, changes, key=key), 201)
 
 
 @router.post("/runs/{reference}/stop")

@@ -1,0 +1,259 @@
+"""The files of trackers of one attempt of a run: finds them, reads what is new in each, and records it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.formats.records import Point
+from orchestrator.home import Home
+from orchestrator.records.metrics import MetricRecord
+from orchestrator.runtime import LONGEST_NAME, MOST_STEP
+from orchestrator.store import Store
+from orchestrator.store.trackers import TrackerBatch, TrackerFile
+from orchestrator.telemetry.trackers import besides, names, places, search
+from orchestrator.telemetry.trackers.found import Found, Logged
+from orchestrator.telemetry.trackers.pictures import Pictures
+from orchestrator.telemetry.trackers.readers import READERS, Place
+
+_log = logging.getLogger(__name__)
+_AT_ONCE_BYTES = 256 << 10
+_SCAN_S = 1.0
+_SCAN_SHARE = 20  # a scan may take this part of the time
+_MOST_FILES = 5000
+_NAMED = 3
+_AT_THE_END_S = 60.0
+_APPENDED = (search.TENSORBOARD, search.WANDB)
+
+
+@dataclass(slots=True)
+class _File:
+    """What is known of a file.
+
+    Attributes:
+        seen: how it looked when it was read last.
+        stuck: where it is damaged, and its size then.
+        over: whether it is not read any more.
+        there: how many bytes it had before the command began.
+        memory: of its reader.
+    """
+
+    kind: str
+    seen: tuple[int, ...] = ()
+    stuck: tuple[int, int] | None = None
+    over: bool = False
+    there: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+class TrackedFiles:
+    """The files of trackers of one attempt.
+
+    Args:
+        number, attempt: the run and its attempt, whose command has been started.
+    """
+
+    def __init__(self, store: Store, home: Home, number: int, attempt: int) -> None:
+        self._store, self._number = store, number
+        self._root = home.work_dir(number) / "code"
+        self._begun_ns = home.begun(number, attempt).stat().st_mtime_ns
+        self._pictures = Pictures(home.work_dir(number) / "pictures")
+        self._files: dict[str, _File] = {}
+        self._read = store.trackers.files(number)
+        self._next_scan = 0.0
+
+    def read(self, until: float) -> None:
+        """Record what is new, at most until a moment of the monotonic clock."""
+        self._scan()
+        for path, file in sorted(self._files.items()):
+            while time.monotonic() < until and self._read_file(path, file, is_last=False):
+                pass
+
+    def finish(self) -> None:
+        """Record all that is left, when the command has ended, and bring the images to the outputs."""
+        until = time.monotonic() + _AT_THE_END_S
+        self._next_scan = 0.0
+        self._scan()
+        for path, file in sorted(self._files.items()):
+            while self._read_file(path, file, is_last=True):
+                if time.monotonic() >= until:
+                    self._tell(
+                        path,
+                        f"{path} was not read to its end: that would have taken longer than {_AT_THE_END_S:g} s. Its later values are not among the metrics",
+                    )
+                    break
+        self._pictures.deliver(self._root)
+
+    def _scan(self) -> None:
+        begun = time.monotonic()
+        if begun < self._next_scan:
+            return
+        for path, kind in search.files(self._root):
+            if path not in self._files and len(self._files) < _MOST_FILES:
+                self._files[path] = _File(kind)
+        now = time.monotonic()
+        self._next_scan = now + max(_SCAN_S, _SCAN_SHARE * (now - begun))
+
+    # -- one file -----------------------------------------------------------------------------------------------------
+
+    def _read_file(self, path: str, file: _File, *, is_last: bool) -> bool:
+        """Read some of a file. Returns whether there is more."""
+        look = self._look(path, file.kind)
+        if file.over or not look or look == file.seen:
+            return False
+        before = self._read.get(path)
+        position = before.position if before and before.inode == look[0] else self._first_position(file, look)
+        if position is None or (position == look[2] and not before):
+            return False
+        if before and before.inode != look[0]:
+            file.memory.clear()
+        place = Place(self._root, path, self._begun_ns / 1e9, time.time(), file.memory)
+        try:
+            found = READERS[file.kind](place, position, _AT_ONCE_BYTES)
+        except OSError as error:
+            self._tell(path, f"{path} cannot be read for metrics: {error.strerror or error}")
+            file.seen = look
+            return False
+        except Exception as error:  # whatever a run has written there
+            _log.exception("run %d: %s", self._number, path)
+            self._give_up(path, file, f"{type(error).__name__}: {error}")
+            return False
+        if found.foreign:
+            file.over = file.kind != search.DATABASE
+            file.seen = look
+            return False
+        if not self._record(path, before, look[0], found):
+            return True  # another caller recorded it
+        self._judge(path, file, found, look, is_last=is_last)
+        return found.more
+
+    def _look(self, path: str, kind: str) -> tuple[int, ...]:
+        """Return how a file looks: inode first, change time second, then what differs when it was written to; empty if it is gone."""
+        status = places.status(self._root, path)
+        if status is None:
+            return ()
+        look = (status.st_ino, status.st_ctime_ns, status.st_size, status.st_mtime_ns)
+        log = places.status(self._root, f"{path}-wal") if kind == search.DATABASE else None
+        return (*look, log.st_size, log.st_mtime_ns) if log else look
+
+    def _first_position(self, file: _File, look: tuple[int, ...]) -> int | None:
+        """Return where a file that was never read is read first; None for not at all.
+
+        What was there before the command is not of this run: code, and checkpoints of an earlier one.
+        """
+        if look[1] < self._begun_ns and file.kind in _APPENDED:
+            file.there = look[2]
+        was_there = look[1] < self._begun_ns and file.kind not in (*_APPENDED, search.DATABASE)
+        return None if was_there else file.there
+
+    def _record(self, path: str, before: TrackerFile | None, inode: int, found: Found) -> bool:
+        after = TrackerFile(path, inode, found.position)
+        batches = self._batches(found.logged)
+        if not batches and before == after:
+            return True
+        renamed = self._store.trackers.add(self._number, before, after, batches)
+        if renamed is None:
+            self._read = self._store.trackers.files(self._number)
+            return False
+        self._read[path] = after
+        if renamed:
+            self._tell_renamed(path, batches[0].source, renamed)
+        return True
+
+    def _judge(self, path: str, file: _File, found: Found, look: tuple[int, ...], *, is_last: bool) -> None:
+        """Tell of damage: what cannot be passed over only when it is still there at a second look, as it may be half-written."""
+        if not found.damage:
+            file.stuck = None
+        elif file.kind == search.DATABASE or is_last or file.stuck == (found.position, look[2]):
+            self._give_up(path, file, found.damage)
+            file.over = file.over and not found.more
+        else:
+            file.stuck = (found.position, look[2])
+            return  # looked at again, though it may not have changed
+        if not found.more:
+            file.seen = look
+
+    def _give_up(self, path: str, file: _File, reason: str) -> None:
+        file.over = True
+        self._tell(path, f"{path} is damaged: {reason}. The metrics before that are recorded; the file stays as it is")
+
+    # -- what was read ------------------------------------------------------------------------------------------------
+
+    def _batches(self, logged: Sequence[Logged]) -> list[TrackerBatch]:
+        wanted = [item for item in logged if item.points or item.parameters or item.counts or item.pictures or item.void_from is not None]  # fmt: skip
+        if not wanted:
+            return []
+        known = {source.source: source.prefix for source in self._store.trackers.sources(self._number)}
+        batches = []
+        for item in wanted:
+            prefix = known.setdefault(item.source, self._prefix(item, known))
+            records = self._records(item, prefix)
+            if item.pictures:
+                item.count(besides.IMAGE, len(item.pictures))
+                item.count(besides.SAVED, self._pictures.keep(prefix, item.pictures))
+            batches.append(
+                TrackerBatch(item.source, prefix, records, _short(item.parameters), item.counts, item.void_from)
+            )
+        return batches
+
+    def _prefix(self, logged: Logged, known: dict[str, str]) -> str:
+        tracker = logged.source.partition(":")[0]
+        if tracker == "tensorboard":
+            folders = {
+                path.rpartition("/")[0] for path, file in self._files.items() if self._is_event_file_of_it(path, file)
+            }
+            return names.of_folder(logged.label, folders)
+        return names.of_run(tracker, logged.label, known)
+
+    def _is_event_file_of_it(self, path: str, file: _File) -> bool:
+        if file.kind != search.TENSORBOARD:
+            return False
+        look = self._look(path, file.kind)
+        return path in self._read or (bool(look) and self._first_position(file, look) == 0)
+
+    def _records(self, logged: Logged, prefix: str) -> list[MetricRecord]:
+        records, now = [], time.time()
+        for point in logged.points:
+            if not math.isfinite(point.value):
+                logged.count(besides.NOT_FINITE)
+            elif not _can_be_recorded(point, prefix):
+                logged.count(besides.UNNAMED)
+            else:
+                at = point.at if math.isfinite(point.at) and point.at > 0 else now
+                records.append(MetricRecord(self._number, point.name, point.step, point.value, at))
+        return records
+
+    # -- notices ------------------------------------------------------------------------------------------------------
+
+    def _tell_renamed(self, path: str, source: str, renamed: dict[str, str]) -> None:
+        some = ", ".join(list(renamed)[:_NAMED]) + (
+            f" and {len(renamed) - _NAMED} more" if len(renamed) > _NAMED else ""
+        )
+        words = besides.WORDS[source.partition(":")[0]]
+        first = next(iter(renamed))
+        self._tell(
+            f"Metrics of {path} ",
+            f"Metrics of {path} have names that another source of this run uses: {some}. "
+            f"Those of {words} are recorded as {renamed[first]}{', …' if len(renamed) > 1 else ''}",
+        )
+
+    def _tell(self, start: str, text: str) -> None:
+        """Tell it, unless what starts so was told before."""
+        told = [event.text for event in self._store.events(self._number) if event.kind == "notice"]
+        if not any(words.startswith(start) for words in told):
+            self._store.notice(self._number, text)
+
+
+def _can_be_recorded(point: Point, prefix: str) -> bool:
+    if abs(point.step) > MOST_STEP or not point.name or len(prefix) + len(point.name) > LONGEST_NAME:
+        return False
+    return point.name.isascii() or not any("\ud800" <= char <= "\udfff" for char in point.name)
+
+
+def _short(parameters: dict[str, str]) -> dict[str, str]:
+    longest = 8000
+    return {name[:LONGEST_NAME]: value[:longest] for name, value in parameters.items() if name}

@@ -1,0 +1,243 @@
+"""What runs log by trackers becomes metrics, without our import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Spell, wait_for
+from event_files import script
+
+from orchestrator.lifecycle.trackers import variables
+from orchestrator.telemetry.trackers import names, search
+from orchestrator.telemetry.trackers.found import Picture
+from orchestrator.telemetry.trackers.pictures import Pictures
+
+TRACKERS = Path(__file__).parent / "data" / "trackers"
+
+
+@pytest.fixture(autouse=True)
+def _cleared(spell: Spell) -> Iterator[None]:
+    yield
+    spell.clear()
+
+
+@pytest.fixture(scope="module")
+def spell(make_shared: Callable[..., Spell]) -> Spell:
+    """A home for all tests here."""
+    return make_shared("trackers")
+
+
+def values(spell: Spell, number: int) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for item in spell.client.metrics.each(number):
+        found.setdefault(item.name, []).append((item.step, item.value))
+    return found
+
+
+def notices(spell: Spell, number: int) -> list[str]:
+    return [event.text for event in spell.client.runs.events(number) if event.kind == "notice"]
+
+
+def until(path: Path) -> str:
+    return f"while not os.path.exists({str(path)!r}): time.sleep(0.01)"
+
+
+EVERYTHING = """
+    write("logs/train", scalar("loss", 0.5, 1), scalar("loss", 0.25, 2))
+    half = scalar("loss", 0.125, 3)
+    write("logs/train", half[:20])
+    write("logs/val", scalar("loss", 2, 1))
+    GO
+    write("logs/train", half[20:], scalar("loss", float("nan"), 4), scalar("loss", 9, 5))
+    write("logs/train", histogram("weights", 1), picture("sample/dog", b"\\x89PNG dog", 7), hparams("lr", 0.25))
+    write("logs/train", restart(3), scalar("loss", 0.75, 3), name="2.host")
+"""
+
+
+def test_event_files_become_metrics_while_the_run_writes_them(spell: Spell, tmp_path: Path) -> None:
+    number = spell.cast(script(EVERYTHING.replace("GO", until(tmp_path / "go"))))
+    wait_for(lambda: len(values(spell, number)) == 2, "the metrics of a running run")
+    assert values(spell, number) == {"train/loss": [(1, 0.5), (2, 0.25)], "val/loss": [(1, 2.0)]}
+    (tmp_path / "go").touch()
+    assert spell.ended(number).exit_code == 0
+    assert values(spell, number)["train/loss"] == [(1, 0.5), (2, 0.25), (3, 0.75)], (
+        "a restart voids what follows its step"
+    )
+    assert spell.client.runs.get(number).logged == {"train/lr": "0.25"}
+    summary = {item.name: (item.count, item.last, item.least) for item in spell.client.metrics.summaries(number)}
+    assert summary == {"train/loss": (3, 0.75, 0.25), "val/loss": (1, 2.0, 2.0)}
+    picture = spell.home.root / "runs" / str(number) / "tensorboard-images/train/sample/dog/7.png"
+    assert picture.read_bytes() == b"\x89PNG dog"
+    told = "\n".join(notices(spell, number))
+    assert "Values that are NaN or infinite are not recorded as metrics: 1, in the files of TensorBoard" in told
+    assert (
+        "The event files of TensorBoard also hold 1 histogram, 1 image; saved below tensorboard-images: 1 image" in told
+    )
+    assert "Logged Parameters  train/lr=0.25" in spell("info", str(number)).out
+
+
+def test_a_killed_server_loses_and_doubles_nothing(spell: Spell, tmp_path: Path) -> None:
+    lines = f"""
+        for step in range(50): write("tb", scalar("loss", step, step))
+        {until(tmp_path / "go")}
+        for step in range(50, 100): write("tb", scalar("loss", step, step))
+        open({str(tmp_path / "written")!r}, "w")
+        {until(tmp_path / "end")}
+    """
+    number = spell.cast(script(lines))
+    wait_for(lambda: len(values(spell, number).get("loss", [])) == 50, "the first half")
+    spell.kill_server()
+    (tmp_path / "go").touch()
+    wait_for((tmp_path / "written").exists, "the second half was written")
+    wait_for(lambda: len(values(spell, number)["loss"]) == 100, "the second half")
+    (tmp_path / "end").touch()
+    assert spell.ended(number).exit_code == 0
+    assert values(spell, number) == {"loss": [(step, step) for step in range(100)]}
+
+
+def test_one_name_by_two_ways_and_a_damaged_file(spell: Spell) -> None:
+    lines = """
+        from orchestrator.runtime import send_metric
+        send_metric("loss", 1)
+        write("tb", scalar("loss", 2, 1), scalar("acc", 3, 1))
+        write("tb", b"no frame at all, but long enough for one")
+        open("metrics.csv", "w").write("name,price\\nnone,1\\n")
+        os.mkfifo("events.out.tfevents.9.pipe")
+        os.symlink("/etc/passwd", "events.out.tfevents.9.link")
+        for name in ("some.db", "mlflow.db"): open(name, "w").write("no database " * 100)
+    """
+    number = spell.run(script(lines)).number
+    assert values(spell, number) == {"loss": [(0, 1.0)], "tensorboard/loss": [(1, 2.0)], "acc": [(1, 3.0)]}
+    told = sorted(words.partition(": ")[0] for words in notices(spell, number))
+    assert told == [
+        "Metrics of tb/events.out.tfevents.1.host have names that another source of this run uses",
+        "Not kept",
+        "mlflow.db is damaged",
+        "tb/events.out.tfevents.1.host is damaged",
+    ]
+
+
+OTHERS = f"""
+    import gzip, pathlib, shutil, sqlite3
+    kept = pathlib.Path({str(TRACKERS)!r})
+    def unpack(name, target):
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        open(target, "wb").write(gzip.decompress((kept / name).read_bytes()))
+    unpack("wandb/run-first.wandb.gz", "wandb/offline-run-20261130_220705-abc/run-abc.wandb")
+    unpack("mlflow/mlflow.db.gz", "mlflow.db")
+    with sqlite3.connect("mlflow.db") as db:
+        db.execute("DELETE FROM metrics WHERE rowid < 7")
+        db.execute("UPDATE runs SET start_time = ? WHERE name = 'second'", (time.time() * 1000,))
+        db.execute("UPDATE metrics SET timestamp = ?", (time.time() * 1000,))
+    unpack("trackio/project.db.gz", os.environ["TRACKIO_DIR"] + "/project.db")
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1))
+    with sqlite3.connect(os.environ["TRACKIO_DIR"] + "/project.db") as db:
+        db.execute("UPDATE metrics SET timestamp = ?", (now,))
+    os.makedirs("logs/version_0")
+    open("logs/version_0/metrics.csv", "w").write("epoch,step,t_loss\\n0,1,0.5\\n")
+    GO
+    open("logs/version_0/metrics.csv", "w").write("epoch,step,t_loss,v_loss\\n0,1,0.5,\\n0,2,0.25,7\\n")
+"""
+
+
+def test_the_files_of_other_trackers_become_metrics(spell: Spell, tmp_path: Path) -> None:
+    number = spell.cast(script(OTHERS.replace("GO", until(tmp_path / "go"))))
+    wait_for(lambda: "t_loss" in values(spell, number), "the metrics of a running run")
+    (tmp_path / "go").touch()
+    assert spell.ended(number).exit_code == 0
+    found = values(spell, number)
+    assert found["t_loss"] == [(1, 0.5), (2, 0.25)] and found["v_loss"] == [(2, 7.0)]
+    assert found["val/acc"] == [(step, step) for step in range(12)], "wandb"
+    assert found["val/loss"] == [(0, 1.0), (1, 0.5), (2, 1 / 3)], "mlflow"
+    assert found["late"] == [(10, 1.0)], "trackio, whose file was read first"
+    assert found["wandb/late"] == [(100, 3.0)]
+    logged = spell.client.runs.get(number).logged
+    assert logged == {"lr": "0.1", "more": "7", "nested": '{"a": 1}', "opt": "adam: x", "trackio/opt": "adam"}
+    outputs = {item.path for item in spell.client.runs.artifacts(str(number))}
+    assert {"mlflow.db", "trackio/project.db", "logs/version_0/metrics.csv"} <= outputs
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "folders", "prefix"),
+    [
+        ("runs/Nov30_22-07-05_host", {"runs/Nov30_22-07-05_host"}, ""),
+        ("", {""}, ""),
+        ("logs/train", {"logs/train"}, "train/"),
+        ("logs/validation", {"logs/train", "logs/validation"}, "validation/"),
+        ("tb", {"tb", "tb/loss_a"}, ""),
+        ("tb/loss_a", {"tb", "tb/loss_a"}, "loss_a/"),
+        ("tb/1796076399.12", {"tb", "tb/1796076399.12"}, ""),
+        ("", {"", "a/b"}, ""),
+        ("a/b", {"", "a/b"}, "a/b/"),
+    ],
+)
+def test_folders_are_told_apart(folder: str, folders: set[str], prefix: str) -> None:
+    assert names.of_folder(folder, folders) == prefix
+
+
+def test_runs_of_a_tracker_are_told_apart() -> None:
+    assert names.of_run("mlflow", "first", []) == ""
+    assert names.of_run("mlflow", "second", ["mlflow:abc"]) == "second/"
+    assert names.of_run("wandb", "second", ["mlflow:abc"]) == ""
+
+
+def test_what_is_found_in_a_work_dir(tmp_path: Path) -> None:
+    run = "0825ce37739d4bf99fb6c3ceb87e1446"
+    wanted = {
+        "a/events.out.tfevents.1.host.5.0.v2": search.TENSORBOARD,
+        "wandb/offline-run-20261130_220705-abc/run-abc.wandb": search.WANDB,
+        f"mlruns/0/{run}/metrics/val/loss": search.MLFLOW_METRIC,
+        f"mlruns/0/{run}/params/lr": search.MLFLOW_PARAMETER,
+        "mlflow.db": search.DATABASE,
+        "logs/version_3/metrics.csv": search.LIGHTNING,
+    }
+    others = [
+        "venv/pyvenv.cfg",
+        "venv/x.db",
+        ".git/x.db",
+        "wandb/offline-run-20261130_220705-abc/files/x.db",
+        "metrics/loss",
+        "a.csv",
+    ]
+    for name in (*wanted, *others):
+        path = tmp_path / "code" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "code/link.db").symlink_to(tmp_path / "code/mlflow.db")
+    (tmp_path / "code/linked").symlink_to(tmp_path / "code/a")
+    assert dict(search.files(tmp_path / "code")) == wanted
+
+
+def test_pictures_keep_to_their_folder(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path / "pictures")
+    kept = [
+        Picture("../../etc/./x y", 1, b"\x89PNG"),
+        Picture("a", 2, b"BM1"),
+        Picture("a", 2, b"BM2"),
+        Picture("b", 1, b"text"),
+    ]
+    assert pictures.keep("", kept) == 3
+    code = tmp_path / "code"
+    code.mkdir()
+    pictures.deliver(code)
+    found = sorted(path.relative_to(code).as_posix() for path in code.rglob("*.*"))
+    assert found == [f"tensorboard-images/{name}" for name in ("a/2-2.bmp", "a/2.bmp", "etc/x_y/1.png")]
+
+
+def test_variables_of_trackers_are_those_of_the_person_where_given(tmp_path: Path) -> None:
+    ours = {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": "sqlite:////spell/mlflow.db",
+        "TRACKIO_DIR": "/spell/trackio",
+    }
+    assert variables("/spell", [], {"HOME": str(tmp_path)}, is_host=True) == ours
+    taken = ["WANDB_API_KEY", "MLFLOW_TRACKING_URI", "TRACKIO_DIR"]
+    assert variables("/spell", taken, {"HOME": str(tmp_path)}, is_host=True) == {}
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password 0123\n")
+    assert "WANDB_MODE" not in variables("/spell", [], {"HOME": str(tmp_path)}, is_host=True)
+    assert "WANDB_MODE" in variables("/spell", [], {"HOME": str(tmp_path)}, is_host=False)
