@@ -83,8 +83,12 @@ def builds(spell: Spell, number: int) -> bool:
 def test_a_project_is_installed_from_the_snapshot(spell: Spell, project: Path) -> None:
     """Commands, metadata, local dependencies and extras are there; nothing is left, and no edit of code builds."""
     command = "mainone && sidelib && spellneed && pip list && echo x > out.txt"
-    done = spell("run", "--no-project", "--editable", ".[fast]", command, cwd=project)
+    words = ("--no-project", "--editable", ".[fast]")
+    assert spell("env", *words, "--json", cwd=project).json()["key"] == "", "what they need is not known yet"
+    done = spell("run", *words, command, cwd=project)
     assert done.code == 0, done
+    known = spell("env", *words, "--json", cwd=project).json()
+    assert (known["is_built"], known["key"]) == (True, spell.client.runs.get(done.number).environment)
     code = spell.home.work_dir(done.number) / "code"
     assert f"mainone 1.0 1.0 {code}/src/mainone/__init__.py" in done.out
     assert f"sidelib 1.0 1.0 {code}/libs/sidelib/src/sidelib/__init__.py" in done.out
@@ -159,19 +163,19 @@ def test_what_is_no_project_casts_nothing(spell: Spell, project: Path, tmp_path:
 
 
 def test_real_setuptools_in_a_flat_layout(spell: Spell, repo: Path) -> None:
-    """Its finder names each package by an absolute path, and its version comes from the history."""
-    (repo / "flat").mkdir()
-    (repo / "flat" / "__init__.py").write_text("def main():\n    print('flat', __file__)\n")
-    (repo / "data").mkdir()
-    (repo / "data" / "notes.py").touch()  # a second folder with code: setuptools must be told which is a package
-    (repo / "setup.py").write_text("from setuptools import setup\nsetup()\n")
-    (repo / "pyproject.toml").write_text(
+    """Its finder names the package by an absolute path, and the project's folder of the same name does not hide it."""
+    folder = repo / "flat"
+    (folder / "flat").mkdir(parents=True)
+    (folder / "flat" / "__init__.py").write_text("def main():\n    print('flat', __file__)\n")
+    (folder / "tools").mkdir()
+    (folder / "tools" / "notes.py").touch()  # a second folder with code, so setuptools must be told which is a package
+    (folder / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools>=77"]\n[project]\nname = "flat"\nversion = "2"\n'
         '[project.scripts]\nflat = "flat:main"\n[tool.setuptools]\npackages = ["flat"]\n'
     )
     git(repo, "add", "-A")
-    done = spell("run", "--no-project", "--editable", ".", "cd / && PYTHONPATH= flat", cwd=repo)
-    assert f"flat {spell.home.work_dir(done.number)}/code/flat/__init__.py" in done.out, done
+    done = spell("run", "--no-project", "--editable", "flat", "flat", cwd=repo)
+    assert f"flat {spell.home.work_dir(done.number)}/code/flat/flat/__init__.py" in done.out, done
     assert not list(spell.home.run_dir(done.number).rglob("*"))
 
 

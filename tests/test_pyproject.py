@@ -132,6 +132,15 @@ optional = false
 groups = ["dev"]
 markers = "python_version < '4'"
 files = []
+[[package]]
+name = "attrs"
+version = "3"
+optional = true
+groups = ["main", "docs"]
+files = []
+markers = { main = "extra == \\"more\\"" }
+[extras]
+more = ["attrs"]
 [metadata]
 lock-version = "2.1"
 python-versions = ">=3.9"
@@ -233,6 +242,18 @@ def test_each_kind_of_file(
         return
     assert found is not None
     assert (found.file, sorted(lines(found)), found.editables) == (file, sorted(wanted), editables)
+
+
+def test_what_is_chosen_of_other_locks() -> None:
+    poetry, pdm, pipfile = {"poetry.lock": POETRY}, {"pdm.lock": PDM}, {"Pipfile.lock": PIPFILE}
+    dev = "idna==2 ; python_version < '4'"
+    assert lines(look(poetry, asked=Asked(("dev",), ("more",)))) == ["six==1", dev, "attrs==3"]
+    assert lines(look(poetry, asked=Asked(("docs",)))) == ["six==1", "attrs==3"]
+    assert lines(look(pdm, asked=Asked(("dev",)))) == lines(look(pipfile, asked=Asked(("dev",)))) == ["six==1", dev]
+    for files in (poetry, pdm, pipfile):
+        with pytest.raises(InvalidConfig, match="has no group 'nope'") as caught:
+            look(files, asked=Asked(("nope",)))
+        assert "dev" in caught.value.cure
 
 
 def test_uv_lock() -> None:

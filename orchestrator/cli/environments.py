@@ -46,9 +46,9 @@ def env(*, command: tuple[str, ...], json_: bool, **typed: Any) -> None:
     ahead.load(_connect)
     has_file = typed.get("file") is not None
     words = command or (() if has_file else (_ANY,))
-    spec, _ = build_spec(SpecOptions.of(command=words, json_=json_, **typed))
+    spec, code = build_spec(SpecOptions.of(command=words, json_=json_, **typed))
     with _connect() as client:
-        found = client.environments.look(spec)
+        found = client.environments.look(spec, code)
     lines = [line.text for file in spec.requirements for line in logical_lines(file.text)]
     lines = [redacted(line.partition(" --hash")[0]) for line in (*spec.pip, *lines)]
     if json_:
@@ -65,9 +65,8 @@ def _facts(spec: RunSpec, found: EnvironmentRecord, lines: list[str]) -> list[tu
     more = f"\n{' ' * 12}… and {len(lines) - _SHOWN} more; --json has all" if len(lines) > _SHOWN else ""
     listed = f"\n{' ' * 12}".join(lines[:_SHOWN]) + more
     packages = f"{len(found.packages)} installed" if found.is_built else ""
-    state = f"built already, as {found.key[:12]}" if found.is_built else f"not built yet; it will be {found.key[:12]}"
-    if not found.key:
-        state = "not known before its image is here"
+    state = f"built already, as {found.key[:12]}" if found.is_built else "not built yet"
+    state += f"; it will be {found.key[:12]}" if found.key and not found.is_built else ""
     facts = [
         ("Source", spec.source.file if spec.source else ""),
         ("Python", found.python or spec.python or own),

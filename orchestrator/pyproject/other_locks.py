@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -21,7 +23,7 @@ from orchestrator.pyproject.asked import Asked
 from orchestrator.pyproject.files import CodeFiles, joined
 from orchestrator.pyproject.lines import Lines, inside, marker_of, named, requirement
 from orchestrator.pyproject.metadata import is_package, missing
-from orchestrator.pyproject.platforms import fits
+from orchestrator.pyproject.platforms import environments, fits
 
 _EXPORT = {
     "poetry.lock": "poetry export -o requirements.txt",
@@ -82,20 +84,14 @@ def _toml(files: CodeFiles, path: str, name: str, asked: Asked) -> Lines:
     main = "main" if is_poetry else "default"
     there = {str(group) for package in packages for group in package.get("groups", ())} - {main}
     chosen = {main, *_known("group", asked.groups, there, path)}
-    if is_poetry and asked.extras:
-        extras: dict[str, Any] = {canonicalize_name(key): value for key, value in table.get("extras", {}).items()}
-        wanted = {
-            canonicalize_name(item) for extra in _known("extra", asked.extras, extras, path) for item in extras[extra]
-        }
-    elif asked.extras:  # PDM has them as groups
-        chosen |= set(_known("extra", asked.extras, there, path))
-        wanted = set()
-    else:
-        wanted = set()
+    extras: Iterable[str] = asked.extras
+    if is_poetry:
+        extras = [*_known("extra", extras, {str(name) for name in table.get("extras", {})}, path)]
+    else:  # PDM has them as groups
+        chosen |= set(_known("extra", extras, there, path))
     for package in packages:
-        is_wanted = not package.get("optional") or canonicalize_name(str(package["name"])) in wanted or not is_poetry
-        if is_wanted and chosen & set(package.get("groups", ())):
-            _add(files, path, found, package, table, chosen)
+        if chosen & set(package.get("groups", ())):
+            _add(files, path, found, package, chosen, [canonicalize_name(name) for name in extras])
     return found
 
 
@@ -107,13 +103,12 @@ def _known(kind: str, names: Iterable[str], there: Iterable[str], path: str) -> 
 
 
 def _add(
-    files: CodeFiles, path: str, found: Lines, package: Mapping[str, Any], table: Mapping[str, Any], chosen: set[str]
+    files: CodeFiles, path: str, found: Lines, package: Mapping[str, Any], chosen: set[str], extras: Iterable[str]
 ) -> None:
     name, source, folder = str(package["name"]), package.get("source", {}), os.path.dirname(path)
-    marker = package.get("markers", package.get("marker", ""))
-    if isinstance(marker, dict):  # of each group
-        each = [str(marker[group]) for group in package.get("groups", ()) if group in chosen and group in marker]
-        marker = " or ".join(f"({text})" for text in each) if len(each) == len(chosen & set(package["groups"])) else ""
+    marker = _marker(package, chosen, extras)
+    if marker is None:
+        return
     end = f" ; {marker}" if marker else ""
     kind = source.get("type", "")
     if kind == "directory" or package.get("path", "").startswith("."):
@@ -136,6 +131,22 @@ def _add(
         found.requirements.append(f"{name}=={package['version']}{end}" + "".join(f" --hash={item}" for item in hashes))
         if kind == "legacy":
             found.indexes.append(str(source["url"]))
+
+
+def _marker(package: Mapping[str, Any], chosen: set[str], extras: Iterable[str]) -> str | None:
+    """The marker of a package; None if it is only for extras that are not chosen."""
+    marker = package.get("markers", package.get("marker", ""))
+    if isinstance(marker, dict):  # of each group
+        own = [str(marker.get(group, "")) for group in package.get("groups", ()) if group in chosen]
+        marker = "" if "" in own else " or ".join(f"({text})" for text in own)
+    if not re.search(r"\bextra\b", marker):
+        return str(marker)
+    try:
+        parsed = Marker(marker)
+    except InvalidMarker:
+        return str(marker)
+    wanted = [{**where, "extra": extra} for where in environments("") for extra in (*extras, "")]
+    return "" if any(parsed.evaluate(values) for values in wanted) else None
 
 
 def _file(item: Mapping[str, Any]) -> str:
@@ -196,7 +207,10 @@ def _pipfile(files: CodeFiles, path: str, asked: Asked) -> Lines:
             found.requirements.append(f"{title} @ {package['file']}{end}")
         else:
             hashes = "".join(f" --hash={item}" for item in package.get("hashes", ()))
-            found.requirements.append(f"{title}{package.get('version', '')}{end}{hashes}")
+            version = str(package.get("version", "")).removeprefix(
+                "*"
+            )  # of one that is not for the platform of the lock
+            found.requirements.append(f"{title}{version}{end}{hashes}")
             if package.get("index") in indexes:
                 found.indexes.append(indexes[package["index"]])
     _check_pipfile(files, path, found)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import dataclasses
 
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.environments import EnvironmentRecord
@@ -24,6 +23,7 @@ class Environments:
         Raises:
             InvalidConfig, UsageError: as for a cast.
             ExecutorFailed: the executor cannot run anything now.
+            SnapshotMissing: its code has projects to install, and was not sent.
         """
         context = self._context
         name = spec.executor or self._executors.default
@@ -31,14 +31,18 @@ class Environments:
         executor.refuse(spec)
         for framework in spec.frameworks or ():
             context.config.framework(framework)
-        request = context.request(spec)
-        context.environments.check(request)
+        context.environments.check(context.request(spec))
+        projects = context.projects(spec)
+        nothing = EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
         gpus = context.config.machine_type(spec.machine_type).gpus
-        if not executor.has_base(spec, gpus):
-            return EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
-        base = executor.base(spec, gpus, Path(os.devnull), lambda: False)
-        key = context.environments.key(request, base)
+        base = executor.look(spec, gpus).base
+        if base is None:
+            return nothing
+        made = context.environments.get(context.environments.key(projects, base)) if projects else None
+        if projects and made is None:
+            return nothing
+        key = context.environments.key(context.request(spec, made), base)
         found = context.environments.get(key)
         if found is None:
-            return EnvironmentRecord(key, is_built=False, python="", packages=[], executor=name)
+            return dataclasses.replace(nothing, key=key)
         return EnvironmentRecord(key, is_built=True, python=found.python, packages=[*found.packages], executor=name)

@@ -60,5 +60,5 @@ def planned(
 def _environment(context: Context, spec: RunSpec, base: PlannedBase) -> tuple[str, str]:
     if base.base is None:
         return "", UNKNOWN
-    key = context.environments.key(context.request(spec), base.base)
+    key = context.environments.key(context.request_as_built(spec, base.base), base.base)
     return key, READY if context.environments.get(key) else BUILD

@@ -16,5 +16,5 @@ router = APIRouter()
 
 @router.post("/environment", response_model=EnvironmentRecord)
 def look(service: TheService, who: Person, spec: Annotated[dict[str, Any], Body()]) -> Response:
-    """The environment that a run of this spec would get, and whether it is built. Its code need not have been sent."""
+    """The environment that a run of this spec would get, and whether it is built. 409 with code `snapshot_missing`: send the code first."""
     return answer(service.environments.look(who, read_spec(spec)))
