@@ -10,8 +10,10 @@ The rooms, in the order in which a run meets them:
 cli/           reads what a person types, and shows what happens
 spec/          turns it into a spec, and checks it
 capture/       captures the code of the folder
+trackers/      brings runs of other trackers, and takes runs there
 pyproject/     finds the environment that the code says
 client/        casts the run: sends spec and code to the server; the Python API
+assistants/    lets programs that write code do all this: a skill, and a server of tools
 server/        receives the request; `spelld`, one process for each home
 service/       the verbs that a route calls: cast, list, stop, …
 controllers/   cast the runs of workflows and searches, and send webhooks

@@ -2,6 +2,7 @@
 
 executor = "process"               # for runs that name none; "" takes docker if an engine answers
 include_untracked = true           # send untracked files that git does not ignore, without asking
+submodules = true                  # send submodules, too, and fetch those that are not here
 default_frameworks = ["pytorch"]   # for runs that name no framework
 ignore = ["*.tmp"]                 # outputs that are never kept
 pass_env = ["WANDB_*"]             # further variables of the server that runs get
@@ -178,6 +179,7 @@ class Config:
 
     executor: str = ""
     include_untracked: bool = False
+    submodules: bool = False
     default_frameworks: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()

@@ -150,6 +150,10 @@ ENDS: dict[str, End] = {
     "home_copied": End(
         State.INTERRUPTED, False, "its home is a copy or a restored backup: the run was active when the copy was made"
     ),
+    "imported_complete": End(State.COMPLETE, False, "imported from {detail}, where it finished", "a tracker"),
+    "imported_failed": End(State.FAILED, False, "imported from {detail}, where it failed", "a tracker"),
+    "imported_stopped": End(State.STOPPED, False, "imported from {detail}, where it was stopped", "a tracker"),
+    "imported_unfinished": End(State.INTERRUPTED, False, "imported from {detail}, where it has no end", "a tracker"),
     "internal_error": End(State.FAILED, True, "spelld failed with an internal error: {detail}"),
 }
 

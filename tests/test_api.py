@@ -68,6 +68,8 @@ ROUTES = {
     ("GET", "/runs/{reference}/lineage"): "LineageRecord",
     ("POST", "/runs/{reference}/verify"): "",
     ("GET", "/runs/{reference}/export"): "",
+    ("GET", "/imports"): "list of ImportRecord",
+    ("POST", "/imports"): "CastRecord",
     ("POST", "/workflows"): "WorkflowCastRecord",
     ("GET", "/workflows"): "list of WorkflowSummary",
     ("GET", "/workflows/{reference}"): "WorkflowRecord",

@@ -33,7 +33,9 @@ def test_what_a_run_keeps_later_runs_have(make_spell: Callable[..., Spell], tmp_
         HF_TOKEN_PATH="/nowhere",  # of the server: runs do not get it
     )
     root = spell.home.caches / "owner"
-    first = spell.run(f"echo 1 > $HF_HOME/model; echo 2 > $MY_MODELS/big; {SHOW}")
+    first = spell.run(
+        f"echo 1 > $HF_HOME/model; echo 2 > $MY_MODELS/big; rm -r $TORCH_HOME; ln -s /etc $TORCH_HOME; {SHOW}"
+    )
     found = variables(spell, first.number)
     assert (first.state, first.outputs_count) == ("complete", 0), "what lies in a cache is no output"
     assert {name: found[name] for name in NAMES if name in found} == {
@@ -42,7 +44,8 @@ def test_what_a_run_keeps_later_runs_have(make_spell: Callable[..., Spell], tmp_
     assert (found["MY_MODELS"], found["MY_DATA"], found["UV_LINK_MODE"]) == (str(own), f"{root}/mine", "copy")
     assert found["HF_TOKEN_PATH"] == f"{found['HOME']}/.cache/huggingface/token", "no login of a run is one of all"
     second = spell.run(
-        f"cat $HF_HOME/model $MY_MODELS/big && ! touch $HF_HOME/x && ! touch $MY_MODELS/x && {SHOW}", caches="read-only"
+        f"cat $HF_HOME/model $MY_MODELS/big && ! touch $HF_HOME/x && ! touch $MY_MODELS/x && test ! -L $TORCH_HOME && {SHOW}",
+        caches="read-only",
     )
     found = variables(spell, second.number)
     assert second.state == "complete", spell.log(second.number)
@@ -94,11 +97,15 @@ def test_what_is_unused_goes_first_and_what_a_run_uses_stays(tmp_path: Path) -> 
     place(home, "torch/hub/checkpoints/b.pth", 3)
     place(home, "pip/http-v2/1", 30)
     place(home, "pip/http-v2/2", 1)
+    place(home, "uv/archive-v0/1/six.py", 6)
+    place(home, "uv/wheels-v8/pypi/six", 40)
+    (home.caches / "owner" / "nltk" / "corpora").mkdir(parents=True)
     names = [str(item.path.relative_to(home.caches / "owner")) for item in items(home)]
     assert names == [
         "pip/http-v2",
         "huggingface/hub/models--new",
         "torch/hub/checkpoints/b.pth",
+        "uv",
         "torch/hub/checkpoints/a.pth",
         "huggingface/hub/models--old",
     ]
@@ -113,8 +120,10 @@ def test_what_is_unused_goes_first_and_what_a_run_uses_stays(tmp_path: Path) -> 
 
     assert gone(7, None, None) == ["a.pth", "models--old"]
     assert gone(7, None, 12) == ["models--old"], "a run of 12 days may use what was used since then"
-    assert gone(0, None, 0.01) == ["models--new", "b.pth", "a.pth", "models--old"], "a time of access may be a day old"
-    assert gone(100, 32, None) == ["a.pth", "models--old"]
+    assert gone(0, None, 0.01) == ["models--new", "b.pth", "cache uv", "a.pth", "models--old"], (
+        "a time of access may be a day old"
+    )
+    assert gone(100, 48, None) == ["a.pth", "models--old"]
     assert gone(100, 1, 100) == []
     old_items = gc(home, now - 7 * DAY_S, None, None, dry_run=False)
     assert len(old_items) == 2 and not old.parents[1].exists() and not list(home.removed.iterdir())

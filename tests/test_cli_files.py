@@ -127,6 +127,9 @@ def test_outputs_of_a_run_that_goes_on(spell: Spell) -> None:
     number = spell.cast("echo begun; sleep 1000")
     spell.says(number, b"begun")
     done = spell("ls", f"runs/{number}")
+    assert (done.code, done.out) == (0, ""), "see tests/test_unsaved.py"
+    assert done.err == f"Run {number} is still running: it has written no file yet.\n"
+    done = spell("link", "goes-on", f"runs/{number}")
     assert done.code == 1
     assert done.err == (
         f"ERROR: Run {number} is still running; its outputs appear when it has ended.\n"

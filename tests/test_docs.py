@@ -30,6 +30,7 @@ PAGES = sorted(
         *(path for room in ("benchmarks", "examples", "findings", "tests") for path in (ROOT / room).rglob("*.md")),
         *(ROOT / "jobs").rglob("*.md"),
         ROOT / "runs" / "README.md",
+        ROOT / "orchestrator" / "assistants" / "SKILL.md",
     ]
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

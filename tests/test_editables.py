@@ -163,19 +163,19 @@ def test_what_is_no_project_casts_nothing(spell: Spell, project: Path, tmp_path:
 
 
 def test_real_setuptools_in_a_flat_layout(spell: Spell, repo: Path) -> None:
-    """Its finder names each package by an absolute path, and its version comes from the history."""
-    (repo / "flat").mkdir()
-    (repo / "flat" / "__init__.py").write_text("def main():\n    print('flat', __file__)\n")
-    (repo / "data").mkdir()
-    (repo / "data" / "notes.py").touch()  # a second folder with code: setuptools must be told which is a package
-    (repo / "setup.py").write_text("from setuptools import setup\nsetup()\n")
-    (repo / "pyproject.toml").write_text(
+    """Its finder names the package by an absolute path, and the project's folder of the same name does not hide it."""
+    folder = repo / "flat"
+    (folder / "flat").mkdir(parents=True)
+    (folder / "flat" / "__init__.py").write_text("def main():\n    print('flat', __file__)\n")
+    (folder / "tools").mkdir()
+    (folder / "tools" / "notes.py").touch()  # a second folder with code, so setuptools must be told which is a package
+    (folder / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools>=77"]\n[project]\nname = "flat"\nversion = "2"\n'
         '[project.scripts]\nflat = "flat:main"\n[tool.setuptools]\npackages = ["flat"]\n'
     )
     git(repo, "add", "-A")
-    done = spell("run", "--no-project", "--editable", ".", "cd / && PYTHONPATH= flat", cwd=repo)
-    assert f"flat {spell.home.work_dir(done.number)}/code/flat/__init__.py" in done.out, done
+    done = spell("run", "--no-project", "--editable", "flat", "flat", cwd=repo)
+    assert f"flat {spell.home.work_dir(done.number)}/code/flat/flat/__init__.py" in done.out, done
     assert not list(spell.home.run_dir(done.number).rglob("*"))
 
 

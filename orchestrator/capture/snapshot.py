@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
-from orchestrator.capture import blobs
+from orchestrator.capture import blobs, gitmodules
 from orchestrator.capture.git import Git, Location, Objects, Result, checked, commit_command, locate, parse_commit
+from orchestrator.capture.gitmodules import Module, without_secrets
 from orchestrator.capture.worktree import capture, check_still, hashed
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, Manifest, make
 from orchestrator.errors import HomeUnusable, InvalidCommit, InvalidRepository, NotFound
-from orchestrator.spec.run import Code
+from orchestrator.spec.run import Code, Submodule
 
 if TYPE_CHECKING:
     from orchestrator.capture.folder import Listing
@@ -29,7 +30,6 @@ _STREAMED_BYTES = 1 << 20  # bigger objects are not read into memory as a whole
 _REF = r"(?![-+])(?!.*(\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+\Z"
 _SHA = r"[0-9a-fA-F]{7,64}\Z"
 _FULL_SHA = r"([0-9a-f]{40}|[0-9a-f]{64})\Z"
-_USER_INFO = r"\A([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)@"
 _FETCH = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules")
 
 
@@ -47,6 +47,7 @@ class Snapshot:
         untracked: files that are neither tracked nor ignored and were left out, relative to the root.
         warnings: sentences for the user.
         left_out: submodules and other repositories that warnings name, relative to the root.
+        modules: submodules that were left out; `submodules.with_submodules` adds them.
         sizes: the sizes in bytes of all its blobs (those of the manifest, and the diff), by their digests.
     """
 
@@ -60,10 +61,11 @@ class Snapshot:
         sizes: Mapping[str, int],
         sources: _Blobs,
         left_out: tuple[str, ...] = (),
+        modules: tuple[Module, ...] = (),
     ) -> None:
         self.manifest, self.code, self.subject = manifest, code, subject
         self.untracked, self.warnings, self.left_out = untracked, warnings, left_out
-        self.sizes, self._blobs = sizes, sources
+        self.sizes, self._blobs, self.modules = sizes, sources, modules
 
     def open_blob(self, digest: str) -> BinaryIO:
         """Return a reader of one blob: a file, the text of a link, or the diff.
@@ -99,12 +101,15 @@ class _OnDisk(NamedTuple):
 
 
 class _InObjects(NamedTuple):
-    """Blobs in git's object database."""
+    """Blobs in git's object database, and those that Git LFS has."""
 
     objects: Objects
     oids: Mapping[str, str]
+    fetched: Mapping[str, bytes]
 
     def reader(self, digest: str, size: int) -> BinaryIO:
+        if place := self.fetched.get(digest):
+            return blobs.checked_reader(blobs.file_chunks(place, size), digest, size, digest)
         return blobs.checked_reader(_object_chunks(self.objects, self.oids[digest], size), digest, size, digest)
 
 
@@ -144,11 +149,16 @@ def of_working_tree(cwd: Path | Location, *, include_untracked: bool = False, ig
     if diff:
         sizes[diff] = size
     subdir = blobs.path_text(place.subdir)
-    code = Code(manifest.tree, subdir, place.root.name, found.commit.oid, dirty=bool(diff), diff=diff)
+    modules = list(gitmodules.of_tree(found.links))
+    here = tuple(
+        Submodule(each.path, without_secrets(each.url)[0], each.commit) for each, is_here in modules if is_here
+    )
+    code = Code(manifest.tree, subdir, place.root.name, found.commit.oid, dirty=bool(diff), diff=diff, submodules=here)
+    absent = tuple(module for module, is_here in modules if not is_here)
     untracked = () if include_untracked else found.untracked
-    warnings = (*found.warnings, *_subdir_warning(manifest, subdir))
+    warnings = (*(module.warning for module in absent), *found.warnings, *_subdir_warning(manifest, subdir))
     bytes_of = _OnDisk(os.fsencode(place.root), sources, found.patch)
-    return Snapshot(manifest, code, found.commit.subject, untracked, warnings, sizes, bytes_of, found.left_out)
+    return Snapshot(manifest, code, found.commit.subject, untracked, warnings, sizes, bytes_of, found.left_out, absent)
 
 
 def of_folder(listing: Listing) -> Snapshot:
@@ -186,7 +196,7 @@ def of_commit(cwd: Path | Location, ref: str) -> Snapshot:
     commit = None if ref.startswith("-") or "\0" in ref else _resolve(git, ref)
     if commit is None:
         raise _unresolved(ref, place.root.name)
-    return _of_objects(git, commit, subdir=blobs.path_text(place.subdir), repository=place.root.name)
+    return of_objects(git, commit, subdir=blobs.path_text(place.subdir), repository=place.root.name)
 
 
 def of_url(url: str, ref: str, cache: Path) -> Snapshot:
@@ -204,18 +214,18 @@ def of_url(url: str, ref: str, cache: Path) -> Snapshot:
     """
     ref = ref or "HEAD"
     if not url or url.startswith("-") or any(ord(char) < 32 for char in url):
-        raise InvalidRepository(f"{_without_secrets(url)[0]!r} is not a git URL.")
+        raise InvalidRepository(f"{without_secrets(url)[0]!r} is not a git URL.")
     if url.lower().startswith("ext::"):
         raise InvalidRepository("A URL of the form ext:: runs a command; it is not allowed.")
     if os.path.exists(url):  # git runs in the cache, where a relative path means another one
         url = os.path.abspath(url)
-    public, secret = _without_secrets(url)
+    public, secret = without_secrets(url)
     name = _name_of(public)
     if not re.match(_REF, ref):
         raise _unresolved(ref, name)
     with _locked_cache(cache, public) as git:
         commit = _fetch(git, url, ref, name, secret)
-        return _of_objects(git, commit, repository=name, url=public, ref=ref)
+        return of_objects(git, commit, repository=name, url=url, ref=ref)
 
 
 def _unresolved(ref: str, repository: str) -> InvalidCommit:
@@ -228,17 +238,25 @@ def _resolve(git: Git, ref: str) -> str | None:
     return None if result.code else result.out.decode().strip()
 
 
-def _of_objects(
+def of_objects(
     git: Git, commit: str, *, subdir: str = "", repository: str = "", url: str = "", ref: str = ""
 ) -> Snapshot:
+    """Take the files of a commit that this repository has.
+
+    Args:
+        url: where it was fetched from; "" for a repository of this machine. It may hold credentials.
+
+    Raises:
+        InvalidRepository: when a file of the commit cannot be taken.
+    """
     head, listing = git.gather(commit_command(commit), ("ls-tree", "-r", "-l", "-z", "--full-tree", commit))
     subject = parse_commit(checked(head, "rev-list").out).subject
-    rows, warnings = _parse_tree(checked(listing, "ls-tree").out)
+    rows, links = _parse_tree(checked(listing, "ls-tree").out)
     blobs.check_size((size, path.encode()) for path, _, _, size in rows)
     objects = Objects(git)
     entries: list[Entry] = []
     oids: dict[str, str] = {}
-    pointers: list[str] = []
+    pointers: dict[str, bytes] = {}
     contents = objects.read_many([oid for _, _, oid, size in rows if size <= _STREAMED_BYTES])
     for path, mode, oid, size in rows:
         content = next(contents) if size <= _STREAMED_BYTES else b""
@@ -246,30 +264,50 @@ def _of_objects(
         entries.append(Entry(path, mode, digest, size))
         oids.setdefault(digest, oid)
         if blobs.is_lfs_pointer(content, size):
-            pointers.append(path)
+            pointers[path] = content
     objects.close()
+    entries, fetched = _with_lfs(git, entries, pointers)
     manifest = make(entries)
-    warnings += [*blobs.lfs_warning(pointers), *_subdir_warning(manifest, subdir)]
-    code = Code(manifest.tree, subdir, repository, commit, url=url, ref=ref)
+    modules = gitmodules.of_commit(git, commit, links, url)
+    warnings = [module.warning for module in modules]
+    warnings += [*blobs.lfs_warning(list(pointers)), *_subdir_warning(manifest, subdir)]
+    code = Code(manifest.tree, subdir, repository, commit, url=without_secrets(url)[0], ref=ref)
     sizes = {entry.digest: entry.size for entry in entries}
-    return Snapshot(manifest, code, subject, (), tuple(warnings), sizes, _InObjects(objects, oids))
+    sources = _InObjects(objects, oids, fetched)
+    return Snapshot(manifest, code, subject, (), tuple(warnings), sizes, sources, modules=modules)
 
 
-def _parse_tree(listing: bytes) -> tuple[list[tuple[str, str, str, int]], list[str]]:
-    """Return rows of path, mode, object and size; and warnings."""
+def _with_lfs(git: Git, entries: list[Entry], pointers: dict[str, bytes]) -> tuple[list[Entry], dict[str, bytes]]:
+    """Put the content of files that Git LFS has into the place of their pointers, which leave `pointers`."""
+    if not pointers:
+        return entries, {}
+    from orchestrator.capture import lfs  # 1 ms: few commits have any
+
+    objects, fetched = lfs.folder(git), dict[str, bytes]()
+    for at, entry in enumerate(entries):
+        if entry.path in pointers and (found := lfs.content(pointers[entry.path], objects)):
+            entries[at] = entry._replace(digest=found.digest, size=found.size)
+            fetched[found.digest] = found.place
+            del pointers[entry.path]
+    blobs.check_size((entry.size, entry.path.encode()) for entry in entries)
+    return entries, fetched
+
+
+def _parse_tree(listing: bytes) -> tuple[list[tuple[str, str, str, int]], dict[str, str]]:
+    """Return rows of path, mode, object and size; and the commits of submodules by path."""
     rows: list[tuple[str, str, str, int]] = []
-    warnings: list[str] = []
+    links: dict[str, str] = {}
     for record in listing.split(b"\0")[:-1]:
         facts, _, raw_path = record.partition(b"\t")
         mode, kind, oid, size = facts.split()
         path = blobs.path_text(raw_path)
         if kind != b"blob":
-            warnings.append(f"Submodule {path!r} is left out, because its files are not part of the commit.")
+            links[path] = oid.decode()
             continue
         # Old repositories have further modes (100664); git itself reads only the owner's x of them.
         plain = EXECUTABLE if int(mode, 8) & 0o100 else FILE
         rows.append((path, LINK if mode == LINK.encode() else plain, oid.decode(), int(size)))
-    return rows, warnings
+    return rows, links
 
 
 def _subdir_warning(manifest: Manifest, subdir: str) -> Iterator[str]:
@@ -281,16 +319,6 @@ def _name_of(url: str) -> str:
     """Return the name that a clone of this URL would get."""
     parts = [part.removesuffix(".git") for part in re.split(r"[/:]", url)]
     return next((part for part in reversed(parts) if part), url)
-
-
-def _without_secrets(url: str) -> tuple[str, str]:
-    """Return the URL without secrets, and the part removed. For http(s) that includes the user, which may be a token."""
-    found = re.match(_USER_INFO, url)
-    if not found:
-        return url, ""
-    user = "" if found[1].lower().startswith("http") else found[2].partition(":")[0]
-    public = f"{found[1]}://{user}{'@' if user else ''}{url[found.end() :]}"
-    return public, found[2] if user != found[2] else ""
 
 
 @contextmanager
@@ -334,7 +362,7 @@ def _fetch(git: Git, url: str, ref: str, name: str, secret: str) -> str:
     commit = None if result.code else _resolve(git, target)
     if result.code and not _is_missing(result):
         reason = result.reason.replace(secret + "@", "") if secret else result.reason
-        shown = _without_secrets(url)[0]
+        shown = without_secrets(url)[0]
         raise InvalidRepository(f"Could not fetch {shown}: {reason}", f"See whether git can: git ls-remote {shown}")
     if commit is None:
         raise _unresolved(ref, name)

@@ -37,6 +37,7 @@ from orchestrator.capture.git import (
     locate,
     parse_commit,
 )
+from orchestrator.capture.gitmodules import Link
 from orchestrator.content.manifest import EXECUTABLE, FILE, LINK, Entry, special_kind
 from orchestrator.content.scratch import Scratch
 from orchestrator.errors import InvalidRepository
@@ -104,6 +105,7 @@ class Capture(NamedTuple):
         untracked: files that are neither tracked nor ignored, whether included or not.
         warnings: sentences for the user.
         left_out: files, submodules and other repositories that warnings name.
+        links: its submodules.
     """
 
     commit: Commit
@@ -112,6 +114,7 @@ class Capture(NamedTuple):
     untracked: tuple[str, ...]
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]
+    links: tuple[Link, ...]
 
 
 def capture(place: Location, *, include_untracked: bool, ignore: Sequence[str] = ()) -> Capture:
@@ -150,7 +153,14 @@ def capture(place: Location, *, include_untracked: bool, ignore: Sequence[str] =
         r.prefix + path for r in repositories for path in (*r.left_out, *r.nested, *(set(r.links) - set(r.modules)))
     )
     told = tuple(path.decode(errors="backslashreplace").rstrip("/") for path in left_out)
-    return Capture(commit, tuple(entries), patch, names, warnings, told)
+    return Capture(commit, tuple(entries), patch, names, warnings, told, tuple(_links(repositories)))
+
+
+def _links(repositories: list[_Repository]) -> Iterator[Link]:
+    for each in repositories:
+        for path, commit in each.links.items():
+            recorded = each.staged.get(path, commit)
+            yield Link(each.place.root, each.prefix, path, recorded, path in each.modules)
 
 
 def _survey(place: Location, ignore: Sequence[str]) -> tuple[Commit, list[_Repository]]:
@@ -376,10 +386,6 @@ def _warnings(repositories: list[_Repository], tracked: dict[bytes, os.stat_resu
         names = ", ".join(path.decode(errors="replace") for path in ignored[:_NAMED]) + ", …" * (len(ignored) > _NAMED)
         yield f"Tracked files that .spellignore names are left out: {names}"
     for repository in repositories:
-        for path in repository.links:
-            if path not in repository.modules:
-                name = (repository.prefix + path).decode(errors="replace")
-                yield f"Submodule {name!r} is not initialised and is left out. To include it: git submodule update --init"
         for path in repository.nested:
             name = (repository.prefix + path).decode(errors="replace")
             yield f"{name!r} is a git repository inside this one and is left out."

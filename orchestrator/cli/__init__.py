@@ -29,12 +29,15 @@ files       ls, cat, cp
 compare     diff, verify
 lineage     lineage
 export      export
+tracker_export  its part for other trackers
+imports     import
 labels      label, archive, unarchive
 links       link, unlink
 projects    project
 images      image
 gc          gc
 doctor      doctor
+assistants  skill, mcp
 server      server, machine-types
 input/      reads what a person types
 output/     shows what happens

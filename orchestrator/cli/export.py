@@ -1,4 +1,4 @@
-"""`spell export`: writes a run to a folder or archive that runs without spell."""
+"""`spell export`: writes a run to a folder or archive that runs without spell, or runs for another tracker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ from orchestrator.cli.output import parts, show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import connect
 from orchestrator.errors import DiskFull, SpellError, UsageError, is_disk_full
+from orchestrator.spec.filters import Filter
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -43,7 +44,7 @@ class _Written:
 
 
 @click.command(context_settings=_HELP)
-@click.argument("run", shell_complete=complete.runs)
+@click.argument("run", nargs=-1, required=True, metavar="RUN", shell_complete=complete.runs)
 @click.option(
     "-o",
     "--output",
@@ -54,10 +55,34 @@ class _Written:
 @click.option("--with-inputs", is_flag=True, help="Include mounted resources, not only their list.")
 @click.option("--with-outputs", is_flag=True, help="Include outputs, not only their hashes.")
 @click.option("-f", "--force", is_flag=True, help="Replace an earlier export.")
+@click.option("--to", type=click.Choice(["mlflow"]), help="Write runs for another tracker instead: RUN... PATH")
+@click.option("-a", "--all", "all_", is_flag=True, help="With --to: all runs that have ended.")
+@click.option("-l", "--label", multiple=True, shell_complete=complete.labels, help="With --to: runs with this label.")
+@click.option("-p", "--project", default="", shell_complete=complete.projects, help="With --to: runs in this project.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def export(run: str, output: Path | None, with_inputs: bool, with_outputs: bool, force: bool, json_: bool) -> None:
+def export(run: Sequence[str], to: str | None, json_: bool, **how: Any) -> None:
     """Write RUN to a folder or archive: spec, code, packages, log, metrics, hashes of outputs, and a Dockerfile that runs
-    it without spell. Values of environment variables and secrets are left out."""
+    it without spell. Values of environment variables and secrets are left out.
+
+    With --to mlflow, write runs into PATH/mlflow.db, which MLflow opens: spell export --to mlflow RUN... PATH. A run that is
+    there already stays as it is."""
+    all_, labels, project = how.pop("all_"), how.pop("label"), how.pop("project")
+    wanted = Filter(labels=labels, project=project) if all_ or labels or project else None
+    if to:
+        if any(how.values()):
+            raise UsageError("Options -o, -f, --with-inputs and --with-outputs do not go with --to.", "Name PATH last.")
+        from orchestrator.cli.tracker_export import export_to_mlflow  # 12 ms: few exports are for a tracker
+
+        export_to_mlflow(run, wanted, json_=json_)
+        return
+    if len(run) > 1 or wanted is not None:
+        raise UsageError(
+            "One run is exported at a time.", "Several are written with: spell export --to mlflow RUN... PATH"
+        )
+    _export(run[0], json_=json_, **how)
+
+
+def _export(run: str, *, output: Path | None, with_inputs: bool, with_outputs: bool, force: bool, json_: bool) -> None:
     with parts.tidily(), connect() as client:
         number = client.runs.get(run).number
         target = output or Path(f"run-{number}")

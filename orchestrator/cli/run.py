@@ -12,6 +12,7 @@ from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.input.options import current_code_option, spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
+from orchestrator.cli.output import show
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.errors import UsageError
@@ -98,5 +99,8 @@ def _resume(earlier: str, options: SpecOptions, *, reuse: bool, current_code: bo
 
     if reuse:
         raise UsageError("--reuse finds a run that did all from its beginning, and --resume goes on.", "Leave one out.")
+    asked = options.code
+    if not (current_code or asked.commit_ref or asked.github_url or asked.include_untracked):
+        show.say(f"✨ With the code of run {earlier}; --current-code takes that of this folder", err=asked.json_)
     with _connect() as client:
         return cast_resumed(client, earlier, options, current_code=current_code)

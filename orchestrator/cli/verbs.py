@@ -228,6 +228,13 @@ def _export() -> click.Command:
     return export
 
 
+@_verb("import", "Bring runs of MLflow, wandb or Trackio.")
+def _import() -> click.Command:
+    from orchestrator.cli.imports import import_  # 60 ms
+
+    return import_
+
+
 @_verb("ls", "List outputs and uploads.")
 def _ls() -> click.Command:
     from orchestrator.cli.files import ls  # 44 ms
@@ -282,6 +289,20 @@ def _metrics() -> click.Command:
     from orchestrator.cli.metrics import metrics  # 47 ms
 
     return metrics
+
+
+@_verb("skill", "Tell assistants how to use spell.")
+def _skill() -> click.Command:
+    from orchestrator.cli.assistants import skill  # 45 ms
+
+    return skill
+
+
+@_verb("mcp", "Answer an assistant over the Model Context Protocol.")
+def _mcp() -> click.Command:
+    from orchestrator.cli.assistants import mcp  # 45 ms
+
+    return mcp
 
 
 @_verb("machine-types", "List machine types.")

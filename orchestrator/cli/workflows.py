@@ -57,6 +57,11 @@ def workflow() -> None:
 @click.option("--fresh", is_flag=True, help="Cast every step, even if an identical run is complete.")
 @click.option("-c", "--commit-ref", metavar="REF", help="Use another commit of the local repository.")
 @click.option("--include-untracked", is_flag=True, help="Send untracked files too, except those that git ignores.")
+@click.option("--submodules", is_flag=True, help="Send submodules, too, and fetch those that are not here.")
+@click.option("--no-code", is_flag=True, help="Send no code.")
+@click.option(
+    "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
+)
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option(
     "--json", "json_", is_flag=True, help="Print the workflow as JSON: at once with -b, else when it has ended."

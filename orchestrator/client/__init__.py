@@ -30,6 +30,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compares outputs with their records
 export     exports a run
+imports    imports runs from other trackers
 images     bakes images
 environments  looks up the environment that a run would get
 machines   lists machine types

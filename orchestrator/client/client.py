@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.client.export import Export
     from orchestrator.client.gc import Gc
     from orchestrator.client.images import Images
+    from orchestrator.client.imports import Imports
     from orchestrator.client.labels import Labels
     from orchestrator.client.lineage import Lineage
     from orchestrator.client.links import Links
@@ -168,6 +169,13 @@ class Client:
         from orchestrator.client.export import Export  # 1 ms
 
         return Export(self.transport)
+
+    @cached_property
+    def imports(self) -> Imports:
+        """Runs of other trackers."""
+        from orchestrator.client.imports import Imports  # 9 ms
+
+        return Imports(self.transport)
 
     @cached_property
     def resources(self) -> Resources:

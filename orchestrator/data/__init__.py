@@ -6,6 +6,7 @@ resources  finds, lists and reads what lies under runs/ and uploads/
 tarred     files as tar streams
 uploads    folders and files that a user uploads
 incoming   one upload while it arrives
+imports    runs of other trackers while they arrive
 blobs      the files of code snapshots, by content
 hashing    hashes artifacts in the background
 dedup      lets identical outputs share their bytes

@@ -75,6 +75,9 @@ _OPENED = frozenset(
 )
 """Folders whose members are items, beside those of every tool."""
 
+_WHOLE = frozenset({"uv"})
+"""Tools whose whole cache is one item: parts of it name others, and trust that they are there."""
+
 
 class CacheFolder(NamedTuple):
     """A folder for caches.
@@ -136,9 +139,20 @@ def of_run(home: Home, config: CachesConfig, asked: str) -> Caches:
             folders.append(CacheFolder(Path(place), variable))
             variables[variable] = (variable, "")
         elif written:
-            (shared / written).mkdir(parents=True, exist_ok=True)  # NLTK takes no folder that is missing
+            _make(shared, written)  # NLTK takes no folder that is missing
             variables[variable] = ("", written)
     return Caches((CacheFolder(shared), *folders), variables, is_read_only)
+
+
+def _make(shared: Path, below: str) -> None:
+    """Make a folder of the shared one. What an earlier run has put in its place goes: a link would lead later runs elsewhere."""
+    place = shared
+    place.mkdir(parents=True, exist_ok=True)
+    for name in below.split("/"):
+        place /= name
+        if place.is_symlink() or place.is_file():
+            place.unlink(missing_ok=True)
+        place.mkdir(exist_ok=True)
 
 
 def variables_of(caches: Caches, seen_at: Mapping[str, str], home: str, taken: Collection[str]) -> dict[str, str]:
@@ -174,13 +188,15 @@ class Item(NamedTuple):
 def items(home: Home) -> list[Item]:
     """Return all items of all people, the last used first."""
     found = [_item(path) for person in _members(home.caches) for path in _below(person, "")]
-    return sorted(found, key=lambda item: -item.used_at)
+    return sorted(
+        (item for item in found if item.used_at), key=lambda item: -item.used_at
+    )  # an empty folder has no use
 
 
 def _below(root: Path, inside: str) -> Iterator[Path]:
     for path in _members(root / inside):
         below = f"{inside}/{path.name}".lstrip("/")
-        if (not inside or below in _OPENED) and path.is_dir() and not path.is_symlink():
+        if (below in _OPENED or (not inside and below not in _WHOLE)) and path.is_dir() and not path.is_symlink():
             yield from _below(root, below)
         else:
             yield path

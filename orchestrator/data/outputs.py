@@ -13,9 +13,10 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pathspec import GitIgnoreSpec
 
@@ -32,6 +33,7 @@ _CACHE_TAG, _CACHE_SIGNATURE = (
 )  # https://bford.info/cachedir
 _VENV = "pyvenv.cfg"  # https://docs.python.org/3/library/venv.html
 _KINDS = {_VENV: "a virtual environment", _CACHE_TAG: "a cache"}
+_BACKEND: Literal["simple"] = "simple"  # the others, taken where they are installed, refuse names that are not UTF-8
 _HUGGING_FACE = ("models--", "datasets--", "spaces--")
 
 
@@ -81,7 +83,7 @@ def save(run: int, workspace: Workspace, staging: Path, target: Path) -> list[Ar
         else:
             _gather(workspace, found, staging)
             os.rename(staging, target)
-        kept = list(_seal(run, target))
+        kept = list(seal(run, target))
     except OSError as error:
         kind = DiskFull if is_disk_full(error) else SaveFailed
         raise kind(f"{error.filename}: {error.strerror}") from error
@@ -138,14 +140,17 @@ def _scan(workspace: Workspace) -> _Found:
     return found
 
 
-def unsaved(workspace: Workspace, only: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def unsaved(
+    workspace: Workspace, only: str = "", is_known: Callable[[str], bool] = lambda _folder: False
+) -> Iterator[tuple[str, os.stat_result]]:
     """Yield what would be kept if the run ended now, links and special files too. Changes nothing in its work dir.
 
     Args:
         only: look only at this path, and below it.
+        is_known: whether a folder need not be looked into any more.
     """
     before = {entry.path: entry for entry in workspace.manifest.entries}
-    for path, status in _walk(workspace, before, [], only=only, is_used=True):
+    for path, status in _walk(workspace, before, [], only=only, is_known=is_known, is_used=True):
         with contextlib.suppress(OSError):  # it has just vanished
             if not (path in before and _is_unchanged(workspace, path, status, before[path])):
                 yield path, status
@@ -157,6 +162,7 @@ def _walk(
     notes: list[tuple[str, str]],
     *,
     only: str = "",
+    is_known: Callable[[str], bool] = lambda _folder: False,
     is_used: bool = False,
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the files that may be outputs.
@@ -164,14 +170,16 @@ def _walk(
     Args:
         before: the paths of the code.
         notes: gets what cannot be kept.
-        only: a path; "" for all.
+        only, is_known: as of `unsaved`.
         is_used: whether the command still uses them, so that modes stay as they are.
     """
     root, mounted = workspace.code, workspace.mounted
-    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore])
+    ignored = GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *workspace.ignore], backend=_BACKEND)
     todo = [""]
     while todo:  # no recursion, because a run may nest folders very deep
         below = todo.pop()
+        if is_known(below):
+            continue
         try:
             with contextlib.suppress(OSError):
                 if not is_used:
@@ -266,7 +274,7 @@ def _move(source: Path, target: Path, beside: Path) -> None:
     os.rename(beside, target)
 
 
-def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
+def seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
     """Take the write bits off everything below `target`, and list the files."""
     folders = [target]
     for path, status in below(target):
@@ -284,4 +292,4 @@ def _seal(run: int, target: Path) -> Iterator[ArtifactRecord]:
 
 def check_patterns(patterns: Sequence[str]) -> None:
     """Raise ValueError when one of the gitignore patterns cannot be read."""
-    GitIgnoreSpec.from_lines(patterns)
+    GitIgnoreSpec.from_lines(patterns, backend=_BACKEND)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.content.followed import Member
 from orchestrator.content.links import said_target
-from orchestrator.content.manifest import mode_of
+from orchestrator.content.manifest import Manifest, mode_of
 from orchestrator.data.outputs import Workspace, unsaved
 
 
@@ -58,29 +58,42 @@ class Unsaved:
         return sorted(found.values(), key=lambda entry: entry.path)
 
     def children(self, folder: str) -> list[Entry]:
-        """Return the entries of a folder, by name."""
-        return [entry for entry in self.below(folder) if "/" not in entry.path]
+        """Return the entries of a folder, by name. Of a folder in it, one file is enough to know that it is there."""
+        before = f"{folder}/" if folder else ""
+        found: dict[str, Entry] = {}
+
+        def is_known(path: str) -> bool:
+            return path.startswith(before) and path[len(before) :].partition("/")[0] in found
+
+        for path, status, link in self._files(folder, is_known):
+            name, slash, _ = path[len(before) :].partition("/")
+            if (
+                path.startswith(before)
+                and name not in found
+                and (there := self._status(before + name) if slash else status)
+            ):
+                found[name] = Entry(name, there, "" if slash else link)
+        return sorted(found.values(), key=lambda entry: entry.path)
 
     def file(self, path: str) -> Entry | None:
         """Return a file or link by its path; None when it is none, or would not be kept."""
         return next((Entry(path, status, link) for found, status, link in self._files(path) if found == path), None)
 
-    def _files(self, only: str) -> Iterator[tuple[str, os.stat_result, str]]:
+    def _files(
+        self, only: str, is_known: Callable[[str], bool] = lambda _folder: False
+    ) -> Iterator[tuple[str, os.stat_result, str]]:
         """Yield files and links, with the text of links: what is gathered already comes last, as it moved there."""
         code, staging, _ = self._roots
+        gathered = Workspace(staging, Manifest(()), frozenset(), ())
         seen = set()
-        for path, status in unsaved(self._workspace, only):
-            link = self._link(code, path, status)
-            if mode_of(status) and link is not None:
-                seen.add(path)
-                yield path, (self._status(path) or status) if link else status, link
-        if staging.is_dir():
-            for path, status in unsaved(
-                Workspace(staging, self._workspace.manifest._replace(entries=()), frozenset(), ()), only
-            ):
-                link = self._link(staging, path, status)
-                if path not in seen and link is not None:
-                    yield path, status, link
+        for root, workspace in ((code, self._workspace), (staging, gathered)):
+            if not root.is_dir():
+                continue
+            for path, status in unsaved(workspace, only, is_known):
+                link = self._link(root, path, status)
+                if mode_of(status) and link is not None and path not in seen:
+                    seen.add(path)
+                    yield path, (self._status(path) or status) if link else status, link
 
     def _link(self, root: Path, path: str, status: os.stat_result) -> str | None:
         """Return the text of a link; None when it does not lead to something in the work dir."""

@@ -31,6 +31,7 @@ _HOST = re.compile(r"://(?:[^/@\s]*@)?([^/:@\s,`)'\"]+)")
 _CAPTURES = frozenset({"[stderr]", "[stdout]", "--- stderr", "--- stdout"})  # the output of another program follows
 _SAID_BY_UV = re.compile(r"\s*(error:|cause:|Caused by:|[×├╰])")
 _KILLED = re.compile(r"\bsignal: (\d+)\b")  # as uv reports the end of a program that it had started
+_NO_COMPILER = re.compile(r"(?:No such file or directory: '|command ')[\w-]*?(gcc|g\+\+|clang|cc)'")
 _OWN_FOLDER = re.compile(r"(?<![\w/])asked/")
 _BOX = re.compile(r"^[\s×│├╰─▶▸]+")
 _CAUSE = re.compile(r"\s*(cause:|Caused by:|[├╰]─▶)\s*")
@@ -199,6 +200,9 @@ def failure(output: Iterable[str], code: int) -> SpellError:
             "If nobody did that, the machine may have too little memory. Cast the run again.",
         )
     message = explain(lines) or f"uv ended with exit code {code}."
+    if compiler := _NO_COMPILER.search(message):
+        cure = f"The build needs {compiler[1]}. A container gets one by: --apt build-essential --apt python3-dev"
+        return BuildFailed(message, cure)
     hints = [line.partition("hint:")[2].strip() for line in lines if "hint:" in line]
     if any(_SAID_BY_UV.match(line) and _AWAY.search(line) for line in lines):
         host = _HOST.search(text)

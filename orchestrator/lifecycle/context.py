@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +27,10 @@ from orchestrator.environments import (
     EnvironmentRequest,
     Environments,
     Host,
+    Projects,
     add_to_layer,
     extras_of,
+    is_lock,
     make_layer,
     needs,
     own_pip,
@@ -49,6 +53,7 @@ from orchestrator.store import ClaimedRun, Store
 _log = logging.getLogger(__name__)
 _RETRY_S = 2.0
 _FULL_DISK_RETRY_S = 0.5
+_MOST_KNOWN = 8
 _NO_CODE = "Cast the run in the folder of your project, or name its code: --github-url URL"
 _NEEDED_BYTES = 128 << 10  # some pages of SQLite, and the index of its log
 LEADS: ContextVar[int] = ContextVar("LEADS", default=0)
@@ -65,6 +70,7 @@ class Context:
         server_env: the server's own environment variables.
         waits: for each run that waits for something of this machine, like disk space: what for.
         closing: set when the server ends.
+        projects_known: the projects in the code of the last runs.
     """
 
     store: Store
@@ -78,6 +84,7 @@ class Context:
     server_env: Mapping[str, str]
     closing: threading.Event
     waits: dict[int, str] = field(default_factory=dict)
+    projects_known: dict[tuple[object, ...], Projects] = field(default_factory=dict, repr=False)
 
     def firmly(self, write: Callable[[], T]) -> T:
         """Write to the store, however long the disk stays full or another program holds the file.
@@ -158,8 +165,15 @@ class Context:
         ensure = functools.partial(
             self.environments.ensure, log=log, cancelled=cancelled, base=base, exposed=exposed, tell=tell
         )
-        built = ensure(asked) if (asked := self.projects(spec)) else None
-        return ensure(self.request(spec, built)), built
+        projects, request = self.projects(spec), self.request(spec)
+        if projects is None:
+            return ensure(request), None
+        if not is_lock(request):
+            built = ensure(projects)
+            return ensure(self.request(spec, built)), built
+        with ThreadPoolExecutor(1, f"projects-{run.number}" if run else "projects") as pool:
+            building = pool.submit(contextvars.copy_context().run, ensure, projects)  # meanwhile
+            return ensure(request), building.result()
 
     def projects(self, spec: RunSpec) -> EnvironmentRequest | None:
         """Return the request for the projects in the code of a spec; None if it has none.
@@ -171,7 +185,13 @@ class Context:
             return None
         if spec.code is None:
             raise InvalidConfig("There is no code, so no project of it can be installed.", _NO_CODE)
-        found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+        same = (spec.code.tree, spec.editables, tuple(spec.env.items()))
+        found = self.projects_known.get(same)  # reading 10,000 files of a manifest takes 60 ms, and a run asks twice
+        if found is None:
+            found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+            if len(self.projects_known) >= _MOST_KNOWN:
+                self.projects_known.clear()
+            self.projects_known[same] = found
         return EnvironmentRequest(spec.python, projects=found)
 
     def request(self, spec: RunSpec, built: Environment | None = None) -> EnvironmentRequest:

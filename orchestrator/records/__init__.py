@@ -18,6 +18,7 @@ workflows    workflows and their steps
 searches     searches and their trials
 projects     projects
 links        links
+imports      runs of other trackers
 ports        ports that runs listen on
 compare      differences, lineage and verification of runs
 images       baked images

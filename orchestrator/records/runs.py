@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.records import from_wire
+from orchestrator.records.imports import ImportRecord
 from orchestrator.records.run_summary import RunSummary
 
 
@@ -26,7 +27,11 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord(RunSummary):
-    """The record of one run, without its lists: events, artifacts, metrics, samples."""
+    """The record of one run, without its lists: events, artifacts, metrics, samples.
+
+    Attributes:
+        imported: where it was imported from; None for a run that was cast.
+    """
 
     spec: dict[str, Any] = field(repr=False)
     rerun_of: int | None
@@ -48,6 +53,7 @@ class RunRecord(RunSummary):
     outputs_removed_at: float | None
     resumed_by: list[int] = field(default_factory=list)
     logged: dict[str, str] = field(default_factory=dict)
+    imported: ImportRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +93,6 @@ class StatRecord:
 
 def run_from_wire(body: Mapping[str, Any]) -> RunRecord:
     """Read a run."""
-    return from_wire(RunRecord, {**body, "attempts": [from_wire(AttemptRecord, item) for item in body["attempts"]]})
+    attempts = [from_wire(AttemptRecord, item) for item in body["attempts"]]
+    imported = from_wire(ImportRecord, body["imported"]) if body.get("imported") else None
+    return from_wire(RunRecord, {**body, "attempts": attempts, "imported": imported})

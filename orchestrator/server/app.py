@@ -146,7 +146,7 @@ async def _answer_crash(_request: Request, error: Exception) -> JSONResponse:
 
 def _most_bytes(path: str) -> int:
     """The largest body, in bytes, that a path accepts; 0 if the body is streamed to the disk."""
-    if path.startswith("/blobs/"):
+    if path.startswith("/blobs/") or path == "/imports":
         return 0
     if path.startswith("/uploads/"):
         return MOST_BYTES

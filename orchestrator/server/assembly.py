@@ -16,7 +16,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.controllers.searches import SearchController
 from orchestrator.controllers.webhooks import Webhooks
 from orchestrator.controllers.workflows import WorkflowController
-from orchestrator.data import identity
+from orchestrator.data import identity, imports
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
 from orchestrator.data.secrets import Secrets
@@ -141,6 +141,7 @@ class Assembly:
             notices.tell_moved(context, self._identity.moved_from)
         _sweep(context)
         self._uploads.recover()
+        imports.recover(context.home, context.store.imports.number)
         runtime_files.install(context.home)
         context.environments.start()
         self._images.start()

@@ -30,6 +30,7 @@ code_changes     compares two snapshots
 lineage          follows mounts
 verify           compares outputs with their records
 export           exports a run
+imports          imports runs from other trackers
 export_packages  the packages of an export
 export_texts     the job file, Dockerfile and README of an export
 images           bakes images

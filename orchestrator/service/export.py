@@ -28,6 +28,7 @@ from orchestrator.service.access import Access, Who
 from orchestrator.service.export_packages import packages_of
 from orchestrator.service.export_texts import dockerfile, inputs_of, job_file, readme, variables
 from orchestrator.service.metrics import Metrics
+from orchestrator.service.rerun import refuse_imported
 from orchestrator.spec.fields import redacted_spec
 from orchestrator.spec.run import RunSpec, to_wire
 from orchestrator.spec.validate import read_spec
@@ -84,6 +85,7 @@ class Export:
         run = context.store.record(self._access.resolve(who, reference))
         if run.state in ACTIVE:
             raise Conflict(f"Run {run.number} is still {spoken(run.state)}.", f"Wait for it: spell wait {run.number}")
+        refuse_imported(run)
         spec = read_spec(run.spec)
         warnings: list[str] = []
         scratch = tempfile.TemporaryDirectory(prefix="export-", dir=context.home.scratch)

@@ -127,7 +127,7 @@ class Quota:
             yield CheckRecord("caches", "warn", self._words_of_full_caches(taken), _CACHES_CURE)
         elif self._context.config.caches.enabled or taken:
             words = f"the caches of runs take {_size(taken)}{f' of {_size(limit)} (limit_gb)' if limit else ''}"
-            yield CheckRecord("caches", "ok", f"{words}, in {self._context.home.caches}")
+            yield CheckRecord("caches", "ok", f"{words}, in {self._context.home.caches}{_of_your_own(self._context)}")
 
     def checks(self) -> Iterator[CheckRecord]:
         """Whether a run can be cast, and the size of the home if `home_gb` limits it."""
@@ -209,6 +209,15 @@ class Quota:
                     counted.add((info.st_dev, info.st_ino))
                     size_bytes += info.st_blocks * 512
         return size_bytes
+
+
+def _of_your_own(context: Context) -> str:
+    """Words about models that the person has already, and that runs do not find."""
+    own = Path.home() / ".cache" / "huggingface"
+    is_unused = context.config.caches.enabled and "HF_HOME" not in {*context.config.caches.folders, *context.server_env}
+    if not (is_unused and (own / "hub").is_dir()):
+        return ""
+    return f'. Models in {own} are not used by runs; to use them: [caches.folders] HF_HOME = "{own}" in config.toml'
 
 
 def _shares(used: dict[str, int]) -> str:

@@ -27,7 +27,7 @@ from packaging.utils import (
 
 from orchestrator.environments import Base
 from orchestrator.environments.request import FLAGS, Local, ParsedRequest, read
-from orchestrator.errors import InvalidConfig
+from orchestrator.errors import Conflict, InvalidConfig
 from orchestrator.lifecycle.context import Context
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.fields import FIELDS, joined
@@ -67,6 +67,7 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any], *, may_
     Raises:
         InvalidConfig: a change is not possible, or a local package is gone.
     """
+    refuse_imported(run)
     for name in _FIXED:
         if name in changes and name not in may_change:
             raise InvalidConfig(f"A rerun cannot change the {name} of its run.", "Cast a new run with: spell run")
@@ -84,6 +85,20 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any], *, may_
         asked["params"] = {name: value for name, value in asked["params"].items() if name in wanted}
     merged = read_spec(joined(asked, changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
+
+
+def refuse_imported(run: RunRecord) -> None:
+    """Check that a run has a command.
+
+    Raises:
+        Conflict: it was imported.
+    """
+    if run.imported:
+        raise Conflict(
+            f"Run {run.number} was imported from {run.imported.tracker}, which knows neither its code nor its environment.",
+            "Cast it anew with its parameters: spell run; or write it for MLflow: spell export --to mlflow "
+            f"{run.number} PATH",
+        )
 
 
 def _on_same_image(

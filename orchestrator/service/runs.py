@@ -173,7 +173,8 @@ class Runs:
             if "code" in changes:
                 raise
             words = f"The code of run {run.number} is not kept any more."
-            raise Conflict(words, "Cast it again with: spell run") from None
+            cure = f"Take that of this folder: spell resume {run.number} --current-code"
+            raise Conflict(words, cure if is_resumed else "Cast it again with: spell run") from None
 
     def plan(self, who: Who, spec: RunSpec, digests: Sequence[str], *, reuse: bool = False) -> PlanRecord:
         """What casting a run would do now. Casts nothing; raises as `cast`, where that does not come from its code.

@@ -20,6 +20,7 @@ from orchestrator.service.executors import Executors
 from orchestrator.service.export import Export
 from orchestrator.service.gc import Gc
 from orchestrator.service.images import Images
+from orchestrator.service.imports import Imports
 from orchestrator.service.labels import Labels
 from orchestrator.service.lineage import Lineage
 from orchestrator.service.links import Links
@@ -89,6 +90,7 @@ class Service:
         self.lineage = Lineage(context, access)
         self.verify = Verify(context, access)
         self.export = Export(context, access, self.metrics)
+        self.imports = Imports(context, access, quota, self.metrics)
         self.environments = Environments(context, executors)
         self.images = Images(context, engine, bases)
         self.gc = Gc(context, scheduler, quota.changed)

@@ -15,6 +15,7 @@ requirements  reads the lines of requirement files
 redaction     hides values and credentials
 yamlfile      YAML files, as nodes with lines
 jobfile       a spec in YAML
+sbatch        a batch script of Slurm as a spec
 workflow      the spec of a workflow
 workflowfile  the spec of a workflow in YAML
 search        the spec of a search

@@ -169,7 +169,15 @@ class Field(NamedTuple):
 CODE_KEYS = ("github_url", "github_ref", "no_project", "group", "extra")
 """The keys of a job file that say which code to capture, and what of its project to install. The spec has no such fields."""
 PROJECT_OPTIONS = ("--no-project", "--group", "--extra")
-_CODE_OPTIONS = ("--github-url", "--github-ref", "--commit-ref", "--include-untracked", "--no-code", "--whole-folder")
+_CODE_OPTIONS = (
+    "--github-url",
+    "--github-ref",
+    "--commit-ref",
+    "--include-untracked",
+    "--submodules",
+    "--no-code",
+    "--whole-folder",
+)
 
 FIELDS = (
     Field("command", TEXT, "command", is_fixed=True, is_compared=True),

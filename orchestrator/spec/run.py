@@ -64,6 +64,15 @@ class RequirementFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Submodule:
+    """A submodule whose files are in a snapshot: its path, its URL without credentials, and its recorded commit."""
+
+    path: str
+    url: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     """The snapshot of a run's code, and its origin.
 
@@ -75,6 +84,7 @@ class Code:
         dirty: whether the code differs from that commit.
         diff: SHA-256 of the blob with the difference to that commit as a git patch; "" when clean.
         url, ref: the git URL and the ref that the code was fetched from; "" otherwise.
+        submodules: those whose files are in it.
     """
 
     tree: str
@@ -85,6 +95,7 @@ class Code:
     diff: str = ""
     url: str = ""
     ref: str = ""
+    submodules: tuple[Submodule, ...] = ()
 
     def __post_init__(self) -> None:
         check_digest(self.tree)

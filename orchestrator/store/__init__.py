@@ -6,6 +6,7 @@ listing    the queries of lists of runs
 rows       runs as workers and the scheduler see them
 queue      runs that wait for the machine, and runs that hold a part of it
 stop_requests  which requests to stop a run are accepted, and that they have their effect
+imports    runs of other trackers, and where they came from
 casts      keys of requests to cast, so that one that comes twice casts once
 attempts   failed attempts
 artifacts  outputs of runs, with their hashes

@@ -15,6 +15,7 @@ from orchestrator.records.runs import AttemptRecord, RunRecord
 from orchestrator.spec.filters import Filter, Sort
 from orchestrator.store import listing
 from orchestrator.store.database import Database
+from orchestrator.store.imports import origin_of
 from orchestrator.store.tables import RESUMED, attempts, events, labels, mounts, projects, runs, trials
 from orchestrator.store.trackers import parameters_of
 
@@ -111,6 +112,7 @@ class RunReader:
             words = _labels_of(connection, [number]).get(number, [])
             logged = parameters_of(connection, number)
             search = connection.scalar(select(func.min(trials.c.search)).where(trials.c.run == number))
+            imported = origin_of(connection, number)
             tried = connection.execute(
                 select(attempts).where(attempts.c.run == number).order_by(attempts.c.number)
             ).all()
@@ -129,6 +131,7 @@ class RunReader:
             resumed_by=[row.run for row in users if row.has_resumed],
             attempts=[AttemptRecord(*item[1:]) for item in tried],
             logged=logged,
+            imported=imported,
         )
 
     def events(self, number: int, after: int = 0) -> list[EventRecord]:

@@ -24,6 +24,7 @@ from orchestrator.store.attempts import AttemptStore, add_attempt
 from orchestrator.store.casts import CastStore, add_cast
 from orchestrator.store.database import Database
 from orchestrator.store.gc import GcStore, check_sources
+from orchestrator.store.imports import ImportStore
 from orchestrator.store.labels import LabelStore
 from orchestrator.store.lineage import LineageStore
 from orchestrator.store.links import LinkStore
@@ -111,6 +112,7 @@ class Store(RunReader, ArtifactStore, MetricStore, SampleStore, QueueReader, Sto
         self.projects = ProjectStore(database)
         self.links = LinkStore(database)
         self.labels = LabelStore(database)
+        self.imports = ImportStore(database)
         self.archive = ArchiveStore(database)
         self.way_out = database.way_out
 

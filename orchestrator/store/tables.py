@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration. A test compares it with Alembic's."""
 
 metadata = MetaData()
@@ -118,6 +118,18 @@ mounts = Table(
     Column("path", Text, nullable=False),
     Column("source_run", Integer),
     Index("mounts_source", "source_run"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("origin", String, primary_key=True),
+    Column("run", ForeignKey("runs.number"), nullable=False),
+    Column("tracker", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("imports_run", "run", unique=True),
 )
 
 RESUMED = -1

@@ -29,6 +29,7 @@ _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 _HANGUP_S = 1.0
 _ROUNDS = 4
 _LOOK_S = 0.05
+_LEFT_LOOK_S = 1.0  # at what the command has left
 
 
 def main() -> int:
@@ -43,7 +44,9 @@ def main() -> int:
     try:
         watched = _Run(request["pid"], request["start_time"])
         is_inside = watched.join()
-        if not is_inside:
+        if is_inside:
+            isolation.be_unreachable()  # until it is the command, the child could still mount, and the run sees it
+        else:
             isolation.adopt_orphans()
         pid, inner_pid = _start(request, is_inside=is_inside)
     except OSError as error:
@@ -156,7 +159,8 @@ def _attend(watched: _Run, pid: int, inner_pid: int, token: str, *, is_inside: b
     ender = 0
     while True:
         is_sure = pid and child is not None and not ender  # that one of them tells when to look
-        ready = select.select(fds, [], [], None if is_sure else _LOOK_S)[0]
+        wait_s = None if is_sure else _LOOK_S if pid or ender else _LEFT_LOOK_S
+        ready = select.select(fds, [], [], wait_s)[0]
         if pid and (ended := os.waitpid(pid, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(ended[1])
             _say({"exit_code": code if code >= 0 else 128 - code})

@@ -33,6 +33,7 @@ class CodeOptions(NamedTuple):
     """The options that say which code a run gets, by their names on the command line.
 
     Attributes:
+        submodules: send the files of submodules that are not here, too.
         no_code: send none.
         whole_folder: send a folder without a repository also if it is big, or the person's home folder.
         force: ask nothing.
@@ -46,6 +47,7 @@ class CodeOptions(NamedTuple):
     github_ref: str | None = None
     commit_ref: str | None = None
     include_untracked: bool = False
+    submodules: bool = False
     no_code: bool = False
     whole_folder: bool = False
     force: bool = False
@@ -73,7 +75,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
             raise InvalidConfig(
                 "Option --commit-ref names a commit of the local repository.", "With --github-url use --github-ref."
             )
-        return _with_warnings(snapshot.of_url(url, ref, _cache_dir()))
+        return _with_warnings(_whole(snapshot.of_url(url, ref, _cache_dir()), options))
     if ref:
         raise InvalidConfig("Option --github-ref needs --github-url.")
     if options.no_code:
@@ -85,8 +87,8 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
             raise InvalidRepository(words, "Change into it, or name it: --github-url URL --github-ref REF")
         return _of_folder(cwd, options)
     if options.commit_ref:
-        return _with_warnings(snapshot.of_commit(place, options.commit_ref))
-    include = options.include_untracked or _configured_untracked()
+        return _with_warnings(_whole(snapshot.of_commit(place, options.commit_ref), options))
+    include = options.include_untracked or _configured("include_untracked")
     ignored = _read_spellignore(place.root)
     try:
         code = snapshot.of_working_tree(place, include_untracked=include, ignore=patterns.lines_of(ignored))
@@ -96,7 +98,16 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
         _go_on_without_untracked(code, place.root, options)
     if code.code.dirty:
         show.say("✨ Preparing uncommitted changes…", err=options.json_)
-    return _with_warnings(code)[0], ignored
+    return _with_warnings(_whole(code, options))[0], ignored
+
+
+def _whole(code: Snapshot, options: CodeOptions) -> Snapshot:
+    """The code with its submodules, if they are wanted."""
+    if not code.modules or not (options.submodules or _configured("submodules")):
+        return code
+    from orchestrator.capture.submodules import with_submodules  # 1 ms: few repositories have any
+
+    return with_submodules(code, _cache_dir())
 
 
 def _of_folder(
@@ -222,15 +233,16 @@ def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -
         show.warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
 
 
-def _configured_untracked() -> bool:
+def _configured(name: str) -> bool:
+    """Whether the configuration has this switch on."""
     path = Home(default_home()).config
     try:
         text = path.read_text("utf-8")
-        if "include_untracked" not in text:
+        if name not in text:
             return False
         import tomllib  # 3 ms: longer than all else here, and most files do not say it
 
-        return tomllib.loads(text).get("include_untracked") is True
+        return tomllib.loads(text).get(name) is True
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -97,6 +97,7 @@ _CODE = (
     click.option("--github-ref", metavar="REF", help="Its branch, tag or commit. [default: its default branch]"),
     click.option("-c", "--commit-ref", metavar="REF", help="Take this commit of the local repository."),
     _UNTRACKED,
+    click.option("--submodules", is_flag=True, help="Send submodules, too, and fetch those that are not here."),
     click.option("--no-code", is_flag=True, help="Send no code."),
     click.option(
         "--whole-folder", is_flag=True, help="Send a folder without a repository also if it is big, or your home."
@@ -120,7 +121,8 @@ _CODE = (
         help="Environment variables from a file, such as .env; -e wins.",
     ),
     click.option(
-        "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml", help="Take the spec from a job file."
+        "--file", "file", type=click.Path(path_type=Path), metavar="JOB.yaml|JOB.sbatch",
+        help="Take the spec from a job file, or from a script with #SBATCH lines."
     ),
 )  # fmt: skip
 

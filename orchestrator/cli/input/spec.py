@@ -26,6 +26,8 @@ from orchestrator.spec.run import PLACEHOLDER, RunSpec, to_wire
 if TYPE_CHECKING:
     from orchestrator.spec.jobfile import JobFile
 
+_SHOWN_TASKS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class SpecOptions:
@@ -56,7 +58,7 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     Raises:
         SpellError: something is wrong with it.
     """
-    job = _load(options.file) if options.file else None
+    job = _load(options.file, options.fields.get("params") or ()) if options.file else None
     values = _joined(options, job.fields if job else {})
     named = values.pop("requirements", ()) if _is_elsewhere(options, job) else ()
     spec = _spec(options, values)
@@ -77,11 +79,23 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     return with_code(spec, code, ignored), code
 
 
-def _load(path: Path) -> JobFile:
+def _load(path: Path, params: Sequence[str]) -> JobFile:
     refuse_saved(path, "a job file")
-    from orchestrator.spec import jobfile  # 15 ms: yaml; few runs have a job file
+    from orchestrator.spec import jobfile, sbatch  # 16 ms: yaml; few runs have a job file
 
-    return jobfile.load(path)
+    script = sbatch.load(path)
+    if script is None:
+        return jobfile.load(path)
+    if script.tasks and not any(text.startswith(f"{sbatch.ARRAY}=") for text in params):
+        numbers = ",".join(map(str, script.tasks[:_SHOWN_TASKS])) + ",…" * (len(script.tasks) > _SHOWN_TASKS)
+        one = f"spell run --file {path} --param {sbatch.ARRAY}={script.tasks[0]}"
+        raise UsageError(
+            f"{path} is an array of {show.count(len(script.tasks), 'task')}, which is a search here.",
+            f"Cast all: spell hyper grid --file {path} --param {sbatch.ARRAY}={numbers}\nCast one: {one}",
+        )
+    if script.notes:
+        show.say(f"✨ {path.name}: {'; '.join(script.notes)}", err=True)
+    return script
 
 
 def _refuse_missing(spec: RunSpec) -> None:

@@ -20,6 +20,7 @@ compare    the differences between two runs
 lineage    the lineage of a run
 verify     compare outputs with their records
 export     export a run
+imports    import runs from other trackers
 environments  what a run would get
 images     bake images
 machines   list machine types
@@ -37,6 +38,7 @@ from orchestrator.server.routes import (
     export,
     gc,
     images,
+    imports,
     labels,
     lineage,
     links,
@@ -80,6 +82,7 @@ ROUTERS = (
     lineage.router,
     verify.router,
     export.router,
+    imports.router,
     images.router,
     environments.router,
 )
