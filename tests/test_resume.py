@@ -140,7 +140,7 @@ def test_runs_that_others_cast_begin_with_checkpoints_too(spell: Spell, tmp_path
     """Job files, searches and workflows; `--reuse` tells them apart, and an export brings what they began with."""
     first = spell.run(GOES_ON, name="first").number
     (tmp_path / "job.yaml").write_text(f"command: cat checkpoints/step\nresume: {first}\n")
-    job = spell("run", "--file", "job.yaml", cwd=tmp_path)
+    job = spell("run", "--no-code", "--file", "job.yaml", cwd=tmp_path)
     assert (job.code, spell.log(job.number)) == (0, b"1\n"), job
     spec = RunSpec("cat checkpoints/step", resume="first")
     assert spell.client.runs.cast(spec, reuse=True).number == job.number
