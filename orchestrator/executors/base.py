@@ -226,10 +226,6 @@ class Executor(ABC):
         """Whether `base` can use exactly this image (an ID)."""
         return False
 
-    def has_base(self, spec: RunSpec, gpus: int) -> bool:
-        """Whether `base` has all that it needs, so that it builds and pulls nothing."""
-        return True
-
     @abstractmethod
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         """Return what the environment of this run is built on; builds it first if necessary.

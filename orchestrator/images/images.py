@@ -152,16 +152,6 @@ class Images:
         """Whether the engine has this image, by ID or name."""
         return self._find(image) is not None
 
-    def is_ready(self, request: ImageRequest) -> bool:
-        """Whether `ensure` would neither pull nor build anything."""
-        reference = self.reference(request)
-        base = self._find(reference)
-        contents = self._probes.known(base) if base else None
-        if contents is None or not contents.pythons:
-            return False
-        apt = tuple(sorted(set(request.apt)))
-        return not apt or self._find(self._recipe(base or "", apt, is_gpu=request.gpu, has_python=True).tag) is not None
-
     def base_of(self, image: str) -> Base:
         """Return an image (by its ID) that was used before, as that on which its environment was built."""
         return _base(self._engine, image, "", self._probes.known(image))

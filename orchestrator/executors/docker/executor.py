@@ -129,9 +129,6 @@ class DockerExecutor(Executor):
     def has_image(self, image: str) -> bool:
         return self._images.has(image)
 
-    def has_base(self, spec: RunSpec, gpus: int) -> bool:
-        return self._images.is_ready(ImageRequest.of(spec, gpus))
-
     def base(self, spec: RunSpec, gpus: int, log: Path, cancelled: Callable[[], bool]) -> Base:
         return self._images.ensure(ImageRequest.of(spec, gpus), log, cancelled).base(self._engine)
 
