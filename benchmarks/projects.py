@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -34,7 +34,7 @@ build-backend = "hatchling.build"
 _MANY = 300
 
 
-def projects(bench: Bench) -> list[Row]:
+def projects(bench: Bench) -> Iterator[Row]:
     """Measure a project with torch and transformers in its lock, with a new environment and with a known one."""
     torch = os.environ.get("TORCH", "torch")
     env = _env(bench)
@@ -42,16 +42,14 @@ def projects(bench: Bench) -> list[Row]:
     started = _Started(bench, folder)
     uv = started.until_first_line([find_uv_bin(), "run", "--frozen", "python", "train.py"], env)
     spell = started.until_first_line([str(BIN / "spell"), "run", "python", "train.py"], bench.env)
+    words = f"{torch} and transformers in uv.lock, packages in uv's cache, to the first line of output"
     new_uv_s, new_spell_s = medians(_COLD_REPEATS, uv, spell, ready=started.forget_environments)
+    yield Row(f"U = `uv run` without a .venv, {words}", f"{new_uv_s:.2f} s", "", holds=True)
+    yield ratio("`spell run` of the same, new environment", new_spell_s, new_uv_s, 1.1, "U")
     started.await_byte_code()
     uv_s, spell_s = medians(_WARM_REPEATS, uv, spell, ready=started.end)
-    words = f"{torch} and transformers in uv.lock, packages in uv's cache, to the first line of output"
-    return [
-        Row(f"U = `uv run` without a .venv, {words}", f"{new_uv_s:.2f} s", "", holds=True),
-        ratio("`spell run` of the same, new environment", new_spell_s, new_uv_s, 1.1, "U"),
-        Row("V = `uv run` again", f"{uv_s:.2f} s", "", holds=True),
-        ratio("`spell run` again", spell_s, uv_s, 0.9, "V"),
-    ]
+    yield Row("V = `uv run` again", f"{uv_s:.2f} s", "", holds=True)
+    yield ratio("`spell run` again", spell_s, uv_s, 0.9, "V")
 
 
 def found_environment(bench: Bench) -> list[Row]:
@@ -89,6 +87,7 @@ class _Started:
         """Wait for its end."""
         if self._last is not None:
             self._last.communicate()
+            self._last = None
 
     def forget_environments(self) -> None:
         """Wait for its end, and remove what the next command needs to make anew; the caches of packages stay."""

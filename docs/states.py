@@ -23,7 +23,7 @@ _TEXT = """# States of a run
 A run starts as `{start}`. An arrow that leaves the box `active` can be taken from every state in it. An arrow back to
 `{start}` takes the run to the queue again: its attempt failed and another one is allowed, or the server
 ended before it had started anything. A final state never changes. Only `Store` in
-`store/store.py` writes a state.
+`store/store.py` writes a state; `store/imports.py` records an imported run in its final one.
 
 | final state | outputs | end reasons |
 | --- | --- | --- |

@@ -39,6 +39,7 @@ ROUTES = {
     ("POST", "/server/stop"): "",
     ("GET", "/machine-types"): "list of MachineRecord",
     ("GET", "/doctor"): "list of CheckRecord",
+    ("POST", "/environment"): "EnvironmentRecord",
     ("POST", "/gc"): "GcRecord",
     ("GET", "/stats"): "list of StatRecord",
     ("POST", "/images"): "",

@@ -127,7 +127,7 @@ def test_help_and_version(spell: Spell) -> None:
     ("typed", "meant"),
     [
         ("lgos", "'logs' or 'ls'"), ("rnu", "'run'"), ("p", "'ps' or 'cp'"), ("log", "'logs'"), ("status", "'ps'"),
-        ("help", "'--help'"), ("machine-type", "'machine-types'"), ("cancel", "'stop'"), ("klil", "'kill'"),
+        ("help", "'--help'"), ("machine-type", "'machine-types'"), ("cancel", "'stop'"), ("klil", "'kill' or 'skill'"),
         ("inspect", "'info'"), ("attach", "'logs -f'"), ("compare", "'diff'"), ("sweep", "'hyper'"), ("pull", "'cp'"),
         ("delete", "'archive' or 'rm'"), ("sbatch", "'run'"), ("squeue", "'ps'"), ("tag", "'label'"), ("grid", "'hyper grid'"),
     ],

@@ -267,6 +267,11 @@ def test_a_database_that_is_none_or_never_answers(tmp_path: Path) -> None:
 
 
 def test_the_csv_log_of_lightning() -> None:
+    with next((TRACKERS / "lightning").rglob("metrics.csv")).open("rb") as file:
+        names, start = csv_log.columns(file)
+        rows = csv_log.read(file, names, start, 1 << 20).items
+    assert [[point[:3] for point in row] for row in rows[:3]] == [[("a", step, step / 2)] for step in range(3)]
+    assert str([point[:3] for point in rows[3]]) == "[('a', 3, nan), ('b', 3, 2.0)]"
     data = b"epoch,step,loss\n0,1,0.5\n0,2,\n1,3,nan\n1,4,0."
     names, start = csv_log.columns(io.BytesIO(data))
     batch = csv_log.read(io.BytesIO(data), names, start, 1 << 20)

@@ -21,6 +21,7 @@ from orchestrator.states import ACTIVE, State
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _COMMAND_WIDTH = 40
+_MOST_LOGGED = 12
 
 
 @click.command(context_settings=_HELP)
@@ -95,7 +96,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("Apt Packages", ", ".join(spec.get("apt", ()))),
         ("Installed", ", ".join(run.packages)),
         ("Parameters", ", ".join(f"{key}={value}" for key, value in spec["params"].items())),
-        ("Logged Parameters", ", ".join(f"{key}={show.cut(value, 40)}" for key, value in run.logged.items())),
+        ("Logged Parameters", _logged(run)),
         ("Outputs", outputs),
     ]
     return [(key, value) for key, value in facts if value]
@@ -112,6 +113,13 @@ def _resources(spec: Mapping[str, Any]) -> str:
         f"{size_text(gpu_size, 1000)} for each GPU" if gpu_size else "",
     ]
     return ", ".join(filter(None, words))
+
+
+def _logged(run: RunRecord) -> str:
+    """Return the first parameters that a tracker logged: the Trainer of transformers logs more than a hundred."""
+    words = [f"{key}={show.cut(value, 40)}" for key, value in list(run.logged.items())[:_MOST_LOGGED]]
+    more = len(run.logged) - len(words)
+    return ", ".join(words) + (f" and {more} more (see --json)" if more else "")
 
 
 def _waits_for(run: RunRecord) -> str:

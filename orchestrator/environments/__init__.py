@@ -31,7 +31,7 @@ orphans             removes what a killed server left of a build
 
 from orchestrator.environments.base import Base, Runner
 from orchestrator.environments.containers import Container
-from orchestrator.environments.editables import add_to_layer, made_in, needs, with_needs
+from orchestrator.environments.editables import add_to_layer, is_lock, made_in, needs, with_needs
 from orchestrator.environments.environments import Environments
 from orchestrator.environments.gc import Limit
 from orchestrator.environments.host import Host
@@ -64,6 +64,7 @@ __all__ = [
     "check_requirement",
     "extras_of",
     "installed_in",
+    "is_lock",
     "made_in",
     "make_layer",
     "needs",

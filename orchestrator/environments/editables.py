@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from orchestrator.environments.installed import files_of, python_of, read_inside, site_folder
 from orchestrator.environments.key import NOT_CONTENT
-from orchestrator.environments.request import EnvironmentRequest, read
+from orchestrator.environments.request import EnvironmentRequest, ParsedRequest, read
 from orchestrator.environments.requirement_lines import requirement_of
 from orchestrator.errors import BuildFailed
 from orchestrator.inside.shown_packages import SHOWN
@@ -170,17 +170,25 @@ def add_to_layer(layer: Path, environment: Path, code: str) -> None:
         (layer / info.relative_to(environment) / SHOWN).touch()  # not installed by the run itself
 
 
-def with_needs(request: EnvironmentRequest, needs: Sequence[str]) -> EnvironmentRequest:
-    """The request, and what its projects need beside it. Exact versions, as of a lock, stay: it was made for the projects."""
+def is_lock(request: EnvironmentRequest) -> bool:
+    """Whether a request has hashes, and so names all that its projects need."""
     asked = read(request)
-    every = (*asked.lines, *(line for file in asked.files for line in file.lines))
-    lines = [line for line in every if isinstance(line, str)]
-    if "require-hashes" in asked.options or any(" --hash" in line for line in lines):
+    return "require-hashes" in asked.options or any(" --hash" in line for line in _lines(asked))
+
+
+def with_needs(request: EnvironmentRequest, needs: Sequence[str]) -> EnvironmentRequest:
+    """The request, and what its projects need beside it. Exact versions stay: the person has chosen them for the projects."""
+    if not needs or is_lock(request):
         return request
     pinned = {
         canonicalize_name(item.name)
-        for line in lines
+        for line in _lines(read(request))
         if not line.startswith("-") and (item := requirement_of(line)) and (item.url or "==" in str(item.specifier))
     }
     more = [line for line in needs if canonicalize_name(Requirement(line).name) not in pinned]
     return replace(request, requirements=(*request.requirements, *more)) if more else request
+
+
+def _lines(asked: ParsedRequest) -> list[str]:
+    every = (*asked.lines, *(line for file in asked.files for line in file.lines))
+    return [line for line in every if isinstance(line, str)]

@@ -32,16 +32,19 @@ def is_store(connection: sqlite3.Connection) -> bool:
     return {"run_name", "step", "metrics"} <= found.get("metrics", set()) and "config" in found.get("configs", set())
 
 
-def runs(connection: sqlite3.Connection) -> list[TrackedRun]:
+def runs(connection: sqlite3.Connection, *, with_rows: bool = True) -> list[TrackedRun]:
     """Return all runs of a database, in the order in which they began. Trackio does not record whether one has ended.
 
     Old databases know their runs by name only.
+
+    Args:
+        with_rows: whether to look through all rows: for the time of the last one, and for runs without a configuration.
     """
     key = _key(connection)
     query = (
         f"SELECT {key} AS key, run_name, min(timestamp) AS first, max(timestamp) AS last FROM metrics GROUP BY {key}"  # noqa: S608 - ours
     )
-    seen = {str(row["key"]): row for row in connection.execute(query)}
+    seen = {str(row["key"]): row for row in connection.execute(query)} if with_rows else {}
     configs = {str(row[key]): row for row in connection.execute("SELECT * FROM configs ORDER BY id")}
     names = {str(row["key"]): str(row["run_name"]) for row in seen.values()}
     names |= {name: str(row["run_name"]) for name, row in configs.items()}

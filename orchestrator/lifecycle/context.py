@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,7 @@ from orchestrator.environments import (
     Projects,
     add_to_layer,
     extras_of,
+    is_lock,
     make_layer,
     needs,
     own_pip,
@@ -163,8 +166,15 @@ class Context:
         ensure = functools.partial(
             self.environments.ensure, log=log, cancelled=cancelled, base=base, exposed=exposed, tell=tell
         )
-        built = ensure(asked) if (asked := self.projects(spec)) else None
-        return ensure(self.request(spec, built)), built
+        projects, request = self.projects(spec), self.request(spec)
+        if projects is None:
+            return ensure(request), None
+        if not is_lock(request):
+            built = ensure(projects)
+            return ensure(self.request(spec, built)), built
+        with ThreadPoolExecutor(1, f"projects-{run.number}" if run else "projects") as pool:
+            building = pool.submit(contextvars.copy_context().run, ensure, projects)  # meanwhile
+            return ensure(request), building.result()
 
     def projects(self, spec: RunSpec, manifest: Manifest | None = None) -> EnvironmentRequest | None:
         """Return the request for the projects in the code of a spec; None if it has none.

@@ -36,6 +36,7 @@ from orchestrator.content.files import remove_tree
 from orchestrator.engine import Engine, EngineError
 from orchestrator.environments import Base, BuildCancelled, refuse_repositories
 from orchestrator.errors import Conflict, DiskFull, ExecutorFailed, is_disk_full
+from orchestrator.executors import mount_points
 from orchestrator.executors.base import Executor, Handle, Launch, PlannedBase, Usage, Verdict
 from orchestrator.executors.docker import checks, files, places
 from orchestrator.executors.docker.exec import DockerExec
@@ -44,13 +45,6 @@ from orchestrator.executors.docker.places import mounts
 from orchestrator.executors.docker.ports import Ports
 from orchestrator.executors.docker.report import await_reaper, read_word
 from orchestrator.executors.docker.usage import usage
-from orchestrator.executors.mount_points import (
-    check_absolute,
-    check_python,
-    make_mount_points,
-    make_placeholder,
-    mount_refused,
-)
 from orchestrator.executors.paths import GivenPaths, RunPaths
 from orchestrator.executors.running_exec import RunningExec
 from orchestrator.executors.verdict import as_words, read_verdict, remove_unfinished
@@ -113,7 +107,7 @@ class DockerExecutor(Executor):
         check_given(spec.env, is_host=False)
         for mount in spec.mounts:
             if mount.path.startswith("/"):
-                check_absolute(mount.path, _KEPT, places.CODE)
+                mount_points.check_absolute(mount.path, _KEPT, places.CODE)
         refuse_repositories(spec.pip, spec.requirements)
 
     def warnings(self, spec: RunSpec, machine_type: MachineType) -> tuple[str, ...]:
@@ -161,8 +155,8 @@ class DockerExecutor(Executor):
         )
 
     def prepare(self, launch: Launch) -> None:
-        make_mount_points(launch, make_placeholder)
-        check_python(launch)
+        mount_points.make_mount_points(launch, mount_points.make_placeholder)
+        mount_points.check_python(launch)
 
     def start(self, launch: Launch, cancelled: Callable[[], bool] = lambda: False) -> Handle:
         folder, nonce = launch.folder, secrets.token_hex(4)
@@ -180,7 +174,7 @@ class DockerExecutor(Executor):
                 await_reaper(self._engine, line, container, launch, cancelled)
             except (ExecutorFailed, BuildCancelled) as error:
                 if files.take_back(handle.folder, str(handle.data["nonce"])):
-                    raise mount_refused(launch, error.message) or _with_cure(error) from error
+                    raise mount_points.mount_refused(launch, error.message) or _with_cure(error) from error
                 # its reaper has the request, so it was started, whatever the engine answered
             files.forget_request(folder, nonce)
             read_word(self._engine, line, container, launch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -43,3 +44,12 @@ def status(root: Path, path: str) -> os.stat_result | None:
 def is_inside(root: Path, path: str) -> bool:
     """Whether a path leads to a place below `root`, through links too: for what cannot be opened by `opened`."""
     return os.path.realpath(root / path).startswith(f"{os.path.realpath(root)}/")
+
+
+def tidy(root: Path, path: str) -> None:
+    """Remove the empty log that reading makes beside a database in WAL mode, which no process has open any more."""
+    log = status(root, f"{path}-wal")
+    if log and not log.st_size and is_inside(root, path):
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                os.unlink(root / f"{path}{suffix}")

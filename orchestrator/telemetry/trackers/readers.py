@@ -118,15 +118,15 @@ def _mlflow(place: Place, connection: Connection, position: int) -> Found:
 
 def _trackio(place: Place, connection: Connection, position: int) -> Found:
     rows = trackio_store.points(connection, position, _ROWS)
-    runs = {run.key: run for run in trackio_store.runs(connection)}
-    sources = {
-        key: Logged(f"trackio:{key}", run.name or key, parameters=dict(run.parameters))
-        for key, run in runs.items()
-        if _is_of(place, run) or any(row.run == key for row in rows)
-    }
+    runs = {run.key: run for run in trackio_store.runs(connection, with_rows=False)}
+    sources = {run.key: Logged(f"trackio:{run.key}", run.name) for run in runs.values() if _is_of(place, run)}
+    for key, logged in sources.items():
+        logged.parameters = dict(runs[key].parameters)
     for row in rows:
-        if row.run in sources:
-            sources[row.run].points += [point for point in row.points if point.at >= place.since]
+        points = [point for point in row.points if point.at >= place.since]
+        if points:
+            label = runs[row.run].name if row.run in runs else row.run
+            sources.setdefault(row.run, Logged(f"trackio:{row.run}", label)).points += points
     return Found(rows[-1].position if rows else position, list(sources.values()), more=len(rows) == _ROWS)
 
 

@@ -86,6 +86,8 @@ class TrackedFiles:
                         f"{path} was not read to its end: that would have taken longer than {_AT_THE_END_S:g} s. Its later values are not among the metrics",
                     )
                     break
+            if file.kind == search.DATABASE:
+                places.tidy(self._root, path)
         self._pictures.deliver(self._root)
 
     def _scan(self) -> None:

@@ -36,6 +36,18 @@ def tensorboardx(folder: Path) -> None:
         writer.add_hparams({"lr": 0.1, "warm": True}, {"hp/acc": 0.5}, name="session")
 
 
+def lightning(folder: Path) -> None:
+    """The file is written anew when `b` comes."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    logger = CSVLogger(str(folder), name=None, version="logs")
+    for step in range(3):
+        logger.log_metrics({"a": step / 2}, step)
+        logger.save()
+    logger.log_metrics({"a": float("nan"), "b": 2.0}, 3)
+    logger.save()
+
+
 def wandb(folder: Path) -> None:
     """More than one block of the log, and records that span blocks."""
     os.environ["WANDB_MODE"] = "offline"
