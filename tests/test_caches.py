@@ -100,6 +100,7 @@ def test_what_is_unused_goes_first_and_what_a_run_uses_stays(tmp_path: Path) -> 
     place(home, "uv/archive-v0/1/six.py", 6)
     place(home, "uv/wheels-v8/pypi/six", 40)
     (home.caches / "owner" / "nltk" / "corpora").mkdir(parents=True)
+    (home.caches / "other" / "uv").mkdir(parents=True)
     names = [str(item.path.relative_to(home.caches / "owner")) for item in items(home)]
     assert names == [
         "pip/http-v2",

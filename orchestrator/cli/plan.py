@@ -14,10 +14,12 @@ _STATES = {
     "ready": "is there",
     "pull": "would be pulled",
     "build": "would be built",
-    "unknown": "would be built, or found, when its image is there",
+    "unknown": "would be built, or found: that is known when its image and its project files are there",
 }
 _GIB = 1 << 30
-_ELSEWHERE = ("command", "machine_type", "executor", "mounts", "code", "requirements", "image")
+_ELSEWHERE = frozenset(
+    "source command machine_type cpus memory_bytes gpus gpu_memory_bytes executor mounts code requirements image".split()
+)
 
 
 def show_plan(plan: PlanRecord, code: Snapshot | None, *, json_: bool) -> None:
@@ -60,7 +62,9 @@ def _facts(plan: PlanRecord, code: Snapshot | None) -> Iterator[tuple[str, str]]
     yield "Code", _code(plan, code)
     yield "Image", plan.image and f"{plan.image}, which {_STATES[plan.image_state]}"
     key = plan.environment[:12]
-    yield "Environment", f"{key}{key and ', which '}{_STATES[plan.environment_state]}"
+    source = plan.spec.get("source")
+    origin = f", from {source['file']}" if source else ""
+    yield "Environment", f"{key}{key and ', which '}{_STATES[plan.environment_state]}{origin}"
     yield "Requirements File", ", ".join(item["name"] for item in plan.spec["requirements"])
     for mount in plan.mounts:
         yield "Mount", f"{mount.resource}, a {'folder' if mount.is_folder else 'file'}, at {mount.path}"

@@ -63,6 +63,8 @@ class Runs:
         if code is not None and spec.code is None:
             spec = dataclasses.replace(spec, code=code.code)
         body = {"spec": to_wire(spec), "blobs": sorted(code.sizes) if code else []}
+        if code and spec.editables:  # the packages that its projects need
+            body["manifest"] = code.manifest.to_json()
         query = {"reuse": "true"} if reuse else {}
         found = self._call("POST", "/runs/plan", json=body, params=query, may_repeat=True)
         mounts = [from_wire(PlannedMount, item) for item in found.pop("mounts")]

@@ -209,9 +209,9 @@ def _members(folder: Path) -> list[Path]:
 
 
 def _item(path: Path) -> Item:
-    files = list(sizes_below(path)) if path.is_dir() and not path.is_symlink() else []
+    files: list[os.stat_result] = []
     with contextlib.suppress(OSError):
-        files = files or [path.lstat()]
+        files = list(sizes_below(path)) if path.is_dir() and not path.is_symlink() else [path.lstat()]
     size_bytes = sum(info.st_blocks * 512 for info in files)
     return Item(path, size_bytes, max((max(info.st_atime, info.st_mtime) for info in files), default=0.0))
 

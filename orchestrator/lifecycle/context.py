@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config import Config
+from orchestrator.content.manifest import Manifest
 from orchestrator.data import caches
 from orchestrator.data.blobs import BlobStore
 from orchestrator.data.hashing import Hasher
@@ -175,8 +176,11 @@ class Context:
             building = pool.submit(contextvars.copy_context().run, ensure, projects)  # meanwhile
             return ensure(request), building.result()
 
-    def projects(self, spec: RunSpec) -> EnvironmentRequest | None:
+    def projects(self, spec: RunSpec, manifest: Manifest | None = None) -> EnvironmentRequest | None:
         """Return the request for the projects in the code of a spec; None if it has none.
+
+        Args:
+            manifest: of its code, if that was not sent yet.
 
         Raises:
             InvalidConfig: its code has no project where the spec names one.
@@ -188,7 +192,9 @@ class Context:
         same = (spec.code.tree, spec.editables, tuple(spec.env.items()))
         found = self.projects_known.get(same)  # reading 10,000 files of a manifest takes 60 ms, and a run asks twice
         if found is None:
-            found = projects_of(self.blobs.tree(spec.code.tree), spec.editables, spec.env, self.home.blob)
+            if manifest is None or manifest.tree != spec.code.tree:
+                manifest = self.blobs.tree(spec.code.tree)
+            found = projects_of(manifest, spec.editables, spec.env, self.home.blob)
             if len(self.projects_known) >= _MOST_KNOWN:
                 self.projects_known.clear()
             self.projects_known[same] = found
@@ -212,6 +218,28 @@ class Context:
         with contextlib.suppress(SnapshotMissing):  # who casts a run of it is told
             asked = self.projects(spec)
         return self.request(spec, self.environments.get(self.environments.key(asked, base)) if asked else None)
+
+    def known_environment(
+        self, spec: RunSpec, base: Base, manifest: Manifest | None = None
+    ) -> tuple[str, Environment | None]:
+        """Return the key of the environment of a spec, and the environment if it was built before; builds nothing.
+
+        The key is "" where only a build of the projects in its code tells what they need.
+
+        Args:
+            base: what it is built on.
+            manifest: as of `projects`.
+
+        Raises:
+            InvalidConfig: as `projects`.
+            SnapshotMissing: its code was not sent.
+        """
+        asked = self.projects(spec, manifest)
+        built = self.environments.get(self.environments.key(asked, base)) if asked else None
+        if asked and built is None:
+            return "", None
+        key = self.environments.key(self.request(spec, built), base)
+        return key, self.environments.get(key)
 
     def launch(
         self, run: ClaimedRun, spec: RunSpec, base: Base, environment: Environment, projects: Environment | None

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from orchestrator.errors import Conflict
 from orchestrator.executors.base import Usage
@@ -122,21 +123,27 @@ class Scheduler:
             self._answer_until = now + _ANSWER_S
         return self._answer.get(number, "")
 
-    def would_wait_for(self, cpus: float, memory_bytes: int, gpus: int) -> str:
-        """Return what a run that was cast now would wait for, in words; "" if it would start at once."""
-        new = MachineRequest(_NOT_CAST, 0, None, cpus, memory_bytes, gpus, (), ())
-        free, queue, blocked_gpus = self.free(), [*self._context.store.queued(), new], False
+    def would_wait_for(self, wanted: MachineRequest) -> str:
+        """Return what a run that was cast now would wait for, in words; "" if it would start at once.
+
+        Args:
+            wanted: what it needs; its number is not looked at.
+        """
+        new = replace(wanted, number=_NOT_CAST)
+        free, queue, gpus_lack = self.free(), [*self._context.store.queued(), new], False
         for run in queue:  # as `_admit` goes through it
-            if blocked_gpus and run.gpus_wanted:
+            gpus = free.suitable(run.gpu_type, run.gpu_memory_bytes) if run.gpus_wanted else ()
+            if gpus_lack and run.gpus_wanted > len(gpus):
                 continue
             if not free.fits(run.cpus, run.memory_bytes, 0):
                 break
-            if run.gpus_wanted > len(free.gpus):
-                blocked_gpus = True
+            if run.gpus_wanted > len(gpus):
+                gpus_lack = True
+                free = free.without(0, 0, gpus)
                 continue
             if run is new:
                 return ""
-            free = free.without(run.cpus, run.memory_bytes, free.gpus[: run.gpus_wanted])
+            free = free.without(run.cpus, run.memory_bytes, gpus[: run.gpus_wanted])
         return self._waiting(queue, set(), [_NOT_CAST]).get(_NOT_CAST, "")
 
     def _waiting(self, queue: Iterable[MachineRequest], paused: set[int], wanted: Collection[int]) -> dict[int, str]:

@@ -32,17 +32,13 @@ class Environments:
         for framework in spec.frameworks or ():
             context.config.framework(framework)
         context.environments.check(context.request(spec))
-        projects = context.projects(spec)
         nothing = EnvironmentRecord("", is_built=False, python="", packages=[], executor=name)
         gpus = context.config.machine_type(spec.machine_type).gpus
         base = executor.look(spec, gpus).base
         if base is None:
+            context.projects(spec)  # it may refuse the code
             return nothing
-        made = context.environments.get(context.environments.key(projects, base)) if projects else None
-        if projects and made is None:
-            return nothing
-        key = context.environments.key(context.request(spec, made), base)
-        found = context.environments.get(key)
+        key, found = context.known_environment(spec, base)
         if found is None:
             return dataclasses.replace(nothing, key=key)
         return EnvironmentRecord(key, is_built=True, python=found.python, packages=[*found.packages], executor=name)

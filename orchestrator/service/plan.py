@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.content.manifest import actual
+from orchestrator.content.manifest import Manifest, actual
+from orchestrator.errors import SnapshotMissing
 from orchestrator.executors.base import PlannedBase
 from orchestrator.lifecycle.context import Context
 from orchestrator.lifecycle.scheduler import Scheduler
 from orchestrator.records.plans import BUILD, READY, UNKNOWN, PlannedMount, PlanRecord
 from orchestrator.spec.run import RunSpec, check_digest
-from orchestrator.store import NewRun
+from orchestrator.store import MachineRequest, NewRun
 
 
 def planned(
@@ -18,6 +19,7 @@ def planned(
     scheduler: Scheduler,
     new: NewRun,
     digests: Sequence[str],
+    manifest: Manifest | None,
     warnings: Sequence[str],
     reused: int | None,
 ) -> PlanRecord:
@@ -26,6 +28,7 @@ def planned(
     Args:
         new: the run, checked, with canonical mounts.
         digests: of the blobs of its code.
+        manifest: of its code, which need not have been sent; None for that which was sent.
         warnings: that the cast would give.
         reused: the run that would be taken instead.
 
@@ -34,7 +37,11 @@ def planned(
     """
     spec = new.spec
     base = context.executors[new.executor].look(spec, new.gpus)
-    key, state = _environment(context, spec, base)
+    key, state = _environment(context, spec, base, manifest)
+    kind = context.config.machine_for(spec)
+    wanted = MachineRequest(
+        0, 0, None, new.cpus, new.memory_bytes or 0, new.gpus, (), (), kind.gpu_type, kind.gpu_memory_bytes
+    )
     return PlanRecord(
         spec=spec.redacted(),
         executor=new.executor,
@@ -42,7 +49,7 @@ def planned(
         cpus=new.cpus,
         memory_bytes=new.memory_bytes,
         gpus=new.gpus,
-        waits_for=scheduler.would_wait_for(new.cpus, new.memory_bytes or 0, new.gpus),
+        waits_for=scheduler.would_wait_for(wanted),
         image=base.image,
         image_state=base.state if base.image else "",
         environment=key,
@@ -57,8 +64,11 @@ def planned(
     )
 
 
-def _environment(context: Context, spec: RunSpec, base: PlannedBase) -> tuple[str, str]:
+def _environment(context: Context, spec: RunSpec, base: PlannedBase, manifest: Manifest | None) -> tuple[str, str]:
     if base.base is None:
         return "", UNKNOWN
-    key = context.environments.key(context.request_as_built(spec, base.base), base.base)
-    return key, READY if context.environments.get(key) else BUILD
+    try:
+        key, found = context.known_environment(spec, base.base, manifest)
+    except (SnapshotMissing, FileNotFoundError):  # its metadata was edited, and is not here yet
+        return "", UNKNOWN
+    return key, READY if found else BUILD

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator import machine
+from orchestrator.content import manifest as manifests
 from orchestrator.data import caches
 from orchestrator.data.outputs import check_patterns
 from orchestrator.errors import Conflict, ImpossibleRequest, InvalidConfig, SnapshotMissing
@@ -176,18 +177,22 @@ class Runs:
             cure = f"Take that of this folder: spell resume {run.number} --current-code"
             raise Conflict(words, cure if is_resumed else "Cast it again with: spell run") from None
 
-    def plan(self, who: Who, spec: RunSpec, digests: Sequence[str], *, reuse: bool = False) -> PlanRecord:
+    def plan(
+        self, who: Who, spec: RunSpec, digests: Sequence[str], manifest: str = "", *, reuse: bool = False
+    ) -> PlanRecord:
         """What casting a run would do now. Casts nothing; raises as `cast`, where that does not come from its code.
 
         Args:
             digests: of the blobs of its code, which need not have been sent.
+            manifest: of its code, as JSON; "" for one that was sent.
             reuse: as of `cast`.
         """
         new, warnings = self._new_run(who, spec, lambda resource: self._access.mountable(who, resource))
         earlier = (
             self._reuse.find(dataclasses.replace(new, fingerprint=self._reuse.fingerprint(new))) if reuse else None
         )
-        return planned(self._context, self._scheduler, new, digests, warnings, earlier)
+        files = manifests.from_json(manifest.encode()) if manifest else None
+        return planned(self._context, self._scheduler, new, digests, files, warnings, earlier)
 
     def check(self, who: Who, spec: RunSpec, mountable: Callable[[str], str]) -> tuple[NewRun, list[str]]:
         """The run that a spec would become, and warnings for the person. Raises as `cast`.

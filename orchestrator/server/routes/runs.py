@@ -41,11 +41,13 @@ def plan(
     who: Person,
     spec: Annotated[dict[str, Any], Body()],
     blobs: Annotated[list[str], Body()],
+    manifest: Annotated[str, Body()] = "",
     *,
     reuse: bool = False,
 ) -> Response:
-    """What casting a run would do now; nothing is cast. `blobs` are the digests of its code, which need not have been sent."""
-    return answer(service.runs.plan(who, read_spec(spec), blobs, reuse=reuse))
+    """What casting a run would do now; nothing is cast. `blobs` are the digests of its code, and `manifest` its files, which
+    need not have been sent."""
+    return answer(service.runs.plan(who, read_spec(spec), blobs, manifest, reuse=reuse))
 
 
 @router.get("/runs", response_model=list[RunSummary])
