@@ -10,6 +10,11 @@ from conftest import Spell, wait_for
 from event_files import script
 
 from orchestrator.lifecycle.trackers import variables
+from orchestrator.records.metrics import MetricRecord
+from orchestrator.spec.run import RunSpec
+from orchestrator.store import NewRun, Store
+from orchestrator.store.database import Database
+from orchestrator.store.trackers import TrackerBatch, TrackerFile
 from orchestrator.telemetry.trackers import names, search
 from orchestrator.telemetry.trackers.found import Picture
 from orchestrator.telemetry.trackers.pictures import Pictures
@@ -159,6 +164,48 @@ def test_the_files_of_other_trackers_become_metrics(spell: Spell, tmp_path: Path
     outputs = {item.path for item in spell.client.runs.artifacts(str(number))}
     assert {"mlflow.db", "trackio/project.db", "logs/version_0/metrics.csv"} <= outputs
     assert not [path for path in outputs if path.endswith(("-wal", "-shm"))], "reading leaves nothing"
+
+
+ATTEMPTS = """
+    again = os.environ["SPELL_ATTEMPT"] == "2"
+    write("tb", scalar("loss", 1 + again, 0))
+    write("checkpoints/tb", scalar("kept", 1 + again, 0), name=os.environ["SPELL_ATTEMPT"])
+    open("metrics.csv", "w").write("step,rows\\n0,1\\n1,1\\n" if not again else "step,rows\\n0,2\\n")
+    raise SystemExit(not again)
+"""
+
+
+def test_each_attempt_has_files_of_its_own(spell: Spell) -> None:
+    """A file at the same path, perhaps with the same inode; checkpoints of the attempt before are not read again."""
+    found = values(spell, spell.run(script(ATTEMPTS), retries=1).number)
+    assert found["tb/loss"] == [(0, 1.0), (0, 2.0)]
+    assert found["checkpoints/tb/kept"] == [(0, 1.0), (0, 2.0)]
+    assert found["rows"] == [(0, 1.0), (1, 1.0), (0, 2.0)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one run."""
+    store = Store(Database(tmp_path / "spell.db"))
+    store.add(NewRun(RunSpec(command="true"), "process", 1.0, None, 0))
+    return store
+
+
+def test_names_and_positions_in_the_store(store: Store) -> None:
+    def batch(source: str, *steps: int, void_from: int | None = None) -> TrackerBatch:
+        return TrackerBatch(source, "", [MetricRecord(1, "loss", step, step, 1.0) for step in steps], {}, {}, void_from)
+
+    first, second = TrackerFile("a", 1, 7, 10), TrackerFile("a", 1, 7, 20)
+    assert store.trackers.add(1, None, first, [batch("tensorboard:x", 1, 2, 3)]) == {}
+    assert store.trackers.add(1, None, first, [batch("tensorboard:x", 1, 2, 3)]) is None, "another has recorded it"
+    assert store.trackers.add(1, first, second, [batch("tensorboard:x", 2, void_from=2)]) == {}
+    assert store.trackers.add(1, first, second, [batch("tensorboard:x", 9)]) is None
+    assert store.trackers.add(1, None, TrackerFile("b", 1, 8, 1), [batch("wandb:y", 5)]) == {"loss": "wandb/loss"}
+    assert store.add_metrics(1, [MetricRecord(1, "loss", 0, 7, 1.0)], 0, 5) == {"loss": "send_metric/loss"}
+    assert store.last_steps(1)["loss"] == 0, "of send_metric"
+    found = {item.name: (item.count, item.step, item.last, item.most) for item in store.metric_summaries(1)}
+    assert found == {"loss": (2, 2, 2.0, 2.0), "wandb/loss": (1, 5, 5.0, 5.0), "send_metric/loss": (1, 0, 7.0, 7.0)}
+    assert store.trackers.files(1)["a"] == second
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------

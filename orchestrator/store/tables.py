@@ -229,6 +229,7 @@ tracker_files = Table(
     metadata,
     Column("run", ForeignKey("runs.number"), primary_key=True),
     Column("path", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
     Column("inode", Integer, nullable=False),
     Column("position", Integer, nullable=False),
 )

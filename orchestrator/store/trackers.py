@@ -22,9 +22,10 @@ from orchestrator.store.tables import logged_parameters, metric_summaries, metri
 
 @dataclass(frozen=True, slots=True)
 class TrackerFile:
-    """How far a file of a run was read; `inode` tells it from another file that takes its path later."""
+    """How far a file of an attempt was read; `inode` tells it from another file that takes its path later."""
 
     path: str
+    attempt: int
     inode: int
     position: int
 
@@ -69,7 +70,10 @@ class TrackerStore:
         """Return how far each file of a run was read, by path."""
         query = select(tracker_files).where(tracker_files.c.run == number)
         with self._db.read() as connection:
-            return {row.path: TrackerFile(row.path, row.inode, row.position) for row in connection.execute(query)}
+            return {
+                row.path: TrackerFile(row.path, row.attempt, row.inode, row.position)
+                for row in connection.execute(query)
+            }
 
     def sources(self, number: int) -> list[TrackerSource]:
         """Return the sources of a run."""
@@ -118,13 +122,13 @@ def parameters_of(connection: Connection, number: int) -> dict[str, str]:
 
 def _advance(connection: Connection, number: int, before: TrackerFile | None, after: TrackerFile) -> bool:
     known = tracker_files.c
+    columns = {"attempt": after.attempt, "inode": after.inode, "position": after.position}
     if before is None:
-        first = upsert(tracker_files).values(run=number, path=after.path, inode=after.inode, position=after.position)
+        first = upsert(tracker_files).values(run=number, path=after.path, **columns)
         return bool(connection.execute(first.on_conflict_do_nothing()).rowcount)
-    moved = update(tracker_files).where(
-        known.run == number, known.path == before.path, known.inode == before.inode, known.position == before.position
-    )
-    return bool(connection.execute(moved.values(inode=after.inode, position=after.position)).rowcount)
+    is_as_before = [known.attempt == before.attempt, known.inode == before.inode, known.position == before.position]
+    moved = update(tracker_files).where(known.run == number, known.path == before.path, *is_as_before)
+    return bool(connection.execute(moved.values(**columns)).rowcount)
 
 
 def _note_source(connection: Connection, number: int, batch: TrackerBatch) -> str:

@@ -177,6 +177,9 @@ def lightning(place: Place, position: int, limit_bytes: int) -> Found:
                 if row > position:
                     logged.points += [point._replace(at=place.now) for point in points]
             start, more, damage = batch.next, batch.more, damage or batch.damage
+    if row < position and not more:  # the run has begun it anew, in the place of the old one
+        place.memory.clear()
+        return lightning(place, 0, limit_bytes)
     place.memory.update(names=names, row=row, start=start)
     return Found(max(row, position), [logged], damage, more)
 

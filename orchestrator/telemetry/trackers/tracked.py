@@ -28,6 +28,7 @@ _MOST_FILES = 5000
 _NAMED = 3
 _AT_THE_END_S = 60.0
 _APPENDED = (search.TENSORBOARD, search.WANDB)
+_BY_BYTES = (*_APPENDED, search.MLFLOW_METRIC)
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class TrackedFiles:
     """
 
     def __init__(self, store: Store, home: Home, number: int, attempt: int) -> None:
-        self._store, self._number = store, number
+        self._store, self._number, self._attempt = store, number, attempt
         self._root = home.work_dir(number) / "code"
         self._begun_ns = home.begun(number, attempt).stat().st_mtime_ns
         self._pictures = Pictures(home.work_dir(number) / "pictures")
@@ -108,11 +109,9 @@ class TrackedFiles:
         if file.over or not look or look == file.seen:
             return False
         before = self._read.get(path)
-        position = before.position if before and before.inode == look[0] else self._first_position(file, look)
-        if position is None or (position == look[2] and not before):
+        position = self._position(before, file, look)
+        if position is None:
             return False
-        if before and before.inode != look[0]:
-            file.memory.clear()
         place = Place(self._root, path, self._begun_ns / 1e9, time.time(), file.memory)
         try:
             found = READERS[file.kind](place, position, _AT_ONCE_BYTES)
@@ -142,6 +141,19 @@ class TrackedFiles:
         log = places.status(self._root, f"{path}-wal") if kind == search.DATABASE else None
         return (*look, log.st_size, log.st_mtime_ns) if log else look
 
+    def _position(self, before: TrackerFile | None, file: _File, look: tuple[int, ...]) -> int | None:
+        """Return where to go on reading a file; None for not now."""
+        if before and self._is_same(before, file.kind, look):
+            return before.position
+        file.memory.clear()
+        position = self._first_position(file, look)
+        return None if position == look[2] else position
+
+    def _is_same(self, before: TrackerFile, kind: str, look: tuple[int, ...]) -> bool:
+        """Whether a file is the one that was read before: another attempt, or the run itself, may have put another in its place."""
+        is_shorter = kind in _BY_BYTES and look[2] < before.position
+        return before.attempt == self._attempt and before.inode == look[0] and not is_shorter
+
     def _first_position(self, file: _File, look: tuple[int, ...]) -> int | None:
         """Return where a file that was never read is read first; None for not at all.
 
@@ -153,7 +165,7 @@ class TrackedFiles:
         return None if was_there else file.there
 
     def _record(self, path: str, before: TrackerFile | None, inode: int, found: Found) -> bool:
-        after = TrackerFile(path, inode, found.position)
+        after = TrackerFile(path, self._attempt, inode, found.position)
         batches = self._batches(found.logged)
         if not batches and before == after:
             return True

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.home import Home
 from orchestrator.loops import Loop
 from orchestrator.store import Store
@@ -59,10 +60,16 @@ class TrackerWatcher:
 
 
 def take_rest(store: Store, home: Home, number: int, attempt: int) -> None:
-    """Record all that a run whose command has ended has sent, and logged by trackers, to the last value."""
+    """Record all that a run whose command has ended has sent, and logged by trackers, to the last value.
+
+    Raises:
+        DiskFull, StoreBusy: try again.
+    """
     ingest_metrics(store, home, number)
     try:
         if home.begun(number, attempt).exists():  # else a server of an older version started it
             TrackedFiles(store, home, number, attempt).finish()
-    except OSError as error:  # its files are outputs all the same
-        _log.warning("the files of trackers of run %d could not be read to their end: %s", number, error)
+    except (DiskFull, StoreBusy):  # the caller tries again
+        raise
+    except Exception:  # no file may fail a run: it is an output all the same
+        _log.exception("the files of trackers of run %d could not be read to their end", number)

@@ -14,7 +14,7 @@ def upgrade() -> None:
         "counts TEXT NOT NULL, PRIMARY KEY (run, source), FOREIGN KEY(run) REFERENCES runs (number))"
     )
     op.execute(
-        "CREATE TABLE tracker_files (run INTEGER NOT NULL, path TEXT NOT NULL, inode INTEGER NOT NULL, "
+        "CREATE TABLE tracker_files (run INTEGER NOT NULL, path TEXT NOT NULL, attempt INTEGER NOT NULL, inode INTEGER NOT NULL, "
         "position INTEGER NOT NULL, PRIMARY KEY (run, path), FOREIGN KEY(run) REFERENCES runs (number))"
     )
     op.execute(
