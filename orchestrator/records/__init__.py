@@ -34,7 +34,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-API_VERSION = 3
+API_VERSION = 4
 
 T = TypeVar("T")
 
