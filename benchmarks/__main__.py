@@ -9,6 +9,7 @@ from benchmarks import containers, cores
 from benchmarks.commands import commands
 from benchmarks.compare import compare
 from benchmarks.environments import environments
+from benchmarks.folders import folders
 from benchmarks.logs import logs
 from benchmarks.many_runs import many_runs
 from benchmarks.measure import bench
@@ -22,6 +23,7 @@ ALL = {
     "burst": burst,
     "big_files": big_files,
     "environments": environments,
+    "folders": folders,
     "logs": logs,
     "server": server,
     "reuse": reuse,
