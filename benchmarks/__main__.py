@@ -9,6 +9,7 @@ from benchmarks import containers, cores
 from benchmarks.commands import commands
 from benchmarks.compare import compare
 from benchmarks.environments import environments
+from benchmarks.folders import folders
 from benchmarks.logs import logs
 from benchmarks.many_runs import many_runs
 from benchmarks.measure import bench
@@ -25,6 +26,7 @@ ALL = {
     "environments": environments,
     "projects": projects,
     "found_environment": found_environment,
+    "folders": folders,
     "logs": logs,
     "server": server,
     "reuse": reuse,

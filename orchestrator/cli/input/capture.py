@@ -124,10 +124,9 @@ def _of_folder(
         return None, ignored
     rules = patterns.lines_of(ignored)
     listing = look(root, subdir, has_git=has_git, ignore=rules, without=[home], hidden=is_project)
-    if listing.secrets:
-        names = _names(listing.secrets)
+    if secrets := _others(listing.secrets, root, options.asides):
         show.warn(
-            f"Left out, as their names are those of secrets: {names}\n"
+            f"Left out, as their names are those of secrets: {_names(secrets)}\n"
             "  Give a run their values with --env-file or --secret, or send them: !NAME in .spellignore"
         )
     if listing.special:
@@ -214,9 +213,8 @@ def _go_on_without_code(place: Path, force: bool) -> None:
 
 
 def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -> None:
-    asides = {os.path.realpath(path) for path in options.asides}
     names = [name for name in code.untracked if not name.endswith(".DS_Store")]
-    names = [name for name in names if not asides or os.path.realpath(root / name) not in asides]
+    names = _others(names, root, options.asides)
     if not names:
         return
     listed = "\n".join(f"  {show.cut(name, _NAME_WIDTH)}" for name in names[:_SHOWN_UNTRACKED])
@@ -231,6 +229,12 @@ def _go_on_without_untracked(code: Snapshot, root: Path, options: CodeOptions) -
         click.confirm("Continue the run anyway? (--include-untracked sends them)", default=True, abort=True)
     else:
         show.warn(f"{text}\n  Send them with --include-untracked, or `git add` them.")
+
+
+def _others(names: Sequence[str], root: Path, asides: Sequence[Path]) -> list[str]:
+    """The files that do not only say what to cast."""
+    known = {os.path.realpath(path) for path in asides}
+    return [name for name in names if not known or os.path.realpath(root / name) not in known]
 
 
 def _configured(name: str) -> bool:

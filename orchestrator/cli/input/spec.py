@@ -62,7 +62,8 @@ def build_spec(options: SpecOptions) -> tuple[RunSpec, Snapshot | None]:
     values = _joined(options, job.fields if job else {})
     named = values.pop("requirements", ()) if _is_elsewhere(options, job) else ()
     spec = _spec(options, values)
-    asides = (*([options.file] if options.file else []), *files_of(click.get_current_context()))
+    named_files = [*([options.file] if options.file else []), *options.env_files]
+    asides = (*named_files, *files_of(click.get_current_context()))
     code, ignored = capture(options.code._replace(asides=asides), *((job.github_url, job.github_ref) if job else ()))
     if named:
         spec = replace(spec, **with_files({"requirements": named}, code))
