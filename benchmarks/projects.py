@@ -40,7 +40,7 @@ def projects(bench: Bench) -> Iterator[Row]:
     env = _env(bench)
     folder = _make(bench.repo.with_name("project"), [torch, "transformers>=4.45,<6"], env)
     started = _Started(bench, folder)
-    uv = started.until_first_line([find_uv_bin(), "run", "--frozen", "python", "train.py"], env)
+    uv = started.until_first_line([find_uv_bin(), "run", "python", "train.py"], env)
     spell = started.until_first_line([str(BIN / "spell"), "run", "python", "train.py"], bench.env)
     words = f"{torch} and transformers in uv.lock, packages in uv's cache, to the first line of output"
     new_uv_s, new_spell_s = medians(_COLD_REPEATS, uv, spell, ready=started.forget_environments)
@@ -90,11 +90,14 @@ class _Started:
             self._last = None
 
     def forget_environments(self) -> None:
-        """Wait for its end, and remove what the next command needs to make anew; the caches of packages stay."""
+        """Wait for its end, and remove the environments. The caches of packages stay, and so does the build of the project
+        itself: uv has it in its cache, spell as an environment of its own."""
         self.end()
         shutil.rmtree(self._folder / ".venv", ignore_errors=True)
         gone = Path(tempfile.mkdtemp(dir=self._bench.home.environments, prefix=".gone-"))
         for path in self._environments():
+            if (path / "spell-projects.json").exists():
+                continue
             path.rename(gone / path.name)  # whoever compiles it loses it
         shutil.rmtree(gone, ignore_errors=True)
 

@@ -264,6 +264,9 @@ class _Build:
         command = ["pip", "install", "--python", str(self._made / "bin" / "python"), *self._plan.settings.args]
         command += [*self._find_links.refresh_arguments(), *self._options]
         command += ["--", *self._arguments] if self._arguments else []
+        # A project needs nothing but its build backend, which the cache has after the first build: asking an index takes seconds.
+        if self._plan.asked.projects and self._succeeds(*command[:2], "--offline", *command[2:]):
+            return
         try:
             self._uv.run(*command)
         except IndexAway:
