@@ -23,6 +23,7 @@ metrics     metrics
 exec        exec
 ports       port
 notebook    notebook
+tensorboard  tensorboard
 write_back  writes notebooks of a run into the work tree
 environments  env
 files       ls, cat, cp

@@ -24,6 +24,7 @@ from orchestrator.cli.input.durations import Duration
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.output import show
+from orchestrator.cli.output.browser import browse
 from orchestrator.cli.output.detach import INTERRUPTED, NOTHING_CAST, casting, interruptible
 from orchestrator.cli.ports import forwarded
 from orchestrator.cli.write_back import write_back
@@ -47,7 +48,6 @@ _IDLE = (
     "--MappingKernelManager.cull_connected=True --ServerApp.shutdown_no_activity_timeout={0}"
 )
 _LOOK_S = 0.2
-_PAGE = '<!doctype html><meta http-equiv="refresh" content="0; url={url}">\n'
 
 
 class _Jupyter(NamedTuple):
@@ -139,7 +139,7 @@ def _attend(client: Client, number: int, port: int | None, *, open_: bool, back:
         )
         with tempfile.TemporaryDirectory(prefix="spell-") as folder:
             if open_:
-                _browse(Path(folder, "notebook.html"), url)
+                browse(url, Path(folder))
             client.runs.wait(number)
     return _end(client, number, back=back)
 
@@ -178,12 +178,6 @@ def _local(port: int | None) -> int:
         with contextlib.suppress(OSError), socket.create_server((LOOPBACK, USUAL_PORT)):
             return USUAL_PORT
     return port or 0
-
-
-def _browse(page: Path, url: str) -> None:
-    """Open a URL in the browser, by a file that leads there: its token must not be seen in the list of processes."""
-    page.write_text(_PAGE.format(url=url))
-    click.launch(page.as_uri())
 
 
 def _end(client: Client, number: int, *, back: bool) -> int:

@@ -116,6 +116,13 @@ def _env() -> click.Command:
     return env
 
 
+@_verb("tensorboard", "Show the event files of runs in TensorBoard.")
+def _tensorboard() -> click.Command:
+    from orchestrator.cli.tensorboard import tensorboard  # 60 ms
+
+    return tensorboard
+
+
 @_verb("stats", "Show the current CPU, memory and GPU use of runs.")
 def _stats() -> click.Command:
     from orchestrator.cli.stats import stats  # 40 ms

@@ -18,6 +18,7 @@ progress          the progress bar
 spinner           the line that shows that something is still going on
 parts             files and folders that appear whole
 redraw            draws text again in place
+browser           opens a URL with a token in the browser
 columns           fits the columns of tables to the width of a terminal
 show              durations, sizes, times, tables and signs
 streams           makes the standard streams reliable
