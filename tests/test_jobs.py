@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TORCH_REQUEST
+from warm_python import WarmPython, warm_python
 
 from orchestrator.environments import Environments
 from orchestrator.home import Home
@@ -40,10 +41,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def run_script(
-    script: str, *args: str, cwd: Path, python: str = sys.executable, **env: str
+    script: str, *args: str, cwd: Path, warm: WarmPython | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
+    if warm:
+        return warm.run(JOKES / script, args, cwd, script_env(**env))
     return subprocess.run(
-        [python, str(JOKES / script), *args],
+        [sys.executable, str(JOKES / script), *args],
         cwd=cwd,
         env=script_env(**env),
         capture_output=True,
@@ -216,11 +219,18 @@ def python(torch_home: Home) -> str:
 
 
 @pytest.fixture(scope="module")
-def start(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm(python: str) -> Iterator[WarmPython]:
+    """The same, which has imported them."""
+    with warm_python(python, script_env()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def start(warm: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what finetune.yaml mounts: base/ and data.txt."""
     folder = tmp_path_factory.mktemp("start")
     assert download(folder, "--smoke").returncode == 0
-    result = run_script("base.py", "--smoke", "--output", "base", cwd=folder, python=python)
+    result = run_script("base.py", "--smoke", "--output", "base", cwd=folder, warm=warm)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -236,16 +246,16 @@ def read_metric(path: Path, name: str) -> dict[int, float]:
 
 
 @pytest.mark.torch
-def test_base_gives_the_same_files_again(python: str, start: Path, tmp_path: Path) -> None:
-    assert run_script("base.py", "--smoke", "--output", "base", cwd=tmp_path, python=python).returncode == 0
+def test_base_gives_the_same_files_again(warm: WarmPython, start: Path, tmp_path: Path) -> None:
+    assert run_script("base.py", "--smoke", "--output", "base", cwd=tmp_path, warm=warm).returncode == 0
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "base" / name).read_bytes() == (start / "base" / name).read_bytes()
 
 
 @pytest.mark.torch
-def test_finetune_then_generate(python: str, start: Path, tmp_path: Path) -> None:
+def test_finetune_then_generate(warm: WarmPython, start: Path, tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    result = run_script("finetune.py", *finetune_args(start), cwd=tmp_path, python=python, SPELL_METRICS=str(metrics))
+    result = run_script("finetune.py", *finetune_args(start), cwd=tmp_path, warm=warm, SPELL_METRICS=str(metrics))
     assert result.returncode == 0, result.stderr
     assert re.search(r"^100%.*60/60.*loss=", result.stdout, re.MULTILINE)
     assert "\r" not in result.stdout  # a log file gets lines
@@ -259,8 +269,8 @@ def test_finetune_then_generate(python: str, start: Path, tmp_path: Path) -> Non
     assert rates[1] < rates[6] > rates[60]
 
     args = ["--model", "model", "--smoke", "--prompt", "My cat"]
-    assert run_script("generate.py", *args, "--output", "again.txt", cwd=tmp_path, python=python).returncode == 0
-    result = run_script("generate.py", *args, cwd=tmp_path, python=python)
+    assert run_script("generate.py", *args, "--output", "again.txt", cwd=tmp_path, warm=warm).returncode == 0
+    result = run_script("generate.py", *args, cwd=tmp_path, warm=warm)
     assert result.returncode == 0, result.stderr
     jokes = (tmp_path / "jokes.txt").read_text(encoding="utf-8").splitlines()
     assert len(jokes) == 4
@@ -273,11 +283,11 @@ STEPS = ["--steps", "10", "--checkpoint-every", "5"]  # 54 blocks, 16 a step: an
 
 
 @pytest.fixture(scope="module")
-def straight(python: str, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(warm: WarmPython, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training that went through without a break: metrics.jsonl, model/ and checkpoints/."""
     folder = tmp_path_factory.mktemp("straight")
     args = finetune_args(start, *STEPS, "--resume", "auto")  # auto: there is nothing yet, so it starts afresh
-    result = run_script("finetune.py", *args, cwd=folder, python=python, SPELL_METRICS=str(folder / "metrics.jsonl"))
+    result = run_script("finetune.py", *args, cwd=folder, warm=warm, SPELL_METRICS=str(folder / "metrics.jsonl"))
     assert result.returncode == 0, result.stderr
     assert "Resumed" not in result.stdout
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000005", "step-000010"]
@@ -285,10 +295,10 @@ def straight(python: str, start: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.torch
-def test_resume_gives_the_same_bits(python: str, start: Path, straight: Path, tmp_path: Path) -> None:
+def test_resume_gives_the_same_bits(warm: WarmPython, start: Path, straight: Path, tmp_path: Path) -> None:
     half, metrics = str(straight / "checkpoints" / "step-000005"), tmp_path / "metrics.jsonl"
     args = finetune_args(start, *STEPS, "--resume", half)
-    result = run_script("finetune.py", *args, cwd=tmp_path, python=python, SPELL_METRICS=str(metrics))
+    result = run_script("finetune.py", *args, cwd=tmp_path, warm=warm, SPELL_METRICS=str(metrics))
     assert result.returncode == 0, result.stderr
     assert f"Resumed from {half}" in result.stdout
     expected = {step: loss for step, loss in read_metric(straight / "metrics.jsonl", "loss").items() if step > 5}
@@ -301,10 +311,10 @@ def test_resume_gives_the_same_bits(python: str, start: Path, straight: Path, tm
 
 
 @pytest.mark.torch
-def test_resume_auto_goes_on_after_the_newest(python: str, start: Path, straight: Path, tmp_path: Path) -> None:
+def test_resume_auto_goes_on_after_the_newest(warm: WarmPython, start: Path, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight / "checkpoints" / "step-000005", tmp_path / "checkpoints" / "step-000005")
     args = finetune_args(start, "--resume", "auto", "--checkpoint-every", "1")
-    result = run_script("finetune.py", *args, cwd=tmp_path, python=python)
+    result = run_script("finetune.py", *args, cwd=tmp_path, warm=warm)
     assert result.returncode == 0, result.stderr
     assert "Resumed from checkpoints/step-000005" in result.stdout
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000009", "step-000010"]
@@ -312,7 +322,7 @@ def test_resume_auto_goes_on_after_the_newest(python: str, start: Path, straight
 
 
 @pytest.mark.torch
-def test_stop_writes_a_checkpoint_that_goes_on(python: str, start: Path, tmp_path: Path) -> None:
+def test_stop_writes_a_checkpoint_that_goes_on(python: str, warm: WarmPython, start: Path, tmp_path: Path) -> None:
     args = finetune_args(start, "--steps", "1000000", "--checkpoint-every", "1000000")
     command = [python, str(JOKES / "finetune.py"), *args]
     with subprocess.Popen(
@@ -331,7 +341,7 @@ def test_stop_writes_a_checkpoint_that_goes_on(python: str, start: Path, tmp_pat
     assert not (tmp_path / "model").exists()
     progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))["progress"]
     assert (progress["step"], progress["blocks_seen"]) == (step, step * 16)
-    result = run_script("generate.py", "--model", str(checkpoint), "--smoke", cwd=tmp_path, python=python)
+    result = run_script("generate.py", "--model", str(checkpoint), "--smoke", cwd=tmp_path, warm=warm)
     assert result.returncode == 0, result.stderr
 
 
@@ -352,10 +362,12 @@ def stop_when_trained(process: subprocess.Popen[str], line: str) -> bool:
     ],
     ids=["knob", "data", "nothing"],
 )
-def test_resume_refuses(python: str, start: Path, straight: Path, tmp_path: Path, more: list[str], words: str) -> None:
+def test_resume_refuses(
+    warm: WarmPython, start: Path, straight: Path, tmp_path: Path, more: list[str], words: str
+) -> None:
     (tmp_path / "other.txt").write_text("Another joke that has a few more words than the last one.\n" * 50)
     (tmp_path / "checkpoints").symlink_to(straight / "checkpoints")
-    result = run_script("finetune.py", *finetune_args(start, *more), cwd=tmp_path, python=python)
+    result = run_script("finetune.py", *finetune_args(start, *more), cwd=tmp_path, warm=warm)
     assert result.returncode == 1
     assert result.stderr.startswith("ERROR: ")
     assert words in result.stderr
@@ -363,9 +375,9 @@ def test_resume_refuses(python: str, start: Path, straight: Path, tmp_path: Path
 
 
 @pytest.mark.torch
-def test_scripts_say_which_model_is_missing(python: str, start: Path, tmp_path: Path) -> None:
+def test_scripts_say_which_model_is_missing(warm: WarmPython, start: Path, tmp_path: Path) -> None:
     for script, more in (("finetune.py", ["--data", str(start / "data.txt")]), ("generate.py", [])):
-        result = run_script(script, "--model", "nowhere", *more, cwd=tmp_path, python=python)
+        result = run_script(script, "--model", "nowhere", *more, cwd=tmp_path, warm=warm)
         assert result.returncode == 1
         assert "ERROR: cannot load model nowhere: " in result.stderr
         assert "Traceback" not in result.stderr
