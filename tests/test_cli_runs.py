@@ -396,7 +396,7 @@ def completed(spell: Spell, line: str) -> list[str]:
     ("line", "offered"),
     [
         ("spell lo", ["logs"]),
-        ("spell s", ["search", "stats", "stop", "secret", "server"]),
+        ("spell s", ["search", "stats", "stop", "secret", "skill", "server"]),
         ("spell server st", ["start", "status", "stop"]),
         ("spell logs ", ["4", "3", "a", "2", "b", "1", "latest"]),
         ("spell info lat", ["latest"]),

@@ -295,7 +295,7 @@ def test_f39_nothing_is_left_of_many_runs(make_spell: Callable[..., Spell], tmp_
     wait_for(lambda: not any(spell.home.work.iterdir()), "no work dir")
     assert list(temporary.rglob("*")) == []
     left = {path.name for path in spell.home.logs.glob("*/attempt-*/*")}
-    assert left <= {"claim.json", "line", "result", "errors", "process.json", "untaken", "verdict.json"}
+    assert left <= {"begun", "claim.json", "line", "result", "errors", "process.json", "untaken", "verdict.json"}
     assert not any(spell.home.logs.glob("*/attempt-*/inside/*"))
     environments = spell.home.environments
     hidden = {path.name for path in [*environments.glob(".*"), *environments.glob(".containers/.*")]}

@@ -284,8 +284,6 @@ def test_a_person_is_asked_about_an_unknown_project(shared: Spell) -> None:
     for answer, made in (("n", []), ("y", ["asked-y"])):
         words = [str(BIN / "spell"), "run", "-p", f"asked-{answer}", "true"]
         with Terminal(words, shared.cwd, shared.env, 160) as terminal:
-            terminal.sees("Continue anyway?")  # there is no repository
-            terminal.type("y\r")
             terminal.sees("create a new one?")
             terminal.type(f"{answer}\r")
             assert terminal.ends() == (0 if made else 1)

@@ -416,9 +416,23 @@ def test_environment_is_clean(spell: Spell) -> None:
         "VIRTUAL_ENV",
         *threads.variables(1, (), is_held=True),
     }
+    caches = {
+        "TORCH_HOME",
+        "NLTK_DATA",
+        "SCIKIT_LEARN_DATA",
+        "WANDB_CACHE_DIR",
+        "PIP_CACHE_DIR",
+        "UV_CACHE_DIR",
+        "UV_LINK_MODE",
+    }
+    trackers = {"WANDB_MODE", "MLFLOW_TRACKING_URI", "TRACKIO_DIR"}
     shell = {"PWD", "SHLVL", "_"}
     usual = {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"}
-    rest = {name for name in set(found) - own - shell - usual if not name.startswith(("SPELL_", "LC_", "HF_", "CUDA_"))}
+    rest = {
+        name
+        for name in set(found) - own - caches - trackers - shell - usual
+        if not name.startswith(("SPELL_", "LC_", "HF_", "CUDA_"))
+    }
     assert not {
         name for name in rest if not name.lower().endswith("_proxy") and "CERT" not in name and "BUNDLE" not in name
     }

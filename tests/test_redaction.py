@@ -32,6 +32,7 @@ def spell(make_shared: Callable[..., Spell]) -> Spell:
     """A home with everything that keeps a spec: runs, a rerun, a search and a workflow, each with hidden values."""
     spell = make_shared("redaction", UV_HTTP_RETRIES="0")
     folder = spell.cwd
+    (folder / ".spellignore").write_text("*\n")  # they are a person's own files, and would be the code of the runs
     (folder / "needs.txt").write_text(f"--extra-index-url http://me:{CANARY}@127.0.0.1:9/simple\n")
     (folder / "job.yaml").write_text(f"command: 'true'\nname: hidden\n{JOB}")
     (folder / "flow.yaml").write_text("name: flow\nsteps: {one: {file: job.yaml}}\n")

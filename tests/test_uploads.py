@@ -198,7 +198,7 @@ def test_runs_mount_uploads_and_cannot_change_them(spell: Spell, data: Path) -> 
     )
     assert spell.log(run.number).startswith(b"alphaalphatool\n")
     assert contents(spell.home.uploads / "cifar") == contents(data)
-    done = spell("run", "-f", "-m", "uploads/nothing", "true")
+    done = spell("run", "--no-code", "-m", "uploads/nothing", "true")
     assert done.code == 1 and "Cannot mount resource 'uploads/nothing': not a valid resource." in done.err
 
 
