@@ -149,7 +149,10 @@ def test_what_is_no_project_casts_nothing(spell: Spell, project: Path, tmp_path:
     (project / "bad" / "pyproject.toml").write_text("[project\n")
     git(project, "add", "-A")
     for folder, words in (
-        ("src", "The run's code has no Python project in 'src'.\n       There is one in: bad, empty, libs/sidelib, .."),
+        (
+            "src",
+            "The run's code has no Python project in 'src'.\n       There is one in 'bad', 'empty', 'libs/sidelib', '.'.",
+        ),
         ("../else", "--editable ../else: the folder is not in the run's code.\n"),
         ("empty", "empty/pyproject.toml describes no package: it has no table [project]."),
         ("bad", "bad/pyproject.toml cannot be read: "),

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -40,6 +41,14 @@ def url_of(notebook: subprocess.Popen[str]) -> tuple[str, str]:
         if found := re.search(r"JupyterLab: (http://127\.0\.0\.1:\d+/notebook/\d+/)lab\?token=(\w+)", line):
             return found[1], found[2]
     raise AssertionError(notebook.stderr and notebook.stderr.read())
+
+
+def test_a_port_that_is_taken_costs_no_run(make_spell: Callable[..., Spell]) -> None:
+    spell = make_spell()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = spell("notebook", "--no-code", "--port", str(other.getsockname()[1]))
+    assert done.code != 0 and "Take another one: --port NUMBER" in done.err
+    assert spell("ps", "--json").json() == []
 
 
 def test_a_notebook_is_a_run_whose_notebooks_come_home(make_spell: Callable[..., Spell], repo: Path) -> None:

@@ -87,6 +87,7 @@ def notebook(
     given = [name for name, value in typed.items() if value not in (None, (), False)]
     if run and (given or idle_timeout):
         raise UsageError("Options of a run belong to a new one.", f"Come back with: spell notebook {run}")
+    _refuse_taken(port)
     with connect() as client:
         number = _of_earlier(client, run) if run else _cast(client, SpecOptions.of(command=(), **typed), idle_timeout)
         try:
@@ -170,6 +171,16 @@ def _found(client: Client, number: int) -> _Jupyter | None:
     if told["port"] not in ports:
         return None
     return _Jupyter(int(told["port"]), f"{told['base_url']}lab?token={told['token']}")
+
+
+def _refuse_taken(port: int | None) -> None:
+    """Refuse a port that is taken before a run is cast for it."""
+    if port:
+        try:
+            socket.create_server((LOOPBACK, port)).close()
+        except OSError as error:
+            words = f"Port {port} of this machine cannot be taken: {error.strerror}."
+            raise Conflict(words, "Take another one: --port NUMBER, or --port 0 for any that is free.") from error
 
 
 def _local(port: int | None) -> int:

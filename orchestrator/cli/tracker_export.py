@@ -10,7 +10,7 @@ from orchestrator.cli.output import parts, show
 from orchestrator.cli.output.detach import interruptible
 from orchestrator.client.client import Client, connect
 from orchestrator.content.manifest import EXECUTABLE, LINK, actual
-from orchestrator.errors import DiskFull, SpellError, UsageError, is_disk_full
+from orchestrator.errors import DiskFull, NotFound, SpellError, UsageError, is_disk_full
 from orchestrator.formats.records import Point
 from orchestrator.records.runs import RunRecord
 from orchestrator.spec.filters import Filter
@@ -51,6 +51,8 @@ def export_to_mlflow(words: Sequence[str], wanted: Filter | None, *, json_: bool
     outcomes = []
     with parts.tidily(), interruptible("What was written stays; the same command goes on."), connect() as client:
         runs = [client.runs.get(reference).number for reference in references] or [*_matching(client, wanted)]
+        if not runs:
+            raise NotFound("No runs match.", "See them with: spell ps")
         folder = Path(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)

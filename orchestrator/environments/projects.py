@@ -178,4 +178,4 @@ def _others(manifest: Manifest) -> str:
     if not found:
         return "It has neither a pyproject.toml nor a setup.py."
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return f"There is one in: {', '.join(found[:_MOST_NAMED])}{more}."
+    return f"There is one in {', '.join(map(repr, found[:_MOST_NAMED]))}{more}."

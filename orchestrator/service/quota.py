@@ -25,9 +25,7 @@ _MEASURED_S, _REFUSED_S = (
 _CACHES_AGAIN_S = 300.0
 _LEAST_FREE_BYTES = 256 << 10
 _FREE_CURE = "Make room: spell gc; or lower free_gb in [limits] of config.toml."
-_CACHES_CURE = (
-    "When these runs have ended: spell gc --only caches --older-than 0; or raise limit_gb in [caches] of config.toml."
-)
+_CACHES_CURE = "What active runs may use stays. Make room now: spell gc --only caches --older-than 0; or raise limit_gb in [caches] of config.toml."
 _CURE = (
     "Make room: spell gc --only caches --older-than 0; spell archive RUN…, then spell gc --older-than 0; "
     "spell rm uploads/NAME; "
@@ -118,7 +116,7 @@ class Quota:
 
     def _words_of_full_caches(self, taken: int) -> str:
         allowed = f"limit_gb of [caches] allows {_size(self._limit_caches_bytes)}"
-        return f"The caches of runs take {_size(taken)}, and {allowed}: active runs use them."
+        return f"The caches of runs take {_size(taken)}, and {allowed}."
 
     def check_caches(self) -> Iterator[CheckRecord]:
         """What the caches of runs take."""

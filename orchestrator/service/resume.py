@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from orchestrator.data.resources import Resources
 from orchestrator.errors import Conflict, InvalidConfig, NotFound, SpellError
@@ -58,7 +59,7 @@ class Resume:
             if not path.is_dir():
                 raise InvalidConfig(f"{resource} is a file.", "Name the folder that it lies in.")
             return dataclasses.replace(spec, resume=resource)
-        raise self._none(number, below or "' or '".join(_folders(spec, run)))
+        raise self._none(number, (below,) if below else _folders(spec, run))
 
     def _check(self, run: ClaimedRun) -> None:
         number = run.number
@@ -76,8 +77,9 @@ class Resume:
         if self._store.gc.is_removed(number):
             raise removed_error(number)
 
-    def _none(self, number: int, looked_for: str) -> SpellError:
-        words = f"Run {number} left no checkpoints: its outputs have no folder {looked_for!r}."
+    def _none(self, number: int, looked_for: Iterable[str]) -> SpellError:
+        names = " or ".join(map(repr, looked_for))
+        words = f"Run {number} left no checkpoints: its outputs have no folder {names}."
         cure = f"Begin anew: spell rerun {number}"
         if self._store.record(number).outputs_count:
             another = f"spell resume {number} --checkpoints FOLDER"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from orchestrator.capture import patterns, snapshot
+from orchestrator.capture.blobs import MAX_SNAPSHOT_BYTES
 from orchestrator.capture.git import locate
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.capture.worktree import NoCommit
@@ -164,10 +165,10 @@ def _go_on_with_size(listing: Listing, options: CodeOptions) -> None:
     biggest = ", ".join(f"{show.cut(name, _NAME_WIDTH)} ({show.size(size)})" for size, name in listing.biggest(_SHOWN))
     text = f"Folder {listing.root.name} is big ({_extent(listing)}). The biggest in it: {biggest}."
     if not _may_ask(options.force):
+        whole = "" if listing.total_bytes > MAX_SNAPSHOT_BYTES else ", or send all of it: --whole-folder"
         raise InvalidRepository(
             text,
-            "Name in .spellignore what the run does not need, upload data once and mount it (spell upload), or send "
-            "all of it: --whole-folder",
+            f"Name in .spellignore what the run does not need, upload data once and mount it (spell upload){whole}",
         )
     show.say(text)
     click.confirm("Send all of it? (.spellignore names what not to send)", default=False, abort=True)
