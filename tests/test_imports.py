@@ -142,6 +142,46 @@ def test_damaged_and_unfinished_runs_of_wandb_are_refused_with_the_reason(tracke
     assert not next(source.find("wandb", tracked)).refusal
 
 
+def test_only_files_of_the_trackers_own_folders_are_taken(spell: Spell, tmp_path: Path) -> None:
+    """A store that somebody else made names folders of this machine, and has links to them."""
+    private, store = tmp_path / "private", tmp_path / "theirs"
+    private.mkdir()
+    (private / "key").write_text("secret")
+    for key, uri in (("a" * 32, str(private)), ("b" * 32, "../private/."), ("c" * 32, "/gone")):
+        run = store / "mlruns" / "1" / key
+        run.mkdir(parents=True)
+        (run / "meta.yaml").write_text(f"artifact_uri: {uri}\nrun_id: {key}\nstatus: 3\nstart_time: 1000\n")
+    (store / "mlruns" / "1" / "meta.yaml").write_text("name: x\n")
+    own = store / "mlruns" / "1" / ("c" * 32) / "artifacts"
+    own.mkdir()
+    (own / "real").write_text("x")
+    (own / "near").symlink_to("real")
+    (own / "far").symlink_to(private / "key")
+    (own / "folder").symlink_to(private)
+    (own.parent / "params").symlink_to(private)
+    absolute, relative, links = source.find("mlflow", store)
+    assert not absolute.files and "lie outside of the store" in absolute.run.notices[0], "as does a path that goes up"
+    assert not relative.files and sorted(links.files) == ["near", "real"] and not links.run.spec["params"]
+    assert len([text for text in links.run.notices if "was left out" in text]) == 2
+    absolute, _, links = source.find("mlflow", store, [private])
+    assert sorted(absolute.files) == ["key"] and sorted(links.files) == ["far", "near", "real"]
+    dry = spell("import", "mlflow", str(store), "--dry-run").out
+    assert f"were left out: {private}; --artifacts-from DIR" in dry
+    dry = spell("import", "mlflow", str(store), "--dry-run", "--artifacts-from", str(private)).out
+    assert f"Its artifacts were taken from {private}" in dry
+    for tracker in ("wandb", "trackio"):
+        folder = Path(shutil.copytree(KEPT / tracker, tmp_path / tracker))
+        for path in folder.rglob("*.gz"):
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        (found,) = source.find(tracker, folder)
+        place = Path(found.run.path).parent / ("files" if tracker == "wandb" else f"media/jokes/{found.title}")
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(private)
+        (found,) = source.find(tracker, folder)
+        assert not found.files and "leads out of the tracker's own folders" in found.run.notices[-1]
+
+
 # -- the other way ----------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,14 @@ class _Outcome:
 )
 @click.option("-p", "--project", default="", shell_complete=complete.projects, help="The project that they belong to.")
 @click.option("--label", multiple=True, help="A label to find them by.")
+@click.option(
+    "--artifacts-from",
+    "elsewhere",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Also take files that PATH names or links to below DIR, outside of the tracker's own folders; may be repeated.",
+)
 @click.option("--partial", is_flag=True, help="Take runs without an end, too, and what can be read of damaged ones.")
 @click.option("--dry-run", is_flag=True, help="Say what would be imported, and import nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON: what became of each run.")
@@ -53,6 +61,7 @@ def import_(
     wanted: Sequence[str],
     project: str,
     label: Sequence[str],
+    elsewhere: Sequence[Path],
     partial: bool,
     dry_run: bool,
     json_: bool,
@@ -65,7 +74,7 @@ def import_(
     trackio  the folder with PROJECT.db, or that file
 
     A run is imported once; nothing in PATH is changed. The exit code is 1 if a run was refused."""
-    found = [item for item in source.find(tracker, path) if not item.is_gone]
+    found = [item for item in source.find(tracker, path, elsewhere) if not item.is_gone]
     if wanted:
         found = [item for item in found if {item.title, item.run.origin.partition(":")[2]} & set(wanted)]
     if not found:
@@ -102,7 +111,7 @@ class _Importing:
         if item.refusal and not self._partial:
             return _Outcome("refused", item.title, origin, None, item.refusal)
         if self._dry_run:
-            return _Outcome("found", item.title, origin, None)
+            return _Outcome("found", item.title, origin, None, "\n".join(item.run.notices))
         try:
             return self._send(item)
         except ServerUnavailable:
@@ -141,4 +150,5 @@ def _say(outcome: _Outcome, item: Found) -> None:
         for line in told[:_MOST_TOLD]:
             show.say(f"  {line}")
         if len(told) > _MOST_TOLD:
-            show.say(f"  … and {len(told) - _MOST_TOLD} more: spell logs -v {outcome.run}")
+            more = "" if outcome.run is None else f": spell logs -v {outcome.run}"
+            show.say(f"  … and {len(told) - _MOST_TOLD} more{more}")
