@@ -99,15 +99,16 @@ class _Importing:
     def __init__(self, client: Client, *, partial: bool, dry_run: bool, project: str, labels: tuple[str, ...]) -> None:
         self._client, self._partial, self._dry_run = client, partial, dry_run
         self._project, self._labels = project, labels
-        self._numbers = {item.origin: item.run for item in client.imports.list()}
+        self._known = {item.origin: (item.run, item.path) for item in client.imports.list()}
         if project and project not in {item.name for item in client.projects.list()}:
             raise UsageError(f"There is no project {project!r}.", f"Create it: spell project create '{project}'")
 
     def take(self, item: Found) -> _Outcome:
         """Import a run, unless it was imported before or is refused."""
         origin = item.run.origin
-        if origin in self._numbers:
-            return _Outcome("known", item.title, origin, self._numbers[origin])
+        if origin in self._known:
+            number, path = self._known[origin]
+            return _Outcome("known", item.title, origin, number, f"It came from {path}.")
         if item.refusal and not self._partial:
             return _Outcome("refused", item.title, origin, None, item.refusal)
         if self._dry_run:
@@ -121,7 +122,7 @@ class _Importing:
 
     def _send(self, item: Found) -> _Outcome:
         spec = item.run.spec
-        parent = self._numbers.get(item.parent)
+        parent, _ = self._known.get(item.parent, (None, ""))
         labels = [*spec["labels"], *self._labels, *([f"parent:{parent}"] if parent else [])]
         spec = {**spec, "labels": list(dict.fromkeys(labels)), "project": self._project}
         with Scratch() as folder:
@@ -129,15 +130,16 @@ class _Importing:
             notices = (*item.run.notices, *item.write_metrics(metrics))
             run = dataclasses.replace(item.run, spec=spec, notices=notices)
             cast = self._client.imports.add(run, item.files, metrics=metrics, log=item.log)
-        self._numbers[run.origin] = cast.number
-        what = "known" if cast.reused else "imported"
-        return _Outcome(what, item.title, run.origin, cast.number, "\n".join(notices))
+        self._known[run.origin] = (cast.number, run.path)
+        if cast.reused:  # another import has brought it meanwhile
+            return _Outcome("known", item.title, run.origin, cast.number)
+        return _Outcome("imported", item.title, run.origin, cast.number, "\n".join(notices))
 
 
 def _say(outcome: _Outcome, item: Found) -> None:
     title = show.line(outcome.title)
     if outcome.what == "known":
-        show.say(f"Run {title!r} was imported before, as run {outcome.run}.")
+        show.say(f"Run {title!r} was imported before, as run {outcome.run}. {show.line(outcome.message)}".rstrip())
     elif outcome.what == "refused":
         show.error(f"Run {title!r} was not imported. {outcome.message}")
     else:

@@ -72,7 +72,8 @@ def _found(path: Path, run: TrackedRun, elsewhere: Sequence[Path]) -> Found:
     is_quiet = quiet_s > _QUIET_S or quiet_s < 0
     return Found(
         ImportedRun(
-            origin=f"{NAME}:{path.stem}/{run.key}",
+            # projects and runs of old databases have names only, which another folder may have, too
+            origin=f"{NAME}:{path.stem}/{run.key}@{run.started_at or 0:.6f}",
             tracker=NAME,
             project=path.stem,
             path=str(path.absolute()),
