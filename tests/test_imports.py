@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import gzip
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,11 +93,21 @@ def test_runs_of_all_trackers_become_numbered_runs(spell: Spell, tracked: Path) 
 def test_a_run_is_imported_once(spell: Spell, tracked: Path) -> None:
     moved = Path(shutil.copytree(tracked, tracked.with_name("moved")))
     done = spell("import", "mlflow", str(moved / "mlflow.db"), "--partial")
-    assert "Run 'rate 0.1' was imported before, as run 1." in done.out and done.code == 0
+    assert f"Run 'rate 0.1' was imported before, as run 1. It came from {tracked}/mlflow.db.\n" in done.out
+    assert done.code == 0
     assert "✔ Imported 'open' as run 6 (interrupted, 0 files)" in done.out
     assert (
         spell.client.imports.add(dataclasses.replace(RUN, origin=spell.client.runs.get(1).imported.origin)).number == 1
     )
+
+
+def test_runs_of_trackio_with_the_same_names_are_told_apart_by_their_time(tracked: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(tracked / "trackio" / "jokes.db", tmp_path))
+    (one,), (copy,) = source.find("trackio", tracked / "trackio"), source.find("trackio", other)
+    with contextlib.closing(sqlite3.connect(other)) as database, database:
+        database.execute("UPDATE configs SET config = json_set(config, '$._Created', '2020-01-01T00:00:00.5')")
+    (later,) = source.find("trackio", other)
+    assert copy.run.origin == one.run.origin != later.run.origin and copy.title == later.title
 
 
 def test_an_imported_run_is_a_run_but_cannot_be_cast_again(spell: Spell) -> None:
@@ -140,6 +153,46 @@ def test_damaged_and_unfinished_runs_of_wandb_are_refused_with_the_reason(tracke
         (found,) = source.find("wandb", tmp_path)
         assert reason in found.refusal and str(path) in found.refusal
     assert not next(source.find("wandb", tracked)).refusal
+
+
+def test_only_files_of_the_trackers_own_folders_are_taken(spell: Spell, tmp_path: Path) -> None:
+    """A store that somebody else made names folders of this machine, and has links to them."""
+    private, store = tmp_path / "private", tmp_path / "theirs"
+    private.mkdir()
+    (private / "key").write_text("secret")
+    for key, uri in (("a" * 32, str(private)), ("b" * 32, "../private/."), ("c" * 32, "/gone")):
+        run = store / "mlruns" / "1" / key
+        run.mkdir(parents=True)
+        (run / "meta.yaml").write_text(f"artifact_uri: {uri}\nrun_id: {key}\nstatus: 3\nstart_time: 1000\n")
+    (store / "mlruns" / "1" / "meta.yaml").write_text("name: x\n")
+    own = store / "mlruns" / "1" / ("c" * 32) / "artifacts"
+    own.mkdir()
+    (own / "real").write_text("x")
+    (own / "near").symlink_to("real")
+    (own / "far").symlink_to(private / "key")
+    (own / "folder").symlink_to(private)
+    (own.parent / "params").symlink_to(private)
+    absolute, relative, links = source.find("mlflow", store)
+    assert not absolute.files and "lie outside of the store" in absolute.run.notices[0], "as does a path that goes up"
+    assert not relative.files and sorted(links.files) == ["near", "real"] and not links.run.spec["params"]
+    assert len([text for text in links.run.notices if "was left out" in text]) == 2
+    absolute, _, links = source.find("mlflow", store, [private])
+    assert sorted(absolute.files) == ["key"] and sorted(links.files) == ["far", "near", "real"]
+    dry = spell("import", "mlflow", str(store), "--dry-run").out
+    assert f"were left out: {private}; --artifacts-from DIR" in dry
+    dry = spell("import", "mlflow", str(store), "--dry-run", "--artifacts-from", str(private)).out
+    assert f"Its artifacts were taken from {private}" in dry
+    for tracker in ("wandb", "trackio"):
+        folder = Path(shutil.copytree(KEPT / tracker, tmp_path / tracker))
+        for path in folder.rglob("*.gz"):
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        (found,) = source.find(tracker, folder)
+        place = Path(found.run.path).parent / ("files" if tracker == "wandb" else f"media/jokes/{found.title}")
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(private)
+        (found,) = source.find(tracker, folder)
+        assert not found.files and "leads out of the tracker's own folders" in found.run.notices[-1]
 
 
 # -- the other way ----------------------------------------------------------------------------------------------------
@@ -206,11 +259,24 @@ def test_a_server_that_is_killed_while_a_run_arrives_keeps_nothing_of_it(spell: 
         yield archive(*WHOLE)[2048:]
 
     with pytest.raises(ConnectionLost):
-        spell.client.transport.call("POST", "/imports", content=halves(), params={"size_bytes": 1})
+        size = len(archive(*WHOLE))
+        spell.client.transport.call("POST", "/imports", content=halves(), params={"size_bytes": size})
     assert [run.number for run in spell.client.runs.list()] == before, "the next server"
     assert [path.name for path in spell.home.runs.iterdir() if path.name.startswith(".")] == []
     number = spell.client.imports.add(RUN).number
     assert number > max(before) and spell.client.runs.get(number).duration_s == 3.0
+
+
+def test_more_bytes_than_were_announced_are_refused(spell: Spell) -> None:
+    """Room is asked for by the announced size; and a big archive is written beside the loop that answers others."""
+    run = dataclasses.replace(RUN, origin="mlflow:big")
+    content = archive(("run.json", json.dumps(to_wire(run)).encode()), ("outputs/big", bytes(3 << 20)), WHOLE[-1])
+    add = functools.partial(spell.client.transport.call, "POST", "/imports", content=content)
+    with pytest.raises(InvalidConfig, match=f"more than the announced {len(content) - 1} bytes"):
+        add(params={"size_bytes": len(content) - 1})
+    assert [path.name for path in spell.home.runs.iterdir() if path.name.startswith(".")] == []
+    number = add(params={"size_bytes": len(content)})["number"]
+    assert spell.client.runs.get(number).outputs_bytes >= 3 << 20
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,23 @@ def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, lines: li
 def test_other_files_are_none(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("command: true\n")
     assert load(tmp_path / "job.yaml") is None and load(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_srun_runs_its_command_behind_all_options(tmp_path: Path, shell: str) -> None:
+    lines = [
+        f"srun {options} echo 'a b' -n 4"
+        for options in (
+            "", "--", "-n 4", "-n4 -c 2", "-ul -n 2", "-un 4", "-lun 4", "--ntasks 4", "--ntasks=4 --pty", "-u --mpi=none --mpi pmix",
+            "--exclusive -N 1 --cpu-bind cores --kill-on-bad-exit -K -I --label --", "--gpus-per-task 1 --unbuffered", "-J name -o x.out -W 0",
+        )
+    ]  # fmt: skip
+    command = read(tmp_path, "set -eu", *lines, "srun || exit", "srun -n", "srun false || echo failed").fields[
+        "command"
+    ]
+    done = subprocess.run([shell, "-c", command], env={"SPELL_RUN": "1"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "a b -n 4\n" * len(lines) + "failed\n"
 
 
 def test_a_script_runs_as_under_slurm(spell: Spell, tmp_path: Path) -> None:

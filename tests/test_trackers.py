@@ -18,6 +18,7 @@ from orchestrator.store.trackers import TrackerBatch, TrackerFile
 from orchestrator.telemetry.trackers import names, search
 from orchestrator.telemetry.trackers.found import Picture
 from orchestrator.telemetry.trackers.pictures import Pictures
+from orchestrator.trackers import source
 
 TRACKERS = Path(__file__).parent / "data" / "trackers"
 
@@ -161,6 +162,13 @@ def test_the_files_of_other_trackers_become_metrics(spell: Spell, tmp_path: Path
     assert found["wandb/late"] == [(100, 3.0)]
     logged = spell.client.runs.get(number).logged
     assert logged == {"lr": "0.1", "more": "7", "nested": '{"a": 1}', "opt": "adam: x"}
+    bare = spell.run("true").number
+    (change, *_) = spell.client.compare.diff(str(bare), str(number)).logged
+    assert (change.name, change.before, change.after) == ("lr", None, "0.1")
+    assert "lr: (none) → 0.1" in spell("diff", str(bare), str(number), "--logged").out
+    assert spell("export", "--to", "mlflow", str(number), str(tmp_path / "out")).code == 0
+    (written,) = source.find("mlflow", tmp_path / "out")
+    assert written.run.spec["params"] == logged
     outputs = {item.path for item in spell.client.runs.artifacts(str(number))}
     assert {"mlflow.db", "trackio/project.db", "logs/version_0/metrics.csv"} <= outputs
     assert not [path for path in outputs if path.endswith(("-wal", "-shm"))], "reading leaves nothing"

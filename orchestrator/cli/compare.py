@@ -30,13 +30,14 @@ _MOST = 100  # lines of one section
 _CELLS = 400
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 _PROGRESS_FROM_BYTES = 64 << 20
-_SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
+_SECTIONS = ("spec", "logged", "environment", "code", "outputs", "metrics", "result")
 
 
 @click.command(context_settings=_HELP)
 @click.argument("before", metavar="RUN", shell_complete=complete.runs)
 @click.argument("after", metavar="OTHER", shell_complete=complete.runs)
 @click.option("--spec", is_flag=True, help="Only the spec.")
+@click.option("--logged", is_flag=True, help="Only parameters that a tracker such as MLflow logged.")
 @click.option("--environment", is_flag=True, help="Only executor, image, Python and packages.")
 @click.option("--code", is_flag=True, help="Only the code, as a unified diff.")
 @click.option("--outputs", is_flag=True, help="Only outputs, by their hashes.")
@@ -59,7 +60,7 @@ def diff(
     json_: bool,
     **only: bool,
 ) -> None:
-    """Show the differences between RUN and OTHER: spec, environment, code, outputs, metrics, result. Values of
+    """Show the differences between RUN and OTHER: spec, logged parameters, environment, code, outputs, metrics, result. Values of
     environment variables are never shown."""
     sections = [name for name in _SECTIONS if only[name]]
     with connect() as client:
@@ -94,6 +95,7 @@ def _show(found: DiffRecord, most: int | None) -> None:
         return
     lines = [f"Differences between {runs}:"]
     lines += _section("Spec", found.spec, most, _change)
+    lines += _section("Logged parameters", found.logged, most, _change)
     lines += _section("Environment", found.environment, most, _change)
     lines += _section("Outputs", found.outputs, most, _output)
     if found.outputs:

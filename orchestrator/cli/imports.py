@@ -42,6 +42,14 @@ class _Outcome:
 )
 @click.option("-p", "--project", default="", shell_complete=complete.projects, help="The project that they belong to.")
 @click.option("--label", multiple=True, help="A label to find them by.")
+@click.option(
+    "--artifacts-from",
+    "elsewhere",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Also take files that PATH names or links to below DIR, outside of the tracker's own folders; may be repeated.",
+)
 @click.option("--partial", is_flag=True, help="Take runs without an end, too, and what can be read of damaged ones.")
 @click.option("--dry-run", is_flag=True, help="Say what would be imported, and import nothing.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON: what became of each run.")
@@ -53,6 +61,7 @@ def import_(
     wanted: Sequence[str],
     project: str,
     label: Sequence[str],
+    elsewhere: Sequence[Path],
     partial: bool,
     dry_run: bool,
     json_: bool,
@@ -65,7 +74,7 @@ def import_(
     trackio  the folder with PROJECT.db, or that file
 
     A run is imported once; nothing in PATH is changed. The exit code is 1 if a run was refused."""
-    found = [item for item in source.find(tracker, path) if not item.is_gone]
+    found = [item for item in source.find(tracker, path, elsewhere) if not item.is_gone]
     if wanted:
         found = [item for item in found if {item.title, item.run.origin.partition(":")[2]} & set(wanted)]
     if not found:
@@ -90,19 +99,20 @@ class _Importing:
     def __init__(self, client: Client, *, partial: bool, dry_run: bool, project: str, labels: tuple[str, ...]) -> None:
         self._client, self._partial, self._dry_run = client, partial, dry_run
         self._project, self._labels = project, labels
-        self._numbers = {item.origin: item.run for item in client.imports.list()}
+        self._known = {item.origin: (item.run, item.path) for item in client.imports.list()}
         if project and project not in {item.name for item in client.projects.list()}:
             raise UsageError(f"There is no project {project!r}.", f"Create it: spell project create '{project}'")
 
     def take(self, item: Found) -> _Outcome:
         """Import a run, unless it was imported before or is refused."""
         origin = item.run.origin
-        if origin in self._numbers:
-            return _Outcome("known", item.title, origin, self._numbers[origin])
+        if origin in self._known:
+            number, path = self._known[origin]
+            return _Outcome("known", item.title, origin, number, f"It came from {path}.")
         if item.refusal and not self._partial:
             return _Outcome("refused", item.title, origin, None, item.refusal)
         if self._dry_run:
-            return _Outcome("found", item.title, origin, None)
+            return _Outcome("found", item.title, origin, None, "\n".join(item.run.notices))
         try:
             return self._send(item)
         except ServerUnavailable:
@@ -112,7 +122,7 @@ class _Importing:
 
     def _send(self, item: Found) -> _Outcome:
         spec = item.run.spec
-        parent = self._numbers.get(item.parent)
+        parent, _ = self._known.get(item.parent, (None, ""))
         labels = [*spec["labels"], *self._labels, *([f"parent:{parent}"] if parent else [])]
         spec = {**spec, "labels": list(dict.fromkeys(labels)), "project": self._project}
         with Scratch() as folder:
@@ -120,15 +130,16 @@ class _Importing:
             notices = (*item.run.notices, *item.write_metrics(metrics))
             run = dataclasses.replace(item.run, spec=spec, notices=notices)
             cast = self._client.imports.add(run, item.files, metrics=metrics, log=item.log)
-        self._numbers[run.origin] = cast.number
-        what = "known" if cast.reused else "imported"
-        return _Outcome(what, item.title, run.origin, cast.number, "\n".join(notices))
+        self._known[run.origin] = (cast.number, run.path)
+        if cast.reused:  # another import has brought it meanwhile
+            return _Outcome("known", item.title, run.origin, cast.number)
+        return _Outcome("imported", item.title, run.origin, cast.number, "\n".join(notices))
 
 
 def _say(outcome: _Outcome, item: Found) -> None:
     title = show.line(outcome.title)
     if outcome.what == "known":
-        show.say(f"Run {title!r} was imported before, as run {outcome.run}.")
+        show.say(f"Run {title!r} was imported before, as run {outcome.run}. {show.line(outcome.message)}".rstrip())
     elif outcome.what == "refused":
         show.error(f"Run {title!r} was not imported. {outcome.message}")
     else:
@@ -141,4 +152,5 @@ def _say(outcome: _Outcome, item: Found) -> None:
         for line in told[:_MOST_TOLD]:
             show.say(f"  {line}")
         if len(told) > _MOST_TOLD:
-            show.say(f"  … and {len(told) - _MOST_TOLD} more: spell logs -v {outcome.run}")
+            more = "" if outcome.run is None else f": spell logs -v {outcome.run}"
+            show.say(f"  … and {len(told) - _MOST_TOLD} more{more}")

@@ -58,7 +58,7 @@ class Imports:
             SpellError: of the class that the server raised.
         """
         members = [*_members(run, files or {}, metrics, log)]
-        size = sum(member.size for member in members)
+        size = sum(len(_head(member)) + member.size + -member.size % _BLOCK for member in members) + 2 * _BLOCK
         answer = self._call(
             "POST", "/imports", content=_archive(members), params={"size_bytes": size}, read_limit_s=_LIMIT_S
         )
@@ -88,12 +88,16 @@ def _status(path: Path) -> tuple[int, int]:
 def _archive(members: Sequence[_Member]) -> Iterator[bytes]:
     """Yield a tar archive of these members."""
     for member in members:
-        head = tarfile.TarInfo(member.name)
-        head.size, head.mode = member.size, member.mode
-        yield head.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+        yield _head(member)
         yield from _content(member.source, member.size) if member.source else [member.data]
         yield bytes(-member.size % _BLOCK)
     yield bytes(2 * _BLOCK)
+
+
+def _head(member: _Member) -> bytes:
+    head = tarfile.TarInfo(member.name)
+    head.size, head.mode = member.size, member.mode
+    return head.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
 
 
 def _content(path: Path, size: int) -> Iterator[bytes]:

@@ -46,12 +46,16 @@ _log = logging.getLogger(__name__)
 class Arriving:
     """One import, in a folder of its own, which `finish` or `remove` ends.
 
+    Args:
+        folder: that of one that arrived earlier.
+        size_bytes: the announced size of the archive: more is refused.
+
     Attributes:
         is_recorded: whether its run is recorded, so that it must be finished.
     """
 
-    def __init__(self, home: Home, folder: Path | None = None) -> None:
-        self._home = home
+    def __init__(self, home: Home, folder: Path | None = None, *, size_bytes: int = 0) -> None:
+        self._home, self._size_bytes, self._received_bytes = home, size_bytes, 0
         self.folder = folder or home.runs / f"{_PREFIX}{uuid.uuid4().hex}"
         self._note, self._outputs = self.folder / "run", self.folder / "outputs"
         self.is_recorded = False
@@ -62,6 +66,18 @@ class Arriving:
     def archive(self) -> Path:
         """Where the archive goes."""
         return self.folder / "archive"
+
+    def receive(self, chunk: bytes) -> None:
+        """Append bytes to the archive.
+
+        Raises:
+            InvalidConfig: when there are more than were announced, for which there is room.
+        """
+        self._received_bytes += len(chunk)
+        if self._received_bytes > self._size_bytes:
+            raise InvalidConfig(f"The import has more than the announced {self._size_bytes} bytes.", "Import again.")
+        with self.archive.open("ab") as file:
+            file.write(chunk)
 
     def unpack(self) -> bytes:
         """Unpack the archive, and remove it. Returns the `ImportedRun` as JSON.

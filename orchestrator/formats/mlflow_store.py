@@ -150,7 +150,7 @@ def _plain(value: str) -> str:
 
 def _texts(folder: Path) -> dict[str, str]:
     found = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+    for path in sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else ():
         if path.is_file() and not path.is_symlink():
             with suppress(OSError), path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = file.read(_MOST_META_BYTES).decode("utf-8", "replace")

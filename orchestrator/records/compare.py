@@ -75,6 +75,7 @@ class DiffRecord:
     after: int
     differs: bool
     spec: list[ChangeRecord]
+    logged: list[ChangeRecord]
     environment: list[ChangeRecord]
     code: list[CodeChangeRecord]
     outputs: list[OutputChangeRecord]
@@ -169,6 +170,7 @@ def diff_from_wire(body: Mapping[str, Any]) -> DiffRecord:
     """The record in a JSON object."""
     kinds: dict[str, type] = {
         "spec": ChangeRecord,
+        "logged": ChangeRecord,
         "environment": ChangeRecord,
         "code": CodeChangeRecord,
         "outputs": OutputChangeRecord,

@@ -1,4 +1,4 @@
-"""Compares two runs: their specs, environments, code, outputs, metrics and results.
+"""Compares two runs: their specs, logged parameters, environments, code, outputs, metrics and results.
 
 Values of variables and webhooks are compared, but never shown. Of outputs only the records are compared, not the files.
 """
@@ -33,7 +33,7 @@ from orchestrator.spec.validate import read_spec
 from orchestrator.states import ACTIVE, spoken
 from orchestrator.store.lineage import OutputRow
 
-SECTIONS = ("spec", "environment", "code", "outputs", "metrics", "result")
+SECTIONS = ("spec", "logged", "environment", "code", "outputs", "metrics", "result")
 _HASHES_LIMIT_S, _POLL_S = 2.0, 0.02
 _ORIGIN = ("subdir", "repository", "commit", "dirty", "url", "ref")
 _RESULT = ("state", "exit_code", "signal", "reason", "duration_s")
@@ -65,6 +65,7 @@ class Compare:
         notes = [f"Run {run.number} is still {spoken(run.state)}." for run in (old, new) if run.state in ACTIVE]
         changes: dict[str, list[ChangeRecord]] = {
             "spec": [item for item in _hidden(_differing(_spec_of(old), _spec_of(new))) if not _is_pinned(item)],
+            "logged": list(_differing(old.logged, new.logged)),
             "environment": list(_differing(_environment(old), _environment(new))),
             "result": list(_differing(_result(old), _result(new))),
         }
@@ -76,7 +77,9 @@ class Compare:
         return DiffRecord(
             before=old.number,
             after=new.number,
-            differs=bool(changes["spec"] or changes["environment"] or counted or code or outputs or metrics),
+            differs=bool(
+                changes["spec"] or changes["logged"] or changes["environment"] or counted or code or outputs or metrics
+            ),
             **changes,
             code=code,
             outputs=outputs,

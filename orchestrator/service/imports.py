@@ -43,7 +43,7 @@ class Imports:
         """
         self._quota.check_quota(size_bytes)
         try:
-            arriving = imports.Arriving(self._context.home)
+            arriving = imports.Arriving(self._context.home, size_bytes=size_bytes)
             try:
                 yield arriving
             finally:

@@ -45,10 +45,20 @@ _INTERPRETERS = frozenset(("sh", "bash", "dash"))
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTkmgt]?)[Bb]?\Z")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?\Z")
 _MOST_TASKS = 10_000
-# Without srun and modules, whose work is done here by the run itself. The variables are not exported: libraries that see them
-# take a run for a job of Slurm, and start its processes in another way.
+_SRUN_FLAGS = (
+    "bcast|compress|contiguous|debugger-test|disable-status|exact|exclusive|external|get-user-env|help|hold|immediate|kill-on-bad-exit|"
+    "label|multi-prog|nice|no-allocate|no-kill|overcommit|overlap|oversubscribe|preserve-env|propagate|pty|quiet|"
+    "quit-on-interrupt|reboot|resv-ports|send-libs|spread-job|stepmgr|test-only|unbuffered|usage|use-min-nodes|verbose|version|whole|x11"
+).replace("|", "|--")
+"""Options of srun(1) without a value, or whose value needs `=`; all other long ones take one, as those of sbatch."""
+_TAKES = "[ABCDFGJLMNPSTWabcdegimnopqrtwx]"  # short options of srun with a value, which may be the next word
+_FLAG = "[EHIKOQVXZhklsuv]"
+# Without srun and modules, whose work is done here by the run itself; for any sh. The variables are not exported: libraries that
+# see them take a run for a job of Slurm, and start its processes in another way.
 _PRELUDE = (
-    'srun() { while [[ "$1" == -* ]]; do shift; done; "$@"; }; '
+    'srun() { while :; do case "${1-}" in --) shift; break;; '
+    f"--*=*|--{_SRUN_FLAGS}) shift;; --*|-{_TAKES}|-{_FLAG}{_TAKES}|-{_FLAG}{_FLAG}{_TAKES}) "
+    'shift; [ $# -eq 0 ] || shift;; -*) shift;; *) break;; esac; done; "$@"; }; '
     'module() { echo "module $*: there are no modules here" >&2; }; ml() { module "$@"; }; '
     "SLURM_JOB_ID=$SPELL_RUN; SLURM_SUBMIT_DIR=$PWD"
 )

@@ -6,13 +6,15 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.formats.records import Point
 from orchestrator.records.imports import ImportedRun
 from orchestrator.runtime import LONGEST_NAME, MOST_STEP
+
+ELSEWHERE = "--artifacts-from DIR takes what lies below DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,34 @@ class Found:
         return [f"Values of metrics that are not finite were left out: {names}"]
 
 
-def files_below(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the files below a folder by their relative paths, and sentences about what is none. Links to files are followed."""
+def is_within(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether a path leads, through all links, to one of these folders or below it."""
+    real = path.resolve()
+    return any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def files_below(root: Path, within: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Return the files below a folder by their relative paths, and sentences about what was left out.
+
+    Args:
+        within: folders out of which no link is followed: a store that somebody else made may link to anything of this machine.
+    """
+    if not root.is_dir():
+        return {}, []
+    if not is_within(root, within):
+        return {}, [f"{root} leads out of the tracker's own folders, and was left out: {ELSEWHERE}"]
     files, notices = {}, []
-    for folder, _, names in os.walk(root):
-        for name in names:
+    for folder, folders, names in os.walk(root):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in [*names, *links]:
             path = Path(folder, name)
             shown = path.relative_to(root).as_posix()
-            if path.is_file():
-                files[shown] = path
-            else:
+            if name in links or not path.is_file():
                 notices.append(f"{shown!r} of its artifacts is no file, or a link to none, and was left out")
+            elif path.is_symlink() and not is_within(path, within):
+                notices.append(
+                    f"{shown!r} of its artifacts is a link to {str(path.resolve())!r}, and was left out: {ELSEWHERE}"
+                )
+            else:
+                files[shown] = path
     return files, notices

@@ -1,14 +1,15 @@
 """Runs of MLflow: the database `mlflow.db`, or the folder `mlruns` of earlier versions.
 
 Both name artifacts by the absolute path or URI that they had. Where that is gone, as the project was moved, they are looked for
-by the end of that path beside the store.
+by the end of that path beside the store. A store that somebody else made may name any folder of this machine: only what lies in the
+store's own folders is taken, or in those that the person names.
 """
 
 from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ from orchestrator.formats import mlflow_store as store
 from orchestrator.formats.records import Point, TrackedRun
 from orchestrator.formats.sqlite_file import Unreadable, opened, tables
 from orchestrator.records.imports import ImportedRun
-from orchestrator.trackers.found import Found, files_below
+from orchestrator.trackers.found import ELSEWHERE, Found, files_below, is_within
 from orchestrator.trackers.words import spec_of
 
 NAME = "mlflow"
@@ -30,7 +31,7 @@ _REASONS = {"finished": "complete", "": "complete", "failed": "failed", "killed"
 _SERVED = "mlartifacts"  # where `mlflow server` keeps what its clients log
 
 
-def find(path: Path) -> Iterator[Found]:
+def find(path: Path, elsewhere: Sequence[Path] = ()) -> Iterator[Found]:
     """Yield the runs of a database, of a folder `mlruns`, or of a folder with one of them.
 
     Raises:
@@ -38,11 +39,11 @@ def find(path: Path) -> Iterator[Found]:
         InvalidConfig: it is damaged.
     """
     if path.is_file():
-        yield from _of_database(path)
+        yield from _of_database(path, elsewhere)
     elif (path / store.NAME).is_file():
-        yield from _of_database(path / store.NAME)
+        yield from _of_database(path / store.NAME, elsewhere)
     elif folder := next((place for place in (path / store.FOLDER, path) if _is_file_store(place)), None):
-        yield from _of_folder(folder)
+        yield from _of_folder(folder, elsewhere)
     else:
         raise NotFound(
             f"{path} holds neither {store.NAME} nor {store.FOLDER}.", "Name the folder in which the runs were logged."
@@ -53,7 +54,7 @@ def _is_file_store(path: Path) -> bool:
     return path.is_dir() and any(path.glob(f"*/{store.META}"))
 
 
-def _of_database(path: Path) -> Iterator[Found]:
+def _of_database(path: Path, elsewhere: Sequence[Path]) -> Iterator[Found]:
     models: dict[str, list[tuple[str, str]]] = {}
     try:
         with opened(path, _LIMIT_S) as database:
@@ -66,8 +67,10 @@ def _of_database(path: Path) -> Iterator[Found]:
         raise InvalidConfig(
             f"{path} cannot be read: {error}.", "Close what writes it, or take a copy from a backup."
         ) from error
+    places = _Places(path, elsewhere)
     for run in runs:
-        yield _found(path, run, functools.partial(_points, path, run.key), models.get(run.key, []))
+        wanted = [("", run.artifacts), *((f"models/{name}/", uri) for name, uri in models.get(run.key, []))]
+        yield _found(path, run, functools.partial(_points, path, run.key), *places.files(wanted))
 
 
 def _models(database: sqlite3.Connection) -> list[sqlite3.Row]:
@@ -89,10 +92,12 @@ def _points(path: Path, key: str) -> Iterator[Point]:
         raise InvalidConfig(f"{path} cannot be read: {error}.", "Take a copy from a backup.") from error
 
 
-def _of_folder(root: Path) -> Iterator[Found]:
+def _of_folder(root: Path, elsewhere: Sequence[Path]) -> Iterator[Found]:
     found = sorted(store.file_runs(root), key=lambda item: item[1].started_at or 0.0)
+    places = _Places(root, elsewhere)
     for folder, run in found:
-        yield _found(root, run, functools.partial(_points_of_files, folder), [], folder / "artifacts")
+        files = places.files([("", run.artifacts)], folder / "artifacts")
+        yield _found(root, run, functools.partial(_points_of_files, folder), *files)
 
 
 def _points_of_files(folder: Path) -> Iterator[Point]:
@@ -110,24 +115,12 @@ def _points_of_files(folder: Path) -> Iterator[Point]:
                 position = batch.next
 
 
-def _found(
-    path: Path, run: TrackedRun, points: object, models: list[tuple[str, str]], own: Path | None = None
-) -> Found:
+def _found(path: Path, run: TrackedRun, points: object, files: dict[str, Path], left_out: list[str]) -> Found:
     tags = run.tags
     labels = [f"{key}:{value}" if value else key for key, value in tags.items() if not key.startswith(_NO_LABELS)]
     program, description = tags.get("mlflow.source.name", ""), tags.get("mlflow.note.content", "")
     program = "" if program.startswith("#") else program  # a run that had been imported, and was written for MLflow
     spec, notices = spec_of(NAME, run, program=Path(program).name, description=description, labels=labels)
-    files: dict[str, Path] = {}
-    places = [("", own if own and own.is_dir() else _place(path, run.artifacts), run.artifacts)]
-    places += [(f"models/{name}/", _place(path, uri), uri) for name, uri in models]
-    for prefix, place, uri in places:
-        if place:
-            below, more = files_below(place)
-            files |= {f"{prefix}{name}": file for name, file in below.items()}
-            notices += more
-        elif prefix or not _may_be_empty(uri):
-            notices.append(f"Its artifacts are not on this machine: {uri}")
     end = _REASONS.get(run.status)
     parent = tags.get("mlflow.parentRunId", "")
     return Found(
@@ -141,7 +134,7 @@ def _found(
             started_at=run.started_at,
             ended_at=run.ended_at,
             commit=tags.get("mlflow.source.git.commit", "")[:40],
-            notices=tuple(notices),
+            notices=(*notices, *left_out),
         ),
         title=run.name or run.key,
         points=points,  # type: ignore[arg-type]
@@ -157,18 +150,55 @@ def _may_be_empty(uri: str) -> bool:
     return urlsplit(uri).scheme in ("", "file", "mlflow-artifacts")
 
 
-def _place(store_path: Path, uri: str) -> Path | None:
-    """Return the folder of artifacts; None when it is not here."""
-    parts = urlsplit(uri)
-    if not uri or not _may_be_empty(uri):
-        return None
-    path, base = Path(unquote(parts.path) if parts.scheme else uri), store_path.absolute().parent
-    if parts.scheme != "mlflow-artifacts" and path.is_absolute() and path.is_dir():
-        return path
-    tail = path.parts[1:] if path.is_absolute() else path.parts
-    for start in range(len(tail)):
-        for folder in (base, base / _SERVED, base / store.FOLDER):
-            with suppress(OSError):
-                if (place := folder.joinpath(*tail[start:])).is_dir() and len(tail) - start > 1:
-                    return place
-    return None
+class _Places:
+    """Finds artifacts: in the own folders of a store, and in those that the person names.
+
+    Args:
+        path: the database, or the folder of the store.
+    """
+
+    def __init__(self, path: Path, elsewhere: Sequence[Path]) -> None:
+        self._base, self._elsewhere = path.absolute().parent, elsewhere
+        beside = [self._base / store.FOLDER, self._base / _SERVED]
+        self._own = [place for place in beside if is_within(place, [self._base])]  # neither may be a link to elsewhere
+        if path.is_dir():
+            self._own.append(path)
+        elif self._base.name in (store.FOLDER, _SERVED):
+            self._own.append(self._base)
+
+    def files(self, wanted: Sequence[tuple[str, str]], own: Path | None = None) -> tuple[dict[str, Path], list[str]]:
+        """Return files by their paths as outputs, and sentences about what was left out.
+
+        Args:
+            wanted: prefixes of those paths, and the URIs below which they are.
+            own: where they are if that exists.
+        """
+        files: dict[str, Path] = {}
+        notices: list[str] = []
+        for prefix, uri in wanted:
+            places = [own] if own and own.is_dir() else [*self._candidates(uri)]
+            place = next((place for place in places if is_within(place, [*self._own, *self._elsewhere])), None)
+            if place:
+                below, more = files_below(place, [*self._own, *self._elsewhere])
+                files |= {f"{prefix}{name}": file for name, file in below.items()}
+                notices += more if is_within(place, self._own) else [f"Its artifacts were taken from {place}", *more]
+            elif places:
+                notices.append(f"Its artifacts lie outside of the store and were left out: {places[0]}; {ELSEWHERE}")
+            elif prefix or not _may_be_empty(uri):
+                notices.append(f"Its artifacts are not on this machine: {uri}")
+        return files, notices
+
+    def _candidates(self, uri: str) -> Iterator[Path]:
+        """Yield the folders that are here and may be meant."""
+        parts = urlsplit(uri)
+        if not uri or not _may_be_empty(uri):
+            return
+        path = Path(unquote(parts.path) if parts.scheme else uri)
+        if parts.scheme != "mlflow-artifacts" and path.is_absolute() and path.is_dir():
+            yield path
+        tail = path.parts[1:] if path.is_absolute() else path.parts
+        for start in range(len(tail) - 1):
+            for folder in (self._base, self._base / _SERVED, self._base / store.FOLDER, *self._elsewhere):
+                with suppress(OSError):
+                    if (place := folder.joinpath(*tail[start:])).is_dir():
+                        yield place

@@ -124,7 +124,12 @@ class MlflowDatabase:
                 artifact_uri=str(place.artifacts),
                 experiment_id=self._experiment(_experiment_of(run)),
             )
-            for name, value in run.spec["params"].items():
+            given = run.spec["params"]
+            for name, value in {
+                **given,
+                **run.logged,
+                **given,
+            }.items():  # of two that become the same key the first stays
                 self._insert("params", key=_allowed(name), value=value[:_LONGEST_PARAM], run_uuid=place.key)
             for name, value in _tags(run).items():
                 self._insert("tags", key=name, value=value[:_LONGEST_TAG], run_uuid=place.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.errors import InvalidConfig, NotFound
@@ -13,8 +13,11 @@ _TRACKERS = {mlflow.NAME: mlflow.find, wandb.NAME: wandb.find, trackio.NAME: tra
 NAMES = tuple(_TRACKERS)
 
 
-def find(tracker: str, path: Path) -> Iterator[Found]:
+def find(tracker: str, path: Path, elsewhere: Sequence[Path] = ()) -> Iterator[Found]:
     """Yield the runs of a tracker, in the order in which they began.
+
+    Args:
+        elsewhere: folders outside of the tracker's own from which files are taken, too.
 
     Raises:
         NotFound: there are none.
@@ -23,6 +26,6 @@ def find(tracker: str, path: Path) -> Iterator[Found]:
     if not path.exists():
         raise NotFound(f"{path} does not exist.")
     try:
-        yield from _TRACKERS[tracker](path)
+        yield from _TRACKERS[tracker](path, elsewhere)
     except OSError as error:
         raise InvalidConfig(f"{error.filename or path}: {error.strerror}.") from error

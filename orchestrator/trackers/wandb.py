@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.errors import NotFound, SpellError
@@ -18,18 +18,19 @@ _AT_ONCE_BYTES = 4 << 20
 _LOG, _PACKAGES = "output.log", "requirements.txt"
 
 
-def find(path: Path) -> Iterator[Found]:
+def find(path: Path, elsewhere: Sequence[Path] = ()) -> Iterator[Found]:
     """Yield the runs of a file, of the folder of a run, of a folder `wandb`, or of a folder with one.
 
     Raises:
         NotFound: there is none.
     """
     if path.is_file():
-        yield _found(path)
+        yield _found(path, elsewhere)
         return
     for pattern in (f"*{logs.SUFFIX}", f"*run-*/*{logs.SUFFIX}", f"wandb/*run-*/*{logs.SUFFIX}"):
         if files := sorted(file for file in path.glob(pattern) if not file.parent.is_symlink()):
-            yield from sorted(map(_found, files), key=lambda found: found.run.started_at or 0.0)
+            runs = (_found(file, elsewhere) for file in files)
+            yield from sorted(runs, key=lambda found: found.run.started_at or 0.0)
             return
     raise NotFound(f"{path} holds no run of wandb.", "Name the folder wandb, or one offline-run-… in it.")
 
@@ -59,7 +60,7 @@ def _points(path: Path) -> Iterator[Point]:
             yield from logs.points(record)
 
 
-def _found(path: Path) -> Found:
+def _found(path: Path, elsewhere: Sequence[Path]) -> Found:
     state, damage = logs.RunState(), list[str]()
     for record in _records(path, damage):
         state.add(record)
@@ -70,7 +71,7 @@ def _found(path: Path) -> Found:
         key=run.key, name=run.name, project=run.project, parameters=flattened(run.parameters), started_at=run.started_at
     )
     spec, notices = spec_of(NAME, tracked, description=run_words.get("notes", ""), labels=labels)
-    files, more = files_below(path.parent / "files")
+    files, more = files_below(path.parent / "files", (path.parent, *elsewhere))
     log, packages = files.pop(_LOG, None), files.get(_PACKAGES)
     key = run.key or path.stem.removeprefix("run-")
     end = {0: "complete", None: "unfinished"}.get(state.exit_code, "failed")
