@@ -530,6 +530,7 @@ def test_a_search_finds_what_a_simple_one_finds(tmp_path: Path, monkeypatch: pyt
         path.write_bytes(data)
         longest = max(map(len, re.split(rb"[\r\n]", data)))
         monkeypatch.setattr(log_search, "_BLOCK_BYTES", random.choice([longest + 3, 64 + longest, 1000]))
+        monkeypatch.setattr(log_search, "_FIRST_BYTES", random.choice([8, 1024]))
         start = log_search.aligned(path, random.choice([0, random.randrange(len(data) + 1)]), len(data))
         start = start if data[start - 1 : start] in (b"\n", b"\r") else 0
         text, last, around = random.choice(list(wanted)), random.choice([None, 0, 1, 5]), random.choice([0, 0, 1, 3])
