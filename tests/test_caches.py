@@ -12,7 +12,8 @@ import pytest
 from conftest import Spell, git
 
 from orchestrator.content.manifest import FILE, Entry
-from orchestrator.data.caches import TOOLS, gc, items
+from orchestrator.data import caches
+from orchestrator.data.caches import TOOLS, Item, gc, items
 from orchestrator.home import Home
 
 DAY_S = 86400.0
@@ -129,6 +130,29 @@ def test_what_is_unused_goes_first_and_what_a_run_uses_stays(tmp_path: Path) -> 
     old_items = gc(home, now - 7 * DAY_S, None, None, dry_run=False)
     assert len(old_items) == 2 and not old.parents[1].exists() and not list(home.removed.iterdir())
     assert (home.caches / "owner" / "huggingface" / "hub" / ".locks").exists()
+
+
+def test_a_link_that_appears_before_the_removal_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that may write to the caches could have gc remove outputs of any run."""
+    home = Home(tmp_path / "home")
+    home.create()
+    kept = home.runs / "7" / "model"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    os.utime(kept, (0, 0))
+    hub = place(home, "huggingface/hub/7/blob", 20).parents[1]
+    place(home, "torch/old", 20)
+
+    def swapped(home: Home) -> list[Item]:
+        found = items(home)
+        hub.rename(hub.parent / "was")
+        hub.symlink_to(home.runs)
+        return found
+
+    monkeypatch.setattr(caches, "items", swapped)
+    removed = gc(home, time.time(), None, None, dry_run=False)
+    assert kept.read_bytes() == b"weights"
+    assert [item.what for item in removed] == ["cache torch/old"], "the rest is removed all the same"
 
 
 def test_caches_above_their_limit_shrink_and_gc_empties_them(make_spell: Callable[..., Spell]) -> None:

@@ -15,7 +15,9 @@ from conftest import Spell
 
 from orchestrator.cli.input.spec import SpecOptions, changes, spec_of
 from orchestrator.cli.main import spell as group
+from orchestrator.cli.plan import show_plan
 from orchestrator.records.casts import CastRecord
+from orchestrator.records.plans import PlannedMount, PlanRecord
 from orchestrator.service.export_texts import job_file
 from orchestrator.spec import jobfile
 from orchestrator.spec.fields import BY_KEY, BY_NAME, CODE_KEYS, FIELDS, FileName, joined, redacted_spec
@@ -147,6 +149,33 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 
 def test_a_job_file_says_no_defaults() -> None:
     assert job_file(RunSpec("true", frameworks=()))[0].splitlines()[1:] == ["command: 'true'", "framework: []"]
+
+
+SHOWN = {
+    "command": "Command            train :LR:\n",
+    "executor": "Executor           process\n",
+    "code": "Code               none\n",
+    "source": "would be built, from uv.lock\n",
+    "image": "Image              python:3.12-slim, which would be pulled\n",
+    "requirements": "Requirements File  r.txt\n",
+    "mounts": "Mount              runs/2/data.txt, a file, at data.txt\n",
+} | dict.fromkeys(
+    ("machine_type", "cpus", "memory_bytes", "gpus", "gpu_type", "gpu_memory_bytes"),
+    "Machine Type       gpu: 2.5 cores, 32.0 GiB of memory, 2 GPUs of type a100 with 40G\n",
+)
+"""Where `--dry-run` shows what has no line of its own name."""
+
+
+def test_a_dry_run_shows_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    mounts = [PlannedMount(mount.resource, mount.path, is_folder=False) for mount in FULL.mounts]
+    plan = PlanRecord(
+        FULL.redacted(), "process", "gpu", 2.5, 32 << 30, 2, "", FULL.image, "pull", "k" * 64, "build", mounts, [], None, []
+    )  # fmt: skip
+    show_plan(plan, None, json_=False)
+    told = capsys.readouterr().out
+    for name in BY_NAME:
+        line = SHOWN.get(name, name.removesuffix("_s").replace("_", " ").title() + "  ")
+        assert line in told, f"{name} is not shown:\n{told}"
 
 
 # -- joined -----------------------------------------------------------------------------------------------------------

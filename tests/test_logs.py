@@ -530,6 +530,7 @@ def test_a_search_finds_what_a_simple_one_finds(tmp_path: Path, monkeypatch: pyt
         path.write_bytes(data)
         longest = max(map(len, re.split(rb"[\r\n]", data)))
         monkeypatch.setattr(log_search, "_BLOCK_BYTES", random.choice([longest + 3, 64 + longest, 1000]))
+        monkeypatch.setattr(log_search, "_FIRST_BYTES", random.choice([8, 1024]))
         start = log_search.aligned(path, random.choice([0, random.randrange(len(data) + 1)]), len(data))
         start = start if data[start - 1 : start] in (b"\n", b"\r") else 0
         text, last, around = random.choice(list(wanted)), random.choice([None, 0, 1, 5]), random.choice([0, 0, 1, 3])
@@ -538,6 +539,24 @@ def test_a_search_finds_what_a_simple_one_finds(tmp_path: Path, monkeypatch: pyt
         )
         simple = naive(data, wanted[text], start, last, around)
         assert [(line.line, line.offset, line.size, line.is_hit) for line in found] == simple, (data, text, start, last)
+
+
+def test_lines_around_hits_are_not_read_again_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(b"a line with number %d\n" % number for number in range(5000)))
+    size, read, pread = path.stat().st_size, [0], os.pread
+
+    def counting(fd: int, count: int, offset: int) -> bytes:
+        read[0] += count
+        return pread(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", counting)
+    for text, hits, around in (("line", 5000, 1), ("line", 5000, 50), ("/[05]$/", 1000, 1), ("/99$/", 50, 2)):
+        read[0] = 0
+        wanted = log_search.Wanted(None, around)
+        found = list(log_search.search(path, tmp_path / "none", LogPattern(text), wanted, (0, size)))
+        assert sum(item.is_hit for item in found) == hits
+        assert read[0] < 8 * size + (64 << 10), f"{text} with {around} around reads {read[0] / size:.0f} times the log"
 
 
 def test_a_search_passes_over_the_hole_of_a_long_log(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_what_a_run_would_be(make_spell: Callable[..., Spell], repo: Path) -> No
     assert spell("run", *words).number == 2, "no number was spent"
     assert "the server has all of it" in spell("run", "--dry-run", *words).out
     assert "run 2 is identical" in spell("run", "--dry-run", "--reuse", *words).out
+    (repo / "job.yaml").write_text("command: 'true'\nmachine_type: small\n")
+    assert (
+        facts(spell("run", "--dry-run", "--file", "job.yaml", "--resume", "runs/1/out").out)["Resume"] == "runs/1/out"
+    )
+    assert "--dry-run does not go with --resume" in spell("run", "--dry-run", "--resume", "1").err
     for refused in (["-m", "runs/99"], ["--pip", "./missing.whl"], ["-t", "none"], ["--secret", "NONE"]):
         cast, looked = spell("run", *refused, "true"), spell("run", "--dry-run", *refused, "true")
         assert looked.code == cast.code != 0 and looked.err == cast.err, (refused, looked.err, cast.err)

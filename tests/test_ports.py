@@ -11,11 +11,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from conftest import DEADLINE_S, Spell, wait_for
 
 from orchestrator.errors import Conflict, InvalidConfig, NotFound
+from orchestrator.executors.docker.ports import Answer, asked
+from orchestrator.records.ports import PortRecord
 
 PROGRAM = """
 import hashlib, select, socket, struct, threading
@@ -200,6 +203,38 @@ def test_detaching_says_that_the_run_goes_on(spell: Spell, number: int) -> None:
         forwarding.send_signal(signal.SIGINT)
         assert forwarding.wait(DEADLINE_S) == 130
         assert forwarding.stderr and "the run goes on" in forwarding.stderr.read()
+
+
+def test_what_a_container_answers_is_checked_and_what_it_passes_is_closed(tmp_path: Path) -> None:
+    """The run can put another program in the place of ours."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one, other = socket.socketpair()
+    with ours, theirs, one, other, (tmp_path / "file").open("wb") as file:
+
+        def answered(words: bytes, *fds: int) -> Answer:
+            if fds:
+                socket.send_fds(theirs, [words], fds)
+            else:
+                theirs.send(words)
+            return asked(ours, b"list")
+
+        before = len(os.listdir("/proc/self/fd"))
+        for words in (
+            b"no JSON", b"5", b"null", b"[]", b"\xff", b"[" * 100_000, b'{"ports": 5}', b'{"ports": [5]}', b'{"ports": [["80", "", ""]]}',
+            b'{"ports": [[80, "", 5]]}', b'{"ports": [[65536, "", ""]]}', b'{"ports": [[80, ""]]}', b'{"error": {}}',
+        ):  # fmt: skip
+            for fds in ((), (one.fileno(),)):
+                with pytest.raises(ValueError, match="its answer"):
+                    answered(words, *fds)
+        with pytest.raises(ValueError, match="something else than a connection"):
+            answered(b"{}", file.fileno())
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert answered(b'{"ports": [[80, "::", "x"]]}').ports == [PortRecord(80, "::", "x")]
+        connection = answered(b'{"connected": true}', one.fileno()).connection
+        assert connection is not None
+        with connection:
+            connection.send(b"on")
+        assert other.recv(2) == b"on"
 
 
 def test_a_container_without_a_network_has_ports_too(docker_spell: Spell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Spell, wait_for
@@ -140,6 +141,20 @@ def test_a_run_gets_gpus_that_fit_and_waits_for_no_others(fake: Client) -> None:
     assert fake.runs.get(big).spec["memory_bytes"] == 2 * GIB and fake.runs.get(big).machine_type == "gpu"
     fake.runs.stop(big)
     assert sorted(gpus(waits)) == [1, 2]
+
+
+def test_reuse_compares_kinds_of_gpus(fake: Client) -> None:
+    first = fake.runs.cast(RunSpec("exit 0", gpus=1, gpu_type="a100")).number
+    plain = fake.runs.cast(RunSpec("exit 0", gpus=1)).number
+    for number in (first, plain):
+        wait_for(lambda number=number: fake.runs.get(number).state == "complete", f"run {number}")
+
+    def reused(**fields: Any) -> int | None:
+        return fake.runs.plan(RunSpec("exit 0", gpus=1, **fields), reuse=True).reused
+
+    assert (reused(gpu_type="a100"), reused()) == (first, plain)
+    assert reused(gpu_type="h100") is None and reused(gpu_memory_bytes=10**10) is None
+    assert reused(gpu_type="a100", gpu_memory_bytes=10**10) is None
 
 
 def test_the_words_of_waiting_for_memory_and_kinds() -> None:

@@ -9,6 +9,7 @@ from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.output import show
 from orchestrator.records.plans import PlanRecord
 from orchestrator.spec.run import to_wire
+from orchestrator.spec.sizes import size_text
 
 _STATES = {
     "ready": "is there",
@@ -18,8 +19,10 @@ _STATES = {
 }
 _GIB = 1 << 30
 _ELSEWHERE = frozenset(
-    "source command machine_type cpus memory_bytes gpus gpu_memory_bytes executor mounts code requirements image".split()
+    "source command machine_type cpus memory_bytes gpus gpu_type gpu_memory_bytes executor mounts code "
+    "requirements image".split()
 )
+"""Fields that have a part in the line of something else."""
 
 
 def show_plan(plan: PlanRecord, code: Snapshot | None, *, json_: bool) -> None:
@@ -77,7 +80,9 @@ def _facts(plan: PlanRecord, code: Snapshot | None) -> Iterator[tuple[str, str]]
 def _machine(plan: PlanRecord) -> str:
     parts = [show.count(1, "core") if plan.cpus == 1 else f"{plan.cpus:g} cores"]
     parts += [f"{plan.memory_bytes / _GIB:.1f} GiB of memory"] if plan.memory_bytes else []
-    parts += [show.count(plan.gpus, "GPU")] if plan.gpus else []
+    kind = f" of type {names}" if (names := plan.spec["gpu_type"]) else ""
+    kind += f" with {size_text(size, 1000)}" if (size := plan.spec["gpu_memory_bytes"]) else ""
+    parts += [show.count(plan.gpus, "GPU") + kind] if plan.gpus else []
     return f"{plan.machine_type}: {', '.join(parts)}"
 
 

@@ -66,8 +66,9 @@ def run(
     ahead.load(_connect)
     if current_code and not options.fields["resume"]:
         raise UsageError("--current-code belongs to --resume.", "Leave it out: a run has the code of this folder.")
-    if dry_run and options.fields["resume"]:
-        raise UsageError("--dry-run does not go with --resume.", "Leave one of them out.")
+    if dry_run and options.fields["resume"] and not options.file:  # only the server knows what the earlier run had
+        cure = "See what it would take over: spell info RUN. Of a job file, --dry-run shows what resumes, too."
+        raise UsageError("--dry-run does not go with --resume.", cure)
     with interruptible(NOTHING_CAST):
         if (earlier := options.fields["resume"]) and not options.file:
             cast = _resume(earlier, options, reuse=reuse, current_code=current_code)

@@ -265,10 +265,26 @@ def _remove(home: Home, item: Item) -> bool:
         return False
     aside = home.removed / f"cache-{uuid.uuid4().hex}"
     try:
-        item.path.rename(aside)
+        with _folder_of(home, item) as folder:
+            os.rename(item.path.name, aside, src_dir_fd=folder)
         remove_tree(aside)
-    except FileNotFoundError:
+    except OSError:  # a run has removed it, or put something else in the place of its folders
         return False
     except SaveFailed:  # the next server goes on
         pass
     return True
+
+
+@contextlib.contextmanager
+def _folder_of(home: Home, item: Item) -> Iterator[int]:
+    """Open the folder that an item lies in, through no link: a run may put one in the place of any part at any time."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    folder = os.open(home.caches, flags)
+    try:
+        for name in item.path.relative_to(home.caches).parts[:-1]:
+            inner = os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)

@@ -67,6 +67,8 @@ class Reuse:
         }
         if spec.resume or spec.checkpoints:  # else it is what it was before there were these fields
             content["checkpoints"] = [spec.resume, folder_of(spec)]
+        if spec.gpu_type or spec.gpu_memory_bytes:
+            content["gpu_kind"] = [spec.gpu_type, spec.gpu_memory_bytes]
         if spec.editables:
             content["editables"] = list(spec.editables)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -21,6 +21,7 @@ from orchestrator.telemetry import log_times
 
 _BLOCK_BYTES = 4 << 20
 _NEAR_BYTES = 64 << 10  # lines around a hit, and the shown part of a line
+_FIRST_BYTES = 1 << 10  # where the lines before a hit are looked for first
 _WORKERS = min(4, os.cpu_count() or 1)
 _TIMES_AT_ONCE = 10_000
 _LINES_OF_A_HOLE = 2  # that `logs.read` shows in its place
@@ -247,10 +248,9 @@ def _lines(
     for hit in hits:
         near: list[_Hit] = []
         if before:
-            near += [item for item in _after(fd, before, around, span[1]) if item.start < hit.start]
+            near += _after(fd, before, around, hit.start)
         if around:
-            low = near[-1].start if near else shown
-            near += [item for item in _before(fd, hit, around) if item.start > low]
+            near += _before(fd, hit, around, near[-1].start if near else shown)
         yield from (_line(fd, item, clock, is_hit=False) for item in near)
         yield _line(fd, hit, clock, is_hit=True)
         shown, before = hit.start, hit
@@ -265,7 +265,7 @@ def _line(fd: int, hit: _Hit, clock: _Clock | None, *, is_hit: bool) -> LogLine:
 
 
 def _after(fd: int, hit: _Hit, count: int, end: int) -> Sequence[_Hit]:
-    """Return the pieces that follow one."""
+    """Return the pieces that follow one, before an offset. No more is read: there may be a hit in each line."""
     if not count:
         return ()
     data = os.pread(fd, min(_NEAR_BYTES, end - hit.end), hit.end)
@@ -280,16 +280,22 @@ def _after(fd: int, hit: _Hit, count: int, end: int) -> Sequence[_Hit]:
     return found
 
 
-def _before(fd: int, hit: _Hit, count: int) -> Sequence[_Hit]:
-    """Return the pieces before one."""
-    low = max(0, hit.start - _NEAR_BYTES)
-    data = os.pread(fd, hit.start - low, low)
-    ends = list(_ENDS.finditer(data))[-count - 1 :]
+def _before(fd: int, hit: _Hit, count: int, shown: int) -> Sequence[_Hit]:
+    """Return the pieces before one that begin after an offset. No more is read than that takes: each line may be a hit."""
+    size = _FIRST_BYTES
+    while True:
+        low = max(0, shown, hit.start - size)
+        data = os.pread(fd, hit.start - low, low)
+        ends = list(_ENDS.finditer(data))[-count - 1 :]
+        if len(ends) > count or low == max(0, shown) or size >= _NEAR_BYTES:
+            break
+        size *= 4
     begins = ([0] if len(ends) <= count and low == 0 else []) + [end.end() for end in ends]
     stops = ends if len(begins) > len(ends) else ends[1:]
     found: list[_Hit] = []
     line = hit.line
     for start, stop in reversed(list(zip(begins, stops, strict=False))):
         line -= stop[0].count(b"\n")
-        found.append(_Hit(low + start, low + stop.start(), line))
+        if low + start > shown:
+            found.append(_Hit(low + start, low + stop.start(), line))
     return found[::-1]

@@ -16,7 +16,7 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.engine.connection import Engine
 from orchestrator.errors import ExecutorFailed
@@ -26,9 +26,24 @@ from orchestrator.records.ports import PortRecord
 _START_LIMIT_S = 20.0
 _ANSWER_LIMIT_S = 10.0
 _MESSAGE_BYTES = 1 << 18
+_PORTS = range(1, 1 << 16)
 _BOOT = (
     f"import sys; sys.path.insert(0, {places.REAPER!r}); from orchestrator.inside import ports; ports.main(sys.argv[1])"
 )
+
+
+class Answer(NamedTuple):
+    """What the program in a container answers. The run can put another program in the place of ours.
+
+    Attributes:
+        ports: that something listens on.
+        error: why a port does not answer; "" if it does.
+        connection: to the port; None if nothing listens on it.
+    """
+
+    ports: list[PortRecord]
+    error: str
+    connection: socket.socket | None
 
 
 class Ports:
@@ -49,15 +64,17 @@ class Ports:
         Raises:
             ExecutorFailed: when it does not answer, perhaps because it is over.
         """
-        words, _ = self._ask(container, folder, b"list")
-        return [PortRecord(int(port), str(address), str(program)) for port, address, program in words["ports"]]
+        answer = self._ask(container, folder, b"list")
+        if answer.connection:
+            answer.connection.close()
+        return answer.ports
 
     def connect(self, container: str, folder: Path, port: int) -> socket.socket | None:
         """Return a connection to a port; None where nothing listens on it. Arguments and errors as of `list`."""
-        words, connection = self._ask(container, folder, b"%d" % port)
-        if connection is None and words.get("error"):
-            raise ExecutorFailed(f"port {port} does not answer: {words['error']}")
-        return connection
+        answer = self._ask(container, folder, b"%d" % port)
+        if answer.connection is None and answer.error:
+            raise ExecutorFailed(f"port {port} does not answer: {answer.error}")
+        return answer.connection
 
     def forget(self, container: str) -> None:
         """End the program in a container that is over."""
@@ -66,12 +83,12 @@ class Ports:
         if line:
             line.close()
 
-    def _ask(self, container: str, folder: Path, request: bytes) -> tuple[dict[str, Any], socket.socket | None]:
+    def _ask(self, container: str, folder: Path, request: bytes) -> Answer:
         with self._lock:
             line = self._lines.setdefault(container, _Line(self._engine, container, folder))
         try:
             return line.ask(request)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             self.forget(container)
             raise ExecutorFailed(f"the program that opens ports in its container does not answer: {error}") from error
 
@@ -84,33 +101,19 @@ class _Line:
         self._line: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def ask(self, request: bytes) -> tuple[dict[str, Any], socket.socket | None]:
-        """Send a request, and return the answer with the connection that came with it."""
+    def ask(self, request: bytes) -> Answer:
         with self._lock:
             if self._line:
                 with contextlib.suppress(OSError):  # it had nothing to do for a while, and ended
-                    return self._talk(self._line, request)
+                    return asked(self._line, request)
             self._line = self._start()
-            return self._talk(self._line, request)
+            return asked(self._line, request)
 
     def close(self) -> None:
         with self._lock:
             if self._line:
                 self._line.close()
             self._line = None
-
-    @staticmethod
-    def _talk(line: socket.socket, request: bytes) -> tuple[dict[str, Any], socket.socket | None]:
-        line.send(request)
-        words, fds, _, _ = socket.recv_fds(line, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-        if not words:
-            raise ConnectionResetError("it has ended")
-        if not fds:
-            return dict(json.loads(words)), None
-        if not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):  # the run can put another program in the place of ours
-            os.close(fds[0])
-            raise ValueError("it passed something else than a connection")
-        return dict(json.loads(words)), socket.socket(fileno=fds[0])
 
     def _start(self) -> socket.socket:
         name = f"ports-{secrets.token_hex(4)}"
@@ -131,6 +134,44 @@ class _Line:
                 self._container, argv, stdout=False, stderr=False, workdir="/", user=self._engine.user
             )
             api.exec_start(made["Id"], detach=True)
+
+
+def asked(line: socket.socket, request: bytes) -> Answer:
+    """Send a request, and return the answer with the connection that came with it.
+
+    Raises:
+        OSError: it has ended, or does not answer.
+        ValueError: it answers something else. The connection that came with that is closed.
+    """
+    line.send(request)
+    words, fds, _, _ = socket.recv_fds(line, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    with contextlib.ExitStack() as unless_good:
+        for fd in fds:
+            unless_good.callback(os.close, fd)
+        if not words:
+            raise ConnectionResetError("it has ended")
+        ports, error = _read(words)
+        if not all(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in fds):
+            raise ValueError("it passed something else than a connection")
+        connection = socket.socket(fileno=fds[0]) if fds else None
+        unless_good.pop_all()
+    return Answer(ports, error, connection)
+
+
+def _read(words: bytes) -> tuple[list[PortRecord], str]:
+    try:
+        found = json.loads(words)
+    except (ValueError, RecursionError):
+        found = None
+    is_known = isinstance(found, dict)
+    rows, error = (found.get("ports", []), found.get("error", "")) if is_known else ((), "")
+    if not is_known or not isinstance(rows, list) or not isinstance(error, str) or not all(map(_is_row, rows)):
+        raise ValueError("its answer has another form")
+    return [PortRecord(*row) for row in rows], error
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, list) and [type(part) for part in row] == [int, str, str] and row[0] in _PORTS
 
 
 @contextlib.contextmanager
