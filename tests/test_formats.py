@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import math
+import os
 import shutil
+import sqlite3
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,6 +267,20 @@ def test_a_database_that_is_none_or_never_answers(tmp_path: Path) -> None:
 
 
 # -- Lightning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+def test_a_pipe_in_the_place_of_a_database_or_beside_it(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE some (thing)")
+    beside = Path(f"{path}{suffix}")
+    beside.unlink(missing_ok=True)
+    os.mkfifo(beside)
+    refused = pytest.raises(sqlite_file.Unreadable, match=f"^{beside.name} is not a regular file$")
+    with refused as raised, sqlite_file.opened(path, 5):
+        pass
+    assert raised.value.is_damaged
 
 
 def test_the_csv_log_of_lightning() -> None:

@@ -110,6 +110,7 @@ def test_one_name_by_two_ways_and_a_damaged_file(spell: Spell) -> None:
         write("tb", b"no frame at all, but long enough for one")
         open("metrics.csv", "w").write("name,price\\nnone,1\\n")
         os.mkfifo("events.out.tfevents.9.pipe")
+        os.mkfifo("mlflow.db-journal")
         os.symlink("/etc/passwd", "events.out.tfevents.9.link")
         for name in ("some.db", "mlflow.db"): open(name, "w").write("no database " * 100)
     """
@@ -122,6 +123,7 @@ def test_one_name_by_two_ways_and_a_damaged_file(spell: Spell) -> None:
         "mlflow.db is damaged",
         "tb/events.out.tfevents.1.host is damaged",
     ]
+    assert any("mlflow.db-journal is not a regular file" in words for words in notices(spell, number))
 
 
 OTHERS = f"""

@@ -80,13 +80,13 @@ class TrackedFiles:
         self._next_scan = 0.0
         self._scan()
         for path, file in sorted(self._files.items()):
-            while self._read_file(path, file, is_last=True):
-                if time.monotonic() >= until:
-                    self._tell(
-                        path,
-                        f"{path} was not read to its end: that would have taken longer than {_AT_THE_END_S:g} s. Its later values are not among the metrics",
-                    )
-                    break
+            while time.monotonic() < until and self._read_file(path, file, is_last=True):
+                pass
+            if time.monotonic() >= until:
+                start = "The files of trackers were not read to their end: "
+                self._tell(start, f"{start}that would have taken longer than {_AT_THE_END_S:g} s. Later values, from {path} on, are not among the metrics")  # fmt: skip
+                break
+        for path, file in self._files.items():
             if file.kind == search.DATABASE:
                 places.tidy(self._root, path)
         self._pictures.deliver(self._root)
