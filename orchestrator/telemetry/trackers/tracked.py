@@ -19,16 +19,15 @@ from orchestrator.telemetry.trackers import besides, names, places, search
 from orchestrator.telemetry.trackers.found import Found, Logged
 from orchestrator.telemetry.trackers.pictures import Pictures
 from orchestrator.telemetry.trackers.readers import READERS, Place
+from orchestrator.telemetry.trackers.there import MOST_FILES, noted
 
 _log = logging.getLogger(__name__)
 _AT_ONCE_BYTES = 256 << 10
 _SCAN_S = 1.0
 _SCAN_SHARE = 20  # a scan may take this part of the time
-_MOST_FILES = 5000
 _NAMED = 3
 _AT_THE_END_S = 60.0
-_APPENDED = (search.TENSORBOARD, search.WANDB)
-_BY_BYTES = (*_APPENDED, search.MLFLOW_METRIC)
+_BY_BYTES = (search.TENSORBOARD, search.WANDB, search.MLFLOW_METRIC)
 
 
 @dataclass(slots=True)
@@ -39,7 +38,6 @@ class _File:
         seen: how it looked when it was read last.
         stuck: where it is damaged, and its size then.
         over: whether it is not read any more.
-        there: how many bytes it had before the command began.
         memory: of its reader.
     """
 
@@ -47,7 +45,6 @@ class _File:
     seen: tuple[int, ...] = ()
     stuck: tuple[int, int] | None = None
     over: bool = False
-    there: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +58,8 @@ class TrackedFiles:
     def __init__(self, store: Store, home: Home, number: int, attempt: int) -> None:
         self._store, self._number, self._attempt = store, number, attempt
         self._root = home.work_dir(number) / "code"
-        self._begun_ns = home.begun(number, attempt).stat().st_mtime_ns
+        begun = home.begun(number, attempt)
+        self._begun_ns, self._there = begun.stat().st_mtime_ns, noted(begun)
         self._pictures = Pictures(home.work_dir(number) / "pictures")
         self._files: dict[str, _File] = {}
         self._read = store.trackers.files(number)
@@ -96,7 +94,7 @@ class TrackedFiles:
         if begun < self._next_scan:
             return
         for path, kind in search.files(self._root):
-            if path not in self._files and len(self._files) < _MOST_FILES:
+            if path not in self._files and len(self._files) < MOST_FILES:
                 self._files[path] = _File(kind)
         now = time.monotonic()
         self._next_scan = now + max(_SCAN_S, _SCAN_SHARE * (now - begun))
@@ -109,7 +107,7 @@ class TrackedFiles:
         if file.over or not look or look == file.seen:
             return False
         before = self._read.get(path)
-        position = self._position(before, file, look)
+        position = self._position(path, before, file, look)
         if position is None:
             return False
         place = Place(self._root, path, self._begun_ns / 1e9, time.time(), file.memory)
@@ -141,28 +139,28 @@ class TrackedFiles:
         log = places.status(self._root, f"{path}-wal") if kind == search.DATABASE else None
         return (*look, log.st_size, log.st_mtime_ns) if log else look
 
-    def _position(self, before: TrackerFile | None, file: _File, look: tuple[int, ...]) -> int | None:
+    def _position(self, path: str, before: TrackerFile | None, file: _File, look: tuple[int, ...]) -> int | None:
         """Return where to go on reading a file; None for not now."""
         if before and self._is_same(before, file.kind, look):
             return before.position
         file.memory.clear()
-        position = self._first_position(file, look)
-        return None if position == look[2] else position
+        return self._first_position(path, file.kind, look)
 
     def _is_same(self, before: TrackerFile, kind: str, look: tuple[int, ...]) -> bool:
         """Whether a file is the one that was read before: another attempt, or the run itself, may have put another in its place."""
         is_shorter = kind in _BY_BYTES and look[2] < before.position
         return before.attempt == self._attempt and before.inode == look[0] and not is_shorter
 
-    def _first_position(self, file: _File, look: tuple[int, ...]) -> int | None:
+    def _first_position(self, path: str, kind: str, look: tuple[int, ...]) -> int | None:
         """Return where a file that was never read is read first; None for not at all.
 
         What was there before the command is not of this run: code, and checkpoints of an earlier one.
         """
-        if look[1] < self._begun_ns and file.kind in _APPENDED:
-            file.there = look[2]
-        was_there = look[1] < self._begun_ns and file.kind not in (*_APPENDED, search.DATABASE)
-        return None if was_there else file.there
+        if look[1] < self._begun_ns and kind != search.DATABASE:
+            return None
+        inode, position = self._there.get(path, (0, 0))
+        is_shorter = kind in _BY_BYTES and look[2] < position
+        return position if inode == look[0] and not is_shorter else 0
 
     def _record(self, path: str, before: TrackerFile | None, inode: int, found: Found) -> bool:
         after = TrackerFile(path, self._attempt, inode, found.position)
@@ -227,7 +225,7 @@ class TrackedFiles:
         if file.kind != search.TENSORBOARD:
             return False
         look = self._look(path, file.kind)
-        return path in self._read or (bool(look) and self._first_position(file, look) == 0)
+        return bool(look) and self._first_position(path, file.kind, look) is not None
 
     def _records(self, logged: Logged, prefix: str) -> list[MetricRecord]:
         records, now = [], time.time()
