@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +244,44 @@ def test_what_was_there_is_not_of_the_run_also_when_it_is_appended_to(
     TrackedFiles(store, home, 1, 1).finish()
     assert recorded(store) == {"loss": [2.0], "acc": [2.0], "rows": [2.0], "more": [3.0]}
     assert store.trackers.parameters(1) == {}
+
+
+def test_each_attempt_has_the_bare_names_for_its_first_source(store: Store, tmp_path: Path) -> None:
+    log = gzip.decompress((TRACKERS / "wandb/run-first.wandb.gz").read_bytes())
+    for attempt in (1, 2):
+        home, code = begun(tmp_path, attempt)
+        note(home, 1, attempt)
+        for number in range(2):
+            (code / f"run-{attempt}{number}.wandb").write_bytes(log)
+        TrackedFiles(store, home, 1, attempt).finish()
+        shutil.rmtree(code)
+        found = {name: len(each) for name, each in recorded(store).items() if name.endswith("val/acc")}
+        assert len(found) == 2 and set(found.values()) == {12 * attempt}, found
+        assert found["val/acc"]
+    assert {name.rpartition("/")[0] for name in store.trackers.parameters(1)} <= {
+        "",
+        found.popitem()[0].removesuffix("/val/acc"),
+    }
+
+
+def test_names_that_are_no_text_and_many_damaged_files(
+    store: Store, tmp_path: Path, write: Callable[..., None]
+) -> None:
+    home, code = begun(tmp_path)
+    note(home, 1, 1)
+    write(os.fsencode(code).decode() + "/a\udcff", "loss", 1, 1)
+    write(code / "b", "acc", 2, 1)
+    run = code / "mlruns/0" / ("0" * 32) / "params"
+    run.mkdir(parents=True)
+    (run / "a\udcff").write_text("3")
+    for number in range(9):
+        (code / f"events.out.tfevents.{number}.\udcff").write_bytes(b"no frame at all, but long enough for one")
+    TrackedFiles(store, home, 1, 1).finish()
+    assert recorded(store) == {"a\\udcff/loss": [1.0], "b/acc": [2.0]}
+    assert store.trackers.parameters(1) == {"a\\udcff": "3"}
+    told = [event.text for event in store.events(1) if event.kind == "notice"]
+    assert len(told) == 6 and told[0].startswith("events.out.tfevents.0.\\xff is damaged")
+    assert "names of others: 4" in told[-1]
 
 
 def test_names_and_positions_in_the_store(store: Store) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.content.manifest import printable
+from orchestrator.errors import DiskFull, StoreBusy
 from orchestrator.formats.records import Point
 from orchestrator.home import Home
 from orchestrator.records.metrics import MetricRecord
@@ -26,6 +28,7 @@ _AT_ONCE_BYTES = 256 << 10
 _SCAN_S = 1.0
 _SCAN_SHARE = 20  # a scan may take this part of the time
 _NAMED = 3
+_MOST_TOLD = 5
 _AT_THE_END_S = 60.0
 _BY_BYTES = (search.TENSORBOARD, search.WANDB, search.MLFLOW_METRIC)
 
@@ -64,6 +67,8 @@ class TrackedFiles:
         self._files: dict[str, _File] = {}
         self._read = store.trackers.files(number)
         self._next_scan = 0.0
+        self._told: list[str] = []
+        self._earlier: list[str] | None = None
 
     def read(self, until: float) -> None:
         """Record what is new, at most until a moment of the monotonic clock."""
@@ -82,11 +87,12 @@ class TrackedFiles:
                 pass
             if time.monotonic() >= until:
                 start = "The files of trackers were not read to their end: "
-                self._tell(start, f"{start}that would have taken longer than {_AT_THE_END_S:g} s. Later values, from {path} on, are not among the metrics")  # fmt: skip
+                self._tell(start, f"{start}that would have taken longer than {_AT_THE_END_S:g} s. Later values, from {printable(path)} on, are not among the metrics")  # fmt: skip
                 break
         for path, file in self._files.items():
             if file.kind == search.DATABASE:
                 places.tidy(self._root, path)
+        self._tell_count()
         self._pictures.deliver(self._root)
 
     def _scan(self) -> None:
@@ -106,26 +112,30 @@ class TrackedFiles:
         look = self._look(path, file.kind)
         if file.over or not look or look == file.seen:
             return False
-        before = self._read.get(path)
+        try:
+            return self._read_some(path, file, look, is_last=is_last)
+        except OSError as error:
+            self._tell(printable(path), f"{printable(path)} cannot be read for metrics: {error.strerror or error}")
+            file.seen = look
+        except (DiskFull, StoreBusy):
+            raise
+        except Exception as error:  # whatever a run has written there; other files do not suffer from it
+            _log.exception("run %d: %r", self._number, path)
+            self._give_up(path, file, f"{type(error).__name__}: {_clean(str(error))}")
+        return False
+
+    def _read_some(self, path: str, file: _File, look: tuple[int, ...], *, is_last: bool) -> bool:
+        before = self._read.get(printable(path))
         position = self._position(path, before, file, look)
         if position is None:
             return False
         place = Place(self._root, path, self._begun_ns / 1e9, time.time(), file.memory)
-        try:
-            found = READERS[file.kind](place, position, _AT_ONCE_BYTES)
-        except OSError as error:
-            self._tell(path, f"{path} cannot be read for metrics: {error.strerror or error}")
-            file.seen = look
-            return False
-        except Exception as error:  # whatever a run has written there
-            _log.exception("run %d: %s", self._number, path)
-            self._give_up(path, file, f"{type(error).__name__}: {error}")
-            return False
+        found = READERS[file.kind](place, position, _AT_ONCE_BYTES)
         if found.foreign:
             file.over = file.kind != search.DATABASE
             file.seen = look
             return False
-        if not self._record(path, before, look[0], found):
+        if not self._record(printable(path), before, look[0], found):
             return True  # another caller recorded it
         self._judge(path, file, found, look, is_last=is_last)
         return found.more
@@ -191,7 +201,11 @@ class TrackedFiles:
 
     def _give_up(self, path: str, file: _File, reason: str) -> None:
         file.over = True
-        self._tell(path, f"{path} is damaged: {reason}. The metrics before that are recorded; the file stays as it is")
+        shown = printable(path)
+        self._tell(
+            shown,
+            f"{shown} is damaged: {_clean(reason)}. The metrics before that are recorded; the file stays as it is",
+        )
 
     # -- what was read ------------------------------------------------------------------------------------------------
 
@@ -199,10 +213,14 @@ class TrackedFiles:
         wanted = [item for item in logged if item.points or item.parameters or item.counts or item.pictures or item.void_from is not None]  # fmt: skip
         if not wanted:
             return []
-        known = {source.source: source.prefix for source in self._store.trackers.sources(self._number)}
+        sources = self._store.trackers.sources(self._number)
+        known = {source.source: source.prefix for source in sources}
+        current = {source.source for source in sources if source.attempt == self._attempt}
         batches = []
         for item in wanted:
-            prefix = known.setdefault(item.source, self._prefix(item, known))
+            item.source, item.label = _clean(item.source), _clean(item.label)
+            prefix = known.setdefault(item.source, self._prefix(item, current))
+            current.add(item.source)
             records = self._records(item, prefix)
             if item.pictures:
                 item.count(besides.IMAGE, len(item.pictures))
@@ -212,14 +230,14 @@ class TrackedFiles:
             )
         return batches
 
-    def _prefix(self, logged: Logged, known: dict[str, str]) -> str:
+    def _prefix(self, logged: Logged, current: Collection[str]) -> str:
         tracker = logged.source.partition(":")[0]
         if tracker == "tensorboard":
             folders = {
                 path.rpartition("/")[0] for path, file in self._files.items() if self._is_event_file_of_it(path, file)
             }
-            return names.of_folder(logged.label, folders)
-        return names.of_run(tracker, logged.label, known)
+            return names.of_folder(logged.label, {_clean(folder) for folder in folders})
+        return names.of_run(tracker, logged.label, current)
 
     def _is_event_file_of_it(self, path: str, file: _File) -> bool:
         if file.kind != search.TENSORBOARD:
@@ -254,10 +272,19 @@ class TrackedFiles:
         )
 
     def _tell(self, start: str, text: str) -> None:
-        """Tell it, unless what starts so was told before."""
-        told = [event.text for event in self._store.events(self._number) if event.kind == "notice"]
-        if not any(words.startswith(start) for words in told):
+        """Tell it, unless what starts so was told before; after some, only count."""
+        if self._earlier is None:
+            self._earlier = [event.text for event in self._store.events(self._number) if event.kind == "notice"]
+        if start in self._told or any(words.startswith(start) for words in self._earlier):
+            return
+        self._told.append(start)
+        if len(self._told) <= _MOST_TOLD:
             self._store.notice(self._number, text)
+
+    def _tell_count(self) -> None:
+        if untold := self._told[_MOST_TOLD:]:
+            start = "More files of trackers have been damaged, unreadable, or had names of others: "
+            self._store.notice(self._number, f"{start}{len(untold)}")
 
 
 def _can_be_recorded(point: Point, prefix: str) -> bool:
@@ -268,4 +295,9 @@ def _can_be_recorded(point: Point, prefix: str) -> bool:
 
 def _short(parameters: dict[str, str]) -> dict[str, str]:
     longest = 8000
-    return {name[:LONGEST_NAME]: value[:longest] for name, value in parameters.items() if name}
+    return {_clean(name)[:LONGEST_NAME]: _clean(value)[:longest] for name, value in parameters.items() if name}
+
+
+def _clean(text: str) -> str:
+    """Return text that can be recorded: half characters become `\\uNNNN`, as JSON and the names of files may hold them."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
