@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.formats import csv_log, mlflow_store, sqlite_file, tfevents, trackio_store, wandb_log
 from orchestrator.formats.checksums import masked
-from orchestrator.formats.records import Point
+from orchestrator.formats.records import Batch, Point
 
 TRACKERS = Path(__file__).parent / "data" / "trackers"
 
@@ -301,3 +301,21 @@ def test_the_csv_log_of_lightning() -> None:
     assert csv_log.columns(io.BytesIO(b"name,price\n")) == ([], 11)
     assert csv_log.columns(io.BytesIO(b"step,lo")) == ([], 0)
     assert csv_log.read(io.BytesIO(b"1,2\n"), ["step", "a", "b"], 0, 100).damage == "the row '1,2' cannot be read"
+
+
+def test_a_row_that_is_too_long_is_passed_over() -> None:
+    start = len("step,loss\n")
+    file = io.BytesIO(b"step,loss\n" + b"1," + b"1" * 300 + b"\n2,0.5\n")
+    batch = csv_log.read(file, ["step", "loss"], start, 100)
+    assert batch.items == [[]] and batch.more and "has more than 100 bytes and was passed over" in batch.damage
+    assert csv_log.read(file, ["step", "loss"], batch.next, 100).items == [[Point("loss", 2, 0.5, 0.0)]]
+    half = io.BytesIO(b"step,loss\n" + b"1," + b"1" * 300)
+    assert csv_log.read(half, ["step", "loss"], start, 100) == Batch([], start)
+
+
+def test_a_message_of_very_many_fields_is_passed_over() -> None:
+    data = (b"\x2a\x7c" + b"\x10\0" * 62) * 4000
+    head = struct.pack("<Q", len(data))
+    frame = head + struct.pack("<I", masked(head)) + data + bytes(4)
+    batch = tfevents.read(io.BytesIO(frame), 0, 1 << 20)
+    assert batch.items == [] and batch.next == len(frame) and "holds no event" in batch.damage

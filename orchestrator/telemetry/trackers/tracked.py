@@ -190,9 +190,11 @@ class TrackedFiles:
         """Tell of damage: what cannot be passed over only when it is still there at a second look, as it may be half-written."""
         if not found.damage:
             file.stuck = None
+        elif found.more:
+            shown = printable(path)
+            self._tell(shown, f"{shown} is damaged: {_clean(found.damage)}. What follows is read")
         elif file.kind == search.DATABASE or is_last or file.stuck == (found.position, look[2]):
             self._give_up(path, file, found.damage)
-            file.over = file.over and not found.more
         else:
             file.stuck = (found.position, look[2])
             return  # looked at again, though it may not have changed
