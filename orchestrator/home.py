@@ -262,7 +262,7 @@ class Home:
         return self.log_dir(number) / "metrics.jsonl"
 
     def begun(self, number: int, attempt: int) -> Path:
-        """An empty file, written just before the command of an attempt is started."""
+        """Written just before the command of an attempt is started: the files of trackers that are there."""
         return self.attempt_dir(number, attempt) / "begun"
 
     def attempt_dir(self, number: int, attempt: int) -> Path:

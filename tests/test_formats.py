@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import math
+import os
 import shutil
+import sqlite3
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 
 from orchestrator.formats import csv_log, mlflow_store, sqlite_file, tfevents, trackio_store, wandb_log
 from orchestrator.formats.checksums import masked
-from orchestrator.formats.records import Point
+from orchestrator.formats.records import Batch, Point
 
 TRACKERS = Path(__file__).parent / "data" / "trackers"
 
@@ -266,6 +269,20 @@ def test_a_database_that_is_none_or_never_answers(tmp_path: Path) -> None:
 # -- Lightning --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+def test_a_pipe_in_the_place_of_a_database_or_beside_it(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE some (thing)")
+    beside = Path(f"{path}{suffix}")
+    beside.unlink(missing_ok=True)
+    os.mkfifo(beside)
+    refused = pytest.raises(sqlite_file.Unreadable, match=f"^{beside.name} is not a regular file$")
+    with refused as raised, sqlite_file.opened(path, 5):
+        pass
+    assert raised.value.is_damaged
+
+
 def test_the_csv_log_of_lightning() -> None:
     with next((TRACKERS / "lightning").rglob("metrics.csv")).open("rb") as file:
         names, start = csv_log.columns(file)
@@ -284,3 +301,21 @@ def test_the_csv_log_of_lightning() -> None:
     assert csv_log.columns(io.BytesIO(b"name,price\n")) == ([], 11)
     assert csv_log.columns(io.BytesIO(b"step,lo")) == ([], 0)
     assert csv_log.read(io.BytesIO(b"1,2\n"), ["step", "a", "b"], 0, 100).damage == "the row '1,2' cannot be read"
+
+
+def test_a_row_that_is_too_long_is_passed_over() -> None:
+    start = len("step,loss\n")
+    file = io.BytesIO(b"step,loss\n" + b"1," + b"1" * 300 + b"\n2,0.5\n")
+    batch = csv_log.read(file, ["step", "loss"], start, 100)
+    assert batch.items == [[]] and batch.more and "has more than 100 bytes and was passed over" in batch.damage
+    assert csv_log.read(file, ["step", "loss"], batch.next, 100).items == [[Point("loss", 2, 0.5, 0.0)]]
+    half = io.BytesIO(b"step,loss\n" + b"1," + b"1" * 300)
+    assert csv_log.read(half, ["step", "loss"], start, 100) == Batch([], start)
+
+
+def test_a_message_of_very_many_fields_is_passed_over() -> None:
+    data = (b"\x2a\x7c" + b"\x10\0" * 62) * 4000
+    head = struct.pack("<Q", len(data))
+    frame = head + struct.pack("<I", masked(head)) + data + bytes(4)
+    batch = tfevents.read(io.BytesIO(frame), 0, 1 << 20)
+    assert batch.items == [] and batch.next == len(frame) and "holds no event" in batch.damage

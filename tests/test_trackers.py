@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Spell, wait_for
-from event_files import script
+from event_files import WRITER, script
 
+from orchestrator.home import Home
 from orchestrator.lifecycle.trackers import variables
 from orchestrator.records.metrics import MetricRecord
 from orchestrator.spec.run import RunSpec
@@ -18,6 +24,8 @@ from orchestrator.store.trackers import TrackerBatch, TrackerFile
 from orchestrator.telemetry.trackers import names, search
 from orchestrator.telemetry.trackers.found import Picture
 from orchestrator.telemetry.trackers.pictures import Pictures
+from orchestrator.telemetry.trackers.there import note
+from orchestrator.telemetry.trackers.tracked import TrackedFiles
 from orchestrator.trackers import source
 
 TRACKERS = Path(__file__).parent / "data" / "trackers"
@@ -111,6 +119,7 @@ def test_one_name_by_two_ways_and_a_damaged_file(spell: Spell) -> None:
         write("tb", b"no frame at all, but long enough for one")
         open("metrics.csv", "w").write("name,price\\nnone,1\\n")
         os.mkfifo("events.out.tfevents.9.pipe")
+        os.mkfifo("mlflow.db-journal")
         os.symlink("/etc/passwd", "events.out.tfevents.9.link")
         for name in ("some.db", "mlflow.db"): open(name, "w").write("no database " * 100)
     """
@@ -123,6 +132,7 @@ def test_one_name_by_two_ways_and_a_damaged_file(spell: Spell) -> None:
         "mlflow.db is damaged",
         "tb/events.out.tfevents.1.host is damaged",
     ]
+    assert any("mlflow.db-journal is not a regular file" in words for words in notices(spell, number))
 
 
 OTHERS = f"""
@@ -197,6 +207,89 @@ def store(tmp_path: Path) -> Store:
     store = Store(Database(tmp_path / "spell.db"))
     store.add(NewRun(RunSpec(command="true"), "process", 1.0, None, 0))
     return store
+
+
+@pytest.fixture
+def write() -> Callable[..., None]:
+    """Writes an event file with one value: folder, tag, value, step."""
+    words: dict[str, Any] = {}
+    exec(WRITER, words)
+    return lambda folder, *value, name="1.host": words["write"](folder, words["scalar"](*value), name=name)
+
+
+def begun(tmp_path: Path, attempt: int = 1) -> tuple[Home, Path]:
+    """A home with a run whose command is about to be started, and its code."""
+    home = Home(tmp_path / "home")
+    code = home.work_dir(1) / "code"
+    code.mkdir(parents=True, exist_ok=True)
+    home.attempt_dir(1, attempt).mkdir(parents=True)
+    return home, code
+
+
+def recorded(store: Store) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for _, item in store.metrics_after(1, 0, 1000):
+        found.setdefault(item.name, []).append(item.value)
+    return found
+
+
+def test_what_was_there_is_not_of_the_run_also_when_it_is_appended_to(
+    store: Store, tmp_path: Path, write: Callable[..., None]
+) -> None:
+    home, code = begun(tmp_path)
+    metric, parameter = (code / f"mlruns/0/{'0' * 32}/{kind}" for kind in ("metrics/acc", "params/lr"))
+    metric.parent.mkdir(parents=True)
+    parameter.parent.mkdir()
+    write(code / "tb", "loss", 1, 1)
+    metric.write_text(f"{int(time.time() * 1000) + 60_000} 1 1\n")
+    parameter.write_text("old")
+    (code / "metrics.csv").write_text("step,rows\n0,1\n")
+    note(home, 1, 1)
+    write(code / "tb", "loss", 2, 2)
+    metric.open("a").write(f"{int(time.time() * 1000) + 60_000} 2 2\n")
+    parameter.touch()
+    (code / "metrics.csv").write_text("step,rows,more\n0,1,\n1,2,3\n")
+    TrackedFiles(store, home, 1, 1).finish()
+    assert recorded(store) == {"loss": [2.0], "acc": [2.0], "rows": [2.0], "more": [3.0]}
+    assert store.trackers.parameters(1) == {}
+
+
+def test_each_attempt_has_the_bare_names_for_its_first_source(store: Store, tmp_path: Path) -> None:
+    log = gzip.decompress((TRACKERS / "wandb/run-first.wandb.gz").read_bytes())
+    for attempt in (1, 2):
+        home, code = begun(tmp_path, attempt)
+        note(home, 1, attempt)
+        for number in range(2):
+            (code / f"run-{attempt}{number}.wandb").write_bytes(log)
+        TrackedFiles(store, home, 1, attempt).finish()
+        shutil.rmtree(code)
+        found = {name: len(each) for name, each in recorded(store).items() if name.endswith("val/acc")}
+        assert len(found) == 2 and set(found.values()) == {12 * attempt}, found
+        assert found["val/acc"]
+    assert {name.rpartition("/")[0] for name in store.trackers.parameters(1)} <= {
+        "",
+        found.popitem()[0].removesuffix("/val/acc"),
+    }
+
+
+def test_names_that_are_no_text_and_many_damaged_files(
+    store: Store, tmp_path: Path, write: Callable[..., None]
+) -> None:
+    home, code = begun(tmp_path)
+    note(home, 1, 1)
+    write(os.fsencode(code).decode() + "/a\udcff", "loss", 1, 1)
+    write(code / "b", "acc", 2, 1)
+    run = code / "mlruns/0" / ("0" * 32) / "params"
+    run.mkdir(parents=True)
+    (run / "a\udcff").write_text("3")
+    for number in range(9):
+        (code / f"events.out.tfevents.{number}.\udcff").write_bytes(b"no frame at all, but long enough for one")
+    TrackedFiles(store, home, 1, 1).finish()
+    assert recorded(store) == {"a\\udcff/loss": [1.0], "b/acc": [2.0]}
+    assert store.trackers.parameters(1) == {"a\\udcff": "3"}
+    told = [event.text for event in store.events(1) if event.kind == "notice"]
+    assert len(told) == 6 and told[0].startswith("events.out.tfevents.0.\\xff is damaged")
+    assert "names of others: 4" in told[-1]
 
 
 def test_names_and_positions_in_the_store(store: Store) -> None:

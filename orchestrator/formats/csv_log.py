@@ -27,10 +27,15 @@ def columns(file: BinaryIO) -> tuple[list[str], int]:
 
 
 def read(file: BinaryIO, names: list[str], position: int, limit_bytes: int) -> Batch[list[Point]]:
-    """Read the whole rows from a position on: a list of points for each row, without times."""
+    """Read the whole rows from a position on: a list of points for each row, without times.
+
+    A row of more than `limit_bytes` is passed over, as a row without points.
+    """
     file.seek(position)
     block = file.read(limit_bytes)
     whole = block[: block.rfind(b"\n") + 1]
+    if len(block) == limit_bytes and not whole:
+        return _passed_over(file, position, limit_bytes)
     rows, damage = [], ""
     for cells in csv.reader(io.StringIO(whole.decode("utf-8", "replace"), newline="")):
         try:
@@ -41,3 +46,13 @@ def read(file: BinaryIO, names: list[str], position: int, limit_bytes: int) -> B
             rows.append([])
             damage = f"the row {','.join(cells)[:80]!r} cannot be read"
     return Batch(rows, position + len(whole), damage, more=len(block) == limit_bytes and bool(whole))
+
+
+def _passed_over(file: BinaryIO, position: int, limit_bytes: int) -> Batch[list[Point]]:
+    size = limit_bytes
+    while block := file.readline(limit_bytes):
+        size += len(block)
+        if block.endswith(b"\n"):
+            damage = f"the row at byte {position} has more than {limit_bytes} bytes and was passed over"
+            return Batch([[]], position + size, damage, more=True)
+    return Batch([], position)

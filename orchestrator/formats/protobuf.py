@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
+_MOST_FIELDS = 200_000
+_left = threading.local()
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def begin() -> None:
+    """Begin with a record: its fields, and those of the messages within it, are counted together."""
+    _left.fields = _MOST_FIELDS
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
@@ -13,10 +21,13 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     A varint is `integer`; the other wire types are the bytes from `start` to `end`.
 
     Raises:
-        ValueError: when it is no message.
+        ValueError: when it is no message, or has so many fields that to read them would take long.
     """
     position, end = 0, len(data)
     while position < end:
+        _left.fields = left = getattr(_left, "fields", _MOST_FIELDS) - 1
+        if left < 0:
+            raise ValueError(f"a record has more than {_MOST_FIELDS} fields")
         key, position = _varint(data, position)
         number, wire = key >> 3, key & 7
         integer = 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
 from orchestrator.formats.checksums import masked
-from orchestrator.formats.protobuf import fields, signed, text
+from orchestrator.formats.protobuf import begin, fields, signed, text
 from orchestrator.formats.records import Batch, as_text
 
 MARK = "events.out.tfevents."
@@ -24,6 +24,7 @@ _MOST_READ_BYTES = 16 << 20  # a larger frame is passed over
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
 _CONTENT = {1: "<f", 2: "<d", 3: "<i", 4: "<B", 5: "<h", 6: "<b", 9: "<q", 10: "<?", 17: "<H", 19: "<e", 22: "<I", 23: "<Q"}  # fmt: skip
 _BFLOAT16, _HALF = 14, 19
+_LONGEST_NUMBER = 10
 _PLUGINS = {"scalars": "scalar", "histograms": "histogram", "images": "image", "audio": "audio", "text": "text"}
 
 
@@ -86,6 +87,7 @@ def read(file: BinaryIO, position: int, limit_bytes: int) -> Batch[Event]:
 def _checked(data: bytes, tail: bytes, position: int) -> tuple[Event | None, str]:
     if len(data) <= _MOST_CHECKED_BYTES and masked(data) != int.from_bytes(tail, "little"):
         return None, f"the frame at byte {position} has a wrong checksum"
+    begin()
     try:
         return _event(data), ""
     except (ValueError, struct.error):
@@ -162,6 +164,8 @@ def _number(tensor: bytes) -> float | None:
                 found.append(float(struct.unpack(form, content)[0]))
             else:
                 return None
+        elif wire == 2 and end - start > _LONGEST_NUMBER:
+            return None
         elif number in (5, 6):
             form = "<f" if number == 5 else "<d"
             found += [item for (item,) in struct.iter_unpack(form, tensor[start:end])]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
-from orchestrator.formats.protobuf import fields, signed, text
+from orchestrator.formats.protobuf import begin, fields, signed, text
 from orchestrator.formats.records import Batch, Point, TrackedRun, as_text, numbers
 
 SUFFIX = ".wandb"
@@ -96,6 +96,7 @@ def _fragments(file: BinaryIO, position: int) -> Iterator[tuple[int | None, byte
 
 
 def _add(records: list[Record], data: bytes, position: int) -> str:
+    begin()
     try:
         for number, _, _, start, end in fields(data):
             if kind := _KINDS.get(number):

@@ -46,6 +46,7 @@ from orchestrator.spec.validate import read_spec
 from orchestrator.states import State, StopRequest
 from orchestrator.store import RELEASED, ClaimedRun, Unheeded
 from orchestrator.telemetry.samples import last_sample
+from orchestrator.telemetry.trackers.there import note
 from orchestrator.telemetry.trackers.watcher import take_rest
 
 _log = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ class Life:
             self._move(State.MOUNTING)
         self.executor.prepare(launch)
         self._stop_if_requested()
-        self.context.home.begun(self.run.number, self.run.attempt).touch()
+        note(self.context.home, self.run.number, self.run.attempt)
         try:
             handle = self.executor.start(launch, self._stop_requested.is_set)
         except Conflict:

@@ -222,6 +222,7 @@ tracker_sources = Table(
     Column("source", String, primary_key=True),
     Column("prefix", String, nullable=False),
     Column("counts", Text, nullable=False, default="{}"),
+    Column("attempt", Integer, nullable=False),
 )
 
 tracker_files = Table(

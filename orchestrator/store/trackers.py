@@ -1,7 +1,7 @@
 """What runs have logged by trackers: how far each of their files was read, whose metric is whose, parameters.
 
 A metric belongs to one source: to `send_metric`, or to a run of a tracker. Another source that uses its name gets a name
-that says so: see `store/metrics.py`.
+that says so: see `store/metrics.py`. In a later attempt the metric goes over to the source of that tracker which uses its name.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ class TrackerBatch:
 
 @dataclass(frozen=True, slots=True)
 class TrackerSource:
-    """One source: the prefix of its names, and how many of each other kind were logged."""
+    """One source: the prefix of its names, how many of each other kind were logged, and the last attempt that logged."""
 
     source: str
     prefix: str
     counts: Mapping[str, int]
+    attempt: int
 
 
 class TrackerStore:
@@ -79,7 +80,10 @@ class TrackerStore:
         """Return the sources of a run."""
         query = select(tracker_sources).where(tracker_sources.c.run == number).order_by(tracker_sources.c.source)
         with self._db.read() as connection:
-            return [TrackerSource(row.source, row.prefix, json.loads(row.counts)) for row in connection.execute(query)]
+            return [
+                TrackerSource(row.source, row.prefix, json.loads(row.counts), row.attempt)
+                for row in connection.execute(query)
+            ]
 
     def parameters(self, number: int) -> dict[str, str]:
         """Return the parameters that a run has logged."""
@@ -102,12 +106,13 @@ class TrackerStore:
             if not _advance(connection, number, before, after):
                 return None
             for batch in batches:
-                prefix = _note_source(connection, number, batch)
+                prefix = _note_source(connection, number, batch, after.attempt)
                 if batch.void_from is not None:
                     _void(connection, number, batch.source, batch.void_from)
                 items = [
                     MetricRecord(number, prefix + item.name, item.step, item.value, item.at) for item in batch.metrics
                 ]
+                _inherit(connection, number, batch, prefix, after.attempt)
                 renamed |= insert_metrics(connection, number, batch.source, items)
                 _add_parameters(connection, number, batch, prefix)
         return renamed
@@ -131,11 +136,14 @@ def _advance(connection: Connection, number: int, before: TrackerFile | None, af
     return bool(connection.execute(moved.values(**columns)).rowcount)
 
 
-def _note_source(connection: Connection, number: int, batch: TrackerBatch) -> str:
+def _note_source(connection: Connection, number: int, batch: TrackerBatch, attempt: int) -> str:
     """Note a source and what it counts; return its prefix."""
     known = tracker_sources.c
-    first = upsert(tracker_sources).values(run=number, source=batch.source, prefix=batch.prefix, counts="{}")
-    connection.execute(first.on_conflict_do_nothing())
+    first = upsert(tracker_sources).values(
+        run=number, source=batch.source, prefix=batch.prefix, counts="{}", attempt=attempt
+    )
+    keys, is_later = [known.run, known.source], known.attempt < attempt
+    connection.execute(first.on_conflict_do_update(index_elements=keys, set_={"attempt": attempt}, where=is_later))
     is_this = (known.run == number) & (known.source == batch.source)
     row = connection.execute(select(known.prefix, known.counts).where(is_this)).one()
     if batch.counts:
@@ -143,6 +151,22 @@ def _note_source(connection: Connection, number: int, batch: TrackerBatch) -> st
         counts.update(batch.counts)
         connection.execute(update(tracker_sources).where(is_this).values(counts=json.dumps(counts)))
     return str(row.prefix)
+
+
+def _inherit(connection: Connection, number: int, batch: TrackerBatch, prefix: str, attempt: int) -> None:
+    """Take over the names that this tracker used in an earlier attempt: it logs there under another ID each time."""
+    word = batch.source.partition(":")[0]
+    known = tracker_sources.c
+    query = select(known.source).where(known.run == number, known.attempt < attempt)
+    earlier = [source for source in connection.scalars(query) if source.startswith(f"{word}:")]
+    if not earlier:
+        return
+    bare = {item.name for item in batch.metrics} | batch.parameters.keys()
+    names = [f"{before}{prefix}{name}" for name in bare for before in ("", f"{word}/")]
+    for table in (metric_summaries, logged_parameters):
+        old = table.c
+        is_theirs = (old.run == number) & old.source.in_(earlier) & old.name.in_(names)
+        connection.execute(update(table).where(is_theirs).values(source=batch.source))
 
 
 def _void(connection: Connection, number: int, source: str, step: int) -> None:

@@ -4,6 +4,7 @@ A run needs nothing of ours for it, and the server nothing of theirs: `orchestra
 read as it grows; how far is recorded together with its values, so that none is lost or doubled when the server is killed.
 
 search    finds the files in a work dir
+there     notes what is there before the command
 places    opens them, without leaving the work dir
 found     what was read of one file
 readers   one function for each format

@@ -11,7 +11,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE metric_summaries ADD COLUMN source VARCHAR NOT NULL DEFAULT ''")
     op.execute(
         "CREATE TABLE tracker_sources (run INTEGER NOT NULL, source VARCHAR NOT NULL, prefix VARCHAR NOT NULL, "
-        "counts TEXT NOT NULL, PRIMARY KEY (run, source), FOREIGN KEY(run) REFERENCES runs (number))"
+        "counts TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (run, source), FOREIGN KEY(run) REFERENCES runs (number))"
     )
     op.execute(
         "CREATE TABLE tracker_files (run INTEGER NOT NULL, path TEXT NOT NULL, attempt INTEGER NOT NULL, inode INTEGER NOT NULL, "
