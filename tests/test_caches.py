@@ -1,9 +1,10 @@
-"""What tools in runs keep for later runs: shared, bounded, apart from what is only of one run; and times of code by content."""
+"""What tools in runs keep for later runs: shared, bounded, apart from what is only of one run; and the time of code."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Spell, git
 
-from orchestrator.content.manifest import FILE, Entry
+from orchestrator.content.manifest import time_of
 from orchestrator.data import caches
 from orchestrator.data.caches import TOOLS, Item, gc, items
 from orchestrator.home import Home
@@ -180,26 +181,38 @@ def test_caches_above_their_limit_shrink_and_gc_empties_them(make_spell: Callabl
     assert not items(home)
 
 
-def test_times_of_code_follow_its_content(spell: Spell, repo: Path) -> None:
-    """Tools take path and time for the content: in one second, at one path, other content has another time, and the same the same."""
-    for name, text in (("rows.csv", "a\n1\n"), ("same.py", "x = 1\n")):
+def test_all_files_of_a_code_have_one_time_and_those_of_other_code_another(spell: Spell, repo: Path) -> None:
+    """`make` finds committed files up to date, as in a clone, and tools that take path and time for the content see each change."""
+    (repo / "Makefile").write_text("out: in\n\techo made again\nin: out2\n\techo made again\nout2:\n")
+    for name, text in (
+        ("in", "a\n1\n"),
+        ("out", "0"),
+        ("out2", "0"),
+        ("same", "x = 1\n"),
+        ("other", "y = 2\n"),
+        ("third", "z = 3\n"),
+    ):
         (repo / name).write_text(text)
-    (repo / "link").symlink_to("same.py")
+    (repo / "link").symlink_to("same")
     git(repo, "add", ".")
     git(repo, "commit", "-qm", "code")
+    moves = "cp -p same copy; touch -r in in; cp -p other same; mv third other; cp -p same third"
     found = []
     for text in ("a\n1\n", "a\n2\n"):
-        (repo / "rows.csv").write_text(text)
-        done = spell(
-            "run", "stat -c '%n %Y %y' rows.csv same.py; cp -p same.py copy.py; touch -r same.py same.py", cwd=repo
-        )
+        (repo / "in").write_text(text)
+        done = spell("run", f"stat -c '%Y %y' *; if command -v make; then make out; fi; {moves}", cwd=repo)
         assert done.code == 0, done.err
-        found.append([line.split(" ", 1) for line in spell.log(done.number).decode().splitlines()])
-        assert [path.name for path in (spell.home.runs / str(done.number)).iterdir()] == ["copy.py"]
-    (one_csv, one_py), (two_csv, two_py) = found
-    assert one_csv != two_csv and one_py == two_py
-    whole = {int(line[1].split(" ")[0]) for line in (one_csv, two_csv, one_py)}
-    assert len(whole) == 3, "also for tools that know no parts of seconds, as Python's byte code"
-    assert all(315_532_800 < second < time.time() - DAY_S for second in whole), "zip and make can take them"
-    for digest in ("0" * 64, "f" * 64):
-        assert 10**18 <= Entry("x", FILE, digest, 0).mtime_ns < 1.6 * 10**18
+        times, made = spell.log(done.number).decode().splitlines(), []
+        if shutil.which("make"):
+            times, made = times[:-2], times[-2:]
+            assert "up to date" in made[1], made
+        assert len(times) == 9 and len(set(times)) == 1, times
+        found.append(int(times[0].split(" ")[0]))
+        kept = spell.home.runs / str(done.number)
+        assert {path.name: path.read_text() for path in kept.iterdir()} == {
+            "copy": "x = 1\n", "same": "y = 2\n", "other": "z = 3\n", "third": "y = 2\n"
+        }, "what has the time and the size of the code, and another content, is an output"  # fmt: skip
+    assert found[0] != found[1], "also for tools that know no parts of seconds, as Python's byte code"
+    assert all(315_532_800 < second < time.time() - DAY_S for second in found), "zip and make can take them"
+    for tree in ("0" * 64, "f" * 64):
+        assert 10**18 <= time_of(tree) < 1.6 * 10**18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,45 @@ def test_a_version_from_the_history_is_told(tmp_path: Path) -> None:
     assert content(dynamic + '[tool.setuptools_scm]\nfallback_version = "3"\n')[1] == {}
     with pytest.raises(InvalidConfig, match="no Python project in 'q'"):
         projects_of(make([]), ["q"], {}, blobs.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "changed", "unchanged"),
+    [
+        ({"setup.py": "import os\nopen(os.path.join('requirements', 'base' + '.txt'))"}, "requirements/base.txt", "x/meta.py"),
+        ({"setup.py": "from tools.told import VERSION\n"}, "src/tools/told.py", "x/meta.py"),
+        ({"setup.py": "from setuptools import setup\nsetup()\n"}, "setup.py", "requirements/base.txt"),
+        ({"pyproject.toml": '[project]\nname="p"\ndynamic=["dependencies"]'}, "requirements/base.txt", "x/meta.py"),
+        (
+            {"pyproject.toml": '[project]\nname="p"\ndynamic=["version"]\n[tool.setuptools.dynamic]\nversion={attr="x.meta.VERSION"}'},
+            "x/meta.py",
+            "requirements/base.txt",
+        ),
+        ({"setup.cfg": "[metadata]\nversion = attr: x.meta.VERSION"}, "x/meta.py", "requirements/base.txt"),
+        ({"pyproject.toml": '[project]\nname="p"\nversion="1"'}, "pyproject.toml", "requirements/base.txt"),
+        (
+            {"pyproject.toml": '[project]\nname="p"\nversion="1"\n[tool.hatch.build.hooks.custom]\npath="tools/a.py"'},
+            "requirements/base.txt",
+            "x/meta.py",
+        ),
+    ],
+)  # fmt: skip
+def test_what_code_of_a_build_may_read_makes_the_key(
+    tmp_path: Path, metadata: dict[str, str], changed: str, unchanged: str
+) -> None:
+    texts = {**dict.fromkeys(("requirements/base.txt", "x/meta.py", "src/tools/told.py", "x/other.py"), ""), **metadata}
+
+    def content(edited: str = "") -> str:
+        entries = []
+        for path, text in texts.items():
+            told = text + "\n# edited" * (path == edited)
+            digest = hashlib.sha256(f"{path} {told}".encode()).hexdigest()
+            (tmp_path / digest).write_text(told)
+            entries.append(Entry(path, FILE, digest, len(told)))
+        return projects_of(make(entries), ["."], {}, tmp_path.joinpath).content
+
+    assert content() == content(unchanged) == content("x/other.py")
+    assert content() != content(changed)
 
 
 @pytest.mark.engine

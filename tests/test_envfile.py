@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Spell
+from conftest import DEADLINE_S, Spell
 from dotenv import dotenv_values
 
 from orchestrator.cli.input.envfile import read_files, secrets_in
@@ -100,3 +100,29 @@ def test_variables_from_the_shell_and_from_files(spell: Spell, tmp_path: Path) -
     )
     done = spell("run", "--env-file", ".env", "--secret", "HF_TOKEN", "-e", "NOBODY", "true", cwd=folder)
     assert (done.code, "Your shell has no variable NOBODY" in done.err) == (3, True)
+
+
+def test_every_verb_that_casts_offers_secrets_and_sees_the_project(spell: Spell, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / ".env").write_text("LR=1\nMY_TOKEN=hf_0123456789\n")
+    earlier = spell("run", "--env-file", ".env", "mkdir checkpoints; touch checkpoints/1", cwd=folder).number
+    search = ("hyper", "grid", "--param", "N=1", "-b")
+    for verb in ((*search, "echo :N:"), ("notebook",)):
+        done = spell(*verb, "--env-file", ".env", "--project", "nowhere", cwd=folder)
+        assert done.code == 1 and "Or create it with --force." in done.err, (verb, done.err)
+    plain = "the run keeps them as plain variables: MY_TOKEN"
+    resume = ("run", "-b", "--resume", str(earlier))
+    assert plain in spell(*resume, "--env-file", ".env", cwd=folder).err
+    assert spell("secret", "import", ".env", cwd=folder).code == 0
+    for verb in (resume, search):
+        done = spell(*verb, "--env-file", ".env", "true :N:" if verb is search else "true", cwd=folder)
+        assert done.code == 0 and "Given by your secrets of these names" in done.err, (verb, done.err)
+    with spell.popen("notebook", "--env-file", str(folder / ".env"), text=True, bufsize=1) as notebook:
+        assert notebook.stdout and "Casting spell #" in notebook.stdout.readline()
+        cast = spell.client.runs.list(limit=3)
+        spell.client.runs.kill(str(cast[-1].number))
+        notebook.wait(DEADLINE_S)
+    for run in cast:
+        spec = spell.client.runs.get(run.number).spec
+        assert (sorted(spec["env"]), spec["secrets"]) == (["LR"], {"MY_TOKEN": "MY_TOKEN"}), run

@@ -445,7 +445,6 @@ def _workspace(root: Path, count: int) -> Workspace:
     (code / "link").symlink_to("d0/in/0")
     os.mkfifo(code / "pipe")
     same = Entry("same", FILE, hashlib.sha256(b"same").hexdigest(), 4)
-    os.utime(code / "same", ns=(same.mtime_ns, same.mtime_ns))
     return Workspace(code, Manifest((same,)), frozenset(), ())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_a_run_that_ends_meanwhile_hands_over_its_outputs(tmp_path: Path) -> Non
     manifest = Manifest((Entry("code.py", "100644", "0" * 64, 3),))
     (code / "code.py").write_text("abc")
     os.utime(code / "code.py", ns=(5, 5))
-    workspace = Workspace(code, manifest, 5, frozenset(), ("*.tmp",))
+    workspace = Workspace(code, manifest, frozenset(), ("*.tmp",), time_ns=5, unpacked_ns=time.time_ns() + 10**9)
     unsaved = Unsaved(workspace, staging, target)
     listed = unsaved.members("")
     assert [item.path for item in listed] == ["deep", "deep/two", "gone", "one", "short"]

@@ -13,6 +13,7 @@ workflows   workflow
 searches    hyper
 uploads     upload, rm
 secrets     secret
+ready       what all verbs with the options of a spec do before they cast
 kept_secrets  offers to keep secrets of a .env
 logs        logs
 runs        info, stop, kill, wait

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +14,20 @@ from orchestrator.cli.output import show
 
 if TYPE_CHECKING:
     from orchestrator.client.client import Client
-    from orchestrator.spec.run import RunSpec
 
 
-def with_secrets(client: Client, spec: RunSpec, files: Sequence[Path], *, force: bool) -> RunSpec:
-    """The spec, in which secrets of the home take the place of what looks like secrets in files of variables.
+def as_secrets(client: Client, env: Mapping[str, str], files: Sequence[Path], *, force: bool) -> list[str]:
+    """The names of variables of files whose place secrets of the home take, as they look like secrets.
 
     Those that the home does not have are set when the person says yes; without a terminal they stay variables.
 
     Args:
+        env: the variables of the run; those that differ from the files were typed, and stay.
         force: ask nothing.
     """
-    looks = secrets_in({name: value for name, value in read_files(files).items() if spec.env.get(name) == value})
+    looks = secrets_in({name: value for name, value in read_files(files).items() if env.get(name) == value})
     if not looks:
-        return spec
+        return []
     known = {item.name for item in client.secrets.list()}
     kept, new = [name for name in looks if name in known], [name for name in looks if name not in known]
     if kept:
@@ -37,8 +36,7 @@ def with_secrets(client: Client, spec: RunSpec, files: Sequence[Path], *, force:
         for name in new:
             client.secrets.put(name, looks[name].encode())
         kept += new
-    env = {name: value for name, value in spec.env.items() if name not in kept}
-    return replace(spec, env=env, secrets={**spec.secrets, **{name: name for name in kept}})
+    return kept
 
 
 def _agreed(names: Sequence[str], files: Sequence[Path], *, force: bool) -> bool:

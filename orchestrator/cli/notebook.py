@@ -27,6 +27,7 @@ from orchestrator.cli.output import show
 from orchestrator.cli.output.browser import browse
 from orchestrator.cli.output.detach import INTERRUPTED, NOTHING_CAST, casting, interruptible
 from orchestrator.cli.ports import forwarded
+from orchestrator.cli.ready import ready
 from orchestrator.cli.write_back import write_back
 from orchestrator.client.client import Client, connect
 from orchestrator.client.ports import LOOPBACK
@@ -113,6 +114,7 @@ def _cast(client: Client, options: SpecOptions, idle_timeout_s: float | None) ->
     fields: Mapping[str, Any] = {**options.fields, "command": (command,), "description": described}
     with interruptible(NOTHING_CAST):
         spec, code = build_spec(dataclasses.replace(options, fields=fields))
+        spec = ready(client, spec, options)
         with casting("spell ps"):
             cast = client.runs.cast(with_jupyter(spec), code)
     for warning in cast.warnings:

@@ -12,7 +12,7 @@ from orchestrator.cli.input.options import resume_options
 from orchestrator.cli.input.spec import SpecOptions, changes
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
-from orchestrator.cli.projects import see_project
+from orchestrator.cli.ready import ready_changes
 from orchestrator.client.client import connect
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def cast_resumed(client: Client, run: str, options: SpecOptions, *, current_code
         changed["ignore"] = [*ignored.splitlines(), *changed.get("ignore", ())]
         if code is None:
             changed["code"] = None
-    if "project" in changed:
-        see_project(client, changed["project"], force=asked.force)
+    changed = ready_changes(client, changed, options)
     with casting("spell ps"):
         return client.runs.resume(run, changed, code)

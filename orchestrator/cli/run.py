@@ -11,10 +11,11 @@ from orchestrator.cli.input import complete
 from orchestrator.cli.input.command_files import command_files
 from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.input.options import current_code_option, spec_options
-from orchestrator.cli.input.spec import SpecOptions, build_spec, warn_unfilled
+from orchestrator.cli.input.spec import SpecOptions, build_spec
 from orchestrator.cli.output import show
 from orchestrator.cli.output.announce import announce
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
+from orchestrator.cli.ready import ready
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,21 +75,13 @@ def run(
             cast = _resume(earlier, options, reuse=reuse, current_code=current_code)
             ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))
         spec, code = build_spec(options)
-        warn_unfilled(spec)
         with _connect() as client:
-            if spec.project:
-                from orchestrator.cli.projects import see_project  # 2 ms: few runs name a project
-
-                see_project(client, spec.project, force=options.code.force)
+            spec = ready(client, spec, options, dry_run=dry_run)
             if dry_run:
                 from orchestrator.cli.plan import show_plan  # 1 ms; few runs are only looked at
 
                 show_plan(client.runs.plan(spec, code, reuse=reuse), code, json_=options.code.json_)
                 return
-            if options.env_files:
-                from orchestrator.cli.kept_secrets import with_secrets  # 1 ms: few runs have such files
-
-                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
             with casting("spell ps"):
                 cast = client.runs.cast(spec, code, reuse=reuse)
     ctx.exit(announce(cast, background=background, verbose=verbose, json_=options.code.json_))

@@ -17,13 +17,13 @@ from orchestrator.cli.input.commanding import Commanding
 from orchestrator.cli.input.hints import Group
 from orchestrator.cli.input.options import spec_options
 from orchestrator.cli.input.spec import SpecOptions, build_spec
-from orchestrator.cli.kept_secrets import with_secrets
 from orchestrator.cli.metrics import chart_options, of_look, sent_instead
 from orchestrator.cli.output import show
 from orchestrator.cli.output.detach import NOTHING_CAST, casting, interruptible
 from orchestrator.cli.output.metric_series import Look
 from orchestrator.cli.output.search_chart import chart_trials
 from orchestrator.cli.output.search_console import follow, number, search_state, show_trials, warn_of_samplers
+from orchestrator.cli.ready import ready
 from orchestrator.client.client import Client, connect
 from orchestrator.errors import UsageError
 from orchestrator.records.metrics import MetricRecord
@@ -137,9 +137,8 @@ def _cast(
     options = SpecOptions.of(command=tuple(command), params=first, json_=json_, **typed)
     with interruptible(NOTHING_CAST):
         spec, code = build_spec(options)
-        if options.env_files:
-            with connect() as client:
-                spec = with_secrets(client, spec, options.env_files, force=options.code.force)
+        with connect() as client:
+            spec = ready(client, spec, options)
     search = SearchSpec(
         kind=kind,
         spec=spec,

@@ -4,9 +4,9 @@ Format: one entry per file, sorted by path (code points). The tree is the SHA-25
 `MODE SP DIGEST SP SIZE SP PATH NUL` in UTF-8. Modes are git's: 100644, 100755 (executable), 120000 (symbolic link).
 A digest is the SHA-256 of the file's bytes as they are in the working tree; for a link, of its text.
 
-A manifest has no times. Where its files are made, their modification times follow from their content, as many tools take path
-and time for the content (`datasets` for its cache, Python for byte code), and all runs may have their code at one path: so
-what changes gets another time, and what stays keeps it. The order of the times means nothing, as after `git clone`.
+A manifest has no times. Where its files are made, all get one, which follows from the tree (`time_of`). Many tools take path and
+time for the content (`datasets` for its cache, Python for byte code), and all runs may have their code at one path: so another tree has
+another time. Within a tree no file may be older than another: `make` would make committed files again that are up to date.
 """
 
 from __future__ import annotations
@@ -61,12 +61,6 @@ class Entry(NamedTuple):
     digest: str
     size: int
 
-    @property
-    def mtime_ns(self) -> int:
-        """Its modification time in nanoseconds since the epoch: whole microseconds, which every file system and archive keeps."""
-        number = int(self.digest[:16], 16)
-        return ((_FROM_S + number % _SPAN_S) * 1_000_000 + number // _SPAN_S % 1_000_000) * 1000
-
 
 class Manifest(NamedTuple):
     """All files of a snapshot, sorted by path."""
@@ -89,6 +83,12 @@ class Manifest(NamedTuple):
     def to_json(self) -> str:
         """Return it as JSON: a list of `[path, mode, digest, size]`."""
         return json.dumps(self.entries, separators=(",", ":"))
+
+
+def time_of(tree: str) -> int:
+    """The modification time of all files of a tree, in ns since the epoch: whole microseconds, which every file system keeps."""
+    number = int(tree[:16], 16)
+    return ((_FROM_S + number % _SPAN_S) * 1_000_000 + number // _SPAN_S % 1_000_000) * 1000
 
 
 def make(entries: Iterable[Entry]) -> Manifest:

@@ -164,13 +164,14 @@ class BlobStore:
         return found
 
     def unpack(self, manifest: Manifest, root: Path) -> None:
-        """Write the snapshot below `root`, which must be empty. Modification times follow from the content.
+        """Write the snapshot below `root`, which must be empty. All files get the time of the tree (`manifests.time_of`).
 
         Raises:
             CodeFailed: when a blob is missing or does not hash to its digest.
             DiskFull: when the disk is full.
         """
         made: set[str] = set()
+        time_ns = manifests.time_of(manifest.tree)
         for entry in manifest.entries:
             folder, _, _ = entry.path.rpartition("/")
             if folder not in made:
@@ -178,7 +179,7 @@ class BlobStore:
                 made.add(folder)
             try:
                 self._unpack(entry, root / entry.path)
-                os.utime(root / entry.path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+                os.utime(root / entry.path, ns=(time_ns, time_ns), follow_symlinks=False)
             except FileNotFoundError as error:
                 self._forget(manifest)
                 raise CodeFailed(f"the content of {entry.path!r} is missing from the store") from error

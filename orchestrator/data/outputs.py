@@ -1,8 +1,9 @@
 """Saves the outputs of a run: its new or modified files are moved to `runs/N/…` by rename, and sealed.
 
-Unchanged code, mounted inputs, ignored files and folders that say that they are caches are not outputs. Every file of
-the code was unpacked with the modification time of its content (`content/manifest.py`); a file that still has that time and
-its size is unchanged. Others are compared by content. A link with an absolute path that leads into the work dir becomes a relative one.
+Unchanged code, mounted inputs, ignored files and folders that say that they are caches are not outputs. All files of the code were
+unpacked with one modification time (`content/manifest.py`); a file that still has it, and that nothing has touched since (`cp -p` and `mv`
+keep that time, but no inode's), is unchanged. Others are compared by content. A link with an absolute path that leads into the
+work dir becomes a relative one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Workspace:
         mounted: relative paths of mount points.
         ignore: gitignore patterns of files that are not kept.
         seen_at: absolute paths of the root of the code, as the command may have written them into links.
+        time_ns: the modification time with which the code was unpacked.
+        unpacked_ns: when that had been done, by the clock of its file system; 0 if unknown, so that all is compared by content.
     """
 
     code: Path
@@ -54,6 +57,8 @@ class Workspace:
     mounted: frozenset[str]
     ignore: tuple[str, ...]
     seen_at: tuple[str, ...] = ()
+    time_ns: int = 0
+    unpacked_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -233,7 +238,8 @@ def _is_unchanged(workspace: Workspace, path: str, status: os.stat_result, entry
         return False
     if bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
         return False
-    return status.st_mtime_ns == entry.mtime_ns or sha256(workspace.code / path) == entry.digest
+    is_untouched = status.st_mtime_ns == workspace.time_ns and status.st_ctime_ns < workspace.unpacked_ns
+    return is_untouched or sha256(workspace.code / path) == entry.digest
 
 
 def _add_links(root: Path, links: list[str], kept: set[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Projects in the code of a run that are installed editable: what a build reads of them, and their copy for it.
 
 They are built from the snapshot, in a copy, so that a build leaves nothing in the code. The key of the build covers what it
-reads: metadata, files that metadata names, where the packages lie, native sources. A change of other code builds nothing.
+reads: metadata, files and modules that metadata names, where the packages lie, native sources. A change of other code builds nothing.
+What code that takes part in the build reads (setup.py, a hook, a plugin for dynamic metadata) is unknown: then small texts count, too.
 A snapshot has no history, so builds that take their version from it are told one.
 """
 
@@ -33,12 +34,20 @@ _NATIVE = (
     *(".rs", ".f", ".f90", ".f95", ".zig", ".cmake"),
 )
 _VERSION = re.compile(r"(src/)?[^/]+/(__init__|__about__|_*version_*|about)\.py\Z|_*version_*\.py\Z")
+_HOOKS = ("setup.py", "hatch_build.py", "build.py", "pdm_build.py")
+_HAS_HOOK = re.compile(r"hooks\.(?!vcs\b)|custom-hook|backend-path")
+# A setup.py with none of these only calls setup(): it can open no file.
+_MAY_READ = re.compile(
+    r"\b(open|exec|eval|__import__)\b|^\s*(from|import)\s+(?!setuptools\b|distutils\b|__future__\b)", re.MULTILINE
+)
+_MODULE = re.compile(r"""\battr["']?\s*[=:]\s*["']?([\w.]+)|^\s*(?:from|import)\s+([\w.]+)""", re.MULTILINE)
 _FROM_HISTORY = re.compile(r"[-_]scm\b|[-_]vcs\b|dynamic[-_]versioning|source\s*=\s*['\"]scm")
 VERSION_VARIABLE = "SETUPTOOLS_SCM_PRETEND_VERSION"
 """The variable by which setuptools_scm, and hatch-vcs by it, are told a version; with `_FOR_NAME` for one project."""
 _ALSO_TOLD = ("PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS", "UV_DYNAMIC_VERSIONING_BYPASS")
 NO_VERSION = "0.0.0"
 _MOST_BYTES = 4 << 20  # a bigger file is data, which no build of an editable package reads
+_SMALL_BYTES = 256 << 10  # a bigger text is no list of requirements, and tells no version
 _MOST_NAMED = 5
 
 
@@ -115,6 +124,9 @@ class _Project:
         below = "" if folder == "." else f"{folder}/"
         self._files = {entry.path[len(below) :]: entry for entry in manifest.entries if entry.path.startswith(below)}
         texts = {name: blob(self._files[name].digest) for name in _PROJECT if name in self._files}
+        self._hooks = [
+            blob(self._files[name].digest).read_text("utf-8", "replace") for name in _HOOKS if name in self._files
+        ]
         if not texts:
             raise InvalidConfig(f"The run's code has no Python project in {folder!r}.", _others(manifest))
         self._texts = {name: path.read_text("utf-8", "replace") for name, path in texts.items()}
@@ -133,18 +145,49 @@ class _Project:
     def read(self) -> Iterator[str]:
         """Yield what a build reads: paths with digests, and for packages the folder alone."""
         metadata, is_versioned = self.text, self._is_versioned_elsewhere()
+        modules, is_unknown = self._modules(), self._reads_unknown()
         for path, entry in self._files.items():
             name = path.rpartition("/")[2]
-            is_named = path in metadata or (is_versioned and _VERSION.match(path))
+            is_named = path in metadata or path in modules or (is_versioned and _VERSION.match(path))
+            is_named = is_named or (is_unknown and entry.size <= _SMALL_BYTES and not name.endswith(".py"))
             if name in _METADATA or is_named or name.endswith(_NATIVE):
                 yield f"{path} {entry.mode} {entry.digest}"
             elif name.endswith(".py"):
                 folder = path.rpartition("/")[0]
                 yield f"{folder}/" if folder not in ("", "src") else path
 
+    def _modules(self) -> set[str]:
+        """The files of modules that metadata names as the place of a value (`attr`), or that code of the build imports."""
+        names = {found[1] or found[2] for found in _MODULE.finditer("\n".join((self.text, *self._hooks)))}
+        parts = [name.strip(".").split(".") for name in names]
+        stems = {"/".join(words[:depth]) for words in parts for depth in range(1, len(words) + 1)}
+        return {path for path in self._files if path.endswith(".py") and _tails(path) & stems}
+
+    def _reads_unknown(self) -> bool:
+        """Whether its build may read files that are named nowhere."""
+        told = _within(self._table, "project", "dynamic")
+        dynamic = set(map(str, told)) if isinstance(told, list) else set()
+        places = (("setuptools", "dynamic", "version"), ("hatch", "version"))
+        if any(_within(self._table, "tool", *names) for names in places) or _FROM_HISTORY.search(self.text):
+            dynamic.discard("version")  # its place is named, or it is in the history
+        return bool(dynamic or _HAS_HOOK.search(self.text) or any(map(_MAY_READ.search, self._hooks)))
+
     def _is_versioned_elsewhere(self) -> bool:
         project = self._table.get("project", {})
         return "version" not in project or len(self._texts) > 1
+
+
+def _within(table: Any, *names: str) -> Any:
+    """The value at this place of a table; None if there is none."""
+    for name in names:
+        table = table.get(name) if isinstance(table, dict) else None
+    return table
+
+
+def _tails(path: str) -> set[str]:
+    """What names of modules a file may have, with slashes, as its root is any folder: src/x/meta.py is src/x/meta, x/meta, meta."""
+    words = path.removesuffix(".py").removesuffix("/__init__").split("/")
+    return {"/".join(words[start:]) for start in range(len(words))}
 
 
 def _is_copied(entry: Entry, folders: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ work/N/mounts            views of mounted folders, where their links need one; t
 work/N/layer             its layer over the environment (`environments/layer.py`)
 work/N/outputs           its outputs while they are gathered; runs/.saving-N if `runs` is on another disk
 work/N/manifest.json     the manifest of the unpacked code, as the snapshot may be removed
+work/N/unpacked          its time says when the code was unpacked: what was touched since may have changed
 work/N/whole             marks that code and checkpoints are complete
 records/N/checkpoints    checkpoints of a failed attempt, while the work dir of the next one is made
 """
@@ -51,6 +52,7 @@ class WorkDir:
         self.root = context.home.work_dir(run.number)
         self._code = self.root / "code"
         self._own_manifest = self.root / "manifest.json"
+        self._unpacked = self.root / "unpacked"
         self._whole = self.root / "whole"
         self._checkpoints = self._code / checkpoints.folder_of(spec)
         self._kept = context.home.checkpoints(run.number)
@@ -73,6 +75,7 @@ class WorkDir:
             manifest = self._context.blobs.tree(code.tree)
             self._context.blobs.unpack(manifest, self._code)
             self._own_manifest.write_text(manifest.to_json())
+            self._unpacked.touch()
             if not (self._code / code.subdir).resolve().is_relative_to(self._code.resolve()):
                 raise CodeFailed(f"{code.subdir!r} leads out of the code through a link")
             (self._code / code.subdir).mkdir(parents=True, exist_ok=True)
@@ -87,15 +90,14 @@ class WorkDir:
         Args:
             files: path from the root of the code, and the file to copy.
         """
-        entries = []
+        entries, time_ns = [], self._time_ns
         for name, source in files:
             target = self._code / name
             if target.parent.resolve().is_relative_to(self._code.resolve()) and not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-                entry = Entry(name, FILE, sha256(target) or "", target.stat().st_size)
-                os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
-                entries.append(entry)
+                entries.append(Entry(name, FILE, sha256(target) or "", target.stat().st_size))
+                os.utime(target, ns=(time_ns, time_ns))
         if entries:
             self._own_manifest.write_text(manifests.joined([*self._manifest().entries, *entries]).to_json())
 
@@ -179,6 +181,8 @@ class WorkDir:
         return outputs.Workspace(
             code=self._code,
             manifest=self._manifest(),
+            time_ns=self._time_ns,
+            unpacked_ns=self._unpacked.stat().st_mtime_ns if self._unpacked.exists() else 0,
             mounted=frozenset(path_in_code(self._subdir, mount.path) for mount in self._spec.mounts),
             ignore=(*self._context.config.ignore, *self._spec.ignore),
             seen_at=(self._context.code_as_seen(self._run), os.path.realpath(self._code)),
@@ -187,6 +191,10 @@ class WorkDir:
     @property
     def _subdir(self) -> str:
         return self._spec.code.subdir if self._spec.code else ""
+
+    @property
+    def _time_ns(self) -> int:
+        return manifests.time_of(self._spec.code.tree) if self._spec.code else 0
 
     def _manifest(self) -> Manifest:
         if self._spec.code is None:

@@ -83,6 +83,8 @@ def repeat(context: Context, run: RunRecord, changes: Mapping[str, Any], *, may_
     if isinstance(command := changes.get("command"), str):
         wanted = set(PLACEHOLDER.findall(command))
         asked["params"] = {name: value for name, value in asked["params"].items() if name in wanted}
+    if isinstance(secret := changes.get("secrets"), Mapping):  # a variable that was plain, and is a secret now
+        asked["env"] = {name: value for name, value in asked["env"].items() if name not in secret}
     merged = read_spec(joined(asked, changes))
     return Repeat(merged, environment, (base.image or None) if base else None, warnings)
 
