@@ -161,7 +161,7 @@ def test_what_is_no_project_casts_nothing(spell: Spell, project: Path, tmp_path:
     ):
         done = spell("run", "--no-project", "--editable", folder, "true", cwd=project)
         assert words in done.err, (folder, done)
-    done = spell("run", "--no-project", "--editable", ".", "true", cwd=tmp_path)
+    done = spell("run", "--no-code", "--no-project", "--editable", ".", "true", cwd=tmp_path)
     assert "There is no code, so no project of it can be installed." in done.err
     assert spell.client.runs.list() == []
 

@@ -2,11 +2,13 @@
 
 Git lists them, with a git dir of our own where the folder has none, so that `.gitignore` means what it means elsewhere. A
 repository inside the folder gives its files as it knows them. Not among them, unless `.spellignore` asks for them by
-`!PATTERN`: virtual environments, caches, homes of spell, and files of secrets. The folder is only read.
+`!PATTERN`: virtual environments, caches, homes of spell, and files of secrets; and never the file that this command
+prints to. The folder is only read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -154,6 +156,7 @@ def _without(paths: Iterable[bytes], apart: set[bytes]) -> Iterator[bytes]:
 def _statuses(root: bytes, paths: Iterable[bytes]) -> tuple[dict[bytes, os.stat_result], tuple[str, ...]]:
     found: dict[bytes, os.stat_result] = {}
     special: list[str] = []
+    ours = {*_outputs()}
     for path in paths:
         try:
             status = os.lstat(root + b"/" + path)
@@ -162,8 +165,18 @@ def _statuses(root: bytes, paths: Iterable[bytes]) -> tuple[dict[bytes, os.stat_
         except OSError as error:
             words = f"{path.decode(errors='replace')!r} cannot be read: {error.strerror}."
             raise InvalidRepository(words, "Change its permissions, or leave it out (.spellignore).") from error
+        if (status.st_dev, status.st_ino) in ours:
+            continue
         if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
             found[path] = status
         elif not stat.S_ISDIR(status.st_mode):
             special.append(f"{path.decode(errors='replace')} ({special_kind(status)})")
     return found, tuple(special)
+
+
+def _outputs() -> Iterator[tuple[int, int]]:
+    """Device and inode of the files that this command prints to (`spell run … > log.txt`): they grow while they are read."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            status = os.fstat(number)
+            yield status.st_dev, status.st_ino
