@@ -214,6 +214,15 @@ class Spell:
             path.unlink()
 
     @contextlib.contextmanager
+    def changed_store(self) -> Iterator[sqlite3.Connection]:
+        """The store's file, in a transaction of its own, while the server does nothing."""
+        with contextlib.closing(sqlite3.connect(self.home.database, timeout=DEADLINE_S, isolation_level=None)) as store:
+            store.execute("BEGIN IMMEDIATE")  # first: a server that is frozen while it writes would hold the store
+            with self.frozen():
+                yield store
+                store.execute("COMMIT")
+
+    @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """The server does nothing (SIGSTOP) inside this."""
         server = psutil.Process(self.server_pid)

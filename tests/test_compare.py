@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -137,7 +136,7 @@ def test_nothing_secret_is_shown(spell: Spell) -> None:
 def test_hashes_that_are_still_missing(spell: Spell) -> None:
     one, two = (spell.run("echo x > f").number for _ in range(2))
     assert spell("diff", str(one), str(two), "--wait").code == 0
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+    with spell.changed_store() as store:
         store.execute("UPDATE artifacts SET sha256 = NULL WHERE run = ?", (one,))  # nobody wakes the hasher
     done = spell("diff", str(one), str(two), "--exit-code")
     assert done.code == 1 and "Nothing else differs" in done.out

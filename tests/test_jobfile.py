@@ -61,6 +61,7 @@ notify: https://example.org/hook
 secrets: [TOKEN, KEY=API_KEY]
 resume: 7
 checkpoints: output
+caches: read-only
 ignore: ["*.tmp", cache/]
 github_url: https://example.org/code.git
 github_ref: v1
@@ -101,6 +102,7 @@ def test_every_field(tmp_path: Path) -> None:
         secrets={"TOKEN": "TOKEN", "API_KEY": "KEY"},
         resume="7",
         checkpoints="output",
+        caches="read-only",
         ignore=("*.tmp", "cache/"),
     )
     assert (found.github_url, found.github_ref) == ("https://example.org/code.git", "v1")

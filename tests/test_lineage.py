@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 
 import pytest
@@ -60,7 +59,7 @@ def test_outputs_that_are_gone(spell: Spell) -> None:
 def test_a_chain_of_thousands(spell: Spell) -> None:
     first = spell.run("echo x > f").number
     count = 3000
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+    with spell.changed_store() as store:
         names = [row[1] for row in store.execute("PRAGMA table_info(runs)") if row[1] != "number"]
         columns = ", ".join(f'"{name}"' for name in names)
         for number in range(first + 1, first + count):

@@ -1077,7 +1077,7 @@ def test_what_was_not_saved_of_a_run_that_has_ended_stays(spell: Spell) -> None:
     number = spell.run("echo x > f").number
     (spell.home.work_dir(number) / "code").mkdir(parents=True)
     (spell.home.work_dir(number) / "code" / "f").write_text("x")
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+    with spell.changed_store() as store:
         store.execute("UPDATE runs SET state = 'failed', reason = 'supervisor_lost' WHERE number = ?", (number,))
         store.execute("DELETE FROM events WHERE run = ? AND state = 'pushing'", (number,))
     spell.kill_server()

@@ -219,7 +219,7 @@ def test_who_interrupts_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Pat
         _, err = process.communicate(timeout=30)
     is_over.set()
     assert process.returncode == 130
-    assert err.endswith("\n\nCheck whether it was cast: spell ps\n")
+    assert err.endswith("\nCheck whether it was cast: spell ps\n")
 
 
 def test_who_loses_the_server_in_a_cast_is_told_where_to_look(rogue: Rogue, tmp_path: Path) -> None:

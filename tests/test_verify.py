@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def test_outputs_that_were_tampered_with(spell: Spell, tmp_path: Path) -> None:
 def test_what_was_never_hashed(spell: Spell) -> None:
     number = spell.run("echo x > f").number
     assert spell("verify", str(number)).code == 0
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+    with spell.changed_store() as store:
         store.execute("UPDATE artifacts SET sha256 = '' WHERE run = ?", (number,))
     done = spell("verify", str(number))
     assert done.code == 1 and "unhashed   f" in done.out
@@ -79,7 +78,7 @@ def test_a_file_that_lost_bytes_before_it_was_hashed(spell: Spell) -> None:
     """As after a power cut: what it holds then is not taken for what was saved."""
     number = spell.run("echo x > f; echo 1 > g").number
     assert spell("verify", str(number)).code == 0  # all is hashed: a server frozen meanwhile holds the store
-    with spell.frozen(), sqlite3.connect(spell.home.database, timeout=30) as store:
+    with spell.changed_store() as store:
         store.execute("UPDATE artifacts SET sha256 = NULL WHERE run = ?", (number,))
         (opened(spell, number) / "f").write_text("")
     spell.kill_server()
