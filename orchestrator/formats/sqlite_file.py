@@ -28,7 +28,7 @@ _STEPS = 10_000
 _SUFFIXES = ("", "-wal", "-journal")
 _OPENED_SUFFIXES = (*_SUFFIXES, "-shm")
 _NEEDS_WRITING = ("unable to open", "readonly")
-_LARGEST_COPY_BYTES = 1 << 30
+_LARGEST_COPY_BYTES = 256 << 20
 _BUSY_S = 0.2
 _OPENING_S = 2.0
 
@@ -64,6 +64,7 @@ def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlit
     except sqlite3.OperationalError as error:
         if not any(words in str(error) for words in _NEEDS_WRITING):
             raise
+    _check_size(path)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spell-")))
     for suffix in _SUFFIXES:
         with contextlib.suppress(OSError):
@@ -77,6 +78,16 @@ def _check_regular(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(beside).st_mode):
                 raise Unreadable(f"{beside.name} is not a regular file", is_damaged=True)
+
+
+def _check_size(path: Path) -> None:
+    size = 0
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            size += os.lstat(path.with_name(path.name + suffix)).st_size
+    if size > _LARGEST_COPY_BYTES:
+        reason = f"it can be read from a copy only, and has {size >> 20} MiB: more than {_LARGEST_COPY_BYTES >> 20}"
+        raise Unreadable(reason, is_damaged=False)
 
 
 def _opened_aside(path: Path, limit_s: float) -> sqlite3.Connection:
