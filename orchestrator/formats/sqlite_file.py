@@ -28,7 +28,7 @@ _STEPS = 10_000
 _SUFFIXES = ("", "-wal", "-journal")
 _OPENED_SUFFIXES = (*_SUFFIXES, "-shm")
 _NEEDS_WRITING = ("unable to open", "readonly")
-_LARGEST_COPY_BYTES = 256 << 20
+_LARGEST_COPY_BYTES = 1 << 30
 _BUSY_S = 0.2
 _OPENING_S = 2.0
 
@@ -42,21 +42,21 @@ class Unreadable(Exception):
 
 
 @contextlib.contextmanager
-def opened(path: Path, limit_s: float) -> Iterator[sqlite3.Connection]:
-    """Open a database for reading, for at most `limit_s` of queries. Rows are `sqlite3.Row`.
+def opened(path: Path, limit_s: float, copy_bytes: int = _LARGEST_COPY_BYTES) -> Iterator[sqlite3.Connection]:
+    """Open a database for reading, for at most `limit_s` of queries, or a copy of at most `copy_bytes`. Rows are `sqlite3.Row`.
 
     Raises:
         Unreadable: also for errors within the block.
     """
     with contextlib.ExitStack() as stack:
         try:
-            yield _connected(path, limit_s, stack)
+            yield _connected(path, limit_s, copy_bytes, stack)
         except sqlite3.Error as error:
             passes = isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error)
             raise Unreadable(str(error), is_damaged=not passes) from error
 
 
-def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlite3.Connection:
+def _connected(path: Path, limit_s: float, copy_bytes: int, stack: contextlib.ExitStack) -> sqlite3.Connection:
     path = Path(os.path.realpath(path))  # as SQLite does: the other files lie beside this one
     _check_regular(path)
     try:
@@ -64,7 +64,7 @@ def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlit
     except sqlite3.OperationalError as error:
         if not any(words in str(error) for words in _NEEDS_WRITING):
             raise
-    _check_size(path)
+    _check_size(path, copy_bytes)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spell-")))
     for suffix in _SUFFIXES:
         with contextlib.suppress(OSError):
@@ -80,13 +80,13 @@ def _check_regular(path: Path) -> None:
                 raise Unreadable(f"{beside.name} is not a regular file", is_damaged=True)
 
 
-def _check_size(path: Path) -> None:
+def _check_size(path: Path, most_bytes: int) -> None:
     size = 0
     for suffix in _SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
             size += os.lstat(path.with_name(path.name + suffix)).st_size
-    if size > _LARGEST_COPY_BYTES:
-        reason = f"it can be read from a copy only, and has {size >> 20} MiB: more than {_LARGEST_COPY_BYTES >> 20}"
+    if size > most_bytes:
+        reason = f"it can be read from a copy only, and has {size >> 20} MiB: more than {most_bytes >> 20}"
         raise Unreadable(reason, is_damaged=False)
 
 

@@ -18,6 +18,7 @@ from orchestrator.telemetry.trackers.places import is_inside, opened
 _ROWS = 10_000
 _QUERY_S = 1.0
 _LONG_S = 0.1
+_MOST_COPY_BYTES = 256 << 20
 _SHARE = 20  # what takes long may take this part of the time
 _MOST_PARAMETER_BYTES = 8 << 10
 
@@ -104,7 +105,7 @@ def _database(place: Place, position: int) -> Found:
     if not path.stat().st_size:
         return Found(position)
     try:
-        with sqlite_file.opened(path, _QUERY_S) as connection:
+        with sqlite_file.opened(path, _QUERY_S, _MOST_COPY_BYTES) as connection:
             if mlflow_store.is_store(connection):
                 return _mlflow(place, connection, position)
             if trackio_store.is_store(connection):
