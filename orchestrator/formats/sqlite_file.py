@@ -42,21 +42,21 @@ class Unreadable(Exception):
 
 
 @contextlib.contextmanager
-def opened(path: Path, limit_s: float) -> Iterator[sqlite3.Connection]:
-    """Open a database for reading, for at most `limit_s` of queries. Rows are `sqlite3.Row`.
+def opened(path: Path, limit_s: float, copy_bytes: int = _LARGEST_COPY_BYTES) -> Iterator[sqlite3.Connection]:
+    """Open a database for reading, for at most `limit_s` of queries, or a copy of at most `copy_bytes`. Rows are `sqlite3.Row`.
 
     Raises:
         Unreadable: also for errors within the block.
     """
     with contextlib.ExitStack() as stack:
         try:
-            yield _connected(path, limit_s, stack)
+            yield _connected(path, limit_s, copy_bytes, stack)
         except sqlite3.Error as error:
             passes = isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error)
             raise Unreadable(str(error), is_damaged=not passes) from error
 
 
-def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlite3.Connection:
+def _connected(path: Path, limit_s: float, copy_bytes: int, stack: contextlib.ExitStack) -> sqlite3.Connection:
     path = Path(os.path.realpath(path))  # as SQLite does: the other files lie beside this one
     _check_regular(path)
     try:
@@ -64,6 +64,7 @@ def _connected(path: Path, limit_s: float, stack: contextlib.ExitStack) -> sqlit
     except sqlite3.OperationalError as error:
         if not any(words in str(error) for words in _NEEDS_WRITING):
             raise
+    _check_size(path, copy_bytes)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spell-")))
     for suffix in _SUFFIXES:
         with contextlib.suppress(OSError):
@@ -77,6 +78,16 @@ def _check_regular(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(beside).st_mode):
                 raise Unreadable(f"{beside.name} is not a regular file", is_damaged=True)
+
+
+def _check_size(path: Path, most_bytes: int) -> None:
+    size = 0
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(FileNotFoundError):
+            size += os.lstat(path.with_name(path.name + suffix)).st_size
+    if size > most_bytes:
+        reason = f"it can be read from a copy only, and has {size >> 20} MiB: more than {most_bytes >> 20}"
+        raise Unreadable(reason, is_damaged=False)
 
 
 def _opened_aside(path: Path, limit_s: float) -> sqlite3.Connection:

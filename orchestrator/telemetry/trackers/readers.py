@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from orchestrator.telemetry.trackers.places import is_inside, opened
 
 _ROWS = 10_000
 _QUERY_S = 1.0
+_LONG_S = 0.1
+_MOST_COPY_BYTES = 256 << 20
+_SHARE = 20  # what takes long may take this part of the time
 _MOST_PARAMETER_BYTES = 8 << 10
 
 
@@ -83,14 +87,25 @@ def wandb(place: Place, position: int, limit_bytes: int) -> Found:
 
 
 def database(place: Place, position: int, limit_bytes: int) -> Found:
-    """A database of MLflow or Trackio; the position is that of its last row."""
+    """A database of MLflow or Trackio; the position is that of its last row. One that takes long, as when it must be copied, is read seldom."""
+    begun = time.monotonic()
+    if begun < place.memory.get("not before", 0.0):
+        return Found(position)
+    found = _database(place, position)
+    end = time.monotonic()
+    if end - begun > _LONG_S and not found.more:
+        place.memory["not before"] = end + _SHARE * (end - begun)
+    return found
+
+
+def _database(place: Place, position: int) -> Found:
     if not is_inside(place.root, place.path):
         return Found(position, foreign=True)
     path = place.root / place.path
     if not path.stat().st_size:
         return Found(position)
     try:
-        with sqlite_file.opened(path, _QUERY_S) as connection:
+        with sqlite_file.opened(path, _QUERY_S, _MOST_COPY_BYTES) as connection:
             if mlflow_store.is_store(connection):
                 return _mlflow(place, connection, position)
             if trackio_store.is_store(connection):
