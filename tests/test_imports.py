@@ -195,6 +195,32 @@ def test_only_files_of_the_trackers_own_folders_are_taken(spell: Spell, tmp_path
         assert not found.files and "leads out of the tracker's own folders" in found.run.notices[-1]
 
 
+def test_damaged_runs_of_a_folder_of_mlflow_are_refused_with_the_reason_and_taken_in_part(
+    spell: Spell, tmp_path: Path
+) -> None:
+    store = tmp_path / "mlruns" / "0"
+    for name in ("good", "metric", "meta"):
+        (store / name / "metrics").mkdir(parents=True)
+        (store / name / "meta.yaml").write_text(
+            f"run_id: {name}\nrun_name: {name}\nstatus: 3\nstart_time: 1\nend_time: 2\n"
+        )
+        (store / name / "metrics" / "loss").write_text("1 0.5 0\n2 0.4 1\n")
+    (store / "meta.yaml").write_text("experiment_id: '0'\nname: damaged\n")
+    (store / "metric" / "metrics" / "loss").write_text("1 0.5 0\ngarbage xx\n")
+    (store / "meta" / "meta.yaml").write_text(":::: {{")
+    found = {item.title: item for item in source.find("mlflow", tmp_path)}
+    assert not found["good"].refusal
+    assert "metrics/loss: the line" in found["metric"].refusal
+    assert "meta.yaml: it is missing, or does not say which run it is of" in found["meta"].refusal
+    looked = spell("import", "mlflow", str(tmp_path), "--dry-run")
+    assert (looked.code, looked.out.count("Would import")) == (1, 1), looked
+    done = spell("import", "mlflow", str(tmp_path), "--partial", "--json")
+    runs = {item["title"]: item["run"] for item in done.json()}
+    assert (done.code, set(runs)) == (0, {"good", "metric", "meta"})
+    assert [point.value for point in spell.client.metrics.list(runs["metric"])] == [0.5]
+    assert [point.value for point in spell.client.metrics.list(runs["meta"])] == [0.5, 0.4]
+
+
 # -- the other way ----------------------------------------------------------------------------------------------------
 
 

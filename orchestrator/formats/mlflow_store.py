@@ -6,6 +6,7 @@ float. Folder: EXPERIMENT/RUN/{meta.yaml,metrics/NAME,params/NAME,tags/NAME}; a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sqlite3
 import sys
@@ -21,6 +22,7 @@ NAME = "mlflow.db"
 FOLDER = "mlruns"
 META = "meta.yaml"
 _MOST_META_BYTES = 1 << 20
+_NO_RUNS = ("tags", "traces", "models", "datasets")  # folders of an experiment beside those of its runs
 _STATUS = {"1": "running", "2": "scheduled", "3": "finished", "4": "failed", "5": "killed"}
 _LONGEST_LINE = 4096
 
@@ -108,14 +110,24 @@ def file_runs(root: Path) -> Iterator[tuple[Path, TrackedRun]]:
                 yield folder, found
 
 
-def file_run(folder: Path, experiment: str = "") -> TrackedRun | None:
-    """Return the run of one folder; None when it is none."""
+def nameless_runs(root: Path) -> Iterator[tuple[Path, TrackedRun]]:
+    """Yield the folders of runs whose `meta.yaml` is missing or damaged, with what the others of their files say."""
+    for experiment in sorted(path for path in root.iterdir() if path.is_dir()):
+        for folder in sorted(path for path in experiment.iterdir() if path.is_dir() and path.name not in _NO_RUNS):
+            is_one = any((folder / name).exists() for name in (META, "metrics", "params"))
+            if is_one and file_run(folder) is None and (found := file_run(folder, key=folder.name)):
+                yield folder, dataclasses.replace(found, status="unknown")
+
+
+def file_run(folder: Path, experiment: str = "", key: str = "") -> TrackedRun | None:
+    """Return the run of one folder; None when it is none. `key` is that of a run whose `meta.yaml` does not say it."""
     words = meta(folder)
-    if "run_id" not in words and "run_uuid" not in words:
+    key = words.get("run_id") or words.get("run_uuid") or key
+    if not key:
         return None
     tags = _texts(folder / "tags")
     return TrackedRun(
-        key=words.get("run_id") or words["run_uuid"],
+        key=key,
         name=words.get("run_name") or tags.get("mlflow.runName", ""),
         project=experiment,
         status=_STATUS.get(words.get("status", ""), ""),

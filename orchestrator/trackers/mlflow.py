@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.errors import InvalidConfig, NotFound
 from orchestrator.formats import mlflow_store as store
-from orchestrator.formats.records import Point, TrackedRun
+from orchestrator.formats.records import Batch, Point, TrackedRun
 from orchestrator.formats.sqlite_file import Unreadable, opened, tables
 from orchestrator.records.imports import ImportedRun
 from orchestrator.trackers.found import ELSEWHERE, Found, files_below, is_within
@@ -97,25 +97,41 @@ def _of_folder(root: Path, elsewhere: Sequence[Path]) -> Iterator[Found]:
     places = _Places(root, elsewhere)
     for folder, run in found:
         files = places.files([("", run.artifacts)], folder / "artifacts")
-        yield _found(root, run, functools.partial(_points_of_files, folder), *files)
+        damage = next(_damage(folder), "")
+        yield _found(root, run, functools.partial(_points_of_files, folder), *files, damage=damage)
+    for folder, run in store.nameless_runs(root):
+        damage = f"{folder / store.META}: it is missing, or does not say which run it is of"
+        yield _found(root, run, functools.partial(_points_of_files, folder), {}, [], damage=damage)
+
+
+def _damage(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with files of metrics, which are read up to there."""
+    for path, batch in _batches(folder):
+        if batch.damage:
+            yield f"{path}: {batch.damage}"
 
 
 def _points_of_files(folder: Path) -> Iterator[Point]:
+    for _, batch in _batches(folder):
+        yield from batch.items
+
+
+def _batches(folder: Path) -> Iterator[tuple[Path, Batch[Point]]]:
     root = folder / "metrics"
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             position = 0
             while True:
                 batch = store.read_metric(file, path.relative_to(root).as_posix(), position, _AT_ONCE_BYTES)
-                yield from batch.items
-                if batch.damage:
-                    raise InvalidConfig(f"{path}: {batch.damage}.", "Take a copy from a backup, or give --partial.")
-                if not batch.more or batch.next == position:
+                yield path, batch
+                if batch.damage or not batch.more or batch.next == position:
                     break
                 position = batch.next
 
 
-def _found(path: Path, run: TrackedRun, points: object, files: dict[str, Path], left_out: list[str]) -> Found:
+def _found(
+    path: Path, run: TrackedRun, points: object, files: dict[str, Path], left_out: list[str], damage: str = ""
+) -> Found:
     tags = run.tags
     labels = [f"{key}:{value}" if value else key for key, value in tags.items() if not key.startswith(_NO_LABELS)]
     program, description = tags.get("mlflow.source.name", ""), tags.get("mlflow.note.content", "")
@@ -134,13 +150,13 @@ def _found(path: Path, run: TrackedRun, points: object, files: dict[str, Path], 
             started_at=run.started_at,
             ended_at=run.ended_at,
             commit=tags.get("mlflow.source.git.commit", "")[:40],
-            notices=(*notices, *left_out),
+            notices=(*notices, *left_out, *filter(None, [damage])),
         ),
         title=run.name or run.key,
         points=points,  # type: ignore[arg-type]
         parent=f"{NAME}:{parent}" if parent else "",
         files=files,
-        refusal="" if end else f"{path}: the run has no end: its status is {run.status.upper()}",
+        refusal=damage if damage or end else f"{path}: the run has no end: its status is {run.status.upper()}",
         is_gone=run.deleted,
     )
 
