@@ -53,6 +53,11 @@ _ROOM_BYTES = 128 << 10  # a server writes so much while it starts
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
+def cache_dir() -> Path:
+    """Where the command line keeps what it can make again: `$XDG_CACHE_HOME/spell`, else `~/.cache/spell`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell"
+
+
 def default_home() -> Path:
     """`$SPELL_HOME`, else `~/.spell`.
 

@@ -180,3 +180,21 @@ class Terminal:
             self.screen.feed(data)
             yield
         pytest.fail(f"not within {_LIMIT_S} s:\n" + "\n".join(self.screen.lines))
+
+
+def uses_a_shell(terminal: Terminal, prompt: str) -> None:
+    """What a person does in a shell of `spell exec` that has just said its size, 42, its colour and its terminal."""
+    assert any("24 91" in line for line in terminal.sees("42-green-xterm"))
+    terminal.resize(77)
+    os.killpg(terminal._process.pid, signal.SIGWINCH)
+    terminal.type("while ! stty size | grep 77; do sleep 0.1; done; echo now-$((70 + 7))\r")
+    terminal.sees("now-77")
+    terminal.type("echo g''o; cat\r")
+    terminal.sees(lambda lines: "go" in lines)
+    terminal.type("line\r")
+    terminal.sees(lambda lines: lines.count("line") == 2)  # as typed, and by cat
+    terminal.type("\x03")  # ends cat, not us
+    terminal.sees(lambda lines: lines[-2] == "^C" and prompt in lines[-1])
+    terminal.type("exit 5\r")
+    assert terminal.sees("same 5")
+    assert terminal.ends() == 0

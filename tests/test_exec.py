@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import BIN, Spell, bearing, wait_for
 from engines import TEST_IMAGE, need_engine
-from terminal import Terminal
+from terminal import Terminal, uses_a_shell
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
@@ -252,20 +252,7 @@ def test_a_shell_on_a_terminal(home: Spell) -> None:
     with Terminal(["sh", "-c", script], home.cwd, home.env, columns=91) as terminal:
         terminal.sees("run-1:/spell")  # the prompt
         terminal.type("stty size; echo $((40 + 2))-$COLOUR-$TERM\r")
-        assert any("24 91" in line for line in terminal.sees("42-green-xterm"))
-        terminal.resize(77)
-        os.killpg(terminal._process.pid, signal.SIGWINCH)
-        terminal.type("while ! stty size | grep 77; do sleep 0.1; done; echo now-$((70 + 7))\r")
-        terminal.sees("now-77")
-        terminal.type("echo g''o; cat\r")
-        terminal.sees(lambda lines: "go" in lines)
-        terminal.type("line\r")
-        terminal.sees(lambda lines: lines.count("line") == 2)  # as typed, and by cat
-        terminal.type("\x03")  # ends cat, not us
-        terminal.sees(lambda lines: lines[-2] == "^C" and "run-1:/spell" in lines[-1])
-        terminal.type("exit 5\r")
-        assert terminal.sees("same 5")
-        assert terminal.ends() == 0
+        uses_a_shell(terminal, "run-1:/spell")
 
 
 def test_the_terminal_is_restored_when_we_are_asked_to_end(home: Spell, token: str) -> None:

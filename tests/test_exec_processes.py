@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 
 import pytest
 from conftest import BIN, Spell, bearing, wait_for
-from terminal import Terminal
+from terminal import Terminal, uses_a_shell
 
 from orchestrator.executors.process import ProcessExecutor
 
@@ -77,20 +76,7 @@ def test_a_shell_on_a_terminal(spell: Spell) -> None:
     with Terminal(["sh", "-c", script], spell.cwd, spell.env, columns=91) as terminal:
         terminal.sees("code")  # the prompt
         terminal.type("PS1=ready-; stty size; echo $((40 + 2))-$COLOUR-$TERM\r")
-        assert any("24 91" in line for line in terminal.sees("42-green-xterm"))
-        terminal.resize(77)
-        os.killpg(terminal._process.pid, signal.SIGWINCH)
-        terminal.type("while ! stty size | grep 77; do sleep 0.1; done; echo now-$((70 + 7))\r")
-        terminal.sees("now-77")
-        terminal.type("echo g''o; cat\r")
-        terminal.sees(lambda lines: "go" in lines)
-        terminal.type("line\r")
-        terminal.sees(lambda lines: lines.count("line") == 2)  # as typed, and by cat
-        terminal.type("\x03")  # ends cat, not us
-        terminal.sees(lambda lines: lines[-2] == "^C" and "ready-" in lines[-1])
-        terminal.type("exit 5\r")
-        assert terminal.sees("same 5")
-        assert terminal.ends() == 0
+        uses_a_shell(terminal, "ready-")
 
 
 @pytest.mark.parametrize("command", ["trap '' INT HUP TERM; sleep {}", "exec env -i /bin/sleep {}"])

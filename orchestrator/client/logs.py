@@ -80,7 +80,7 @@ class Logs:
         since: float | None = None,
         times: bool = False,
     ) -> FoundLines:
-        """Return the lines of a run's log that have a text. The server searches, a gigabyte in less than a second.
+        """Return the lines of a run's log that have a text. The server searches, a gigabyte in about a second.
 
         Args:
             text: what to look for; between slashes it is a regular expression: `/loss=\\d+/`, or `/nan/i` to ignore the case.

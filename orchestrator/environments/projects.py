@@ -20,12 +20,12 @@ from typing import Any
 
 from orchestrator.content.manifest import EXECUTABLE, LINK, Entry, Manifest
 from orchestrator.errors import InvalidConfig
+from orchestrator.spec.requirements import PROJECT_FILES
 from orchestrator.spec.run import split_editable
 
-_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _METADATA = frozenset(
     {
-        *(*_PROJECT, "MANIFEST.in", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "meson.build", "meson.options"),
+        *(*PROJECT_FILES, "MANIFEST.in", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "meson.build", "meson.options"),
         *("meson_options.txt", "hatch_build.py", "build.py", "pdm_build.py", "PKG-INFO", ".git_archival.txt"),
     }
 )
@@ -123,7 +123,7 @@ class _Project:
         self.folder = folder
         below = "" if folder == "." else f"{folder}/"
         self._files = {entry.path[len(below) :]: entry for entry in manifest.entries if entry.path.startswith(below)}
-        texts = {name: blob(self._files[name].digest) for name in _PROJECT if name in self._files}
+        texts = {name: blob(self._files[name].digest) for name in PROJECT_FILES if name in self._files}
         self._hooks = [
             blob(self._files[name].digest).read_text("utf-8", "replace") for name in _HOOKS if name in self._files
         ]

@@ -25,6 +25,7 @@ from orchestrator.spec.redaction import redacted
 from orchestrator.spec.requirements import (
     COMMENT,
     EDITABLE,
+    PROJECT_FILES,
     REFERENCES,
     VARIABLE,
     find,
@@ -40,7 +41,6 @@ _TAIL = re.compile(r"(?P<extras>\[[\w\s,.-]*\])?(?P<rest>(\s+;.*|\s+--.*)?)$", r
 _ARCHIVE = re.compile(r"\S+\.(whl|zip|tar\.(gz|bz2|xz)|tgz)\Z", re.IGNORECASE)
 _FROZEN = "If `pip freeze` wrote the line, write the file again: pip list --format=freeze > requirements.txt"
 _ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # zip, gzip, bzip2, xz
-_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _FILE_NAME = re.compile(r"[\w][\w.+-]*\Z")
 _OTHER_FILES = (
     (r"pyproject\.toml|setup\.(py|cfg)", "Write one from it: uv pip compile {} -o requirements.txt"),
@@ -232,7 +232,7 @@ def is_package(path: Path) -> bool:
     """
     try:
         if path.is_dir():
-            return any((path / name).is_file() for name in _PROJECT)
+            return any((path / name).is_file() for name in PROJECT_FILES)
         with path.open("rb") if path.is_file() else io.BytesIO() as file:
             return file.read(max(map(len, _ARCHIVES))).startswith(_ARCHIVES)
     except OSError as error:

@@ -19,6 +19,7 @@ from orchestrator.pyproject.lines import Lines, inside
 from orchestrator.pyproject.metadata import add_project
 from orchestrator.spec.requirements import (
     EDITABLE,
+    PROJECT_FILES,
     REFERENCES,
     Line,
     beside,
@@ -96,4 +97,4 @@ def _line(files: CodeFiles, name: str, line: Line, projects: Lines, env: Mapping
 
 
 def _is_project(files: CodeFiles, folder: str) -> bool:
-    return any(inside(folder, name) in files for name in ("pyproject.toml", "setup.py", "setup.cfg"))
+    return any(inside(folder, name) in files for name in PROJECT_FILES)

@@ -14,6 +14,8 @@ VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 COMMENT = re.compile(r"(^|\s+)#.*$")
 REFERENCES = {"-r": "-r", "--requirement": "-r", "-c": "-c", "--constraint": "-c"}
 EDITABLE = frozenset({"-e", "--editable"})
+PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+"""A folder with one of these is a project that can be installed."""
 
 
 class Line(NamedTuple):

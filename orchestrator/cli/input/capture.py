@@ -17,7 +17,7 @@ from orchestrator.capture.snapshot import Snapshot
 from orchestrator.capture.worktree import NoCommit
 from orchestrator.cli.output import show
 from orchestrator.errors import HomeUnusable, InvalidConfig, InvalidRepository, UsageError
-from orchestrator.home import Home, default_home
+from orchestrator.home import Home, cache_dir, default_home
 from orchestrator.spec.texts import decoded
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def capture(options: CodeOptions, url: str = "", ref: str = "") -> tuple[Snapsho
             raise InvalidConfig(
                 "Option --commit-ref names a commit of the local repository.", "With --github-url use --github-ref."
             )
-        return _with_warnings(_whole(snapshot.of_url(url, ref, _cache_dir()), options))
+        return _with_warnings(_whole(snapshot.of_url(url, ref, cache_dir() / "git"), options))
     if ref:
         raise InvalidConfig("Option --github-ref needs --github-url.")
     if options.no_code:
@@ -108,7 +108,7 @@ def _whole(code: Snapshot, options: CodeOptions) -> Snapshot:
         return code
     from orchestrator.capture.submodules import with_submodules  # 1 ms: few repositories have any
 
-    return with_submodules(code, _cache_dir())
+    return with_submodules(code, cache_dir() / "git")
 
 
 def _of_folder(
@@ -254,7 +254,3 @@ def _configured(name: str) -> bool:
         raise HomeUnusable(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise InvalidConfig(f"{path}: {error}") from error
-
-
-def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell" / "git"

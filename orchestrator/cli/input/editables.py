@@ -18,10 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.errors import InvalidConfig
-from orchestrator.spec.requirements import EDITABLE, logical_lines, replaced, split_option
+from orchestrator.spec.requirements import EDITABLE, PROJECT_FILES, logical_lines, replaced, split_option
 from orchestrator.spec.run import RequirementFile, RunSpec
 
-_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _NAMED = re.compile(r"([\w.-]+)\s*(?P<extras>\[[^\]]*\])?\s*@\s*(?P<place>file:\S+)(\s*;.*)?\Z")
 _PLACE = re.compile(r"(?P<place>[^\[\];#]+?)(?P<extras>\[[^\]]*\])?(\s*;.*)?\Z")
 
@@ -105,7 +104,7 @@ class Folders:
         return None if path.startswith("..") else path
 
     def _is_project(self, folder: str) -> bool:
-        return any(posixpath.normpath(f"{folder}/{name}") in self._entries for name in _PROJECT)
+        return any(posixpath.normpath(f"{folder}/{name}") in self._entries for name in PROJECT_FILES)
 
     def sources_of(self, found: list[str]) -> Iterator[str]:
         """Yield requirement lines of what these projects need from repositories; folders of the code are added to `found`."""
@@ -179,4 +178,5 @@ def _line(name: str, source: dict[str, Any]) -> str:
 
 
 def _canonical(name: str) -> str:
+    # As packaging.utils has it, whose import takes longer than all that is done here; https://peps.python.org/pep-0503/
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig
+from orchestrator.home import cache_dir
 from orchestrator.pyproject.asked import KINDS, Asked, upwards
 from orchestrator.pyproject.files import joined
 from orchestrator.pyproject.find import Wanted, find
@@ -68,7 +68,7 @@ def _find(spec: RunSpec, code: Snapshot, asked: Asked, *, is_local: bool) -> Fou
         depth = code.code.subdir.count("/") + 1 if code.code.subdir else 0
         root = str([Path.cwd(), *Path.cwd().parents][depth])
     wanted = Wanted(code, spec.filled_command, asked, spec.python, spec.env, root, bool(spec.image))
-    return find(wanted, _cache_dir())
+    return find(wanted, cache_dir() / "environments")
 
 
 def applied(spec: RunSpec, found: Found, asked: Asked) -> RunSpec:
@@ -99,7 +99,3 @@ def line_of(found: Found, spec: RunSpec) -> str:
 
 def _shown(editable: str) -> str:
     return f"this project{editable[1:]}" if editable.partition("[")[0] == "." else editable
-
-
-def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spell" / "environments"

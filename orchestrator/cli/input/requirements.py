@@ -18,6 +18,7 @@ from orchestrator.errors import InvalidConfig
 from orchestrator.spec.fields import FileName
 from orchestrator.spec.redaction import redacted
 from orchestrator.spec.requirements import (
+    PROJECT_FILES,
     Line,
     beside,
     filled,
@@ -206,7 +207,7 @@ class _InCode:
         subdir = self._code.code.subdir
         for folder in (subdir, posixpath.dirname(self._path)):
             path = posixpath.normpath(posixpath.join(folder, place))
-            names = {posixpath.normpath(f"{path}/{name}") for name in ("pyproject.toml", "setup.py", "setup.cfg")}
+            names = {posixpath.normpath(f"{path}/{name}") for name in PROJECT_FILES}
             if any(entry.path in names for entry in self._code.manifest.entries):
                 return f"./{posixpath.relpath(path, subdir or '.')}{bracket}{extras}{rest}"
         return ""

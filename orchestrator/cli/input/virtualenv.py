@@ -19,11 +19,13 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from orchestrator.capture.snapshot import Snapshot
 from orchestrator.cli.input.editables import Folders
 from orchestrator.cli.output import show
 from orchestrator.errors import InvalidConfig, UsageError
+from orchestrator.spec.requirements import PROJECT_FILES
 from orchestrator.spec.run import RequirementFile, RunSpec
 
 OPTION = "--deps-from-env"
@@ -31,7 +33,6 @@ _FILE = "virtualenv.txt"
 _VARIABLES = ("VIRTUAL_ENV", "CONDA_PREFIX")
 _NOT_TAKEN = frozenset({"pip", "spell-orchestrator"})
 """Every run has a pip; and spell itself need not be on an index."""
-_PROJECT = ("pyproject.toml", "setup.py")
 _MOST_NAMED = 10
 
 
@@ -74,7 +75,9 @@ def with_virtualenv(spec: RunSpec, chosen: str, code: Snapshot | None, *, err: b
             f"{OPTION}: {chosen!r} is no virtual or conda environment.", f"Name its folder: {OPTION}=.venv"
         )
     version, kind = _python_of(root)
-    taken = _Taken(Folders(code) if code else None, {_canonical(re.split(r"[^\w.-]", line)[0]) for line in spec.pip})
+    taken = _Taken(
+        Folders(code) if code else None, {canonicalize_name(re.split(r"[^\w.-]", line)[0]) for line in spec.pip}
+    )
     for package in _packages(root):
         taken.take(package)
     taken.lost += _contradictions(taken.packages, version)
@@ -128,14 +131,10 @@ def _packages(root: Path) -> Iterator[Distribution]:
     seen = set()
     places = dict.fromkeys(os.path.realpath(path) for path in sorted(root.glob("lib*/*/site-packages")))
     for package in distributions(path=list(places)):
-        name = _canonical(package.metadata["Name"] or "")
+        name = canonicalize_name(package.metadata["Name"] or "")
         if name and name not in seen:
             seen.add(name)
             yield package
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @dataclass(slots=True)
@@ -157,9 +156,9 @@ class _Taken:
 
     def take(self, package: Distribution) -> None:
         name = str(package.metadata["Name"])
-        if _canonical(name) in _NOT_TAKEN or _canonical(name) in self.typed:
+        if canonicalize_name(name) in _NOT_TAKEN or canonicalize_name(name) in self.typed:
             return
-        self.packages[_canonical(name)] = package
+        self.packages[canonicalize_name(name)] = package
         origin = _origin(package)
         url = str(origin.get("url", ""))
         if not url:
@@ -175,7 +174,7 @@ class _Taken:
         folder = self.folders.project_at(path) if self.folders else ""
         if folder:
             self.editables.append(folder)
-        elif any((path / known).is_file() for known in _PROJECT):
+        elif any((path / known).is_file() for known in PROJECT_FILES):
             self.lines.append(f"{name} @ {path.as_uri()}")
             self.notes.append(f"{name} is installed as it is now in {path}, which is not in the run's code.")
         elif path.is_file() and (not (wanted := _hash_of(origin)) or wanted == f"#sha256={_sha256(path)}"):
@@ -234,7 +233,7 @@ def _contradictions(packages: dict[str, Distribution], version: str) -> Iterator
                 need = Requirement(line)
             except InvalidRequirement:
                 continue
-            other = packages.get(_canonical(need.name))
+            other = packages.get(canonicalize_name(need.name))
             if other is None or (need.marker and not need.marker.evaluate(known)):
                 continue
             if need.specifier and not need.specifier.contains(other.version, prereleases=True):
