@@ -65,6 +65,12 @@ def test_what_cannot_be_read_is_named_by_its_line_and_not_shown(tmp_path: Path, 
         read_files([tmp_path / "nowhere"])
 
 
+def test_what_is_in_single_quotes_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL_ONE", "${A}")
+    (tmp_path / ".env").write_text("A=1\n# B='x'\nB= 'x${A}y'\nexport C=\"x${A}y\"\nD=${B}'\nSHELL_ONE\n")
+    assert read_files([tmp_path / ".env"]) == {"A": "1", "B": "x${A}y", "C": "x1y", "D": "x${A}y'", "SHELL_ONE": "${A}"}
+
+
 def test_what_looks_like_a_secret() -> None:
     secret = "HF_TOKEN OPENAI_API_KEY AWS_SECRET_ACCESS_KEY DB_PASSWORD PGPASSWORD GITHUB_PAT SENTRY_DSN api_key TOKEN".split()
     others = "MAX_TOKENS TOKENIZERS_PARALLELISM MONKEY PWD PATH LR".split()

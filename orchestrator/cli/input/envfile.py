@@ -12,6 +12,8 @@ from orchestrator.errors import InvalidConfig
 from orchestrator.spec.texts import text_of
 
 _LOOKS = r"(?i)((\w*_)?(token|secret|passwd|passphrase|credentials?|apikey|key|pat|dsn)|\w*password)\Z"
+# python-dotenv fills variables in there, too; shells and docker compose do not, and passwords are written so.
+_IN_SINGLE_QUOTES = r"\A[^=#]*=[^\S\n]*'"
 _SHORTEST = 8  # a shorter value is hardly a secret; logs cannot hide one of less than 4
 
 
@@ -28,10 +30,10 @@ def read_files(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, str]:
-    from dotenv.main import resolve_variables  # 40 ms: few runs have such a file
-    from dotenv.parser import parse_stream  # 40 ms: as above
+    from dotenv.parser import parse_stream  # 40 ms: few runs have such a file
+    from dotenv.variables import parse_variables  # 40 ms: as above
 
-    written: dict[str, str | None] = {}
+    found: dict[str, str] = {}
     for item in parse_stream(io.StringIO(text_of(path))):
         text = item.original.string
         blank = text[: len(text) - len(text.lstrip())].count("\n")
@@ -41,9 +43,13 @@ def _read(path: Path) -> dict[str, str]:
         if item.key is not None:
             if item.value is None and item.key not in os.environ:
                 raise InvalidConfig(f"{where}: {item.key} has no value, and your shell has none.", "Write NAME=VALUE.")
-            written[item.key] = os.environ[item.key] if item.value is None else item.value
-    resolved = resolve_variables(written.items(), override=True)
-    return {name: value or "" for name, value in resolved.items()}
+            if item.value is None:
+                found[item.key] = os.environ[item.key]
+            elif re.search(_IN_SINGLE_QUOTES, text):
+                found[item.key] = item.value
+            else:
+                found[item.key] = "".join(atom.resolve({**os.environ, **found}) for atom in parse_variables(item.value))
+    return found
 
 
 def secrets_in(variables: Mapping[str, str]) -> dict[str, str]:
